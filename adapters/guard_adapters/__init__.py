@@ -1,0 +1,1 @@
+"""The adapters that ship with guard-plugin, registered through entry points like anyone else's."""

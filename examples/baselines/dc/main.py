@@ -1,0 +1,300 @@
+"""Dataset condensation by gradient matching: a few synthetic images that train a network like the real ones do.
+
+DC: Zhao, Mopuri and Bilen, "Dataset Condensation with Gradient Matching", ICLR 2021. DSA: Zhao and Bilen, "Dataset
+Condensation with Differentiable Siamese Augmentation", ICML 2021. Written anew from the papers.
+
+    python main.py --dataset digits --model ConvNetW32 --ipc 10 --Iteration 10 --save_path result
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from networks import MODELS
+from torch import nn
+from tqdm import tqdm
+from utils import (
+    DATASETS,
+    TEST_BATCH,
+    DataError,
+    DatasetInfo,
+    RealImages,
+    SeedStreams,
+    TensorLoader,
+    diff_augment,
+    epoch,
+    evaluate_synset,
+    get_dataset,
+    get_eval_model,
+    get_loops,
+    get_network,
+    match_loss,
+    parse_strategy,
+    say,
+)
+
+EVALUATE_EVERY = 500
+REPORT_EVERY = 10
+BN_IMAGES_PER_CLASS = 16
+
+
+def number(kind: Callable[[str], float], least: float, *, open_end: bool = False) -> Callable[[str], float]:
+    """An argparse type: a finite int or float, not below (or, with an open end, only above) the least."""
+
+    def parse(text: str) -> float:
+        try:
+            value = kind(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a valid {kind.__name__}") from None
+        if not math.isfinite(value) or value < least or (open_end and value == least):
+            raise argparse.ArgumentTypeError(f"{text} is not {'above' if open_end else 'at least'} {least}")
+        return value
+
+    return parse
+
+
+def parse_args() -> argparse.Namespace:
+    """The command line, checked, with what follows from it (loops, device)."""
+    parser = argparse.ArgumentParser(
+        description="Dataset condensation by gradient matching (DC, DSA).",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        allow_abbrev=False,
+    )
+    natural, count, positive = number(int, 1), number(int, 0), number(float, 0, open_end=True)
+    add = parser.add_argument
+    add("--method", default="DC", choices=("DC", "DSA"), help="without or with Siamese augmentation")
+    add("--dataset", default="CIFAR10", choices=tuple(DATASETS), help="real data")
+    add("--model", default="ConvNet", choices=MODELS, metavar="NAME", help=f"network: {', '.join(MODELS)}")
+    add("--ipc", type=natural, default=1, help="synthetic images per class")
+    add("--num_exp", type=natural, default=5, help="experiments, each with a synthetic set of its own")
+    add("--num_eval", type=count, default=20, help="networks trained and tested in one evaluation; 0 for none")
+    add("--epoch_eval_train", type=natural, default=300, help="epochs of training in an evaluation")
+    add("--Iteration", type=count, default=1000, help="number of the last iteration; the first is 0")
+    add("--lr_img", type=positive, default=0.1, help="learning rate of the synthetic images")
+    add("--lr_net", type=positive, default=0.01, help="learning rate of the networks")
+    add("--batch_real", type=natural, default=256, help="real images of one class in a batch")
+    add("--batch_train", type=natural, default=256, help="batch size in training on synthetic images")
+    add("--init", default="noise", choices=("noise", "real"), help="what the synthetic images start from")
+    add("--dsa_strategy", default="color_crop_cutout_flip_scale_rotate", help="augmentations of DSA, or none")
+    add("--data_path", default="data", help="folder with the real data, where the data set needs one")
+    add("--save_path", default="result", help="folder for the results, made if missing")
+    add("--dis_metric", default="ours", choices=("ours", "mse", "cos"), help="distance between gradients")
+    add("--seed", type=count, default=0, help="all that is random follows from it")
+    add("--outer_loop", type=natural, default=None, help="image updates per iteration; None: by the papers, from ipc")
+    add("--inner_loop", type=natural, default=None, help="network epochs per image update; None: as above")
+    args = parser.parse_args()
+    try:
+        parse_strategy(args.dsa_strategy)
+        if args.outer_loop is None or args.inner_loop is None:
+            outer_loop, inner_loop = get_loops(args.ipc)
+            args.outer_loop = args.outer_loop or outer_loop
+            args.inner_loop = args.inner_loop or inner_loop
+    except ValueError as error:
+        parser.error(f"{error}; give --outer_loop and --inner_loop" if "loops" in str(error) else str(error))
+    args.dsa = args.method == "DSA"
+    args.device = "cuda" if torch.cuda.is_available() else "cpu"
+    return args
+
+
+def init_synthetic(
+    args: argparse.Namespace, info: DatasetInfo, real: RealImages, seed: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The synthetic images to begin with, ordered by class, and their labels."""
+    labels = torch.arange(info.num_classes).repeat_interleave(args.ipc)
+    if args.init == "real":
+        images = torch.cat([real.draw(c, args.ipc) for c in range(info.num_classes)])
+        if len(images) != len(labels):
+            raise SystemExit(f"main.py: a class has fewer than {args.ipc} real images to start from (--ipc, --init)")
+    else:
+        images = torch.randn(len(labels), info.channel, *info.im_size, generator=torch.Generator().manual_seed(seed))
+    return images.to(args.device).requires_grad_(True), labels.to(args.device)
+
+
+def freeze_batch_norm(net: nn.Module, real: RealImages, num_classes: int) -> None:
+    """Take BatchNorm's statistics from real images and hold them; a few synthetic images would give poor ones.
+
+    Only the BatchNorm modules go to eval: the network itself stays in train.
+    """
+    norms = [module for module in net.modules() if isinstance(module, nn.BatchNorm2d)]
+    if not norms:
+        return
+    net.train()
+    with torch.no_grad():
+        net(torch.cat([real.draw(c, BN_IMAGES_PER_CLASS) for c in range(num_classes)]))
+    for module in norms:
+        module.eval()
+
+
+def class_distance(
+    net: nn.Module,
+    criterion: nn.Module,
+    img_real: torch.Tensor,
+    img_syn: torch.Tensor,
+    c: int,
+    args: argparse.Namespace,
+) -> torch.Tensor:
+    """The distance between the network's gradients on real and on synthetic images of the class c."""
+    parameters = list(net.parameters())
+    lab_real = torch.full((len(img_real),), c, device=args.device)
+    lab_syn = torch.full((len(img_syn),), c, device=args.device)
+
+    loss_real = criterion(net(img_real), lab_real)
+    gw_real = torch.autograd.grad(loss_real, parameters)
+
+    loss_syn = criterion(net(img_syn), lab_syn)
+    gw_syn = torch.autograd.grad(loss_syn, parameters, create_graph=True)
+    return match_loss(gw_syn, tuple(gradient.detach() for gradient in gw_real), args)
+
+
+def update_images(
+    net: nn.Module,
+    criterion: nn.Module,
+    real: RealImages,
+    image_syn: torch.Tensor,
+    optimizer_img: torch.optim.Optimizer,
+    num_classes: int,
+    seeds: SeedStreams,
+    args: argparse.Namespace,
+) -> float:
+    """One step of the synthetic images, over all classes; returns the sum of the distances."""
+    distances = []
+    for c in range(num_classes):
+        img_real = real.draw(c, args.batch_real)
+        img_syn = image_syn[c * args.ipc : (c + 1) * args.ipc]
+        if args.dsa:  # Siamese: one seed, so that both get the same augmentation
+            seed = seeds.next("augmentation")
+            img_real = diff_augment(img_real, args.dsa_strategy, seed)
+            img_syn = diff_augment(img_syn, args.dsa_strategy, seed)
+        distances.append(class_distance(net, criterion, img_real, img_syn, c, args))
+    loss = torch.stack(distances).sum()
+    optimizer_img.zero_grad()
+    loss.backward()
+    optimizer_img.step()
+    return loss.item()
+
+
+def train_network(
+    net: nn.Module,
+    criterion: nn.Module,
+    optimizer_net: torch.optim.Optimizer,
+    image_syn: torch.Tensor,
+    label_syn: torch.Tensor,
+    args: argparse.Namespace,
+) -> None:
+    """Train the network on the synthetic images as they are now, so that matching sees it at several ages."""
+    loader = TensorLoader(image_syn.detach().clone(), label_syn, args.batch_train, shuffle=True)
+    for _ in range(args.inner_loop):
+        epoch("train", loader, net, optimizer_net, criterion, args, aug=args.dsa)
+
+
+def distill_iteration(
+    criterion: nn.Module,
+    real: RealImages,
+    image_syn: torch.Tensor,
+    label_syn: torch.Tensor,
+    optimizer_img: torch.optim.Optimizer,
+    info: DatasetInfo,
+    seeds: SeedStreams,
+    args: argparse.Namespace,
+) -> float:
+    """Match gradients along the training of one new network; returns the mean distance of a class."""
+    net = get_network(args.model, info, seeds.next("network"), args.device)
+    net.train()
+    optimizer_net = torch.optim.SGD(net.parameters(), lr=args.lr_net)
+    total = 0.0
+    for step in range(args.outer_loop):
+        freeze_batch_norm(net, real, info.num_classes)
+        total += update_images(net, criterion, real, image_syn, optimizer_img, info.num_classes, seeds, args)
+        if step < args.outer_loop - 1:
+            train_network(net, criterion, optimizer_net, image_syn, label_syn, args)
+    return total / (info.num_classes * args.outer_loop)
+
+
+def evaluate(
+    image_syn: torch.Tensor,
+    label_syn: torch.Tensor,
+    testloader: TensorLoader,
+    info: DatasetInfo,
+    it: int,
+    seeds: SeedStreams,
+    args: argparse.Namespace,
+) -> list[np.float64]:
+    """Test accuracies of num_eval new networks that were trained on the synthetic images."""
+    model_eval = get_eval_model(args.model)
+    accs: list[np.float64] = []
+    for it_eval in range(args.num_eval):
+        net = get_network(model_eval, info, seeds.next("evaluation"), args.device)
+        images, labels = image_syn.detach().clone(), label_syn.clone()
+        _, _, acc_test = evaluate_synset(it_eval, net, images, labels, testloader, args)
+        accs.append(np.float64(acc_test))
+    if accs:
+        say(f"iteration {it}, {len(accs)} {model_eval}: test acc = {np.mean(accs):.4f}, std = {np.std(accs):.4f}")
+    return accs
+
+
+def save_picture(image_syn: torch.Tensor, info: DatasetInfo, exp: int, it: int, args: argparse.Namespace) -> None:
+    """Write the synthetic images as one PNG, a row per class."""
+    from torchvision.utils import save_image
+
+    mean, std = (torch.tensor(values).view(1, -1, 1, 1) for values in (info.mean, info.std))
+    pixels = (image_syn.detach().cpu() * std + mean).clamp(0, 1)
+    name = f"vis_{args.method}_{args.dataset}_{args.model}_{args.ipc}ipc_exp{exp}_iter{it}.png"
+    save_image(pixels, Path(args.save_path) / name, nrow=args.ipc)
+
+
+def main() -> None:
+    args = parse_args()
+    info = DATASETS[args.dataset]
+    num_classes = info.num_classes
+    model_eval = get_eval_model(args.model)
+    seeds = SeedStreams(args.seed)
+    try:
+        get_network(args.model, info, args.seed, args.device)  # does it fit the images?
+        (images, labels), (test_images, test_labels) = get_dataset(args.dataset, args.data_path)
+    except (ValueError, DataError) as error:
+        raise SystemExit(f"main.py: {error}") from error
+    images = images.to(args.device)
+    testloader = TensorLoader(test_images, test_labels, TEST_BATCH)
+    save_path = Path(args.save_path)
+    save_path.mkdir(parents=True, exist_ok=True)
+    say(f"settings: {vars(args)}")
+
+    data: list[list[torch.Tensor]] = []
+    accs_all_exps: dict[str, list[np.float64]] = {model_eval: []}
+    for exp in range(args.num_exp):
+        say(f"experiment {exp}: {len(images)} real images, {num_classes * args.ipc} synthetic ones from {args.init}")
+        real = RealImages(images, labels, num_classes, seeds.next("real images"))
+        image_syn, label_syn = init_synthetic(args, info, real, seeds.next("noise"))
+        optimizer_img = torch.optim.SGD([image_syn], lr=args.lr_img, momentum=0.5)
+        criterion = nn.CrossEntropyLoss().to(args.device)
+
+        for it in tqdm(range(args.Iteration + 1), desc=f"experiment {exp}", unit="it", disable=None):
+            if it % EVALUATE_EVERY == 0 and it < args.Iteration:
+                evaluate(image_syn, label_syn, testloader, info, it, seeds, args)
+                save_picture(image_syn, info, exp, it, args)
+            loss = distill_iteration(criterion, real, image_syn, label_syn, optimizer_img, info, seeds, args)
+            if not math.isfinite(loss):
+                raise SystemExit(f"main.py: the matching loss is {loss} at iteration {it}; lower --lr_img or --lr_net")
+            if it % REPORT_EVERY == 0:
+                say(f"iter = {it:04d}, loss = {loss:.4f}")
+
+        # After the last update, so that the accuracies on record are those of the images that are saved.
+        accs_all_exps[model_eval] += evaluate(image_syn, label_syn, testloader, info, args.Iteration, seeds, args)
+        save_picture(image_syn, info, exp, args.Iteration, args)
+        data.append([image_syn.detach().cpu().clone(), label_syn.cpu().clone()])
+        result = save_path / f"res_{args.method}_{args.dataset}_{args.model}_{args.ipc}ipc.pt"
+        torch.save({"data": data, "accs_all_exps": accs_all_exps}, result)
+        say(f"written: {result}")
+
+    accs = accs_all_exps[model_eval]
+    if accs:
+        say(f"{len(accs)} {model_eval} on {args.num_exp} sets: mean = {np.mean(accs):.2%}, std = {np.std(accs):.2%}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,30 @@
+"""What the core itself brings, as a plugin like any other."""
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from guard_plugin.evaluation.attacks import ATTACKS, Attack
+from guard_plugin.hookspecs import hookimpl
+from guard_plugin.injection import LossCall
+from guard_plugin.penalties import Curvature, Penalty
+
+__all__ = ["compute_penalty", "register_attacks", "register_penalties"]
+
+
+@hookimpl
+def register_penalties() -> Sequence[type[Penalty]]:
+    """Bring the curvature penalty."""
+    return [Curvature]
+
+
+@hookimpl
+def register_attacks() -> Sequence[type[Attack]]:
+    """Bring the attacks."""
+    return ATTACKS
+
+
+@hookimpl(trylast=True)
+def compute_penalty(call: LossCall, penalty: Penalty) -> Tensor:
+    """Compute a penalty its own way, where no plugin has another."""
+    return penalty(call.network, call.inputs, call.targets, loss_fn=call.loss_fn())

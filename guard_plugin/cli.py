@@ -1,0 +1,126 @@
+"""The command line: thin; each command checks its input and calls one function."""
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from guard_plugin import __version__
+from guard_plugin.errors import GuardError
+from guard_plugin.injection.attach import commit_of, look_up
+from guard_plugin.injection.doctor import Diagnosis, examine
+from guard_plugin.injection.launch import find_script, run_script
+from guard_plugin.plugins import Plugins
+
+__all__ = ["cli", "main"]
+
+_json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+
+
+def main() -> None:
+    """Run the command line; errors of ours end it with their exit code and one message."""
+    try:
+        code = cli.main(standalone_mode=False, prog_name="guard")
+    except click.exceptions.Exit as stop:
+        code = stop.exit_code
+    except click.Abort:
+        code = 130
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except GuardError as error:
+        click.echo(f"guard: error: {error}", err=True)
+        code = error.exit_code
+    sys.exit(code)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+@click.version_option(__version__, prog_name="guard-plugin")
+def cli() -> None:
+    """GUARD: make dataset distillation adversarially robust, without touching the code that distils."""
+
+
+def _penalty_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    options = [
+        click.option("--strength", type=float, help="Weight of the penalty; 0 is the plain run, bit for bit."),
+        click.option("--h", type=float, help="L2 length of the step in the network's input space."),
+        click.option("--form", type=click.Choice(["gradient", "loss"]), help="Form of the curvature penalty."),
+        click.option("--penalty", metavar="NAME", help="Penalty to add.  [default: curvature]"),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+# Options end at the first positional argument: all that follows SCRIPT is the script's, whatever it looks like.
+@cli.command(context_settings={"allow_interspersed_args": False})
+@_penalty_options
+@click.option("--ledger", type=click.Path(path_type=Path, dir_okay=False), help="Write the ledger to this JSON file.")
+@click.option("--cwd", type=click.Path(path_type=Path, exists=True, file_okay=False), help="Run in this folder.")
+@click.argument("adapter")
+@click.argument("script")
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="[SCRIPT ARGS]...")
+def run(
+    adapter: str, script: str, arguments: tuple[str, ...], ledger: Path | None, cwd: Path | None, **options: Any
+) -> int:
+    """Run an unmodified SCRIPT of a host under GUARD.
+
+    Settings that are not given are those that ADAPTER recommends. The ledger is printed to stderr at the end. Exit
+    code: the script's own if it failed; 2 for unusable input; 3 if the script ended well but what had to be guarded
+    was not.
+    """
+    path = find_script(script, cwd)
+    ledger_file = ledger.absolute() if ledger else None
+    if cwd is not None:
+        path = path.absolute()
+        os.chdir(cwd)
+    return run_script(adapter, path, [script, *arguments], options, ledger_file=ledger_file)
+
+
+@cli.command()
+@_json_option
+@click.argument("adapter")
+@click.argument("host_folder", type=click.Path(path_type=Path))
+def doctor(adapter: str, host_folder: Path, as_json: bool) -> int:
+    """Check that HOST_FOLDER has the seams that ADAPTER needs, running nothing. Exit code 0, or 2 if one is missing."""
+    plugins = Plugins()
+    known = look_up("adapter", adapter, plugins.adapters)
+    found = examine(known, host_folder)
+    commit = commit_of(host_folder)
+    if as_json:
+        scripts = [diagnosis.to_json() for diagnosis in found]
+        click.echo(json.dumps({"adapter": adapter, "host": str(host_folder), "commit": commit, "scripts": scripts}))
+    else:
+        click.echo(f"adapter {adapter} ({plugins.adapters[adapter].distribution}), for {known.host}")
+        click.echo(f"host {host_folder}{f' at commit {commit[:7]}' if commit else ''}")
+        for diagnosis in found:
+            _show(diagnosis, host_folder)
+    return GuardError.exit_code if any(diagnosis.problem for diagnosis in found) else 0
+
+
+def _show(diagnosis: Diagnosis, folder: Path) -> None:
+    click.echo(f"\n{diagnosis.profile.script}: {diagnosis.status}")
+    for definition in diagnosis.definitions:
+        role = "opens" if definition.seam.opens else "suspends"
+        file = os.path.relpath(definition.file, folder.resolve())
+        click.echo(f"  {role:<9}{definition.seam.name:<24}{file}:{definition.line}")
+
+
+@cli.command("plugins")
+@_json_option
+def list_plugins(as_json: bool) -> None:
+    """List adapters, penalties and attacks, each with the distribution that it comes from."""
+    plugins = Plugins()
+    kinds = {"adapters": plugins.adapters, "penalties": plugins.penalties, "attacks": plugins.attacks}
+    if as_json:
+        table = {kind: {name: r.distribution for name, r in found.items()} for kind, found in kinds.items()}
+        click.echo(json.dumps(table))
+        return
+    for kind, found in kinds.items():
+        click.echo(kind)
+        for name, registered in found.items():
+            click.echo(f"  {name:<16}{registered.distribution}")

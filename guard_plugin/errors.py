@@ -1,0 +1,43 @@
+"""The errors that guard-plugin raises, each with the exit code that the command line gives it."""
+
+__all__ = [
+    "GuardError",
+    "NothingGuarded",
+    "PluginError",
+    "SeamError",
+    "UnsafeFile",
+    "UnsupportedLoss",
+    "UnusableInput",
+]
+
+
+class GuardError(Exception):
+    """Base of all errors: the message says what was expected, what was found, and the fix."""
+
+    exit_code = 2
+
+
+class UnusableInput(GuardError):
+    """An argument, option, file or tensor that cannot be worked with."""
+
+
+class PluginError(GuardError):
+    """A plugin that cannot be loaded, or two that contradict each other."""
+
+
+class SeamError(GuardError):
+    """A seam of the host is missing or has another shape than the adapter expects."""
+
+
+class UnsupportedLoss(GuardError):
+    """A loss call on real data whose penalty cannot be computed."""
+
+
+class UnsafeFile(GuardError):
+    """A file that could only be read by executing what it holds, which is refused."""
+
+
+class NothingGuarded(GuardError):
+    """The host's script ended well, but fewer or more loss calls were guarded than it must have made."""
+
+    exit_code = 3

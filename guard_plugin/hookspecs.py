@@ -1,0 +1,74 @@
+"""The hooks that a plugin may implement: all there is to extend, in one file.
+
+A plugin is a module or object with functions of these names, each marked ``@guard_plugin.hookimpl``, which a
+distribution names under the entry-point group ``guard_plugin``. An implementation may leave out arguments it does not
+need. docs/writing-an-adapter.md has a complete example.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pluggy
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from guard_plugin.distilled import DistilledSet
+    from guard_plugin.evaluation.attacks import Attack
+    from guard_plugin.injection import Adapter, Ledger, LossCall
+    from guard_plugin.penalties import Penalty
+
+__all__ = ["PROJECT", "hookimpl"]
+
+PROJECT = "guard_plugin"
+
+hookimpl = pluggy.HookimplMarker(PROJECT)
+_hookspec = pluggy.HookspecMarker(PROJECT)
+
+
+@_hookspec
+def register_adapters() -> Sequence[Adapter]:  # type: ignore[empty-body]
+    """Return adapters, each for one host: their names become usable in ``guard run NAME``."""
+
+
+@_hookspec
+def register_penalties() -> Sequence[type[Penalty]]:  # type: ignore[empty-body]
+    """Return penalty classes: their names become usable in ``guard run --penalty NAME``."""
+
+
+@_hookspec
+def register_attacks() -> Sequence[type[Attack]]:  # type: ignore[empty-body]
+    """Return attack classes: their names become usable in ``guard benchmark --attacks NAME``."""
+
+
+@_hookspec(firstresult=True)
+def is_real_data(call: LossCall) -> bool | None:
+    """Decide whether a loss call under an open seam is on real data; None leaves it to the next plugin, then to us."""
+
+
+@_hookspec(firstresult=True)
+def compute_penalty(call: LossCall, penalty: Penalty) -> Tensor | None:
+    """Compute the term to add, weight included, in place of the penalty's own way; None leaves it to the next."""
+
+
+@_hookspec
+def guarded_step(call: LossCall, value: Tensor) -> None:
+    """Observe a loss call that received the penalty ``value`` (a detached scalar)."""
+
+
+@_hookspec
+def run_started(ledger: Ledger) -> None:
+    """Observe that guarding began, before the first line of the host's script."""
+
+
+@_hookspec
+def run_ended(ledger: Ledger) -> None:
+    """Observe that guarding ended, well or not: ``ledger.outcome`` tells."""
+
+
+@_hookspec(firstresult=True)
+def read_distilled(adapter: str, path: Path) -> Sequence[DistilledSet] | None:
+    """Read what the host of ``adapter`` wrote: one distilled set per experiment; None for another host's adapter."""

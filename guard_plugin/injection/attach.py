@@ -1,0 +1,203 @@
+"""Guarding this process: from the choice of an adapter to the verified ledger."""
+
+import atexit
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from inspect import signature
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy
+import torch
+
+from guard_plugin import __version__
+from guard_plugin.errors import GuardError, UnusableInput
+from guard_plugin.injection.adapter import Adapter, unknown
+from guard_plugin.injection.guard import Guard
+from guard_plugin.injection.ledger import Ledger
+from guard_plugin.injection.stack import StackReader
+from guard_plugin.injection.tap import Tap
+from guard_plugin.penalties import Penalty
+from guard_plugin.plugins import Plugins, Registered
+
+__all__ = ["Attachment", "attach", "look_up", "make_penalty"]
+
+
+class Attachment:
+    """Guarding that is on, from creation until :meth:`detach`.
+
+    As a context manager, it detaches at the end of the block and then checks that what had to be guarded was. Without
+    a block, both happen when the process ends, which then exits with the code of the error, if there is one.
+
+    Args:
+        adapter: The adapter's name.
+        script: The host's script.
+        options: The penalty's settings; ``penalty`` names it (default "curvature").
+        plugins: The plugins to use; by default those installed.
+
+    Raises:
+        GuardError: If anything does not fit; nothing has been changed then.
+    """
+
+    _active: "Attachment | None" = None
+
+    def __init__(
+        self, adapter: str, script: Path, options: Mapping[str, Any], *, plugins: Plugins | None = None
+    ) -> None:
+        if Attachment._active is not None:
+            raise UnusableInput("guarding is on already in this process: detach it first; one host per process")
+        plugins = plugins or Plugins()
+        known: Adapter = look_up("adapter", adapter, plugins.adapters)
+        profile = known.profile(script)
+        definitions = known.locate(profile, script)
+        penalty = make_penalty(plugins, known, dict(options))
+        self.ledger = Ledger(
+            adapter=adapter,
+            script=script.name,
+            penalty=penalty.settings(),
+            strength=penalty.strength,
+            expects_guarding=not profile.unguarded,
+            definitions=definitions,
+            versions=_versions(plugins.adapters[adapter].distribution),
+            host={"folder": str(script.parent.resolve()), "commit": commit_of(script.parent)},
+        )
+        self._hooks = plugins.hook
+        self._guard = Guard(
+            penalty,
+            reader=StackReader(script.parent, definitions),
+            expected=profile.expected,
+            hooks=plugins.hook,
+            ledger=self.ledger,
+        )
+        self._tap: Tap | None = Tap(self._guard)
+        Attachment._active = self
+        atexit.register(self._at_exit)
+        self._hooks.run_started(ledger=self.ledger)
+
+    @property
+    def failure(self) -> GuardError | None:
+        """The error of a loss call that could not be guarded, also where the host swallowed it."""
+        return self._guard.failure
+
+    def detach(self, outcome: str = "detached") -> None:
+        """Take every hook and patched name back; safe to call twice."""
+        if self._tap is None:
+            return
+        self._tap.remove()
+        self._tap = None
+        Attachment._active = None
+        atexit.unregister(self._at_exit)
+        self.ledger.outcome = outcome
+        self._hooks.run_ended(ledger=self.ledger)
+
+    def verify(self) -> None:
+        """Check that what had to be guarded was: see :meth:`guard_plugin.injection.guard.Guard.verify`."""
+        self._guard.verify()
+
+    def __enter__(self) -> "Attachment":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.detach("ended" if kind is None else "failed")
+        if kind is None:
+            self.verify()
+
+    def _at_exit(self) -> None:
+        crashed = getattr(sys, "last_value", None) is not None
+        self.detach("failed" if crashed else "ended")
+        print(f"guard: {self.ledger.summary()}", file=sys.stderr)
+        if crashed:
+            return
+        try:
+            self.verify()
+        except GuardError as error:
+            print(f"guard: error: {error}", file=sys.stderr)
+            sys.stdout.flush()
+            sys.stderr.flush()
+            # The only way left to give the process an exit code once the interpreter is ending.
+            os._exit(error.exit_code)
+
+
+def attach(adapter: str, *, script: str | os.PathLike[str] | None = None, **options: Any) -> Attachment:
+    """Guard the loss calls of this process.
+
+    One line at the top of a script, before or after its imports::
+
+        guard_plugin.attach("dc", strength=1.0, h=0.5)
+
+    or around a part of it: ``with guard_plugin.attach("dc") as g: ...``, with ``g.ledger`` the account of it.
+
+    Args:
+        adapter: The adapter's name, as in ``guard plugins``.
+        script: The host's script; by default the one that this process runs.
+        **options: The penalty's settings (``strength``, ``h``, ``form``), by default the adapter's recommended ones,
+            and ``penalty``, its name (default "curvature").
+
+    Raises:
+        GuardError: If adapter, script, seams or settings do not fit, before anything is changed.
+    """
+    if script is None:
+        script = getattr(sys.modules["__main__"], "__file__", None)
+        if script is None:
+            raise UnusableInput("expected a script to guard, found an interactive session: pass script='main.py'")
+    path = Path(script)
+    if not path.is_file():
+        raise UnusableInput(f"no such script: {path}")
+    return Attachment(adapter, path.absolute(), options)
+
+
+def look_up(kind: str, name: str, registered: Mapping[str, Registered]) -> Any:
+    """Return what a plugin registered under a name.
+
+    Raises:
+        UnusableInput: If there is none; the message lists the names that there are.
+    """
+    if name not in registered:
+        raise UnusableInput(unknown(kind, name, list(registered)))
+    return registered[name].value
+
+
+def make_penalty(plugins: Plugins, adapter: Adapter | None, options: dict[str, Any]) -> Penalty:
+    """Make a penalty from a user's options, filled up with the adapter's recommended settings.
+
+    Raises:
+        UnusableInput: If the penalty is unknown, has no such setting, or lacks one.
+    """
+    options = {key: value for key, value in options.items() if value is not None}
+    name = options.pop("penalty", "curvature")
+    kind: type[Penalty] = look_up("penalty", name, plugins.penalties)
+    if name == "curvature" and adapter is not None:
+        options = {**adapter.settings.get(options.get("form", "gradient"), {}), **options}
+    parameters = signature(kind).parameters
+    strange = sorted(set(options) - set(parameters))
+    if strange:
+        raise UnusableInput(f"penalty {name!r} has no setting {', '.join(strange)}: expected {', '.join(parameters)}")
+    missing = [key for key, p in parameters.items() if p.default is p.empty and key not in options]
+    if missing:
+        raise UnusableInput(f"penalty {name!r} needs {', '.join(missing)}: there is no recommended value for this run")
+    return kind(**options)
+
+
+def commit_of(folder: Path) -> str | None:
+    """Return the commit that a git work tree is at, or None where it is not one."""
+    command = ["git", "-C", str(folder), "rev-parse", "HEAD"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        return None
+    return done.stdout.strip() or None if done.returncode == 0 else None
+
+
+def _versions(adapter_distribution: str) -> dict[str, str]:
+    return {
+        "guard_plugin": __version__,
+        "adapter": adapter_distribution,
+        "torch": torch.__version__,
+        "numpy": numpy.__version__,
+        "python": sys.version.split()[0],
+    }

@@ -1,0 +1,68 @@
+"""Whether a host is one that an adapter can guard, told from its source alone."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from guard_plugin.errors import GuardError, UnusableInput
+from guard_plugin.injection.adapter import Adapter, Profile
+from guard_plugin.injection.seams import Definition
+
+__all__ = ["Diagnosis", "examine"]
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What was found of one script: its seams, or the error that a run would end with."""
+
+    profile: Profile
+    definitions: tuple[Definition, ...]
+    problem: str | None
+
+    @property
+    def status(self) -> str:
+        """In words: "guarded", "not guarded: ...", "refused: ..." or "BROKEN: ..."."""
+        if self.problem is not None:
+            return f"BROKEN: {self.problem}"
+        if self.profile.refused:
+            return f"refused: {self.profile.refused}"
+        if self.profile.unguarded:
+            return f"runs as it is: {self.profile.unguarded}"
+        return "guarded"
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the diagnosis for programs."""
+        seams = [
+            {
+                "seam": d.seam.name,
+                "role": "opens" if d.seam.opens else "suspends",
+                "file": str(d.file),
+                "line": d.line,
+            }
+            for d in self.definitions
+        ]
+        return {"script": self.profile.script, "status": self.status, "ok": self.problem is None, "seams": seams}
+
+
+def examine(adapter: Adapter, folder: Path) -> list[Diagnosis]:
+    """Look for an adapter's scripts and their seams in a host's folder, running nothing.
+
+    Raises:
+        UnusableInput: If the folder holds none of the scripts that the adapter guards.
+    """
+    if not folder.is_dir():
+        raise UnusableInput(f"no such folder: {folder}")
+    guarded = [profile.script for profile in adapter.profiles if not (profile.refused or profile.unguarded)]
+    if not any((folder / script).is_file() for script in guarded):
+        raise UnusableInput(
+            f"adapter {adapter.name}: expected {' or '.join(guarded)} in {folder}, found none: is this a clone of "
+            f"{adapter.host}?"
+        )
+    return [_diagnose(adapter, profile, folder) for profile in adapter.profiles if (folder / profile.script).is_file()]
+
+
+def _diagnose(adapter: Adapter, profile: Profile, folder: Path) -> Diagnosis:
+    try:
+        return Diagnosis(profile, tuple(adapter.locate(profile, folder / profile.script)), None)
+    except GuardError as error:
+        return Diagnosis(profile, (), str(error))

@@ -1,0 +1,153 @@
+"""The guard: it decides which loss calls are on real data, adds the penalty to them, and keeps the ledger."""
+
+from typing import Protocol
+
+from pluggy import HookRelay
+from torch import Tensor
+
+from guard_plugin.errors import GuardError, NothingGuarded
+from guard_plugin.injection.adapter import ExpectedCount
+from guard_plugin.injection.ledger import Ledger
+from guard_plugin.injection.loss_call import LossCall
+from guard_plugin.injection.stack import Place, StackReader
+from guard_plugin.penalties import Penalty
+
+__all__ = ["Guard", "guarded_loss", "why_not_real"]
+
+
+def why_not_real(call: LossCall) -> str | None:
+    """Say why a loss call is not one on real data in training; None where it is.
+
+    Real data in training shows in four signals, none of which suffices alone: gradients flow to the output, the
+    network is in training mode, its input does not require grad (synthetic images do), some parameter does.
+
+    Raises:
+        UnsupportedLoss: If gradients flow to the output, but not straight from a network.
+    """
+    if not call.output.requires_grad:
+        return "no gradient"
+    if not call.network.training:
+        return "network in eval mode"
+    if call.inputs.requires_grad:
+        return "synthetic: input requires grad"
+    if not any(parameter.requires_grad for parameter in call.network.parameters()):
+        return "frozen network"
+    return None
+
+
+class _Hooks(Protocol):
+    def compute_penalty(self, *, call: LossCall, penalty: Penalty) -> Tensor: ...
+
+    def guarded_step(self, *, call: LossCall, value: Tensor) -> object: ...
+
+
+def guarded_loss(call: LossCall, penalty: Penalty, hooks: _Hooks | HookRelay) -> tuple[Tensor, Tensor]:
+    """Return a loss call's loss with the penalty added, and the penalty."""
+    value: Tensor = hooks.compute_penalty(call=call, penalty=penalty)
+    hooks.guarded_step(call=call, value=value.detach())
+    return call.loss + value.to(call.loss.dtype), value
+
+
+class Guard:
+    """Handles the loss calls of one run.
+
+    Args:
+        penalty: What is added.
+        reader: Reads which seams a loss call is made under.
+        expected: How many calls must be guarded, where the host's variables tell.
+        hooks: The plugin manager's hooks.
+        ledger: Where everything is noted.
+    """
+
+    def __init__(
+        self, penalty: Penalty, *, reader: StackReader, expected: ExpectedCount | None, hooks: HookRelay, ledger: Ledger
+    ) -> None:
+        self.ledger = ledger
+        self.failure: GuardError | None = None
+        self._penalty = penalty
+        self._reader = reader
+        self._expected = expected
+        self._hooks = hooks
+
+    def __call__(self, call: LossCall) -> Tensor:
+        """Return the loss that the host gets.
+
+        Raises:
+            GuardError: If the call cannot be guarded and must be, or is one too many. The error is kept as
+                ``failure`` too, for hosts that catch everything.
+        """
+        try:
+            return self._handle(call)
+        except GuardError as error:
+            self.failure = error
+            raise
+
+    def verify(self) -> None:
+        """Check, after the script ended well, that what had to be guarded was.
+
+        Raises:
+            NothingGuarded: If nothing was guarded although the script holds a guarded phase, or the count is wrong.
+            GuardError: The failure of a loss call that the host swallowed.
+        """
+        if self.failure is not None:
+            raise self.failure
+        ledger = self.ledger
+        if ledger.expects_guarding and ledger.guarded == 0:
+            raise NothingGuarded(
+                f"expected loss calls on real data, found that none of the {ledger.seen} loss calls seen was one: this "
+                f"was a plain run. {self._where_they_went()}"
+            )
+        if ledger.expected is not None and ledger.guarded != ledger.expected:
+            raise NothingGuarded(
+                f"expected {ledger.expected} guarded loss calls ({self._explanation()}), found {ledger.guarded} of "
+                f"{ledger.seen} seen: what the script wrote is not a GUARD result. {self._where_they_went()}"
+            )
+
+    def _handle(self, call: LossCall) -> Tensor:
+        place = self._reader.read()
+        self.ledger.note_seen(place.site, place.seams)
+        self._learn_expected(place)
+        reason = self._why_skipped(call, place)
+        if reason is not None:
+            self.ledger.note_skipped(place.site, reason)
+            return call.loss
+        call.check_guardable()
+        if self._penalty.strength == 0:
+            loss, value = call.loss, None
+        else:
+            loss, value = guarded_loss(call, self._penalty, self._hooks)
+        self.ledger.note_guarded(place.site, value)
+        self._refuse_excess(place)
+        return loss
+
+    def _why_skipped(self, call: LossCall, place: Place) -> str | None:
+        if place.suspending is not None:
+            return f"suspended: {place.suspending.name}"
+        if place.opening is None:
+            return "outside every seam"
+        verdict: bool | None = self._hooks.is_real_data(call=call)
+        if verdict is not None:
+            return None if verdict else "not real data, says a plugin"
+        return why_not_real(call)
+
+    def _learn_expected(self, place: Place) -> None:
+        if self._expected is None or self.ledger.expected is not None:
+            return
+        variables = place.locals_of(self._expected.seam)
+        if variables is not None:
+            self.ledger.expected = self._expected.compute(variables)
+
+    def _refuse_excess(self, place: Place) -> None:
+        expected = self.ledger.expected
+        if expected is not None and self.ledger.guarded > expected:
+            raise NothingGuarded(
+                f"expected {expected} guarded loss calls ({self._explanation()}), found one more at {place.site}: "
+                f"something that is not the loss on real data looks like it; guard this fork with an adapter of its own"
+            )
+
+    def _explanation(self) -> str:
+        return self._expected.explanation if self._expected else ""
+
+    def _where_they_went(self) -> str:
+        skipped = ", ".join(f"{count} {reason}" for reason, count in self.ledger.skipped.items())
+        return f"Skipped: {skipped or 'none'}. Check with: guard doctor {self.ledger.adapter} HOST_FOLDER"

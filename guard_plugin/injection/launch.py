@@ -1,0 +1,140 @@
+"""Running a host's script in this process, as ``python script`` would, under guard."""
+
+import builtins
+import importlib.machinery
+import sys
+import traceback
+import types
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from guard_plugin.errors import GuardError, UnusableInput
+from guard_plugin.injection.attach import Attachment
+
+__all__ = ["find_script", "run_script"]
+
+
+def run_script(
+    adapter: str, script: Path, argv: Sequence[str], options: Mapping[str, Any], *, ledger_file: Path | None
+) -> int:
+    """Run a host's script under guard, report the ledger, and return the exit code.
+
+    Args:
+        adapter: The adapter's name.
+        script: The script: an existing file.
+        argv: What the script gets as ``sys.argv``: its name as the user gave it, and its arguments.
+        options: The penalty's settings.
+        ledger_file: Where the ledger is written as JSON, if anywhere.
+
+    Returns:
+        The script's own exit code if it failed or ended early (``--help``); else 0.
+
+    Raises:
+        GuardError: If nothing could be run, or what had to be guarded was not.
+    """
+    script = script.absolute()
+    if ledger_file is not None:
+        ledger_file = _writable(ledger_file)
+    attachment = Attachment(adapter, script, options)
+    code, ended_early = 1, False
+    try:
+        _refuse_shadowed_modules(script.parent)
+        _become_python(script, argv)
+        code, ended_early = _execute(script)
+    finally:
+        attachment.detach("ended" if code == 0 else "failed")
+        ledger = attachment.ledger
+        if not ended_early:
+            print(f"guard: {ledger.summary()}", file=sys.stderr)
+        if ledger_file is not None:
+            ledger.write(ledger_file)
+    if attachment.failure is not None:
+        raise attachment.failure
+    if code == 0 and not ended_early:
+        attachment.verify()
+    return code
+
+
+def find_script(script: str, folder: Path | None) -> Path:
+    """Find a script named on the command line, as seen from here or from the folder that it shall run in.
+
+    Raises:
+        UnusableInput: If there is no such file, or two different ones.
+    """
+    places = [Path.cwd(), *([folder] if folder else [])]
+    found = {(place / script).resolve(): place / script for place in places if (place / script).is_file()}
+    if len(found) != 1:
+        looked = " and ".join(str((place / script).absolute()) for place in places)
+        raise UnusableInput(f"expected one script {script}, found {len(found)}: looked at {looked}")
+    return next(iter(found.values()))
+
+
+def _writable(file: Path) -> Path:
+    file = file.absolute()
+    try:
+        with file.open("ab"):
+            pass
+    except OSError as error:
+        raise UnusableInput(f"the ledger cannot be written to {file}: {error.strerror}") from error
+    if file.stat().st_size == 0:
+        file.unlink()
+    return file
+
+
+def _refuse_shadowed_modules(folder: Path) -> None:
+    """Refuse a process in which a module of the host's name was imported from elsewhere: the script would get that."""
+    for file in folder.glob("*.py"):
+        loaded = sys.modules.get(file.stem)
+        origin = getattr(loaded, "__file__", None)
+        if origin is not None and Path(origin).resolve() != file.resolve() and file.stem != "__main__":
+            raise UnusableInput(
+                f"the host has a module {file.stem} ({file}), but {origin} was imported under this name before: a "
+                f"plugin must not import top-level modules of such names; one host per process"
+            )
+
+
+def _become_python(script: Path, argv: Sequence[str]) -> None:
+    """Give the process what ``python script arguments`` would have: argv, the import path and ``__main__``."""
+    sys.argv = list(argv)
+    sys.path[0:1] = [str(script.resolve().parent)]
+    main = types.ModuleType("__main__")
+    main.__dict__.update(
+        __file__=str(script),
+        __builtins__=builtins,
+        __cached__=None,
+        __loader__=importlib.machinery.SourceFileLoader("__main__", str(script)),
+    )
+    sys.modules["__main__"] = main
+
+
+def _execute(script: Path) -> tuple[int, bool]:
+    """Run the script as ``__main__``; return its exit code, and whether its argument parser ended it."""
+    namespace = sys.modules["__main__"].__dict__
+    try:
+        exec(compile(script.read_bytes(), str(script), "exec", dont_inherit=True), namespace)
+    except SystemExit as stop:
+        return _exit_code(stop), _from_argument_parser(stop)
+    except KeyboardInterrupt:
+        traceback.print_exc()
+        return 130, False
+    except GuardError:
+        return GuardError.exit_code, False  # the attachment keeps it
+    except Exception:  # noqa: BLE001 - whatever the script raises is its own failure, shown as Python shows it
+        kind, error, trace = sys.exc_info()
+        traceback.print_exception(kind, error, trace.tb_next if trace else None)
+        return 1, False
+    return 0, False
+
+
+def _exit_code(stop: SystemExit) -> int:
+    if stop.code is None or isinstance(stop.code, int):
+        return stop.code or 0
+    print(stop.code, file=sys.stderr)
+    return 1
+
+
+def _from_argument_parser(stop: SystemExit) -> bool:
+    """Tell ``--help`` from ``sys.exit(0)`` at the end of a script."""
+    frames = list(traceback.walk_tb(stop.__traceback__))
+    return bool(frames) and Path(frames[-1][0].f_code.co_filename).name == "argparse.py"

@@ -1,0 +1,158 @@
+"""What happened in a run: the proof that the penalty acted."""
+
+import json
+import math
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from guard_plugin.injection.seams import Definition, Seam
+
+__all__ = ["Ledger", "PenaltyValues"]
+
+
+@dataclass
+class PenaltyValues:
+    """The penalty's values over a run, kept on their device, so that noting one never waits for a GPU."""
+
+    first: Tensor | None = None
+    last: Tensor | None = None
+    _sum: Tensor | None = None
+    _nonfinite: Tensor | None = None
+    _count: int = 0
+
+    def note(self, value: Tensor) -> None:
+        """Note the penalty of one guarded loss call."""
+        value = value.detach().clone()
+        if self.first is None:
+            self.first = value
+            self._sum = torch.zeros_like(value, dtype=torch.float64)
+            self._nonfinite = torch.zeros_like(value, dtype=torch.int64)
+        self.last = value
+        self._sum = self._sum + value.to(self.first.device) if self._sum is not None else None
+        if self._nonfinite is not None:
+            self._nonfinite = self._nonfinite + (~torch.isfinite(value)).to(self._nonfinite.device)
+        self._count += 1
+
+    def to_json(self) -> dict[str, Any]:
+        """Return first, mean, last (null where not finite or none) and how many were not finite."""
+        mean = None if self._sum is None else self._sum / self._count
+        return {
+            "first": _finite(self.first),
+            "mean": _finite(mean),
+            "last": _finite(self.last),
+            "nonfinite": 0 if self._nonfinite is None else int(self._nonfinite),
+        }
+
+
+def _finite(value: Tensor | None) -> float | None:
+    number = math.nan if value is None else float(value)
+    return number if math.isfinite(number) else None
+
+
+@dataclass
+class Ledger:
+    """The account of one run.
+
+    Args:
+        adapter: The adapter's name.
+        script: The script, as given.
+        penalty: The penalty's name and settings.
+        strength: The penalty's strength; at 0, "guarded" counts the calls that would have received it.
+        expects_guarding: Whether the script holds a guarded phase.
+        definitions: Where the seams are.
+        versions: What ran: name to version.
+        host: The host's folder and commit.
+    """
+
+    adapter: str
+    script: str
+    penalty: Mapping[str, Any]
+    strength: float
+    expects_guarding: bool
+    definitions: Sequence[Definition]
+    versions: Mapping[str, str]
+    host: Mapping[str, Any] = field(default_factory=dict)
+    seen: int = 0
+    guarded: int = 0
+    expected: int | None = None
+    skipped: Counter[str] = field(default_factory=Counter)
+    sites: dict[str, Counter[str]] = field(default_factory=dict)
+    under: Counter[str] = field(default_factory=Counter)
+    values: PenaltyValues = field(default_factory=PenaltyValues)
+    outcome: str = "running"
+
+    def note_seen(self, site: str | None, seams: Sequence[Seam]) -> None:
+        """Note a loss call, where it was made, and the seams it was made under."""
+        self.seen += 1
+        self.under.update({seam.name for seam in seams})
+        self._site(site)["seen"] += 1
+
+    def note_skipped(self, site: str | None, reason: str) -> None:
+        """Note that the loss call was left as it was, and why."""
+        self.skipped[reason] += 1
+        self._site(site)[reason] += 1
+
+    def note_guarded(self, site: str | None, value: Tensor | None) -> None:
+        """Note that the loss call received the penalty (None: would have, at strength 0)."""
+        self.guarded += 1
+        self._site(site)["guarded"] += 1
+        if value is not None:
+            self.values.note(value)
+
+    def summary(self) -> str:
+        """The ledger in one line."""
+        of = "" if self.expected is None else f" of {self.expected} expected"
+        verb = "would have been guarded (strength 0)" if self.strength == 0 else "guarded"
+        skipped = ", ".join(f"{count} {reason}" for reason, count in self.skipped.most_common())
+        values = self.values.to_json()
+        mean = f"; mean penalty {values['mean']:.4g}" if values["mean"] is not None else ""
+        bad = f"; {values['nonfinite']} penalties were NOT FINITE" if values["nonfinite"] else ""
+        return (
+            f"{self.adapter} {self.script}: {self.seen} loss calls seen, {self.guarded}{of} {verb}"
+            f"{'; skipped: ' + skipped if skipped else ''}{mean}{bad}"
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the ledger in its fixed keys (DESIGN.md, "Ledger")."""
+        return {
+            "schema": 1,
+            "adapter": self.adapter,
+            "script": self.script,
+            "outcome": self.outcome,
+            "penalty": dict(self.penalty),
+            "loss_calls": {
+                "seen": self.seen,
+                "guarded": self.guarded,
+                "expected": self.expected,
+                "skipped": dict(self.skipped),
+            },
+            "penalty_value": self.values.to_json(),
+            "seams": {name: self._seam(name) for name in dict.fromkeys(d.seam.name for d in self.definitions)},
+            "sites": {site: dict(counts) for site, counts in self.sites.items()},
+            "host": dict(self.host),
+            "versions": dict(self.versions),
+        }
+
+    def write(self, path: Path) -> None:
+        """Write the ledger as JSON, whole or not at all."""
+        draft = path.with_name(f"{path.name}.{os.getpid()}.part")
+        draft.write_text(json.dumps(self.to_json(), indent=2, allow_nan=False) + "\n", encoding="utf-8")
+        draft.replace(path)
+
+    def _site(self, site: str | None) -> Counter[str]:
+        return self.sites.setdefault(site or "outside the host's files", Counter())
+
+    def _seam(self, name: str) -> dict[str, Any]:
+        definitions = [definition for definition in self.definitions if definition.seam.name == name]
+        return {
+            "role": "opens" if definitions[0].seam.opens else "suspends",
+            "at": [f"{definition.file}:{definition.line}" for definition in definitions],
+            "loss_calls": self.under[name],
+        }

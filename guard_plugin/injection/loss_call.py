@@ -1,0 +1,103 @@
+"""One evaluation of a classification loss on a network's output."""
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from guard_plugin.errors import UnsupportedLoss
+from guard_plugin.injection.origins import Origin
+from guard_plugin.penalties import LossFunction
+
+__all__ = ["LossCall", "per_example"]
+
+SUPPORTED = (nn.CrossEntropyLoss, nn.NLLLoss)
+
+
+@dataclass(frozen=True)
+class LossCall:
+    """What the tap saw: ``loss = criterion(output, targets)``, and where the output came from.
+
+    Args:
+        criterion: The criterion's name.
+        loss: What the criterion returned.
+        output: The network's output that it was called on.
+        targets: The targets, or None where the call gave none.
+        origin: The network call that made the output; None where the output is not a network's own.
+        make_loss_fn: Makes the per-example version of the criterion, or raises UnsupportedLoss.
+    """
+
+    criterion: str
+    loss: Tensor
+    output: Tensor
+    targets: Any
+    origin: Origin | None
+    make_loss_fn: Callable[[], LossFunction]
+
+    @property
+    def network(self) -> nn.Module:
+        """The network whose output was judged."""
+        return self._known_origin().network
+
+    @property
+    def inputs(self) -> Tensor:
+        """The batch that the network was given, shape (n, ...)."""
+        return self._known_origin().batch()
+
+    def loss_fn(self) -> LossFunction:
+        """Return the host's criterion per example, with its own weights, smoothing and ignored class."""
+        return self.make_loss_fn()
+
+    def check_guardable(self) -> None:
+        """Refuse a call whose penalty cannot be computed; at strength 0 too, where it is not.
+
+        Raises:
+            UnsupportedLoss: If the criterion, the output or the input is not of a kind that can be guarded.
+        """
+        self.make_loss_fn()
+        self._known_origin().batch()
+
+    def _known_origin(self) -> Origin:
+        if self.origin is None:
+            raise UnsupportedLoss(
+                f"expected {self.criterion} to be called on a network's own output, found a tensor that was computed "
+                f"from one (or made before guarding began): its network and input are unknown; call the criterion on "
+                f"what the network returned"
+            )
+        return self.origin
+
+
+def per_example(criterion: Callable[..., Any]) -> LossFunction:
+    """Turn a torch criterion into one that returns one loss per example.
+
+    Its label_smoothing, weight and ignore_index hold: a weighted class's losses are multiplied by its weight, and an
+    ignored example's loss is 0. Outputs with further dimensions (dense prediction) are averaged per example.
+
+    Args:
+        criterion: An ``nn.CrossEntropyLoss`` or ``nn.NLLLoss``, or a subclass.
+
+    Raises:
+        UnsupportedLoss: For any other criterion, and for ``reduction="none"``, whose mean the host takes itself.
+    """
+    if not isinstance(criterion, SUPPORTED):
+        raise UnsupportedLoss(
+            f"expected a classification criterion ({', '.join(kind.__name__ for kind in SUPPORTED)}, or their "
+            f"functional forms), found {type(criterion).__name__}; for a loss of your own, use "
+            f"guard_plugin.wrap(criterion, model, loss_fn=...) with its per-example form"
+        )
+    if criterion.reduction == "none":
+        raise UnsupportedLoss(
+            f"expected {type(criterion).__name__} to return a scalar, found reduction='none': what the host makes of "
+            f"its losses is unknown; use reduction='mean'"
+        )
+    unreduced = copy.copy(criterion)
+    unreduced.reduction = "none"
+
+    def losses(outputs: Tensor, targets: Tensor) -> Tensor:
+        # .forward, not the call: the criterion's own hooks are the host's, for its own calls.
+        values: Tensor = unreduced.forward(outputs, targets)
+        return values if values.dim() == 1 else values.flatten(1).mean(dim=1)
+
+    return losses

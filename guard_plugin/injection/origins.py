@@ -1,0 +1,137 @@
+"""Which network, on which input, made a given output."""
+
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from torch import Tensor, nn
+from torch.nn.modules import module as torch_module
+from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
+from torch.utils.weak import WeakTensorKeyDictionary
+
+from guard_plugin.errors import UnsupportedLoss
+
+__all__ = ["Origin", "Origins", "RootCallObserver"]
+
+
+@dataclass(frozen=True)
+class Origin:
+    """The call that made an output: ``network(*args, **kwargs)``."""
+
+    network: nn.Module
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+    versions: tuple[int, ...]
+
+    def batch(self) -> Tensor:
+        """Return the one tensor that the network was called with.
+
+        Raises:
+            UnsupportedLoss: If it was called with anything else, or the tensor was modified in place since.
+        """
+        if len(self.args) != 1 or self.kwargs or not isinstance(self.args[0], Tensor):
+            raise UnsupportedLoss(
+                f"expected the host to call its network with one tensor, found {type(self.network).__name__} called "
+                f"with {len(self.args)} positional and {len(self.kwargs)} keyword arguments; give it one tensor"
+            )
+        batch: Tensor = self.args[0]
+        if (batch._version,) != self.versions:
+            raise UnsupportedLoss(
+                f"the batch that {type(self.network).__name__} was called with was modified in place before its loss "
+                f"was computed, so the penalty would look at other data; modify a copy instead"
+            )
+        return batch
+
+
+class RootCallObserver(Protocol):
+    """Is shown every outermost module call, to tell loss calls from network calls."""
+
+    def __call__(
+        self, module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: Any
+    ) -> Tensor | None:
+        """Return what a loss call shall return, or None where this is no loss call."""
+
+
+class _ThreadState(threading.local):
+    # Per thread, because hooks also run in the replica threads of DataParallel.
+    def __init__(self) -> None:
+        self.depth = 0
+        self.paused = False
+        self.made_by = WeakTensorKeyDictionary()
+
+
+class Origins:
+    """Remembers, while installed, the origin of each network output, through torch's public global module hooks.
+
+    Args:
+        network: Remember this network's outputs, wherever it is called; by default those of every outermost call.
+        observer: Is asked about each outermost call; only what is no loss call is remembered.
+    """
+
+    def __init__(self, network: nn.Module | None = None, observer: RootCallObserver | None = None) -> None:
+        self._network = network
+        self._observer = observer
+        self._state = _ThreadState()
+        self._handles = [
+            register_module_forward_pre_hook(self._enter),
+            # always_call: a forward that raises must not leave the depth wrong for a host that goes on.
+            register_module_forward_hook(self._leave, with_kwargs=True, always_call=True),  # type: ignore[arg-type]
+        ]
+
+    def remove(self) -> None:
+        """Take the hooks off; safe to call twice."""
+        for handle in self._handles:
+            handle.remove()
+            torch_module._global_forward_hooks_with_kwargs.pop(handle.id, None)  # torch leaves this entry behind
+        self._handles = []
+
+    def of(self, output: object) -> Origin | None:
+        """Return the origin of an output of this thread, or None where no network is known to have made it."""
+        if not isinstance(output, Tensor):
+            return None
+        origin: Origin | None = self._state.made_by.get(output)  # type: ignore[no-untyped-call]
+        return origin
+
+    @property
+    def idle(self) -> bool:
+        """Whether this thread is outside all module calls and not paused."""
+        return self._state.depth == 0 and not self._state.paused
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Let module calls of this thread pass unseen."""
+        self._state.paused = True
+        try:
+            yield
+        finally:
+            self._state.paused = False
+
+    def _enter(self, module: nn.Module, args: Any) -> None:
+        if not self._state.paused:
+            self._state.depth += 1
+
+    def _leave(self, module: nn.Module, args: tuple[Any, ...], *kwargs_and_output: Any) -> Tensor | None:
+        # After a forward that raised, torch calls without kwargs, whatever was registered (seen in 2.5 and 2.15).
+        *kwargs, output = kwargs_and_output
+        return self._note(module, args, kwargs[0] if kwargs else {}, output)
+
+    def _note(self, module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: Any) -> Tensor | None:
+        state = self._state
+        if state.paused:
+            return None
+        state.depth -= 1
+        if state.depth and self._network is None:
+            return None
+        if self._network is not None and module is not self._network:
+            return None
+        loss = self._observer(module, args, kwargs, output) if self._observer else None
+        if loss is None and isinstance(output, Tensor) and output.requires_grad:
+            versions = tuple(argument._version for argument in args if isinstance(argument, Tensor))
+            self._remember(output, Origin(module, args, kwargs, versions))
+        return loss
+
+    def _remember(self, output: Tensor, origin: Origin) -> None:
+        if not any(argument is output for argument in origin.args):  # an identity would keep itself alive
+            self._state.made_by[output] = origin

@@ -1,0 +1,162 @@
+"""Seams: the functions of a host that tell loss calls on real data from the others.
+
+A seam is found twice. Before a run, in the host's source, without importing any of it: this is what ``guard doctor``
+shows, and a seam that is missing or has another shape stops everything. During a run, on the call stack of a loss
+call: nothing of the host is wrapped or replaced, so a function is found wherever it is defined, in a module or in the
+script itself, and however its callers imported it.
+"""
+
+import ast
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from guard_plugin.errors import SeamError, UnusableInput
+
+__all__ = ["MODULE_LEVEL", "Definition", "Seam", "find_definitions"]
+
+MODULE_LEVEL = "<module>"
+"""As a seam's function: the code at a file's module level, as Python names it."""
+
+_FIX = "guard this fork with an adapter of its own: docs/writing-an-adapter.md"
+
+
+@dataclass(frozen=True)
+class Seam:
+    """A named place in a host.
+
+    Args:
+        module: The module, dotted, relative to the script's folder: "utils".
+        function: The function, or :data:`MODULE_LEVEL`.
+        opens: Whether loss calls made under it (in it, or in what it calls) are candidates for guarding. A seam that
+            does not open, suspends: nothing under it is guarded, even where a seam that opens is around it.
+        parameters: The function's parameter names, in order: its shape.
+    """
+
+    module: str
+    function: str
+    opens: bool
+    parameters: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """The seam's name, as messages and the ledger write it: "utils.epoch"."""
+        return self.module if self.function == MODULE_LEVEL else f"{self.module}.{self.function}"
+
+
+@dataclass(frozen=True)
+class Definition:
+    """Where a seam is: a file (resolved), the function's first line, and its parameter names.
+
+    ``first_line`` is what a code object calls ``co_firstlineno``: the line of the first decorator, if there is one.
+    """
+
+    seam: Seam
+    file: Path
+    line: int
+    first_line: int
+    parameters: tuple[str, ...]
+
+
+def find_definitions(seam: Seam, script: Path) -> list[Definition]:
+    """Find every definition that a seam has in a host, in source.
+
+    Looked at are the seam's module, the script (which may define the function itself), and the modules that the
+    script imports the name from.
+
+    Args:
+        seam: The seam.
+        script: The script that will run; its folder is where its imports are looked up first.
+
+    Returns:
+        At least one definition, each of the expected shape.
+
+    Raises:
+        SeamError: If there is none, one has other parameters, or the name that the script uses has none.
+    """
+    home = _module_file(script.parent, seam.module)
+    if seam.function == MODULE_LEVEL:
+        if home is None:
+            raise SeamError(f"seam {seam.name}: expected the file {seam.module}.py in {script.parent}, found none")
+        return [Definition(seam, home.resolve(), 1, 0, ())]
+    imported_from = list(dict.fromkeys(_imports(seam, script)))
+    own = list(_functions(seam, script))
+    if not own and not imported_from and home != script:
+        raise SeamError(
+            f"seam {seam.name}: expected {script} to use {seam.function} (imported or its own), found that it does "
+            f"neither; {_FIX}"
+        )
+    found = [*own, *_required(seam, [script] if home == script else imported_from)]
+    if home is not None and home != script and home not in imported_from:
+        found += _functions(seam, home)
+    for definition in found:
+        _check_shape(definition)
+    return list(dict.fromkeys(found))
+
+
+def _required(seam: Seam, files: Sequence[Path]) -> Iterator[Definition]:
+    for file in files:
+        here = list(_functions(seam, file))
+        if not here:
+            raise SeamError(
+                f"seam {seam.name}: expected a function {seam.function} in {file}, found none (it was renamed or "
+                f"moved); {_FIX}"
+            )
+        yield from here
+
+
+def _imports(seam: Seam, script: Path) -> Iterator[Path]:
+    """Yield the host's files that the script imports the seam's function from, by name, by star or as a module."""
+    for node in ast.walk(_parse(script)):
+        if isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names = [alias.name for alias in node.names]
+            if seam.function in names or (node.module == seam.module and "*" in names):
+                yield _imported_file(seam, script, node.module)
+        elif isinstance(node, ast.Import) and seam.module in [alias.name for alias in node.names]:
+            yield _imported_file(seam, script, seam.module)
+
+
+def _imported_file(seam: Seam, script: Path, module: str) -> Path:
+    file = _module_file(script.parent, module)
+    if file is None:
+        raise SeamError(
+            f"seam {seam.name}: {script} imports {seam.function} from {module}, but there is no {module}.py in "
+            f"{script.parent} to look for it"
+        )
+    return file
+
+
+def _functions(seam: Seam, file: Path) -> Iterator[Definition]:
+    for node in ast.walk(_parse(file)):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) and node.name == seam.function:
+            first = min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
+            yield Definition(seam, file.resolve(), node.lineno, first, _parameters(node.args))
+
+
+def _parameters(arguments: ast.arguments) -> tuple[str, ...]:
+    plain = [argument.arg for argument in (*arguments.posonlyargs, *arguments.args)]
+    star = [f"*{arguments.vararg.arg}"] if arguments.vararg else []
+    keyword = [argument.arg for argument in arguments.kwonlyargs]
+    stars = [f"**{arguments.kwarg.arg}"] if arguments.kwarg else []
+    return (*plain, *star, *keyword, *stars)
+
+
+def _check_shape(definition: Definition) -> None:
+    seam = definition.seam
+    if definition.parameters != seam.parameters:
+        raise SeamError(
+            f"seam {seam.name}: expected {seam.function}({', '.join(seam.parameters)}), found "
+            f"{seam.function}({', '.join(definition.parameters)}) at {definition.file}:{definition.line}; {_FIX}"
+        )
+
+
+def _module_file(folder: Path, module: str) -> Path | None:
+    base = folder.joinpath(*module.split("."))
+    return next((file for file in (base.with_suffix(".py"), base / "__init__.py") if file.is_file()), None)
+
+
+def _parse(file: Path) -> ast.Module:
+    try:
+        return ast.parse(file.read_bytes(), filename=str(file))
+    except (SyntaxError, ValueError, OSError) as error:
+        raise UnusableInput(f"{file} cannot be read as Python source: {error}") from error

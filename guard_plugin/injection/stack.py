@@ -1,0 +1,90 @@
+"""Which seams a loss call is made under, read off the call stack."""
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import CodeType, FrameType
+from typing import Any
+
+from guard_plugin.injection.seams import MODULE_LEVEL, Definition, Seam
+
+__all__ = ["Place", "StackReader"]
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a loss call was made.
+
+    Args:
+        site: The host's innermost line, "main.py:191", relative to its folder; None outside the host's files.
+        seams: The seams on the stack, innermost first.
+        frames: The frame of each of them.
+    """
+
+    site: str | None
+    seams: tuple[Seam, ...]
+    frames: tuple[FrameType, ...]
+
+    @property
+    def suspending(self) -> Seam | None:
+        """The outermost seam on the stack that suspends guarding."""
+        return next((seam for seam in reversed(self.seams) if not seam.opens), None)
+
+    @property
+    def opening(self) -> Seam | None:
+        """The innermost seam on the stack that opens guarding."""
+        return next((seam for seam in self.seams if seam.opens), None)
+
+    def locals_of(self, seam_name: str) -> Mapping[str, Any] | None:
+        """Return the local variables of the innermost frame of a seam, or None where it is not on the stack."""
+        for seam, frame in zip(self.seams, self.frames, strict=True):
+            if seam.name == seam_name:
+                return dict(frame.f_locals)
+        return None
+
+
+class StackReader:
+    """Reads places off the stack of the calling thread.
+
+    Args:
+        host: The host's folder.
+        definitions: The seams' definitions, as found in source.
+    """
+
+    def __init__(self, host: Path, definitions: Sequence[Definition]) -> None:
+        self._host = host.resolve()
+        self._by_position = {(str(d.file), d.seam.function, d.first_line): d.seam for d in definitions}
+        # By identity: code objects compare by content, not by file, and are slow to hash.
+        self._known: dict[int, tuple[CodeType, str | None, Seam | None]] = {}
+
+    def read(self) -> Place:
+        """Read where the caller stands."""
+        site: str | None = None
+        seams: list[Seam] = []
+        frames: list[FrameType] = []
+        frame: FrameType | None = sys._getframe(1)
+        while frame is not None:
+            _, file, seam = self._look_up(frame.f_code)
+            if file is not None and site is None:
+                site = f"{file}:{frame.f_lineno}"
+            if seam is not None:
+                seams.append(seam)
+                frames.append(frame)
+            frame = frame.f_back
+        return Place(site, tuple(seams), tuple(frames))
+
+    def _look_up(self, code: CodeType) -> tuple[CodeType, str | None, Seam | None]:
+        known = self._known.get(id(code))
+        if known is None:
+            path = Path(code.co_filename).resolve()
+            first = 0 if code.co_name == MODULE_LEVEL else code.co_firstlineno
+            seam = self._by_position.get((str(path), code.co_name, first))
+            known = self._known[id(code)] = (code, self._relative(path), seam)
+        return known
+
+    def _relative(self, path: Path) -> str | None:
+        # A host may hold its own virtual environment: what is installed there is not the host.
+        if not path.is_relative_to(self._host) or "site-packages" in path.parts:
+            return None
+        return str(path.relative_to(self._host))

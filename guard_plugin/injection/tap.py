@@ -1,0 +1,97 @@
+"""The tap: it sees each loss call of the process, and may replace what the call returns."""
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.nn.modules.loss import _Loss
+
+from guard_plugin.errors import UnsupportedLoss
+from guard_plugin.injection.loss_call import LossCall, per_example
+from guard_plugin.injection.origins import Origins
+from guard_plugin.penalties import LossFunction
+
+__all__ = ["Tap"]
+
+# The functions that a host may call in place of a criterion module, and the module with the same settings.
+_FUNCTIONS: Mapping[str, type[nn.Module]] = {"cross_entropy": nn.CrossEntropyLoss, "nll_loss": nn.NLLLoss}
+
+LossCallHandler = Callable[[LossCall], Tensor]
+
+
+class Tap:
+    """Shows every loss call of the process to a handler, from creation until :meth:`remove`.
+
+    A loss call is an outermost call of a criterion module, or of ``torch.nn.functional.cross_entropy`` or
+    ``nll_loss``. Those two names are replaced while the tap is on, and restored by :meth:`remove`.
+
+    Args:
+        handler: Called with each loss call; returns the loss that the host gets. Its own module calls pass unseen.
+    """
+
+    def __init__(self, handler: LossCallHandler) -> None:
+        self._handler = handler
+        self._originals = {name: getattr(functional, name) for name in _FUNCTIONS}
+        self._origins = Origins(observer=self._observe)
+        for name, original in self._originals.items():
+            setattr(functional, name, self._tapped(name, original))
+
+    def remove(self) -> None:
+        """Restore every hook and name; safe to call twice."""
+        self._origins.remove()
+        for name, original in self._originals.items():
+            setattr(functional, name, original)
+        self._originals = {}
+
+    def _observe(
+        self, module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: Any
+    ) -> Tensor | None:
+        judged, targets = _arguments(args, kwargs)
+        if not isinstance(judged, Tensor) or not isinstance(output, Tensor):
+            return None
+        if not isinstance(module, _Loss) and not self._is_own_criterion(module, judged, targets, output):
+            return None
+        return self._hand_over(type(module).__name__, output, judged, targets, lambda: per_example(module))
+
+    def _is_own_criterion(self, module: nn.Module, judged: Tensor, targets: Any, output: Tensor) -> bool:
+        """Tell a host's own criterion: it turns a network's output and targets into a scalar, and learns nothing."""
+        known = self._origins.of(judged) is not None and targets is not None
+        return known and output.dim() == 0 and next(module.parameters(), None) is None
+
+    def _tapped(self, name: str, original: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        @functools.wraps(original)
+        def tapped(*args: Any, **kwargs: Any) -> Tensor:
+            loss = original(*args, **kwargs)
+            if not self._origins.idle:
+                return loss
+            judged, targets = _arguments(args, kwargs)
+            return self._hand_over(
+                f"functional.{name}", loss, judged, targets, lambda: _per_example_function(name, args, kwargs)
+            )
+
+        return tapped
+
+    def _hand_over(
+        self, criterion: str, loss: Tensor, judged: Tensor, targets: Any, make_loss_fn: Callable[[], LossFunction]
+    ) -> Tensor:
+        origin = self._origins.of(judged)
+        with self._origins.paused():
+            return self._handler(LossCall(criterion, loss, judged, targets, origin, make_loss_fn))
+
+
+def _arguments(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Any, Any]:
+    judged = args[0] if args else kwargs.get("input")
+    targets = args[1] if len(args) > 1 else kwargs.get("target")
+    return judged, targets
+
+
+def _per_example_function(name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> LossFunction:
+    settings = {key: value for key, value in kwargs.items() if key not in ("input", "target")}
+    if len(args) > 2:
+        raise UnsupportedLoss(
+            f"expected the settings of torch.nn.functional.{name} as keywords, found {len(args) - 2} positional; "
+            f"write weight=..., reduction=..."
+        )
+    return per_example(_FUNCTIONS[name](**settings))

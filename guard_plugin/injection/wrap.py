@@ -1,0 +1,91 @@
+"""Guarding one criterion of any training script, in one line."""
+
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor, nn
+
+from guard_plugin.injection.attach import make_penalty
+from guard_plugin.injection.guard import guarded_loss, why_not_real
+from guard_plugin.injection.loss_call import LossCall, per_example
+from guard_plugin.injection.origins import Origins
+from guard_plugin.penalties import LossFunction
+from guard_plugin.plugins import Plugins
+
+__all__ = ["GuardedCriterion", "wrap"]
+
+
+class GuardedCriterion(nn.Module):
+    """A criterion that adds the penalty to the loss on what a network returned for real data, in training.
+
+    Made by :func:`wrap`. Called in evaluation (network in eval mode, gradients off) or on inputs that require grad,
+    it returns the criterion's own loss. ``guarded`` counts the calls that received the penalty.
+    """
+
+    def __init__(
+        self,
+        criterion: Callable[..., Tensor],
+        model: nn.Module,
+        options: dict[str, Any],
+        loss_fn: LossFunction | None,
+    ) -> None:
+        super().__init__()
+        self.criterion = criterion
+        self.guarded = 0
+        self._plugins = Plugins()
+        self._penalty = make_penalty(self._plugins, None, options)
+        self._loss_fn = loss_fn or per_example(criterion)
+        self._origins = Origins(network=model)
+        self._finalizer = weakref.finalize(self, self._origins.remove)
+
+    def forward(self, output: Tensor, target: Tensor) -> Tensor:
+        """Return the criterion's loss, with the penalty added where it is due.
+
+        Args:
+            output: What the model returned, shape (n, ...).
+            target: The targets, length n.
+
+        Raises:
+            UnsupportedLoss: If gradients flow to ``output`` but the model did not return it.
+        """
+        loss = self.criterion(output, target)
+        if not self._finalizer.alive:
+            return loss
+        loss_fn, origin = self._loss_fn, self._origins.of(output)
+        call = LossCall(type(self.criterion).__name__, loss, output, target, origin, lambda: loss_fn)
+        if why_not_real(call) is not None:
+            return loss
+        self.guarded += 1
+        if self._penalty.strength == 0:
+            return loss
+        with self._origins.paused():
+            return guarded_loss(call, self._penalty, self._plugins.hook)[0]
+
+    def unwrap(self) -> None:
+        """Take the hooks off; the criterion then returns its own loss. Happens by itself when it is discarded."""
+        self._finalizer()
+
+
+def wrap(
+    criterion: Callable[..., Tensor], model: nn.Module, *, loss_fn: LossFunction | None = None, **options: Any
+) -> GuardedCriterion:
+    """Wrap a criterion so that losses on real data carry the penalty.
+
+    ::
+
+        criterion = guard_plugin.wrap(criterion, model, strength=1.0, h=0.5)
+        loss = criterion(model(images), labels)
+
+    Args:
+        criterion: ``nn.CrossEntropyLoss``, ``nn.NLLLoss``, or any callable from outputs and targets to a scalar, then
+            with ``loss_fn``.
+        model: The network whose outputs it judges. Neither is modified.
+        loss_fn: The criterion per example, shape (n,); by default read off the criterion.
+        **options: ``strength`` and ``h`` (both needed), ``form`` ("gradient" or "loss"), and ``penalty``, the name of
+            another penalty.
+
+    Raises:
+        GuardError: If a setting does not fit, or the criterion needs a ``loss_fn``.
+    """
+    return GuardedCriterion(criterion, model, options, loss_fn)

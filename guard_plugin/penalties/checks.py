@@ -1,0 +1,51 @@
+"""Checks on what a penalty is given, before any pass is spent."""
+
+import math
+from numbers import Real
+
+from torch import Tensor
+
+from guard_plugin.errors import UnusableInput
+
+__all__ = ["check_batch", "check_h", "check_losses", "check_strength"]
+
+
+def check_strength(strength: float) -> None:
+    """Refuse a strength that is not a finite number >= 0."""
+    if not (isinstance(strength, Real) and math.isfinite(strength) and strength >= 0):
+        raise UnusableInput(f"expected strength to be a finite number >= 0, got {strength!r}")
+
+
+def check_h(h: float) -> None:
+    """Refuse a step length that is not a finite number > 0."""
+    if not (isinstance(h, Real) and math.isfinite(h) and h > 0):
+        raise UnusableInput(
+            f"expected h, the L2 length of the step in the network's input space, to be a finite number > 0, "
+            f"got {h!r}; to switch the penalty off, set strength to 0"
+        )
+
+
+def check_batch(inputs: Tensor, targets: Tensor) -> None:
+    """Refuse a batch that is empty, not real-valued floating point, or not as long as its targets."""
+    if inputs.dim() < 1 or not inputs.is_floating_point():
+        raise UnusableInput(
+            f"expected a batch of floating-point inputs of shape (n, ...), "
+            f"got shape {tuple(inputs.shape)} of {inputs.dtype}"
+        )
+    if inputs.numel() == 0:
+        raise UnusableInput(f"expected at least one example of at least one value, got shape {tuple(inputs.shape)}")
+    if targets.dim() < 1 or len(targets) != len(inputs):
+        raise UnusableInput(
+            f"expected one target per example, got targets of shape {tuple(targets.shape)} for {len(inputs)} examples"
+        )
+
+
+def check_losses(losses: object, n: int) -> Tensor:
+    """Refuse what a ``loss_fn`` returned unless it is one loss per example."""
+    if not isinstance(losses, Tensor) or losses.shape != (n,):
+        found = f"shape {tuple(losses.shape)}" if isinstance(losses, Tensor) else type(losses).__name__
+        raise UnusableInput(
+            f"expected loss_fn to return one loss per example, shape ({n},), got {found}; "
+            f'a torch criterion does with reduction="none"'
+        )
+    return losses

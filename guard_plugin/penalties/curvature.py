@@ -1,0 +1,183 @@
+"""GUARD's curvature penalty (Xue et al., AAAI 2025), in the paper's and in the published code's form."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal, get_args
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from guard_plugin.errors import UnusableInput
+from guard_plugin.penalties.base import LossFunction, Penalty
+from guard_plugin.penalties.checks import check_batch, check_h, check_losses, check_strength
+from guard_plugin.penalties.undisturbed import undisturbed
+
+__all__ = ["Curvature", "Form", "curvature_penalty", "scale_h"]
+
+Form = Literal["gradient", "loss"]
+
+
+def curvature_penalty(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    *,
+    h: float,
+    strength: float,
+    form: Form = "gradient",
+    loss_fn: LossFunction | None = None,
+) -> Tensor:
+    r"""Compute GUARD's penalty on the curvature of the loss along its own input gradient.
+
+    With per-example losses :math:`l_i`, :math:`g_i = \nabla_x l_i(x_i)` and
+    :math:`z_i = g_i / \lVert g_i \rVert_2` (0 where :math:`g_i` is 0, and never differentiated through):
+
+    - form "gradient": ``strength * mean_i || grad l_i(x_i + h z_i) - grad l_i(x_i) ||_2^2``  (paper, Eq. 11)
+    - form "loss": ``strength * | mean_i l_i(x_i + h z_i) - mean_i l_i(x_i) |``  (paper, section 6.2)
+
+    The model's passes are those of evaluation (running statistics, no dropout), in full precision, and leave the
+    model, its buffers and flags, ``.grad`` and torch's random streams as they were. At strength 0 no pass is made.
+
+    Args:
+        model: Any network from inputs to one tensor of outputs.
+        x: A batch of shape (n, ...), n >= 1, of any number of dimensions and memory layout, in the model's own input
+            space. It is not modified, and no gradient flows into it.
+        y: Targets of length n: class indices, shape (n,), or class probabilities, shape (n, classes).
+        h: The step's length, > 0: an L2 length in the model's input space (the paper's is 3, in normalised space at
+            224x224; see :func:`scale_h` for other sizes).
+        strength: The weight ("lambda"), >= 0 (the paper's is 100, in the gradient form).
+        form: "gradient" or "loss".
+        loss_fn: From outputs and targets to n losses, shape (n,). Default: cross entropy. A weighted criterion's
+            weights belong inside; the mean is over all n examples.
+
+    Returns:
+        A scalar tensor, differentiable with respect to the model's parameters (detached where gradients are off).
+
+    Raises:
+        UnusableInput: If h, strength, form, shapes or the model cannot be used.
+
+    The value does not depend on the batch size. The authors' ``pretrain_cifar.py`` takes instead the *unsquared* norm
+    of the *batch-mean* loss's gradient, so that its lambda carries 1/n; their ``pretrain.py`` has the loss form, whose
+    weight is ``--beta`` (its ``--lamda`` has no effect). docs/penalty.md maps their settings to ours.
+    """
+    check_strength(strength)
+    check_h(h)
+    if form not in get_args(Form):
+        raise UnusableInput(f"expected form to be one of {', '.join(get_args(Form))}, got {form!r}")
+    check_batch(x, y)
+    if strength == 0:
+        return torch.zeros((), dtype=x.dtype, device=x.device)
+    x, y = _at_least_parameter_precision(x, model), _full_precision(y)
+    losses = _Losses(model, y, loss_fn or _cross_entropy)
+    with undisturbed(model, x.device), torch.enable_grad():
+        penalty = strength * (_gradient_form if form == "gradient" else _loss_form)(losses, x, h)
+    return penalty if torch.is_grad_enabled() else penalty.detach()
+
+
+@dataclass(frozen=True)
+class _Losses:
+    """The per-example losses of a model on fixed targets, as a function of its inputs."""
+
+    model: nn.Module
+    targets: Tensor
+    loss_fn: LossFunction
+
+    def __call__(self, inputs: Tensor) -> Tensor:
+        # A copy, because a network may begin with an in-place operation, which a leaf would not survive.
+        return check_losses(self.loss_fn(self.model(inputs.clone()), self.targets), len(inputs))
+
+
+def _gradient_form(losses: _Losses, x: Tensor, h: float) -> Tensor:
+    x = x.detach().requires_grad_()
+    (gradient,) = torch.autograd.grad(losses(x).sum(), x, create_graph=True)
+    shifted = (x.detach() + h * _unit(gradient)).requires_grad_()
+    (shifted_gradient,) = torch.autograd.grad(losses(shifted).sum(), shifted, create_graph=True)
+    return (shifted_gradient - gradient).reshape(len(x), -1).square().sum(dim=1).mean()
+
+
+def _loss_form(losses: _Losses, x: Tensor, h: float) -> Tensor:
+    x = x.detach().requires_grad_()
+    here = losses(x)
+    (gradient,) = torch.autograd.grad(here.sum(), x, retain_graph=True)
+    there = losses(x.detach() + h * _unit(gradient))
+    return (there.mean() - here.mean()).abs()
+
+
+def _unit(gradient: Tensor) -> Tensor:
+    """Scale each example's gradient to length 1 (0 stays 0), without underflow where it is tiny."""
+    flat = gradient.detach().reshape(len(gradient), -1)
+    flat = _divide(flat, flat.abs().amax(dim=1, keepdim=True))
+    return _divide(flat, flat.norm(dim=1, keepdim=True)).reshape(gradient.shape)
+
+
+def _divide(rows: Tensor, sizes: Tensor) -> Tensor:
+    return rows / torch.where(sizes == 0, torch.ones_like(sizes), sizes)
+
+
+def _cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
+    return functional.cross_entropy(outputs, targets, reduction="none")
+
+
+def _at_least_parameter_precision(x: Tensor, model: nn.Module) -> Tensor:
+    # Under autocast a host may hand over a float16 batch; the penalty's passes run with autocast off.
+    parameter = next((p for p in model.parameters() if p.is_floating_point()), None)
+    return x if parameter is None else x.to(torch.promote_types(x.dtype, parameter.dtype))
+
+
+def _full_precision(targets: Tensor) -> Tensor:
+    half = targets.dtype in (torch.float16, torch.bfloat16)
+    return targets.float() if half else targets
+
+
+def scale_h(h: float, *, from_shape: Sequence[int], to_shape: Sequence[int]) -> float:
+    """Carry a step length over to inputs of another size, keeping the step per input value the same.
+
+    h is the L2 length of a step over all values of an input: spread evenly, each value moves by h / sqrt(number of
+    values). The paper's h = 3 at 3x224x224 moves each by 0.0077; the same h at 3x32x32 would move each seven times
+    as far.
+
+    Args:
+        h: A step length > 0 for inputs of shape ``from_shape``.
+        from_shape: The shape of one input, e.g. (3, 224, 224).
+        to_shape: The shape of one input of the other size, e.g. (3, 32, 32).
+
+    Returns:
+        ``h * sqrt(prod(to_shape) / prod(from_shape))``.
+
+    Example:
+        >>> round(scale_h(3.0, from_shape=(3, 224, 224), to_shape=(3, 32, 32)), 4)
+        0.4286
+    """
+    check_h(h)
+    if not from_shape or not to_shape or min(*from_shape, *to_shape) < 1:
+        raise UnusableInput(f"expected shapes of positive sizes, got {tuple(from_shape)} and {tuple(to_shape)}")
+    return h * math.sqrt(math.prod(to_shape) / math.prod(from_shape))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Curvature(Penalty):
+    """The curvature penalty with its settings: see :func:`curvature_penalty`.
+
+    Args:
+        strength: The weight, >= 0.
+        h: The step's L2 length in the network's input space, > 0.
+        form: "gradient" or "loss".
+    """
+
+    name: ClassVar[str] = "curvature"
+    h: float
+    form: Form = "gradient"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_h(self.h)
+        if self.form not in get_args(Form):
+            raise UnusableInput(f"expected form to be one of {', '.join(get_args(Form))}, got {self.form!r}")
+
+    def __call__(self, network: nn.Module, inputs: Tensor, targets: Tensor, *, loss_fn: LossFunction) -> Tensor:
+        """Compute the penalty of one batch."""
+        return curvature_penalty(
+            network, inputs, targets, h=self.h, strength=self.strength, form=self.form, loss_fn=loss_fn
+        )

@@ -1,0 +1,122 @@
+"""Finding plugins, and refusing those that contradict each other."""
+
+import difflib
+import inspect
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.metadata import EntryPoint, entry_points, version
+from typing import Any
+
+import pluggy
+
+from guard_plugin import hookspecs
+from guard_plugin.errors import PluginError
+
+__all__ = ["Plugins", "Registered"]
+
+
+@dataclass(frozen=True)
+class Registered:
+    """A name that a plugin registered: what it stands for, and the distribution that it comes from."""
+
+    value: Any
+    distribution: str
+
+
+class Plugins:
+    """The plugins of this installation: the core's own, and those under the entry-point group "guard_plugin".
+
+    Args:
+        found: The entry points to load; by default all that are installed.
+
+    Raises:
+        PluginError: If one cannot be imported, implements a hook that does not exist, or registers a name that
+            another one registers too.
+    """
+
+    def __init__(self, found: Iterable[EntryPoint] | None = None) -> None:
+        from guard_plugin import builtins
+
+        self._manager = pluggy.PluginManager(hookspecs.PROJECT)
+        self._manager.add_hookspecs(hookspecs)
+        self._distributions: dict[object, str] = {}
+        self.register(builtins, "guard-plugin", f"guard-plugin {version('guard-plugin')}")
+        for entry_point in entry_points(group=hookspecs.PROJECT) if found is None else found:
+            self._load(entry_point)
+
+    @property
+    def hook(self) -> pluggy.HookRelay:
+        """The hooks, to call."""
+        return self._manager.hook
+
+    @cached_property
+    def adapters(self) -> Mapping[str, Registered]:
+        """The adapters by name."""
+        return self._by_name("adapter", self.hook.register_adapters)
+
+    @cached_property
+    def penalties(self) -> Mapping[str, Registered]:
+        """The penalty classes by name."""
+        return self._by_name("penalty", self.hook.register_penalties)
+
+    @cached_property
+    def attacks(self) -> Mapping[str, Registered]:
+        """The attack classes by name."""
+        return self._by_name("attack", self.hook.register_attacks, key="family")
+
+    def register(self, plugin: object, name: str, distribution: str) -> None:
+        """Register a plugin.
+
+        Args:
+            plugin: A module or object with functions marked ``@hookimpl``.
+            name: Its entry point's name.
+            distribution: Where it comes from, for messages and ``guard plugins``.
+
+        Raises:
+            PluginError: If it is registered already, or implements a hook that does not exist or has other arguments.
+        """
+        try:
+            self._manager.register(plugin, name=f"{distribution}: {name}")
+            self._distributions[plugin] = distribution
+            self._manager.check_pending()
+        except pluggy.PluginValidationError as error:
+            raise PluginError(f"plugin {name!r} of {distribution}: {_explain(plugin, error)}") from error
+        except ValueError as error:
+            raise PluginError(f"plugin {name!r} of {distribution} is registered twice: {error}") from error
+
+    def _load(self, entry_point: EntryPoint) -> None:
+        distribution = f"{entry_point.dist.name} {entry_point.dist.version}" if entry_point.dist else "(unknown)"
+        try:
+            plugin = entry_point.load()
+        except Exception as error:
+            raise PluginError(
+                f"plugin {entry_point.name!r} of {distribution} cannot be imported from {entry_point.value}: "
+                f"{type(error).__name__}: {error}; repair or uninstall it"
+            ) from error
+        self.register(plugin, entry_point.name, distribution)
+
+    def _by_name(self, kind: str, hook: Any, key: str = "name") -> dict[str, Registered]:
+        registered: dict[str, Registered] = {}
+        for implementation in hook.get_hookimpls():
+            distribution = self._distributions[implementation.plugin]
+            for thing in implementation.function():
+                name = getattr(thing, key)
+                if name in registered:
+                    raise PluginError(
+                        f"{kind} {name!r} is registered by both {registered[name].distribution} and {distribution}: "
+                        f"names must be unique; uninstall one of them"
+                    )
+                registered[name] = Registered(thing, distribution)
+        return dict(sorted(registered.items()))
+
+
+def _explain(plugin: object, error: pluggy.PluginValidationError) -> str:
+    known = [name for name, _ in inspect.getmembers(hookspecs, inspect.isfunction) if not name.startswith("_")]
+    marked = [name for name, value in inspect.getmembers(plugin) if hasattr(value, f"{hookspecs.PROJECT}_impl")]
+    for name in marked:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else f": the hooks are {', '.join(known)}"
+            return f"it implements a hook {name!r} that does not exist{hint}"
+    return str(error)

@@ -1,0 +1,43 @@
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parents[1]
+BASELINE = ROOT / "examples" / "baselines" / "dc"
+
+GuardRunner = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture(autouse=True)
+def seeded_in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.chdir(tmp_path)
+    torch.manual_seed(0)
+    yield
+
+
+@pytest.fixture
+def baseline() -> Path:
+    """Our own DC in the host's shape."""
+    return BASELINE
+
+
+@pytest.fixture
+def environment() -> dict[str, str]:
+    """The environment of a subprocess: one thread, and no bytecode written beside a host."""
+    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+
+
+@pytest.fixture
+def guard(tmp_path: Path, environment: dict[str, str]) -> GuardRunner:
+    """Run the command line in a process of its own, as users do."""
+
+    def run(*arguments: object, cwd: Path = tmp_path, **extra: str) -> "subprocess.CompletedProcess[str]":
+        command = [sys.executable, "-m", "guard_plugin", *map(str, arguments)]
+        return subprocess.run(command, cwd=cwd, env={**environment, **extra}, capture_output=True, text=True)
+
+    return run

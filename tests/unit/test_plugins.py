@@ -1,0 +1,71 @@
+"""Plugins that contradict each other, or us, are refused by name."""
+
+from importlib.metadata import EntryPoint
+
+import pytest
+
+from guard_plugin import hookimpl
+from guard_plugin.errors import PluginError
+from guard_plugin.injection import Adapter
+from guard_plugin.penalties import Curvature
+from guard_plugin.plugins import Plugins
+
+
+class AdapterPlugin:
+    def __init__(self, name: str) -> None:
+        self.adapter = Adapter(name=name, host="someone/host", profiles=())
+
+    @hookimpl
+    def register_adapters(self):
+        return [self.adapter]
+
+
+def test_the_bundled_adapter_comes_through_the_entry_points():
+    plugins = Plugins()
+    assert plugins.adapters["dc"].distribution.startswith("guard-plugin ")
+    assert plugins.penalties["curvature"].value is Curvature
+    assert {"fgsm", "pgd"} <= set(plugins.attacks)
+    assert "dc" not in Plugins(found=[]).adapters
+
+
+def test_two_plugins_of_one_name_are_refused_naming_both():
+    plugins = Plugins(found=[])
+    plugins.register(AdapterPlugin("mine"), "one", "first-dist 1.0")
+    plugins.register(AdapterPlugin("mine"), "two", "second-dist 2.0")
+    with pytest.raises(PluginError, match=r"adapter 'mine' is registered by both (first|second).* and (first|second)"):
+        _ = plugins.adapters
+
+
+def test_a_misspelt_hook_is_refused_naming_hook_and_plugin():
+    class Misspelt:
+        @hookimpl
+        def register_adapter(self):
+            return []
+
+    with pytest.raises(PluginError, match="plugin 'bad' of some-dist 1.0: .*'register_adapter' .*'register_adapters'"):
+        Plugins(found=[]).register(Misspelt(), "bad", "some-dist 1.0")
+
+
+def test_a_hook_with_a_wrong_argument_is_refused():
+    class Wrong:
+        @hookimpl
+        def is_real_data(self, calls):
+            return True
+
+    with pytest.raises(PluginError, match="(?s)plugin 'bad' of some-dist 1.0: .*calls"):
+        Plugins(found=[]).register(Wrong(), "bad", "some-dist 1.0")
+
+
+def test_a_plugin_registered_twice_is_refused():
+    plugins, plugin = Plugins(found=[]), AdapterPlugin("mine")
+    plugins.register(plugin, "one", "first-dist 1.0")
+    with pytest.raises(PluginError, match="registered twice"):
+        plugins.register(plugin, "two", "second-dist 2.0")
+
+
+def test_a_plugin_that_cannot_be_imported_is_refused_by_name():
+    broken = EntryPoint(name="broken", value="no_such_module", group="guard_plugin")
+    with pytest.raises(
+        PluginError, match="plugin 'broken' of .* cannot be imported from no_such_module: ModuleNotFound"
+    ):
+        Plugins(found=[broken])
