@@ -6,9 +6,10 @@ script, :func:`curvature_penalty` is the penalty itself, :func:`benchmark` measu
 
 __version__ = "0.1.0"
 
+from guard_plugin.evaluation import benchmark
 from guard_plugin.hookspecs import hookimpl
 from guard_plugin.injection.attach import attach
 from guard_plugin.injection.wrap import wrap
 from guard_plugin.penalties import curvature_penalty, scale_h
 
-__all__ = ["__version__", "attach", "curvature_penalty", "hookimpl", "scale_h", "wrap"]
+__all__ = ["__version__", "attach", "benchmark", "curvature_penalty", "hookimpl", "scale_h", "wrap"]

@@ -10,7 +10,10 @@ from typing import Any
 import click
 
 from guard_plugin import __version__
-from guard_plugin.errors import GuardError
+from guard_plugin.demo import DemoSettings, run_demo
+from guard_plugin.distilled import read_distilled, subject_of
+from guard_plugin.errors import GuardError, UnusableInput
+from guard_plugin.evaluation import benchmark_distilled, results_table
 from guard_plugin.injection.attach import commit_of, look_up
 from guard_plugin.injection.doctor import Diagnosis, examine
 from guard_plugin.injection.launch import find_script, run_script
@@ -124,3 +127,89 @@ def list_plugins(as_json: bool) -> None:
         click.echo(kind)
         for name, registered in found.items():
             click.echo(f"  {name:<16}{registered.distribution}")
+
+
+@cli.command()
+@click.option(
+    "--out", type=click.Path(path_type=Path), default="guard-demo", show_default=True, help="Folder to write."
+)
+@click.option("--dataset", default=DemoSettings.dataset, show_default=True, help="digits, or FashionMNIST or CIFAR10.")
+@click.option("--data", metavar="DIR", help="Folder of torchvision's data sets; digits needs none.")
+@click.option("--arch", default=DemoSettings.arch, show_default=True, help="Network that distils, and students'.")
+@click.option("--ipc", default=DemoSettings.ipc, show_default=True, help="Distilled images per class.")
+@click.option("--experiments", default=DemoSettings.experiments, show_default=True, help="Distilled sets per arm.")
+@click.option("--iterations", default=DemoSettings.iterations, show_default=True, help="Of the distillation.")
+@click.option("--students", default=DemoSettings.students, show_default=True, help="Students per arm.")
+@click.option("--attacks", default=DemoSettings.attacks, show_default=True, help="Attacks, comma separated.")
+@click.option("--eps", default=DemoSettings.eps, show_default=True, help="Linf radius in pixel space.")
+@click.option("--n-examples", type=int, help="Attack the first N test images.  [default: all]")
+@click.option("--seed", default=DemoSettings.seed, show_default=True, help="Seed of the distillation.")
+@_penalty_options
+def demo(out: Path, **options: Any) -> None:
+    """Distil small real images with a baseline and again under GUARD, attack students of both, and compare.
+
+    Needs no network. Prints what it measures, whatever that is.
+    """
+    given = {key: value for key, value in options.items() if value is not None}
+    run_demo(DemoSettings(**given), out, click.echo)
+
+
+@cli.command()
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder to write, and to go on in.")
+@click.option("--distilled", type=click.Path(path_type=Path), required=True, help="What the host wrote.")
+@click.option("--adapter", required=True, help="Adapter whose host wrote it.")
+@click.option("--dataset", help="Data set to attack.  [default: the one that was distilled]")
+@click.option("--data", metavar="DIR", help="Folder of torchvision's data sets.")
+@click.option("--arch", help="Students' architecture.  [default: the network that distilled]")
+@click.option("--attacks", default="quick", show_default=True, help="Attacks, comma separated, or a preset.")
+@click.option("--eps", required=True, help="Linf radii in pixel space, comma separated: 1/255,8/255.")
+@click.option("--n-examples", type=int, help="Attack the first N test images.  [default: all]")
+@click.option("--seeds", default=5, show_default=True, help="Number of students.")
+@click.option("--batch-size", default=128, show_default=True, help="Examples per attack pass.")
+@click.option("--recipe", default="dc", show_default=True, help="How students are trained.")
+@click.option("--device", default="cpu", show_default=True, help="Where to compute.")
+@click.option(
+    "--ledger", type=click.Path(path_type=Path, exists=True), help="Ledger of the distilling run, to keep along."
+)
+@_json_option
+def benchmark(
+    out: Path,
+    distilled: Path,
+    adapter: str,
+    dataset: str | None,
+    data: str | None,
+    arch: str | None,
+    eps: str,
+    ledger: Path | None,
+    as_json: bool,
+    n_examples: int | None,
+    **rest: Any,
+) -> None:
+    """Train students on a distilled set, attack them in pixel space, and write OUT/results.json."""
+    plugins = Plugins()
+    look_up("adapter", adapter, plugins.adapters)
+    sets = read_distilled(plugins.hook, adapter, distilled)
+    finished = benchmark_distilled(
+        sets,
+        dataset=_or_as_distilled("dataset", dataset, sets[0].dataset),
+        data_dir=data,
+        arch=_or_as_distilled("arch", arch, sets[0].arch),
+        eps=eps.split(","),
+        n_examples=n_examples,
+        out=out,
+        subject=subject_of(adapter, distilled, sets),
+        registry=plugins.attack_classes,
+        ledger=json.loads(ledger.read_text(encoding="utf-8")) if ledger else None,
+        **rest,
+    )
+    if as_json:
+        click.echo(json.dumps(finished.results))
+    else:
+        click.echo(results_table(finished))
+        click.echo(f"\nfiles: {out / 'results.json'}, {out / 'records'}, {out / 'students'}")
+
+
+def _or_as_distilled(name: str, given: str | None, found: str | None) -> str:
+    if given is None and found is None:
+        raise UnusableInput(f"expected --{name}: the distilled file does not tell it")
+    return given or found or ""

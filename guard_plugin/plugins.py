@@ -65,6 +65,11 @@ class Plugins:
         """The attack classes by name."""
         return self._by_name("attack", self.hook.register_attacks, key="family")
 
+    @property
+    def attack_classes(self) -> dict[str, Any]:
+        """The attack classes alone, by name."""
+        return {name: registered.value for name, registered in self.attacks.items()}
+
     def register(self, plugin: object, name: str, distribution: str) -> None:
         """Register a plugin.
 

@@ -2,5 +2,6 @@
 
 from guard_plugin.distilled.distilled_set import DistilledSet, Normalization
 from guard_plugin.distilled.loading import load_untrusted
+from guard_plugin.distilled.reading import read_distilled, subject_of
 
-__all__ = ["DistilledSet", "Normalization", "load_untrusted"]
+__all__ = ["DistilledSet", "Normalization", "load_untrusted", "read_distilled", "subject_of"]

@@ -126,6 +126,7 @@ class Ledger:
             "adapter": self.adapter,
             "script": self.script,
             "outcome": self.outcome,
+            "summary": self.summary(),
             "penalty": dict(self.penalty),
             "loss_calls": {
                 "seen": self.seen,

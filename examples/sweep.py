@@ -1,0 +1,135 @@
+"""Measure settings of the penalty on a validation split: how this project chooses the values that it recommends.
+
+Each setting distils with a host's script under ``guard run``, trains students on what comes out, attacks them on images
+that neither distillation nor test uses, and adds one line to OUT/sweep.jsonl. Run again after a kill, it goes on.
+
+    python examples/sweep.py --out sweep --grid gradient:0.5,1:1,10,100 --grid loss:0.5:1,3 -- \
+        --dataset digits --model ConvNetD2 --ipc 1 --Iteration 59 --num_exp 1 --num_eval 0 --batch_real 64 --lr_img 1
+
+A grid is FORM:H,...:STRENGTH,...; the plain run (strength 0) is always measured. What follows ``--`` is the script's.
+"""
+
+import argparse
+import json
+import multiprocessing
+import os
+import subprocess
+import sys
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass
+from itertools import product
+from pathlib import Path
+
+import torch
+
+from guard_plugin.demo import baseline_folder
+from guard_plugin.distilled import read_distilled, subject_of
+from guard_plugin.evaluation import benchmark_distilled
+from guard_plugin.plugins import Plugins
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One setting of the curvature penalty."""
+
+    form: str
+    h: float
+    strength: float
+
+    @property
+    def name(self) -> str:
+        return f"{self.form}-h{self.h:g}-s{self.strength:g}" if self.strength else "plain"
+
+
+def settings_of(grids: list[str]) -> list[Setting]:
+    """Expand the grids, the plain run first."""
+    settings = [Setting("gradient", 1.0, 0.0)]
+    for grid in grids:
+        form, hs, strengths = grid.split(":")
+        settings += [Setting(form, float(h), float(s)) for h, s in product(hs.split(","), strengths.split(","))]
+    return list(dict.fromkeys(settings))
+
+
+def measure(setting: Setting, args: argparse.Namespace) -> dict[str, object]:
+    """Distil with one setting, and measure its students."""
+    torch.set_num_threads(1)
+    folder = args.out / setting.name
+    folder.mkdir(parents=True, exist_ok=True)
+    options = [f"--form={setting.form}", f"--h={setting.h}", f"--strength={setting.strength}"]
+    command = [sys.executable, "-m", "guard_plugin", "run", *options, "--ledger", str(folder / "ledger.json")]
+    with (folder / "log.txt").open("w", encoding="utf-8") as log:
+        subprocess.run(
+            [*command, "dc", str(args.script), *args.arguments, "--save_path", str(folder)],
+            stdout=log,
+            stderr=log,
+            check=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )
+    (file,) = folder.glob("res_*.pt")
+    sets = read_distilled(Plugins().hook, "dc", file)
+    finished = benchmark_distilled(
+        sets,
+        dataset=sets[0].dataset,
+        arch=sets[0].arch,
+        data_dir=args.val_data,
+        split="val",
+        attacks=args.attacks,
+        eps=args.eps.split(","),
+        n_examples=args.n_examples,
+        seeds=args.students,
+        out=folder / "benchmark",
+        subject=subject_of("dc", file, sets),
+        device=args.device,
+    )
+    ledger = json.loads((folder / "ledger.json").read_text(encoding="utf-8"))
+    accuracy = {column: [entry["mean"], entry["std"]] for column, entry in finished.results["accuracy"].items()}
+    return {
+        "name": setting.name,
+        **asdict(setting),
+        "guarded": ledger["loss_calls"]["guarded"],
+        "mean_penalty": ledger["penalty_value"]["mean"],
+        "accuracy": accuracy,
+        "versions": finished.results["versions"],
+    }
+
+
+def table(lines: list[dict]) -> str:
+    """The sweep as Markdown, accuracies in percent over the students."""
+    columns = list(lines[0]["accuracy"])
+    rows = [["setting", *columns, "mean penalty"], ["---"] * (len(columns) + 2)]
+    for line in lines:
+        cells = [f"{100 * mean:.1f} ± {100 * std:.1f}" for mean, std in line["accuracy"].values()]
+        penalty = line["mean_penalty"]
+        rows.append([line["name"], *cells, "" if penalty is None else f"{penalty:.3g}"])
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--script", type=Path, default=baseline_folder("dc") / "main.py")
+    parser.add_argument("--grid", action="append", default=[], metavar="FORM:H,...:STRENGTH,...")
+    parser.add_argument("--val-data", help="folder of torchvision's data sets for validation; digits needs none")
+    parser.add_argument("--attacks", default="fgsm,pgd20")
+    parser.add_argument("--eps", default="8/255")
+    parser.add_argument("--n-examples", type=int)
+    parser.add_argument("--students", type=int, default=3)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("arguments", nargs="*", help="the script's, after --")
+    args = parser.parse_args()
+    args.out.mkdir(parents=True, exist_ok=True)
+    file = args.out / "sweep.jsonl"
+    lines = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+    left = [setting for setting in settings_of(args.grid) if setting.name not in [line["name"] for line in lines]]
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(args.jobs, mp_context=context) as pool, file.open("a", encoding="utf-8") as results:
+        for done in as_completed([pool.submit(measure, setting, args) for setting in left]):
+            lines.append(done.result())
+            results.write(json.dumps(lines[-1]) + "\n")
+            results.flush()
+    print(table(sorted(lines, key=lambda line: (line["strength"] > 0, line["form"], line["h"], line["strength"]))))
+
+
+if __name__ == "__main__":
+    main()

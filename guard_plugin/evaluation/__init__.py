@@ -1,0 +1,36 @@
+"""Robustness in pixel space: students, attacks, records, statistics."""
+
+from guard_plugin.evaluation.architectures import ARCHITECTURES, build_network
+from guard_plugin.evaluation.attacks import ATTACKS, PRESETS, Attack, builtin_registry, parse_attacks, parse_eps
+from guard_plugin.evaluation.benchmark import BenchmarkResult, benchmark
+from guard_plugin.evaluation.datasets import DATASETS, ImageSet, load_images
+from guard_plugin.evaluation.distilled_benchmark import benchmark_distilled
+from guard_plugin.evaluation.models import PixelModel
+from guard_plugin.evaluation.recipes import RECIPES, Recipe, train_student
+from guard_plugin.evaluation.report import comparison, comparison_table, results_table
+from guard_plugin.evaluation.results import FinishedBenchmark
+
+__all__ = [
+    "ARCHITECTURES",
+    "ATTACKS",
+    "DATASETS",
+    "PRESETS",
+    "RECIPES",
+    "Attack",
+    "BenchmarkResult",
+    "FinishedBenchmark",
+    "ImageSet",
+    "PixelModel",
+    "Recipe",
+    "benchmark",
+    "benchmark_distilled",
+    "build_network",
+    "builtin_registry",
+    "comparison",
+    "comparison_table",
+    "load_images",
+    "parse_attacks",
+    "parse_eps",
+    "results_table",
+    "train_student",
+]

@@ -1,0 +1,51 @@
+"""The size of the ball that an attack may search."""
+
+import re
+from dataclasses import dataclass
+
+from guard_plugin.errors import UnusableInput
+
+__all__ = ["Eps", "parse_eps"]
+
+_NUMBER = r"\d+\.?\d*(?:[eE][-+]?\d+)?|\.\d+(?:[eE][-+]?\d+)?"
+_FRACTION = re.compile(rf"({_NUMBER})(?:/({_NUMBER}))?")
+
+
+@dataclass(frozen=True)
+class Eps:
+    """A radius in pixel units, where pixels are in [0, 1].
+
+    Args:
+        text: As the user wrote it, for instance "8/255".
+        value: The number, 0 < value <= 1.
+
+    Raises:
+        UnusableInput: If the value is out of range.
+    """
+
+    text: str
+    value: float
+
+    def __post_init__(self) -> None:
+        if not 0 < self.value <= 1:
+            raise UnusableInput(f"expected 0 < eps <= 1, in units of pixels in [0, 1], got {self.text}")
+
+
+def parse_eps(text: str | float) -> Eps:
+    """Read a number or a fraction.
+
+    Args:
+        text: "8/255", "0.03" or a number.
+
+    Returns:
+        The text with its value.
+
+    Raises:
+        UnusableInput: If it is neither, or not in (0, 1].
+    """
+    if not isinstance(text, str):
+        return Eps(str(float(text)), float(text))
+    match = _FRACTION.fullmatch(text.strip())
+    if match is None or (match[2] is not None and float(match[2]) == 0):
+        raise UnusableInput(f"expected eps as a number or a fraction such as 8/255, in (0, 1]; got {text!r}")
+    return Eps(text.strip(), float(match[1]) / float(match[2] or 1))

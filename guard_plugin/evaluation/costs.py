@@ -1,0 +1,48 @@
+"""What a column of the results cost."""
+
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+__all__ = ["Cost", "CountedModel"]
+
+
+@dataclass(frozen=True)
+class Cost:
+    """The price of measuring one column on one student.
+
+    Args:
+        seconds: Wall-clock time.
+        forwards: Examples times forward passes.
+        backwards: Examples times backward passes to the pixels.
+    """
+
+    seconds: float
+    forwards: int
+    backwards: int
+
+
+class CountedModel(nn.Module):
+    """A model that counts the examples it sees, whoever calls it.
+
+    Args:
+        model: A classifier in eval mode.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+        self.training = model.training
+        self.forwards = 0
+        self.backwards = 0
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """The model's logits."""
+        self.forwards += len(pixels)
+        logits: Tensor = self.model(pixels)
+        if logits.requires_grad:
+            logits.register_hook(self._count_backward)  # type: ignore[no-untyped-call]  # torch's own gap
+        return logits
+
+    def _count_backward(self, gradient: Tensor) -> None:
+        self.backwards += len(gradient)

@@ -1,0 +1,161 @@
+"""The benchmark of distilled sets: by the students that are trained on them."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from guard_plugin.distilled import DistilledSet
+from guard_plugin.errors import UnusableInput
+from guard_plugin.evaluation.architectures import build_network
+from guard_plugin.evaluation.attacks import PRESETS, Attack, builtin_registry, parse_attacks, parse_eps
+from guard_plugin.evaluation.datasets import ImageSet, load_images, tensors_sha256
+from guard_plugin.evaluation.engine import evaluate_model
+from guard_plugin.evaluation.folder import BenchmarkFolder
+from guard_plugin.evaluation.models import PixelModel
+from guard_plugin.evaluation.recipes import Recipe, recipe_named, train_student
+from guard_plugin.evaluation.results import FinishedBenchmark, attack_columns, finish
+
+__all__ = ["benchmark_distilled"]
+
+
+def benchmark_distilled(
+    sets: Sequence[DistilledSet],
+    *,
+    dataset: str,
+    arch: str,
+    attacks: str,
+    eps: Sequence[str | float],
+    seeds: int,
+    out: Path,
+    subject: Mapping[str, Any],
+    data_dir: Path | str | None = None,
+    n_examples: int | None = None,
+    batch_size: int = 128,
+    recipe: str | Recipe = "dc",
+    registry: Mapping[str, type[Attack]] | None = None,
+    ledger: Mapping[str, Any] | None = None,
+    device: torch.device | str = "cpu",
+    split: str = "test",
+) -> FinishedBenchmark:
+    """Train students on distilled sets and measure them; go on where an earlier run of the same protocol stopped.
+
+    Student k is trained with seed k on ``sets[k % len(sets)]``. Writes ``out/results.json``, the students as state
+    dicts in ``out/students/`` and a flag per example, student and column in ``out/records/``.
+
+    Args:
+        sets: What a host distilled, at least one.
+        dataset: A name that ``load_images`` knows.
+        arch: A name that ``build_network`` knows.
+        attacks: A comma list such as "fgsm,pgd100", or a preset.
+        eps: One Linf radius or several, in pixel units.
+        seeds: Number of students, >= 1.
+        out: The folder.
+        subject: What is measured, for results.json.
+        data_dir: Where the data set lies.
+        n_examples: The first so many examples of the split; all by default.
+        batch_size: Examples per attack pass.
+        recipe: How students are trained: a name or a recipe.
+        registry: Attack classes by family; guard-plugin's own by default.
+        ledger: Of the run that distilled the sets, for results.json.
+        device: Where to compute.
+        split: "train", "val" or "test".
+
+    Returns:
+        What results.json holds, with the outcomes per student and example.
+
+    Raises:
+        UnusableInput: If an argument, the data or the folder cannot be worked with; before any training.
+        AuditFailure: If an attack breaks its own bounds.
+    """
+    _check_counts(seeds=seeds, batch_size=batch_size)
+    training = recipe_named(recipe) if isinstance(recipe, str) else recipe
+    columns = _columns(attacks, eps, registry or builtin_registry())
+    images = load_images(dataset, data_dir, split, n_examples)
+    _check_fit(sets, images)
+    network = _network(arch, images)
+    with torch.device("meta"):
+        network()  # An unknown or unfit architecture is refused here.
+    protocol = {
+        "dataset": dataset,
+        "split": split,
+        "n_examples": len(images.labels),
+        "data_sha256": images.sha256,
+        "arch": arch,
+        "recipe": training.describe(),
+        "seeds": seeds,
+        "preset": attacks.strip() if attacks.strip() in PRESETS else None,
+        "attacks": [attack.settings() for attack in columns.values()],
+    }
+    folder = BenchmarkFolder(Path(out), {**protocol, "distilled_sha256": [_set_sha256(one) for one in sets]})
+    students = _Students(sets, network, training, folder, torch.device(device))
+    records = [
+        evaluate_model(
+            partial(students.pixel_model, k),
+            images,
+            columns,
+            batch_size=batch_size,
+            device=students.device,
+            records=folder.records(k, len(images.labels)),
+        )
+        for k in range(seeds)
+    ]
+    finished = finish(records, columns, subject=subject, protocol=protocol, ledger=ledger, device=students.device)
+    folder.write_results(finished.results)
+    return finished
+
+
+@dataclass(frozen=True)
+class _Students:
+    sets: Sequence[DistilledSet]
+    network: Callable[[], nn.Module]
+    recipe: Recipe
+    folder: BenchmarkFolder
+    device: torch.device
+
+    def pixel_model(self, k: int) -> nn.Module:
+        """Student k in pixel space, loaded or trained."""
+        distilled = self.sets[k % len(self.sets)]
+        train = partial(train_student, distilled, self.network, self.recipe, seed=k, device=self.device)
+        student = self.folder.student(k, self.network, train)
+        return PixelModel(student, distilled.normalization).eval().to(self.device)
+
+
+def _columns(attacks: str, eps: Sequence[str | float], registry: Mapping[str, type[Attack]]) -> dict[str, Attack]:
+    if isinstance(eps, str) or not eps:
+        raise UnusableInput(f"expected a list of one eps or more, such as ['1/255'], got {eps!r}")
+    # The attacks' draws have seed 0 for every student: starts in common make students and arms comparable.
+    return attack_columns([attack for one in eps for attack in parse_attacks(attacks, registry, parse_eps(one))])
+
+
+def _network(arch: str, images: ImageSet) -> Callable[[], nn.Module]:
+    channels, height, width = images.pixels.shape[1:]
+    return partial(build_network, arch, channels=channels, num_classes=images.num_classes, im_size=(height, width))
+
+
+def _check_counts(**counts: int) -> None:
+    for name, count in counts.items():
+        if count < 1:
+            raise UnusableInput(f"expected {name} >= 1, got {count}")
+
+
+def _check_fit(sets: Sequence[DistilledSet], images: ImageSet) -> None:
+    if not sets:
+        raise UnusableInput("expected at least one distilled set, got none")
+    wanted = (*images.pixels.shape[1:], images.num_classes)
+    for distilled in sets:
+        found = (*distilled.images.shape[1:], distilled.num_classes)
+        if found != wanted:
+            raise UnusableInput(
+                f"the distilled set does not fit {images.name}: expected (channels, height, width, classes) = "
+                f"{wanted}, got {found}"
+            )
+
+
+def _set_sha256(distilled: DistilledSet) -> str:
+    normalization = torch.tensor([distilled.normalization.mean, distilled.normalization.std])
+    return tensors_sha256(distilled.images, distilled.labels, normalization)

@@ -1,0 +1,114 @@
+"""Classifiers in pixel space, and what must hold before one is attacked."""
+
+import torch
+from torch import Tensor, nn
+
+from guard_plugin.distilled import Normalization
+from guard_plugin.errors import UnusableInput
+
+__all__ = ["PixelModel", "check_classifier", "check_labels", "check_mode", "check_pixels", "finite_logits"]
+
+
+class PixelModel(nn.Module):
+    """A network that takes pixels in [0, 1] and normalises them itself.
+
+    Args:
+        network: Maps normalised images to logits.
+        normalization: The map from pixel space to the network's input space.
+    """
+
+    def __init__(self, network: nn.Module, normalization: Normalization) -> None:
+        super().__init__()
+        self.network = network
+        self.normalization = normalization
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Map pixels of shape (n, channels, height, width) in [0, 1] to logits of shape (n, classes)."""
+        logits: Tensor = self.network(self.normalization.to_input(pixels))
+        return logits
+
+
+def check_mode(model: nn.Module) -> None:
+    """Refuse a model of which any submodule is in training mode."""
+    for name, module in model.named_modules():
+        if module.training:
+            where = f"its submodule {name!r}" if name else "it"
+            raise UnusableInput(
+                f"expected a model in eval mode, but {where} ({type(module).__name__}) is in training mode: "
+                f"call model.eval() first"
+            )
+
+
+def check_pixels(pixels: Tensor) -> None:
+    """Refuse anything but finite floating-point images of shape (n >= 1, channels, height, width) in [0, 1]."""
+    if pixels.dim() != 4 or not len(pixels) or not pixels.is_floating_point():
+        raise UnusableInput(
+            f"expected pixels of shape (n, channels, height, width) in floating point, n >= 1; "
+            f"got shape {tuple(pixels.shape)} of {pixels.dtype}"
+        )
+    low, high = float(pixels.min()), float(pixels.max())
+    if not (low >= 0 and high <= 1):
+        raise UnusableInput(
+            f"expected pixels in [0, 1], got values from {low:.4g} to {high:.4g}: attacks are measured in pixel space, "
+            f"so give the images as they are and normalise inside the model (guard_plugin.evaluation.PixelModel)"
+        )
+
+
+def check_labels(labels: Tensor, n: int, num_classes: int | None = None, *, what: str = "labels") -> None:
+    """Refuse anything but n int64 labels >= 0, and < num_classes where that is given."""
+    if labels.shape != (n,) or labels.dtype != torch.int64:
+        raise UnusableInput(
+            f"expected {n} {what} of shape ({n},) in int64, got shape {tuple(labels.shape)} of {labels.dtype}"
+        )
+    low, high = int(labels.min()), int(labels.max())
+    if low < 0 or (num_classes is not None and high >= num_classes):
+        bound = "" if num_classes is None else f" and < {num_classes}"
+        raise UnusableInput(f"expected {what} >= 0{bound}, got values from {low} to {high}")
+
+
+def finite_logits(model: nn.Module, pixels: Tensor) -> Tensor:
+    """The model's logits, without a graph.
+
+    Args:
+        model: Maps pixels to logits.
+        pixels: Shape (n, channels, height, width), in [0, 1].
+
+    Returns:
+        Shape (n, classes >= 2), finite.
+
+    Raises:
+        UnusableInput: If the output has another shape, or values that are not finite.
+    """
+    with torch.no_grad():
+        logits: Tensor = model(pixels)
+    if not isinstance(logits, Tensor) or logits.dim() != 2 or len(logits) != len(pixels) or logits.shape[1] < 2:
+        found = f"shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
+        raise UnusableInput(f"expected logits of shape ({len(pixels)}, classes >= 2) from the model, got {found}")
+    if not bool(torch.isfinite(logits).all()):
+        raise UnusableInput("expected finite logits, got NaN or infinity: the model's training has probably diverged")
+    return logits
+
+
+def check_classifier(model: nn.Module, pixels: Tensor) -> int:
+    """Refuse a model that robustness cannot be measured on; costs two forward passes.
+
+    Args:
+        model: A classifier in pixel space.
+        pixels: Shape (n, channels, height, width): some of the images that it will be measured on.
+
+    Returns:
+        The number of its classes.
+
+    Raises:
+        UnusableInput: If a submodule is in training mode, the pixels are not in [0, 1], or the logits have the wrong
+            shape, are not finite, or differ between two passes.
+    """
+    check_mode(model)
+    check_pixels(pixels)
+    logits = finite_logits(model, pixels)
+    if not torch.allclose(logits, finite_logits(model, pixels), rtol=1e-5, atol=1e-5):
+        raise UnusableInput(
+            "expected a deterministic model, but two passes over the same images gave different logits: "
+            "a randomised model needs attacks that average over its randomness, which these do not"
+        )
+    return logits.shape[1]

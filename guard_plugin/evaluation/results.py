@@ -1,0 +1,155 @@
+"""From per-example outcomes to results.json."""
+
+import importlib.metadata
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from guard_plugin.errors import UnusableInput
+from guard_plugin.evaluation.attacks import Attack
+from guard_plugin.evaluation.engine import CLEAN
+from guard_plugin.evaluation.records import Record
+from guard_plugin.evaluation.statistics import confidence_interval
+
+__all__ = [
+    "SCHEMA",
+    "WORST_CASE",
+    "FinishedBenchmark",
+    "accuracy_entry",
+    "attack_columns",
+    "finish",
+    "versions",
+    "worst_cases",
+]
+
+SCHEMA = 1
+WORST_CASE = "worst_case"
+
+Flags = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class FinishedBenchmark:
+    """A benchmark that has run to its end.
+
+    Args:
+        results: What results.json holds.
+        correct: Column -> shape (students, examples), bool; "clean" first, then attacks, then worst cases.
+    """
+
+    results: dict[str, Any]
+    correct: dict[str, Flags]
+
+
+def attack_columns(attacks: Sequence[Attack]) -> dict[str, Attack]:
+    """Name the columns: by the attack alone at one eps ("pgd100"), else with it ("pgd100@4/255").
+
+    Raises:
+        UnusableInput: If two columns would have the same name, or one is called as the others' summary is.
+    """
+    several = len({attack.eps.text for attack in attacks}) > 1
+    columns = {_column(attack.name, attack, several): attack for attack in attacks}
+    if len(columns) < len(attacks) or {CLEAN, WORST_CASE} & {attack.name for attack in attacks}:
+        raise UnusableInput(
+            f"expected attacks and eps that are all different, and none named {CLEAN} or {WORST_CASE}; "
+            f"got {', '.join(f'{attack.name} at {attack.eps.text}' for attack in attacks)}"
+        )
+    return columns
+
+
+def _column(name: str, attack: Attack, several: bool) -> str:
+    return f"{name}@{attack.eps.text}" if several else name
+
+
+def worst_cases(correct: Mapping[str, Flags], attacks: Mapping[str, Attack]) -> dict[str, Flags]:
+    """The examples that survive every attack at one eps, per worst-case column."""
+    several = len({attack.eps.text for attack in attacks.values()}) > 1
+    worst: dict[str, Flags] = {}
+    for column, attack in attacks.items():
+        summary = _column(WORST_CASE, attack, several)
+        worst[summary] = worst.get(summary, correct[CLEAN]) & correct[column]
+    return worst
+
+
+def accuracy_entry(correct: Flags) -> dict[str, Any]:
+    """Accuracy over students, as fractions.
+
+    Args:
+        correct: Shape (students, examples).
+
+    Returns:
+        "mean", "std" (over students, ddof=1; 0 for one student), "per_seed" and "ci95".
+    """
+    per_seed = correct.mean(axis=1)
+    return {
+        "mean": float(correct.mean()),
+        "std": float(per_seed.std(ddof=1)) if len(per_seed) > 1 else 0.0,
+        "per_seed": [float(accuracy) for accuracy in per_seed],
+        "ci95": list(confidence_interval(correct)),
+    }
+
+
+def finish(
+    students: Sequence[Mapping[str, Record]],
+    attacks: Mapping[str, Attack],
+    *,
+    subject: Mapping[str, Any],
+    protocol: Mapping[str, Any],
+    ledger: Mapping[str, Any] | None,
+    device: torch.device,
+) -> FinishedBenchmark:
+    """Summarise every student's records.
+
+    Args:
+        students: Per student, a record per column.
+        attacks: Attacks by column.
+        subject: What was measured, for results.json.
+        protocol: How, for results.json.
+        ledger: Of the run that made the subject, where there was one.
+        device: Where it was computed.
+
+    Returns:
+        The results, with the outcomes they come from.
+    """
+    columns = list(students[0])
+    correct = {column: np.stack([records[column].correct for records in students]) for column in columns}
+    correct |= worst_cases(correct, attacks)
+    cost = {
+        part: {column: sum(getattr(records[column].cost, part) for records in students) for column in columns}
+        for part in ("seconds", "forwards", "backwards")
+    }
+    results = {
+        "schema": SCHEMA,
+        "subject": dict(subject),
+        "protocol": dict(protocol),
+        "accuracy": {column: accuracy_entry(flags) for column, flags in correct.items()},
+        "cost": cost,
+        "ledger": dict(ledger) if ledger is not None else None,
+        "versions": versions(device),
+    }
+    return FinishedBenchmark(results, correct)
+
+
+def versions(device: torch.device) -> dict[str, Any]:
+    """What computed the results; None for a package that is not installed."""
+    return {
+        "guard_plugin": _version("guard-plugin"),
+        "torch": torch.__version__,
+        "torchvision": _version("torchvision"),
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "threads": torch.get_num_threads(),
+    }
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return None

@@ -1,0 +1,67 @@
+import json
+
+import pytest
+
+from guard_plugin.errors import UnusableInput
+from guard_plugin.evaluation.attacks import FGSM, PGD, builtin_registry, parse_attacks, parse_eps
+
+EPS = parse_eps("1/255")
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("1/255", 1 / 255), (" 8/255 ", 8 / 255), ("0.03", 0.03), ("1e-3", 1e-3), (0.5, 0.5), ("1", 1)]
+)
+def test_eps_keeps_its_text(text, value):
+    eps = parse_eps(text)
+    assert eps.value == value
+    assert eps.text == str(text).strip()
+
+
+@pytest.mark.parametrize("text", ["abc", "", "0", "0/255", "-1/255", "1/0", "256/255", "1/2/3", "nan", 0, -0.1, 2.0])
+def test_unusable_eps_is_refused(text):
+    with pytest.raises(UnusableInput, match="eps"):
+        parse_eps(text)
+
+
+def test_names_become_attacks():
+    assert parse_attacks("fgsm, pgd100", builtin_registry(), EPS, 4) == [FGSM(EPS, 4), PGD(EPS, 4, steps=100)]
+    assert [a.name for a in parse_attacks("quick", builtin_registry(), EPS)] == ["fgsm", "pgd10"]
+
+
+def test_the_longest_family_wins():
+    class Other(FGSM):
+        family = "pgdx"
+
+    (attack,) = parse_attacks("pgdx", {**builtin_registry(), "pgdx": Other}, EPS)
+    assert type(attack) is Other
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("fgsm,deepfool", "unknown attack 'deepfool'.*fgsm, pgd.*quick"),
+        ("pgd", "number of steps"),
+        ("pgd0", "steps >= 1"),
+        ("pgd1x", "number of steps"),
+        ("fgsm2", "no parameters"),
+        (" , ", "comma list"),
+        ("fgsm,fgsm", "different"),
+    ],
+)
+def test_unusable_lists_are_refused(spec, message):
+    with pytest.raises(UnusableInput, match=message):
+        parse_attacks(spec, builtin_registry(), EPS)
+
+
+def test_settings_hold_every_parameter():
+    settings = json.loads(json.dumps(PGD(EPS, 3, steps=100).settings()))
+    assert settings == {
+        "name": "pgd100",
+        "norm": "linf",
+        "eps": "1/255",
+        "eps_value": 1 / 255,
+        "seed": 3,
+        "steps": 100,
+        "relative_alpha": 0.25,
+        "random_start": True,
+    }

@@ -1,0 +1,244 @@
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from guard_plugin.errors import UnusableInput
+from guard_plugin.evaluation import benchmark_distilled
+from guard_plugin.evaluation.attacks import PGD, builtin_registry
+from guard_plugin.evaluation.statistics import confidence_interval
+
+
+@pytest.fixture
+def run(distilled, short_recipe, tmp_path):
+    def run(out="out", sets=None, **options):
+        defaults = {
+            "dataset": "digits",
+            "arch": "MLP",
+            "attacks": "quick",
+            "eps": ["16/255"],
+            "n_examples": 150,
+            "seeds": 2,
+            "subject": {"kind": "distilled", "path": "some.pt"},
+            "recipe": short_recipe,
+        }
+        return benchmark_distilled([distilled] if sets is None else sets, out=tmp_path / out, **(defaults | options))
+
+    return run
+
+
+@pytest.fixture
+def accuracy_bytes(tmp_path):
+    return lambda out="out": json.dumps(json.loads((tmp_path / out / "results.json").read_text())["accuracy"])
+
+
+def test_results_have_the_fixed_keys(run, tmp_path):
+    finished = run(ledger={"schema": 1})
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert results == finished.results
+    assert list(results) == ["schema", "subject", "protocol", "accuracy", "cost", "ledger", "versions"]
+    protocol = results["protocol"]
+    assert {"dataset", "n_examples", "data_sha256", "arch", "recipe", "seeds", "preset", "attacks"} <= set(protocol)
+    assert (protocol["preset"], protocol["n_examples"], protocol["recipe"]["name"]) == ("quick", 150, "dc")
+    assert [(a["name"], a["eps"], a["eps_value"]) for a in protocol["attacks"]] == [
+        ("fgsm", "16/255", 16 / 255),
+        ("pgd10", "16/255", 16 / 255),
+    ]
+    assert list(results["accuracy"]) == ["clean", "fgsm", "pgd10", "worst_case"]
+    for part in ("seconds", "forwards", "backwards"):
+        assert list(results["cost"][part]) == ["clean", "fgsm", "pgd10"]
+    assert {"guard_plugin", "torch", "torchvision", "numpy", "python", "device", "threads"} <= set(results["versions"])
+    assert results["ledger"] == {"schema": 1}
+
+
+def test_numbers_come_from_the_records(run, tmp_path):
+    finished = run()
+    for column in ("clean", "fgsm", "pgd10"):
+        paths = [tmp_path / "out" / "records" / f"student-{k}" / f"{column}.npz" for k in range(2)]
+        flags = np.stack([np.load(path)["correct"] for path in paths])
+        np.testing.assert_array_equal(flags, finished.correct[column])
+        entry = finished.results["accuracy"][column]
+        assert entry["per_seed"] == [flags[0].mean(), flags[1].mean()]
+        assert entry["mean"] == flags.mean()
+        assert entry["std"] == pytest.approx(abs(flags[0].mean() - flags[1].mean()) / 2**0.5)
+        assert entry["ci95"] == list(confidence_interval(flags))
+    joined = finished.correct["clean"] & finished.correct["fgsm"] & finished.correct["pgd10"]
+    np.testing.assert_array_equal(finished.correct["worst_case"], joined)
+    assert 0.3 < finished.results["accuracy"]["clean"]["mean"] < 1
+
+
+def test_students_differ_by_seed_and_take_their_sets_in_turn(run, distilled, tmp_path):
+    other = dataclasses.replace(distilled, images=distilled.images.flip(0), labels=distilled.labels.flip(0))
+    run("one", sets=[distilled, other], seeds=3)
+    run("two", sets=[distilled], seeds=3)
+    weights = {
+        (out, k): torch.load(tmp_path / out / "students" / f"student-{k}.pt")["1.weight"]
+        for out in ("one", "two")
+        for k in range(3)
+    }
+    assert [torch.equal(weights["one", k], weights["two", k]) for k in range(3)] == [True, False, True]
+    assert not torch.equal(weights["two", 0], weights["two", 2])
+
+
+def test_several_eps_have_columns_and_worst_cases_of_their_own(run, tmp_path):
+    finished = run(eps=["1/255", "32/255"], attacks="fgsm,pgd3")
+    columns = [f"{name}@{eps}/255" for eps in (1, 32) for name in ("fgsm", "pgd3")]
+    assert list(finished.correct) == ["clean", *columns, "worst_case@1/255", "worst_case@32/255"]
+    for column in columns:
+        eps = column.split("@")[1]
+        assert not (finished.correct[f"worst_case@{eps}"] & ~finished.correct[column]).any()
+    means = {column: entry["mean"] for column, entry in finished.results["accuracy"].items()}
+    assert means["worst_case@32/255"] < means["worst_case@1/255"] <= means["clean"]
+
+
+def test_the_callers_random_stream_is_left_alone(run, tmp_path):
+    state = torch.get_rng_state()
+    run()
+    (tmp_path / "out" / "records" / "student-0" / "fgsm.npz").unlink()
+    run()
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_a_finished_run_is_reused_without_computing(run, accuracy_bytes, monkeypatch):
+    run()
+    before = accuracy_bytes()
+    monkeypatch.setattr(PGD, "_perturb", lambda *_: pytest.fail("attacked again"))
+    monkeypatch.setattr("guard_plugin.evaluation.distilled_benchmark.train_student", lambda *_, **__: pytest.fail())
+    assert accuracy_bytes() == before
+    # The batch size is no part of the protocol.
+    run(batch_size=13)
+    assert accuracy_bytes() == before
+
+
+@pytest.mark.parametrize("file", ["student-1/clean.npz", "student-0/pgd10.npz"])
+def test_a_missing_record_is_measured_again(run, accuracy_bytes, tmp_path, file):
+    run()
+    before, path = accuracy_bytes(), tmp_path / "out" / "records" / file
+    path.unlink()
+    run()
+    assert accuracy_bytes() == before and path.exists()
+
+
+@pytest.mark.parametrize("calls", [0, 1, 4])
+def test_an_interrupted_run_goes_on_to_the_same_numbers(run, accuracy_bytes, tmp_path, monkeypatch, calls):
+    run("whole", batch_size=40)
+    perturb, left = PGD._perturb, iter(range(calls))
+
+    def killed(*arguments):
+        if next(left, None) is None:
+            raise KeyboardInterrupt
+        return perturb(*arguments)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(PGD, "_perturb", killed)
+        run(batch_size=40)
+    assert not (tmp_path / "out" / "results.json").exists()
+    run(batch_size=40)
+    assert accuracy_bytes() == accuracy_bytes("whole")
+    assert not [path for path in tmp_path.rglob(".*")]
+
+
+def test_records_do_not_outlive_their_student(run, tmp_path):
+    run()
+    (tmp_path / "out" / "students" / "student-0.pt").unlink()
+    record = tmp_path / "out" / "records" / "student-0" / "clean.npz"
+    flags = np.load(record)["correct"]
+    np.savez(record, correct=~flags, seconds=0.0, forwards=0, backwards=0)
+    run()
+    np.testing.assert_array_equal(np.load(record)["correct"], flags)
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"eps": ["8/255"]}, "attacks"),
+        ({"seeds": 3}, "seeds"),
+        ({"n_examples": 100}, "n_examples"),
+        ({"arch": "ConvNetW32"}, "arch"),
+        ({"recipe": "dc"}, "recipe"),
+        ({"split": "val"}, "data_sha256"),
+    ],
+)
+def test_another_protocol_in_the_same_folder_is_refused(run, accuracy_bytes, change, named):
+    run()
+    before = accuracy_bytes()
+    with pytest.raises(UnusableInput, match=rf"differs in .*{named} \(there:.*another --out"):
+        run(**change)
+    assert accuracy_bytes() == before
+
+
+def test_another_distilled_set_in_the_same_folder_is_refused(run, distilled):
+    run()
+    with pytest.raises(UnusableInput, match="distilled_sha256"):
+        run(sets=[dataclasses.replace(distilled, images=distilled.images + 0.1)])
+
+
+def test_damaged_files_are_named(run, tmp_path):
+    run()
+    record = tmp_path / "out" / "records" / "student-0" / "fgsm.npz"
+    record.write_bytes(b"nonsense")
+    with pytest.raises(UnusableInput, match=r"fgsm\.npz.*delete it"):
+        run()
+    np.savez(record, correct=np.ones(3, bool), seconds=0.0, forwards=0, backwards=0)
+    with pytest.raises(UnusableInput, match="expected 150 flags"):
+        run()
+    record.unlink()
+    student = tmp_path / "out" / "students" / "student-0.pt"
+    torch.save({"weight": torch.zeros(1)}, student)
+    with pytest.raises(UnusableInput, match=r"student-0\.pt does not hold"):
+        run()
+    (tmp_path / "out" / "fingerprint.json").write_text("{")
+    with pytest.raises(UnusableInput, match=r"fingerprint\.json cannot be read"):
+        run()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"arch": "ResNet99"}, "expected one of ConvNet"),
+        ({"arch": "ConvNetD4"}, "at least 16x16"),
+        ({"attacks": "deepfool"}, "expected one of fgsm, pgd"),
+        ({"eps": []}, "one eps or more"),
+        ({"eps": "1/255"}, "list of one eps"),
+        ({"eps": ["1/255", "1/255"]}, "all different"),
+        ({"n_examples": 501}, "from 1 to 500"),
+        ({"seeds": 0}, "seeds >= 1"),
+        ({"batch_size": 0}, "batch_size >= 1"),
+        ({"recipe": "mtt9"}, "expected one of dc"),
+        ({"sets": []}, "at least one distilled set"),
+        ({"dataset": "SVHN"}, "none was given"),
+    ],
+)
+def test_unusable_inputs_are_refused_before_anything_is_written(run, tmp_path, options, message):
+    with pytest.raises(UnusableInput, match=message):
+        run(**options)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_set_of_another_shape_is_refused(run, distilled):
+    small = dataclasses.replace(distilled, images=distilled.images[..., :4])
+    with pytest.raises(UnusableInput, match=r"expected .* \(1, 8, 8, 10\), got \(1, 8, 4, 10\)"):
+        run(sets=[distilled, small])
+
+
+@pytest.mark.parametrize("out", ["file", "file/below"])
+def test_an_unwritable_folder_is_refused_before_training(run, tmp_path, monkeypatch, out):
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setattr("guard_plugin.evaluation.distilled_benchmark.train_student", lambda *_, **__: pytest.fail())
+    with pytest.raises(UnusableInput, match=r"cannot write to .*another --out"):
+        run(out)
+
+
+def test_reserved_and_clashing_column_names_are_refused(run):
+    class Clean(PGD):
+        family = "clean"
+        name = "clean"
+
+        @classmethod
+        def from_spec(cls, suffix, *, eps, seed):
+            return cls(eps)
+
+    with pytest.raises(UnusableInput, match="none named clean"):
+        run(attacks="clean", registry={**builtin_registry(), "clean": Clean})

@@ -1,0 +1,89 @@
+import dataclasses
+from functools import partial
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from guard_plugin.errors import UnusableInput
+from guard_plugin.evaluation import RECIPES, build_network, train_student
+from guard_plugin.evaluation.recipes import recipe_named
+
+NETWORK = partial(build_network, "MLP", channels=1, num_classes=10, im_size=(8, 8))
+
+
+def by_hand(distilled, epochs, drop_after, batch_size, seed):
+    """Stochastic gradient descent written out: velocity, weight decay, one drop that starts the velocity anew."""
+    torch.manual_seed(seed)
+    network = NETWORK()
+    weights = list(network.parameters())
+    velocity, rate = [torch.zeros_like(w) for w in weights], 0.01
+    for epoch in range(epochs):
+        order = torch.randperm(len(distilled.images))
+        for start in range(0, len(order), batch_size):
+            batch = order[start : start + batch_size]
+            loss = F.cross_entropy(network(distilled.images[batch]), distilled.labels[batch])
+            for w, v, g in zip(weights, velocity, torch.autograd.grad(loss, weights), strict=True):
+                v.mul_(0.9).add_(g + 5e-4 * w.detach())
+                w.data -= rate * v
+        if epoch == drop_after:
+            rate, velocity = 0.001, [torch.zeros_like(w) for w in weights]
+    return weights
+
+
+@pytest.mark.parametrize("soft", [False, True])
+def test_dc_recipe_equals_plain_loop(distilled, soft):
+    if soft:
+        distilled = dataclasses.replace(distilled, labels=F.one_hot(distilled.labels, 10) * 0.9 + 0.01)
+    recipe = dataclasses.replace(RECIPES["dc"], epochs=9, batch_size=32)
+    student = train_student(distilled, NETWORK, recipe, seed=3)
+    with torch.random.fork_rng():
+        # The host with --epoch_eval_train 8: epochs 0 to 8, the drop after epoch 8 // 2 + 1.
+        expected = by_hand(distilled, epochs=9, drop_after=5, batch_size=32, seed=3)
+    for ours, theirs in zip(student.parameters(), expected, strict=True):
+        torch.testing.assert_close(ours.detach(), theirs.detach(), rtol=1e-4, atol=1e-6)
+
+
+def test_dc_recipe_has_the_hosts_defaults():
+    assert RECIPES["dc"].describe() == {
+        "name": "dc",
+        "epochs": 301,
+        "learning_rate": 0.01,
+        "momentum": 0.9,
+        "weight_decay": 5e-4,
+        "batch_size": 256,
+        "decay": 0.1,
+        "decay_after": 151,
+    }
+
+
+def test_the_seed_decides_everything_and_the_callers_stream_is_left_alone(distilled):
+    recipe = dataclasses.replace(RECIPES["dc"], epochs=2, batch_size=32)
+
+    def weights(seed):
+        return torch.cat(
+            [p.detach().flatten() for p in train_student(distilled, NETWORK, recipe, seed=seed).parameters()]
+        )
+
+    torch.manual_seed(1)
+    state = torch.get_rng_state()
+    first = weights(0)
+    assert torch.equal(torch.get_rng_state(), state)
+    torch.manual_seed(2)
+    assert torch.equal(weights(0), first)
+    assert not torch.equal(weights(1), first)
+
+
+def test_students_come_back_in_eval_mode(mlp):
+    assert not any(module.training for module in mlp.modules())
+
+
+def test_unknown_recipe_lists_the_known_ones():
+    with pytest.raises(UnusableInput, match="expected one of dc"):
+        recipe_named("mtt9")
+
+
+@pytest.mark.parametrize("change", [{"epochs": 0}, {"batch_size": 0}])
+def test_empty_recipes_are_refused(change):
+    with pytest.raises(UnusableInput, match="at least one epoch"):
+        dataclasses.replace(RECIPES["dc"], **change)
