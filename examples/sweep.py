@@ -38,6 +38,7 @@ class Setting:
 
     @property
     def name(self) -> str:
+        """The folder's name."""
         return f"{self.form}-h{self.h:g}-s{self.strength:g}" if self.strength else "plain"
 
 
@@ -105,6 +106,7 @@ def table(lines: list[dict]) -> str:
 
 
 def main() -> None:
+    """Run the settings that are left, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--script", type=Path, default=baseline_folder("dc") / "main.py")
