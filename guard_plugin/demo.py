@@ -6,17 +6,29 @@ import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from guard_plugin.distilled import DistilledSet, read_distilled, subject_of
 from guard_plugin.drawing import draw
 from guard_plugin.errors import GuardError, UnusableInput
-from guard_plugin.evaluation import FinishedBenchmark, benchmark_distilled, comparison, comparison_table, load_images
+from guard_plugin.evaluation import (
+    FinishedBenchmark,
+    benchmark_distilled,
+    build_network,
+    comparison,
+    comparison_table,
+    load_images,
+    parse_attacks,
+    parse_eps,
+)
+from guard_plugin.injection.attach import make_penalty
 from guard_plugin.plugins import Plugins
 
 __all__ = ["DemoSettings", "baseline_folder", "run_demo"]
 
 ADAPTER = "dc"
 ARMS = ("baseline", "guard")
+CURVATURE = {"strength": 1.0, "h": 0.5, "form": "loss"}
 
 
 @dataclass(frozen=True)
@@ -36,7 +48,7 @@ class DemoSettings:
         n_examples: How many test images are attacked; None for all.
         seed: Seed of the distillation.
         penalty: The penalty's name.
-        strength: Its weight.
+        strength: Its weight; for the curvature penalty, ``CURVATURE`` has the defaults.
         h: Its step, an L2 length in the network's input space.
         form: Its form.
     """
@@ -53,9 +65,15 @@ class DemoSettings:
     n_examples: int | None = None
     seed: int = 0
     penalty: str = "curvature"
-    strength: float = 1.0
-    h: float = 0.5
-    form: str = "gradient"
+    strength: float | None = None
+    h: float | None = None
+    form: str | None = None
+
+    def penalty_options(self) -> dict[str, Any]:
+        """The penalty's settings: those given, over those recommended for the curvature penalty."""
+        given = {"strength": self.strength, "h": self.h, "form": self.form}
+        recommended = CURVATURE if self.penalty == "curvature" else {}
+        return {**recommended, **{key: value for key, value in given.items() if value is not None}}
 
 
 def baseline_folder(name: str) -> Path:
@@ -80,7 +98,7 @@ def run_demo(settings: DemoSettings, out: Path, say: Callable[[str], None]) -> N
         GuardError: If something cannot be used, or a step failed.
     """
     plugins = Plugins()
-    load_images(settings.dataset, settings.data, "test", settings.n_examples)
+    _check(settings, plugins)
     _claim(out, settings)
     finished: dict[str, FinishedBenchmark] = {}
     sets: dict[str, list[DistilledSet]] = {}
@@ -103,6 +121,15 @@ def run_demo(settings: DemoSettings, out: Path, say: Callable[[str], None]) -> N
     say(f"       {out / 'distilled.png'} (top: baseline, bottom: GUARD)")
 
 
+def _check(settings: DemoSettings, plugins: Plugins) -> None:
+    """Refuse, before anything is distilled, what a later step would."""
+    images = load_images(settings.dataset, settings.data, "test", settings.n_examples)
+    channels, height, width = images.pixels.shape[1:]
+    build_network(settings.arch, channels=channels, num_classes=images.num_classes, im_size=(height, width))
+    parse_attacks(settings.attacks, plugins.attack_classes, parse_eps(settings.eps))
+    make_penalty(plugins, None, {"penalty": settings.penalty, **settings.penalty_options()})
+
+
 def _claim(out: Path, settings: DemoSettings) -> None:
     """Take the folder, unless it holds another demo's files."""
     file, wanted = out / "settings.json", json.dumps(asdict(settings), indent=2) + "\n"
@@ -119,8 +146,8 @@ def _distil(settings: DemoSettings, arm: str, folder: Path) -> Path:
     """Run the baseline's script under ``guard run``, in a process of its own: one host per process."""
     folder.mkdir(exist_ok=True)
     guard = [sys.executable, "-m", "guard_plugin", "run", "--ledger", str(folder / "ledger.json")]
-    strength = 0.0 if arm == "baseline" else settings.strength
-    guard += [f"--penalty={settings.penalty}", f"--strength={strength}", f"--h={settings.h}", f"--form={settings.form}"]
+    options = settings.penalty_options() | ({"strength": 0.0} if arm == "baseline" else {})
+    guard += [f"--penalty={settings.penalty}", *(f"--{key}={value}" for key, value in options.items())]
     script = str(baseline_folder(ADAPTER) / "main.py")
     with (folder / "log.txt").open("w", encoding="utf-8") as log:
         # The script's own progress bar, on stderr, is the user's to see.

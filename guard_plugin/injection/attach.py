@@ -59,7 +59,7 @@ class Attachment:
             script=script.name,
             penalty=penalty.settings(),
             strength=penalty.strength,
-            expects_guarding=not profile.unguarded,
+            unguarded=profile.unguarded,
             definitions=definitions,
             versions=_versions(plugins.adapters[adapter].distribution),
             host={"folder": str(script.parent.resolve()), "commit": commit_of(script.parent)},

@@ -92,7 +92,7 @@ class Guard:
         if self.failure is not None:
             raise self.failure
         ledger = self.ledger
-        if ledger.expects_guarding and ledger.guarded == 0:
+        if not ledger.unguarded and ledger.guarded == 0:
             raise NothingGuarded(
                 f"expected loss calls on real data, found that none of the {ledger.seen} loss calls seen was one: this "
                 f"was a plain run. {self._where_they_went()}"

@@ -115,15 +115,12 @@ def _execute(script: Path) -> tuple[int, bool]:
         exec(compile(script.read_bytes(), str(script), "exec", dont_inherit=True), namespace)
     except SystemExit as stop:
         return _exit_code(stop), _from_argument_parser(stop)
-    except KeyboardInterrupt:
-        traceback.print_exc()
-        return 130, False
     except GuardError:
         return GuardError.exit_code, False  # the attachment keeps it
-    except Exception:  # noqa: BLE001 - whatever the script raises is its own failure, shown as Python shows it
-        kind, error, trace = sys.exc_info()
-        traceback.print_exception(kind, error, trace.tb_next if trace else None)
-        return 1, False
+    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - the script's own, shown as Python shows it
+        trace = error.__traceback__
+        traceback.print_exception(type(error), error, trace.tb_next if trace else None)
+        return 130 if isinstance(error, KeyboardInterrupt) else 1, False
     return 0, False
 
 

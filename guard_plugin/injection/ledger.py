@@ -65,7 +65,7 @@ class Ledger:
         script: The script, as given.
         penalty: The penalty's name and settings.
         strength: The penalty's strength; at 0, "guarded" counts the calls that would have received it.
-        expects_guarding: Whether the script holds a guarded phase.
+        unguarded: Why the script has nothing to guard; empty where it has.
         definitions: Where the seams are.
         versions: What ran: name to version.
         host: The host's folder and commit.
@@ -75,7 +75,7 @@ class Ledger:
     script: str
     penalty: Mapping[str, Any]
     strength: float
-    expects_guarding: bool
+    unguarded: str
     definitions: Sequence[Definition]
     versions: Mapping[str, str]
     host: Mapping[str, Any] = field(default_factory=dict)
@@ -113,10 +113,11 @@ class Ledger:
         skipped = ", ".join(f"{count} {reason}" for reason, count in self.skipped.most_common())
         values = self.values.to_json()
         mean = f"; mean penalty {values['mean']:.4g}" if values["mean"] is not None else ""
+        phase = f"; nothing to guard here: {self.unguarded}" if self.unguarded else ""
         bad = f"; {values['nonfinite']} penalties were NOT FINITE" if values["nonfinite"] else ""
         return (
             f"{self.adapter} {self.script}: {self.seen} loss calls seen, {self.guarded}{of} {verb}"
-            f"{'; skipped: ' + skipped if skipped else ''}{mean}{bad}"
+            f"{'; skipped: ' + skipped if skipped else ''}{mean}{bad}{phase}"
         )
 
     def to_json(self) -> dict[str, Any]:

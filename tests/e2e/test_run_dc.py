@@ -1,6 +1,7 @@
 """``guard run dc`` on our own DC, which has the real host's shape."""
 
 import json
+import shlex
 import shutil
 import subprocess
 import sys
@@ -11,32 +12,12 @@ import torch
 
 from tests.mutations import GUARDED, REFUSED_BEFORE, REFUSED_DURING
 
-ARGUMENTS = [
-    "--dataset",
-    "digits",
-    "--model",
-    "ConvNetW32",
-    "--ipc",
-    "10",
-    "--num_exp",
-    "1",
-    "--num_eval",
-    "1",
-    "--epoch_eval_train",
-    "2",
-    "--Iteration",
-    "1",
-    "--outer_loop",
-    "3",
-    "--inner_loop",
-    "2",
-    "--batch_real",
-    "16",
-    "--save_path",
-    "out",
-]
+ARGUMENTS = shlex.split(
+    "--dataset digits --model ConvNetD1 --ipc 1 --num_exp 1 --num_eval 1 --epoch_eval_train 2 --Iteration 1 "
+    "--outer_loop 3 --inner_loop 2 --batch_real 8 --save_path out"
+)
 GUARDED_CALLS = 1 * 2 * 3 * 10
-SHORT = [*ARGUMENTS, "--Iteration", "0", "--outer_loop", "2", "--num_eval", "0"]
+SHORT = [*ARGUMENTS, *shlex.split("--model MLP --Iteration 0 --outer_loop 2 --num_eval 0")]
 SETTINGS = ["--strength", "1", "--h", "0.5"]
 
 

@@ -1,0 +1,145 @@
+"""The launcher gives a script what ``python script`` gives it, and its exit code back."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+UTILS = """
+def epoch(mode, dataloader, net, optimizer, criterion, args, aug): pass
+def evaluate_synset(it_eval, net, images_train, labels_train, testloader, args): pass
+"""
+# One loss call on real data, as the adapter expects of these arguments.
+GUARDED_ONCE = """
+    args, num_classes = argparse.Namespace(num_exp=1, Iteration=0, outer_loop=1), 1
+    net = torch.nn.Linear(2, 2)
+    loss = torch.nn.CrossEntropyLoss()(net(torch.randn(3, 2)), torch.tensor([0, 1, 1]))
+"""
+SETTINGS = ["--strength", "1", "--h", "0.5"]
+
+
+def host(folder: Path, body: str = GUARDED_ONCE, after: str = "") -> Path:
+    folder.mkdir(exist_ok=True)
+    (folder / "utils.py").write_text(UTILS)
+    script = folder / "main.py"
+    script.write_text(
+        "import argparse, json, os, sys, torch\nfrom utils import epoch, evaluate_synset\n"
+        f"def main():{body}\nmain()\n{after}\n"
+    )
+    return script
+
+
+def test_the_script_sees_what_python_gives_it(guard, tmp_path, environment):
+    after = (
+        "import pickle, __main__\nclass Local: pass\n"
+        "pickle.loads(pickle.dumps(Local()))\n"
+        "print(json.dumps([sys.argv, sys.path[0], __name__, __file__, os.getcwd(), __main__.__dict__ is globals(), "
+        "__doc__, __spec__ is None, __package__]))"
+    )
+    host(tmp_path / "host", after=after)
+    arguments = ["host/main.py", "--help", "--h", "3", "", "--", "-x", "--strength=7", "a b"]
+    plain = subprocess.run(
+        [sys.executable, *arguments], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
+    )
+    guarded = guard("run", *SETTINGS, "dc", *arguments)
+    assert guarded.returncode == 0, guarded.stderr
+    assert json.loads(guarded.stdout) == json.loads(plain.stdout)
+
+
+@pytest.mark.parametrize(
+    ("end", "code", "words"),
+    [
+        ("sys.exit(0)", 0, "1 of 1 expected guarded"),
+        ("sys.exit()", 0, "1 of 1 expected guarded"),
+        ("sys.exit(7)", 7, ""),
+        ("sys.exit('unknown data set')", 1, "unknown data set"),
+        ("raise ValueError('broken host')", 1, "ValueError: broken host"),
+        ("raise KeyboardInterrupt", 130, "KeyboardInterrupt"),
+    ],
+)
+def test_the_exit_code_is_the_scripts_and_the_ledger_is_written(guard, tmp_path, end, code, words):
+    script = host(tmp_path / "host", after=end)
+    done = guard("run", *SETTINGS, "--ledger", "ledger.json", "dc", script)
+    assert done.returncode == code and words in done.stderr
+    ledger = json.loads((tmp_path / "ledger.json").read_text())
+    assert ledger["loss_calls"]["guarded"] == 1
+    assert ledger["outcome"] == ("ended" if code == 0 else "failed")
+    assert "launch.py" not in done.stderr  # the traceback is the script's alone
+
+
+def test_a_script_ended_by_its_argument_parser_is_untouched(guard, tmp_path, baseline):
+    done = guard("run", *SETTINGS, "dc", baseline / "main.py", "--help")
+    assert done.returncode == 0 and "--Iteration" in done.stdout and "guard:" not in done.stderr
+    done = guard("run", *SETTINGS, "dc", baseline / "main.py", "--no-such-option")
+    assert done.returncode == 2 and "unrecognized arguments" in done.stderr
+
+
+@pytest.mark.parametrize("end", ["", "sys.exit(0)"])
+def test_a_script_that_ends_well_with_nothing_guarded_exits_with_3(guard, tmp_path, end):
+    script = host(tmp_path / "host", body=" pass", after=end)
+    done = guard("run", *SETTINGS, "--ledger", "ledger.json", "dc", script)
+    assert done.returncode == 3 and "this was a plain run" in done.stderr
+    assert json.loads((tmp_path / "ledger.json").read_text())["loss_calls"]["guarded"] == 0
+
+
+def test_cwd_is_where_the_script_runs_and_where_it_may_be(guard, tmp_path):
+    host(tmp_path / "host", after="print(os.getcwd()); open('mark', 'w')")
+    (tmp_path / "work").mkdir()
+    for options in (["--cwd", "work", "dc", "host/main.py"], ["--cwd", "host", "dc", "main.py"]):
+        done = guard("run", *SETTINGS, "--ledger", "ledger.json", *options)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.strip() == str(tmp_path / options[1])
+        assert (tmp_path / "ledger.json").exists()
+    (tmp_path / "main.py").write_text("")
+    assert guard("run", *SETTINGS, "--cwd", "host", "dc", "main.py").returncode == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["nope", "main.py"], "unknown adapter 'nope': expected one of dc"),
+        (["dc", "nope.py"], "expected one script nope.py, found 0"),
+        (["dc", "other.py"], "unknown script 'other.py': expected one of CL_DM.py, main.py, main_DM.py"),
+        (["dc", "main_DM.py"], "main_DM.py cannot be guarded: it matches feature distributions"),
+        (["--h", "0", "dc", "main.py"], "expected h, "),
+        (["--strength", "-1", "dc", "main.py"], "expected strength"),
+        (["--penalty", "trades", "dc", "main.py"], "unknown penalty 'trades'"),
+        (["--form", "both", "dc", "main.py"], "'both' is not one of"),
+        (["--lamda", "1", "dc", "main.py"], "No such option"),
+        (["--ledger", "no/such/folder/l.json", "dc", "main.py"], "the ledger cannot be written"),
+        (["--cwd", "nowhere", "dc", "main.py"], "nowhere"),
+        (["dc"], "Missing argument 'SCRIPT'"),
+    ],
+)
+def test_unusable_input_ends_with_2_before_the_script_runs(guard, tmp_path, arguments, words):
+    host(tmp_path, after="open('ran', 'w')")
+    for name in ("main_DM.py", "other.py"):
+        (tmp_path / name).write_text("open('ran', 'w')")
+    done = guard("run", *arguments)
+    assert done.returncode == 2 and words in done.stderr, done.stderr
+    assert "Traceback" not in done.stderr and not (tmp_path / "ran").exists()
+
+
+def test_doctor_reports_in_json_and_refuses_other_folders(guard, tmp_path, baseline):
+    done = guard("doctor", "--json", "dc", baseline)
+    (main,) = json.loads(done.stdout)["scripts"]
+    assert done.returncode == 0 and main["ok"]
+    for seam in main["seams"]:
+        line = Path(seam["file"]).read_text().splitlines()[seam["line"] - 1]
+        assert line.startswith(f"def {seam['seam'].split('.')[1]}(")
+    assert {seam["seam"] for seam in main["seams"]} == {"main.main", "utils.epoch", "utils.evaluate_synset"}
+    done = guard("doctor", "dc", tmp_path)
+    assert done.returncode == 2 and "expected main.py in" in done.stderr
+
+
+def test_a_module_imported_under_a_hosts_name_is_refused(guard, tmp_path):
+    """One host per process: a plugin that imported another ``utils`` would hand it to the script."""
+    plugin = tmp_path / "plugin"
+    (plugin / "other-1.dist-info").mkdir(parents=True)
+    (plugin / "other-1.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: other\nVersion: 1\n")
+    (plugin / "other-1.dist-info" / "entry_points.txt").write_text("[guard_plugin]\nother = utils\n")
+    (plugin / "utils.py").write_text("")
+    done = guard("run", *SETTINGS, "dc", host(tmp_path / "host"), PYTHONPATH=str(plugin))
+    assert done.returncode == 2 and "one host per process" in done.stderr
