@@ -72,10 +72,10 @@ class Attachment:
             hooks=plugins.hook,
             ledger=self.ledger,
         )
+        self._hooks.run_started(ledger=self.ledger)
         self._tap: Tap | None = Tap(self._guard)
         Attachment._active = self
         atexit.register(self._at_exit)
-        self._hooks.run_started(ledger=self.ledger)
 
     @property
     def failure(self) -> GuardError | None:

@@ -1,0 +1,39 @@
+"""What the documentation shows works as it says."""
+
+import re
+
+from tests.conftest import ROOT
+
+
+def code_blocks(text: str) -> dict[str, str]:
+    return dict(re.findall(r"<!-- test: (\S+) -->\n```python\n(.*?)```", text, flags=re.S))
+
+
+def test_the_example_of_writing_an_adapter(guard, tmp_path):
+    for name, code in code_blocks((ROOT / "docs" / "writing-an-adapter.md").read_text()).items():
+        (tmp_path / name).write_text(code)
+    info = tmp_path / "guard_example-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: guard-example\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[guard_plugin]\nexample = guard_example\n")
+    environment = {"PYTHONPATH": str(tmp_path)}
+    doctor = guard("doctor", "example", tmp_path, **environment)
+    assert doctor.returncode == 0 and "train.evaluate" in doctor.stdout, doctor.stderr
+    run = guard("run", "example", "train.py", "--epochs", "3", **environment)
+    assert run.returncode == 0 and "9 loss calls seen, 6 of 6 expected guarded" in run.stderr, run.stderr
+
+
+def test_links_between_documents_lead_somewhere():
+    documents = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("adapters/*.md")]
+    assert len(documents) >= 6
+    for document in documents:
+        for link in re.findall(r"\]\(([^)#:\s]+)\)", document.read_text()):
+            assert (document.parent / link).exists(), f"{document}: {link}"
+
+
+def test_the_readme_has_the_two_commands_on_its_first_screen():
+    first_screen = (ROOT / "README.md").read_text().splitlines()[:40]
+    commands = [line.strip() for line in first_screen if line.startswith("    python3 -m venv ")]
+    assert len(commands) == 2
+    assert commands[0].endswith("guard demo") and "-m pytest" in commands[1]
+
