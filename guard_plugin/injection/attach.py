@@ -36,7 +36,6 @@ class Attachment:
         adapter: The adapter's name.
         script: The host's script.
         options: The penalty's settings; ``penalty`` names it (default "curvature").
-        plugins: The plugins to use; by default those installed.
 
     Raises:
         GuardError: If anything does not fit; nothing has been changed then.
@@ -44,12 +43,10 @@ class Attachment:
 
     _active: "Attachment | None" = None
 
-    def __init__(
-        self, adapter: str, script: Path, options: Mapping[str, Any], *, plugins: Plugins | None = None
-    ) -> None:
+    def __init__(self, adapter: str, script: Path, options: Mapping[str, Any]) -> None:
         if Attachment._active is not None:
             raise UnusableInput("guarding is on already in this process: detach it first; one host per process")
-        plugins = plugins or Plugins()
+        plugins = Plugins()
         known: Adapter = look_up("adapter", adapter, plugins.adapters)
         profile = known.profile(script)
         definitions = known.locate(profile, script)
@@ -77,11 +74,6 @@ class Attachment:
         Attachment._active = self
         atexit.register(self._at_exit)
 
-    @property
-    def failure(self) -> GuardError | None:
-        """The error of a loss call that could not be guarded, also where the host swallowed it."""
-        return self._guard.failure
-
     def detach(self, outcome: str = "detached") -> None:
         """Take every hook and patched name back; safe to call twice."""
         if self._tap is None:
@@ -93,9 +85,19 @@ class Attachment:
         self.ledger.outcome = outcome
         self._hooks.run_ended(ledger=self.ledger)
 
-    def verify(self) -> None:
-        """Check that what had to be guarded was: see :meth:`guard_plugin.injection.guard.Guard.verify`."""
-        self._guard.verify()
+    def conclude(self, *, succeeded: bool) -> GuardError | None:
+        """Detach, and check that what had to be guarded was.
+
+        Args:
+            succeeded: Whether the script ended well; if it did not, nothing is missed.
+
+        Returns:
+            What is wrong, if anything: a loss call that could not be guarded, also where the host swallowed the error;
+            nothing guarded; or the wrong number. The ledger's outcome tells too: "complete", "incomplete" or "failed".
+        """
+        problem = self._guard.problem() if succeeded else self._guard.failure
+        self.detach("failed" if not succeeded else "incomplete" if problem else "complete")
+        return problem
 
     def __enter__(self) -> "Attachment":
         return self
@@ -103,24 +105,21 @@ class Attachment:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self.detach("ended" if kind is None else "failed")
-        if kind is None:
-            self.verify()
+        problem = self.conclude(succeeded=kind is None)
+        if kind is None and problem is not None:
+            raise problem
 
     def _at_exit(self) -> None:
         crashed = getattr(sys, "last_value", None) is not None
-        self.detach("failed" if crashed else "ended")
+        problem = self.conclude(succeeded=not crashed)
         print(f"guard: {self.ledger.summary()}", file=sys.stderr)
-        if crashed:
+        if crashed or problem is None:
             return
-        try:
-            self.verify()
-        except GuardError as error:
-            print(f"guard: error: {error}", file=sys.stderr)
-            sys.stdout.flush()
-            sys.stderr.flush()
-            # The only way left to give the process an exit code once the interpreter is ending.
-            os._exit(error.exit_code)
+        print(f"guard: error: {problem}", file=sys.stderr)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        # The only way left to give the process an exit code once the interpreter is ending.
+        os._exit(problem.exit_code)
 
 
 def attach(adapter: str, *, script: str | os.PathLike[str] | None = None, **options: Any) -> Attachment:

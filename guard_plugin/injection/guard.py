@@ -82,26 +82,22 @@ class Guard:
             self.failure = error
             raise
 
-    def verify(self) -> None:
-        """Check, after the script ended well, that what had to be guarded was.
-
-        Raises:
-            NothingGuarded: If nothing was guarded although the script holds a guarded phase, or the count is wrong.
-            GuardError: The failure of a loss call that the host swallowed.
-        """
+    def problem(self) -> GuardError | None:
+        """Say what is wrong with a run whose script ended well: nothing, one failed call, or the wrong count."""
         if self.failure is not None:
-            raise self.failure
+            return self.failure
         ledger = self.ledger
         if not ledger.unguarded and ledger.guarded == 0:
-            raise NothingGuarded(
+            return NothingGuarded(
                 f"expected loss calls on real data, found that none of the {ledger.seen} loss calls seen was one: this "
                 f"was a plain run. {self._where_they_went()}"
             )
         if ledger.expected is not None and ledger.guarded != ledger.expected:
-            raise NothingGuarded(
+            return NothingGuarded(
                 f"expected {ledger.expected} guarded loss calls ({self._explanation()}), found {ledger.guarded} of "
                 f"{ledger.seen} seen: what the script wrote is not a GUARD result. {self._where_they_went()}"
             )
+        return None
 
     def _handle(self, call: LossCall) -> Tensor:
         place = self._reader.read()

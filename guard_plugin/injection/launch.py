@@ -37,22 +37,19 @@ def run_script(
     if ledger_file is not None:
         ledger_file = _writable(ledger_file)
     attachment = Attachment(adapter, script, options)
-    code, ended_early = 1, False
     try:
         _refuse_shadowed_modules(script.parent)
         _become_python(script, argv)
         code, ended_early = _execute(script)
+        problem = None if ended_early else attachment.conclude(succeeded=code == 0)
     finally:
-        attachment.detach("ended" if code == 0 else "failed")
-        ledger = attachment.ledger
-        if not ended_early:
-            print(f"guard: {ledger.summary()}", file=sys.stderr)
+        attachment.detach("ended early")
         if ledger_file is not None:
-            ledger.write(ledger_file)
-    if attachment.failure is not None:
-        raise attachment.failure
-    if code == 0 and not ended_early:
-        attachment.verify()
+            attachment.ledger.write(ledger_file)
+    if not ended_early:
+        print(f"guard: {attachment.ledger.summary()}", file=sys.stderr)
+    if problem is not None:
+        raise problem
     return code
 
 

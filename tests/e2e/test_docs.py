@@ -36,4 +36,3 @@ def test_the_readme_has_the_two_commands_on_its_first_screen():
     commands = [line.strip() for line in first_screen if line.startswith("    python3 -m venv ")]
     assert len(commands) == 2
     assert commands[0].endswith("guard demo") and "-m pytest" in commands[1]
-

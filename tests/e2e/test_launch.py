@@ -65,7 +65,7 @@ def test_the_exit_code_is_the_scripts_and_the_ledger_is_written(guard, tmp_path,
     assert done.returncode == code and words in done.stderr
     ledger = json.loads((tmp_path / "ledger.json").read_text())
     assert ledger["loss_calls"]["guarded"] == 1
-    assert ledger["outcome"] == ("ended" if code == 0 else "failed")
+    assert ledger["outcome"] == ("complete" if code == 0 else "failed")
     assert "launch.py" not in done.stderr  # the traceback is the script's alone
 
 
@@ -81,7 +81,8 @@ def test_a_script_that_ends_well_with_nothing_guarded_exits_with_3(guard, tmp_pa
     script = host(tmp_path / "host", body=" pass", after=end)
     done = guard("run", *SETTINGS, "--ledger", "ledger.json", "dc", script)
     assert done.returncode == 3 and "this was a plain run" in done.stderr
-    assert json.loads((tmp_path / "ledger.json").read_text())["loss_calls"]["guarded"] == 0
+    ledger = json.loads((tmp_path / "ledger.json").read_text())
+    assert ledger["loss_calls"]["guarded"] == 0 and ledger["outcome"] == "incomplete"
 
 
 def test_cwd_is_where_the_script_runs_and_where_it_may_be(guard, tmp_path):

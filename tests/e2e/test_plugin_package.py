@@ -113,7 +113,7 @@ def test_its_adapter_and_penalty_are_used(guard, target, tmp_path):
     done = guard("run", *options, "tiny", "train.py", PYTHONPATH=str(target))
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
-    assert lines[0] == "started train.py" and lines[-1] == "ended ended 3"
+    assert lines[0] == "started train.py" and lines[-1] == "ended complete 3"
     assert lines.count("observed 2.0") == 3  # 0.5 * (1 + 1 + 1 + 1)
     assert [float(line.split()[1]) for line in lines if line.startswith("loss")] == [pytest.approx(2.693147)] * 3
     ledger = json.loads((tmp_path / "ledger.json").read_text())
