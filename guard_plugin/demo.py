@@ -28,7 +28,7 @@ __all__ = ["DemoSettings", "baseline_folder", "run_demo"]
 
 ADAPTER = "dc"
 ARMS = ("baseline", "guard")
-CURVATURE = {"strength": 1.0, "h": 0.5, "form": "loss"}
+CURVATURE = {"strength": 100.0, "h": 0.5, "form": "gradient"}
 
 
 @dataclass(frozen=True)
@@ -55,13 +55,13 @@ class DemoSettings:
 
     dataset: str = "digits"
     data: str | None = None
-    arch: str = "ConvNetD2"
-    ipc: int = 1
+    arch: str = "ConvNetD1"
+    ipc: int = 10
     experiments: int = 2
-    iterations: int = 60
+    iterations: int = 11
     students: int = 4
     attacks: str = "fgsm,pgd20"
-    eps: str = "8/255"
+    eps: str = "16/255"
     n_examples: int | None = None
     seed: int = 0
     penalty: str = "curvature"
@@ -168,8 +168,10 @@ def _script_arguments(settings: DemoSettings, folder: Path) -> list[str]:
         f"--Iteration={settings.iterations - 1}",
         f"--seed={settings.seed}",
         "--num_eval=0",
-        "--batch_real=64",
+        "--init=real",
+        "--batch_real=100",
         "--lr_img=1",
+        *(["--outer_loop=5", "--inner_loop=5"] if settings.ipc > 1 else []),
     ]
 
 

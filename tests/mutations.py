@@ -39,7 +39,7 @@ def rename_function_everywhere(module: str, function: str) -> Callable[[Path], N
 
 
 def rename_first_parameter(module: str, function: str) -> Callable[[Path], None]:
-    return lambda host: replace(host / f"{module}.py", rf"^def {function}\(\w+", f"def {function}(renamed")
+    return lambda host: replace(host / f"{module}.py", rf"^def {function}\(\s*\w+", f"def {function}(renamed")
 
 
 def add_parameter(module: str, function: str) -> Callable[[Path], None]:

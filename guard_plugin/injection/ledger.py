@@ -109,7 +109,7 @@ class Ledger:
     def summary(self) -> str:
         """The ledger in one line."""
         of = "" if self.expected is None else f" of {self.expected} expected"
-        verb = "would have been guarded (strength 0)" if self.strength == 0 else "guarded"
+        verb = "on real data, left as they are (strength 0)" if self.strength == 0 else "guarded"
         skipped = ", ".join(f"{count} {reason}" for reason, count in self.skipped.most_common())
         values = self.values.to_json()
         mean = f"; mean penalty {values['mean']:.4g}" if values["mean"] is not None else ""

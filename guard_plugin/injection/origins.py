@@ -113,7 +113,7 @@ class Origins:
             self._state.depth += 1
 
     def _leave(self, module: nn.Module, args: tuple[Any, ...], *kwargs_and_output: Any) -> Tensor | None:
-        # After a forward that raised, torch calls without kwargs, whatever was registered (seen in 2.5 and 2.15).
+        # After a forward that raised, torch calls without kwargs, whatever was registered (2.6 to 2.15).
         *kwargs, output = kwargs_and_output
         return self._note(module, args, kwargs[0] if kwargs else {}, output)
 

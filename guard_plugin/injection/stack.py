@@ -85,6 +85,7 @@ class StackReader:
 
     def _relative(self, path: Path) -> str | None:
         # A host may hold its own virtual environment: what is installed there is not the host.
-        if not path.is_relative_to(self._host) or "site-packages" in path.parts:
+        # And "<string>", resolved, would seem to lie in the current folder.
+        if not path.is_relative_to(self._host) or "site-packages" in path.parts or not path.is_file():
             return None
         return str(path.relative_to(self._host))
