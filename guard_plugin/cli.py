@@ -142,7 +142,9 @@ def list_plugins(as_json: bool) -> None:
 @click.option("--students", default=DemoSettings.students, show_default=True, help="Students per arm.")
 @click.option("--attacks", default=DemoSettings.attacks, show_default=True, help="Attacks, comma separated.")
 @click.option("--eps", default=DemoSettings.eps, show_default=True, help="Linf radius in pixel space.")
-@click.option("--n-examples", type=int, help="Attack the first N test images.  [default: all]")
+@click.option(
+    "--n-examples", default=DemoSettings.n_examples, show_default=True, help="Attack the first N test images."
+)
 @click.option("--seed", default=DemoSettings.seed, show_default=True, help="Seed of the distillation.")
 @_penalty_options
 def demo(out: Path, **options: Any) -> None:

@@ -45,7 +45,7 @@ class DemoSettings:
         students: Students per arm.
         attacks: As for ``guard benchmark``.
         eps: Linf radius in pixel units.
-        n_examples: How many test images are attacked; None for all.
+        n_examples: How many test images are attacked (digits has 500).
         seed: Seed of the distillation.
         penalty: The penalty's name.
         strength: Its weight; for the curvature penalty, ``CURVATURE`` has the defaults.
@@ -62,7 +62,7 @@ class DemoSettings:
     students: int = 4
     attacks: str = "fgsm,pgd20"
     eps: str = "16/255"
-    n_examples: int | None = None
+    n_examples: int = 500
     seed: int = 0
     penalty: str = "curvature"
     strength: float | None = None

@@ -3,11 +3,11 @@
 import math
 from numbers import Real
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from guard_plugin.errors import UnusableInput
 
-__all__ = ["check_batch", "check_h", "check_losses", "check_strength"]
+__all__ = ["check_batch", "check_h", "check_losses", "check_network", "check_strength"]
 
 
 def check_strength(strength: float) -> None:
@@ -38,6 +38,12 @@ def check_batch(inputs: Tensor, targets: Tensor) -> None:
         raise UnusableInput(
             f"expected one target per example, got targets of shape {tuple(targets.shape)} for {len(inputs)} examples"
         )
+
+
+def check_network(model: object) -> None:
+    """Refuse a model whose modules cannot be put into evaluation behaviour and back."""
+    if not isinstance(model, nn.Module):
+        raise UnusableInput(f"expected a network, a torch.nn.Module, got {type(model).__name__}")
 
 
 def check_losses(losses: object, n: int) -> Tensor:

@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from guard_plugin.errors import UnusableInput
 from guard_plugin.penalties.base import LossFunction, Penalty
-from guard_plugin.penalties.checks import check_batch, check_h, check_losses, check_strength
+from guard_plugin.penalties.checks import check_batch, check_h, check_losses, check_network, check_strength
 from guard_plugin.penalties.undisturbed import undisturbed
 
 __all__ = ["Curvature", "Form", "curvature_penalty", "scale_h"]
@@ -67,6 +67,7 @@ def curvature_penalty(
     if form not in get_args(Form):
         raise UnusableInput(f"expected form to be one of {', '.join(get_args(Form))}, got {form!r}")
     check_batch(x, y)
+    check_network(model)
     if strength == 0:
         return torch.zeros((), dtype=x.dtype, device=x.device)
     x, y = _at_least_parameter_precision(x, model), _full_precision(y)

@@ -122,7 +122,8 @@ args = types.SimpleNamespace(device="cpu", lr_net=0.01, epoch_eval_train=300, ba
                              dc_aug_param={"strategy": "none"})
 torch.set_num_threads(1)
 for k in range(5):
-    print("ACCURACY", evaluate_synset(k, get_network("MLP", channel, classes, size), images, labels, testloader, args)[2])
+    net = get_network("MLP", channel, classes, size)
+    print("ACCURACY", evaluate_synset(k, net, images, labels, testloader, args)[2])
 """
 
 

@@ -311,6 +311,11 @@ def test_unusable_input_is_refused(change, message):
             Curvature(**arguments)
 
 
+def test_a_model_that_is_no_module_is_refused():
+    with pytest.raises(UnusableInput, match="expected a network, a torch.nn.Module, got function"):
+        curvature_penalty(first_column, torch.randn(2, 5), torch.tensor([0, 1]), h=0.5, strength=1.0)
+
+
 def test_batch_norm_without_running_statistics_is_refused():
     net = nn.Sequential(nn.Linear(5, 3), nn.BatchNorm1d(3, track_running_stats=False))
     with pytest.raises(UnusableInput, match=r"found 1 \(BatchNorm1d\) with track_running_stats=False"):
