@@ -1,7 +1,5 @@
 """The guard: it decides which loss calls are on real data, adds the penalty to them, and keeps the ledger."""
 
-from typing import Protocol
-
 from pluggy import HookRelay
 from torch import Tensor
 
@@ -35,13 +33,7 @@ def why_not_real(call: LossCall) -> str | None:
     return None
 
 
-class _Hooks(Protocol):
-    def compute_penalty(self, *, call: LossCall, penalty: Penalty) -> Tensor: ...
-
-    def guarded_step(self, *, call: LossCall, value: Tensor) -> object: ...
-
-
-def guarded_loss(call: LossCall, penalty: Penalty, hooks: _Hooks | HookRelay) -> tuple[Tensor, Tensor]:
+def guarded_loss(call: LossCall, penalty: Penalty, hooks: HookRelay) -> tuple[Tensor, Tensor]:
     """Return a loss call's loss with the penalty added, and the penalty."""
     value: Tensor = hooks.compute_penalty(call=call, penalty=penalty)
     hooks.guarded_step(call=call, value=value.detach())
