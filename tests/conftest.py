@@ -10,6 +10,9 @@ import torch
 ROOT = Path(__file__).resolve().parents[1]
 BASELINE = ROOT / "examples" / "baselines" / "dc"
 
+# Tests run in parallel processes, and small networks gain nothing from threads.
+torch.set_num_threads(1)
+
 GuardRunner = Callable[..., "subprocess.CompletedProcess[str]"]
 
 

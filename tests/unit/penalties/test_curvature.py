@@ -94,6 +94,17 @@ def test_a_quadratic_loss_in_the_loss_form():
     torch.testing.assert_close(penalty, expected, rtol=1e-12, atol=0)
 
 
+def test_the_loss_form_is_positive_where_the_step_overshoots_and_the_loss_falls():
+    net, x, h = Quadratic(6), torch.randn(8, 6), 20.0
+    with torch.no_grad():
+        net.a.copy_(-torch.eye(6))  # l = -|x|^2 / 2: z = -x / |x|, and l(x + h z) - l(x) = h |x| - h^2 / 2 < 0
+        net.b.zero_()
+    expected = (h * h / 2 - h * x.norm(dim=1)).mean()
+    penalty = curvature_penalty(net, x, torch.zeros(8), h=h, strength=1.0, form="loss", loss_fn=first_column)
+    assert expected > 0
+    torch.testing.assert_close(penalty, expected, rtol=1e-12, atol=0)
+
+
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("shape", [(), (5,), (2, 5), (2, 3, 3), (1, 2, 3, 2)])
 def test_any_number_of_input_dimensions_agrees_with_the_formula(form, shape):
