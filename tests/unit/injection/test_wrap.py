@@ -59,6 +59,22 @@ def test_what_is_not_training_on_real_data_keeps_its_loss(net):
     assert criterion.guarded == 0
 
 
+def test_a_network_without_trainable_parameters_keeps_its_loss():
+    class Functional(nn.Module):
+        """As MTT's ReparamModule: what is trained is a tensor, and no parameter of the network."""
+
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("flat", torch.randn(5, 3, requires_grad=True))
+
+        def forward(self, x):
+            return x @ self.flat
+
+    net = Functional()
+    criterion = guard_plugin.wrap(nn.CrossEntropyLoss(), net, strength=2.0, h=0.5)
+    assert torch.equal(criterion(net(X), Y), functional.cross_entropy(net(X), Y)) and criterion.guarded == 0
+
+
 def test_a_loss_of_ones_own(net):
     def focal(output, target):
         ce = functional.cross_entropy(output, target, reduction="none")
