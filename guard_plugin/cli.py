@@ -21,6 +21,7 @@ from guard_plugin.plugins import Plugins
 
 __all__ = ["cli", "main"]
 
+_at_least_1 = click.IntRange(min=1)
 _json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 
 
@@ -136,16 +137,30 @@ def list_plugins(as_json: bool) -> None:
 @click.option("--dataset", default=DemoSettings.dataset, show_default=True, help="digits, or FashionMNIST or CIFAR10.")
 @click.option("--data", metavar="DIR", help="Folder of torchvision's data sets; digits needs none.")
 @click.option("--arch", default=DemoSettings.arch, show_default=True, help="Network that distils, and students'.")
-@click.option("--ipc", default=DemoSettings.ipc, show_default=True, help="Distilled images per class.")
-@click.option("--experiments", default=DemoSettings.experiments, show_default=True, help="Distilled sets per arm.")
-@click.option("--iterations", default=DemoSettings.iterations, show_default=True, help="Of the distillation.")
-@click.option("--students", default=DemoSettings.students, show_default=True, help="Students per arm.")
+@click.option(
+    "--ipc", type=_at_least_1, default=DemoSettings.ipc, show_default=True, help="Distilled images per class."
+)
+@click.option(
+    "--experiments",
+    type=_at_least_1,
+    default=DemoSettings.experiments,
+    show_default=True,
+    help="Distilled sets per arm.",
+)
+@click.option(
+    "--iterations", type=_at_least_1, default=DemoSettings.iterations, show_default=True, help="Of the distillation."
+)
+@click.option(
+    "--students", type=_at_least_1, default=DemoSettings.students, show_default=True, help="Students per arm."
+)
 @click.option("--attacks", default=DemoSettings.attacks, show_default=True, help="Attacks, comma separated.")
 @click.option("--eps", default=DemoSettings.eps, show_default=True, help="Linf radius in pixel space.")
 @click.option(
     "--n-examples", default=DemoSettings.n_examples, show_default=True, help="Attack the first N test images."
 )
-@click.option("--seed", default=DemoSettings.seed, show_default=True, help="Seed of the distillation.")
+@click.option(
+    "--seed", type=click.IntRange(min=0), default=DemoSettings.seed, show_default=True, help="Seed of the distillation."
+)
 @_penalty_options
 def demo(out: Path, **options: Any) -> None:
     """Distil small real images with a baseline and again under GUARD, attack students of both, and compare.
@@ -165,9 +180,9 @@ def demo(out: Path, **options: Any) -> None:
 @click.option("--arch", help="Students' architecture.  [default: the network that distilled]")
 @click.option("--attacks", default="quick", show_default=True, help="Attacks, comma separated, or a preset.")
 @click.option("--eps", required=True, help="Linf radii in pixel space, comma separated: 1/255,8/255.")
-@click.option("--n-examples", type=int, help="Attack the first N test images.  [default: all]")
-@click.option("--seeds", default=5, show_default=True, help="Number of students.")
-@click.option("--batch-size", default=128, show_default=True, help="Examples per attack pass.")
+@click.option("--n-examples", type=_at_least_1, help="Attack the first N test images.  [default: all]")
+@click.option("--seeds", type=_at_least_1, default=5, show_default=True, help="Number of students.")
+@click.option("--batch-size", type=_at_least_1, default=128, show_default=True, help="Examples per attack pass.")
 @click.option("--recipe", default="dc", show_default=True, help="How students are trained.")
 @click.option("--device", default="cpu", show_default=True, help="Where to compute.")
 @click.option(
@@ -201,7 +216,7 @@ def benchmark(
         out=out,
         subject=subject_of(adapter, distilled, sets),
         registry=plugins.attack_classes,
-        ledger=json.loads(ledger.read_text(encoding="utf-8")) if ledger else None,
+        ledger=_read_ledger(ledger) if ledger else None,
         **rest,
     )
     if as_json:
@@ -209,6 +224,16 @@ def benchmark(
     else:
         click.echo(results_table(finished))
         click.echo(f"\nfiles: {out / 'results.json'}, {out / 'records'}, {out / 'students'}")
+
+
+def _read_ledger(file: Path) -> dict[str, Any]:
+    try:
+        ledger = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UnusableInput(f"--ledger {file} cannot be read as JSON: {error}") from error
+    if not isinstance(ledger, dict):
+        raise UnusableInput(f"--ledger {file}: expected what guard run --ledger writes, got {type(ledger).__name__}")
+    return ledger
 
 
 def _or_as_distilled(name: str, given: str | None, found: str | None) -> str:

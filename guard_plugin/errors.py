@@ -38,6 +38,6 @@ class UnsafeFile(GuardError):
 
 
 class NothingGuarded(GuardError):
-    """The host's script ended well, but fewer or more loss calls were guarded than it must have made."""
+    """The host's script ended well, but not as a guarded run: too few or too many calls, or penalties not finite."""
 
     exit_code = 3

@@ -105,8 +105,10 @@ class Plugins:
         registered: dict[str, Registered] = {}
         for implementation in hook.get_hookimpls():
             distribution = self._distributions[implementation.plugin]
-            for thing in implementation.function():
-                name = getattr(thing, key)
+            for thing in self._listed(implementation, distribution):
+                name = getattr(thing, key, None)
+                if not isinstance(name, str):
+                    raise PluginError(f"{distribution} registers as {kind} what has no {key}: {thing!r}")
                 if name in registered:
                     raise PluginError(
                         f"{kind} {name!r} is registered by both {registered[name].distribution} and {distribution}: "
@@ -114,6 +116,15 @@ class Plugins:
                     )
                 registered[name] = Registered(thing, distribution)
         return dict(sorted(registered.items()))
+
+    @staticmethod
+    def _listed(implementation: pluggy.HookImpl, distribution: str) -> list[Any]:
+        try:
+            things: Any = implementation.function()
+            return list(things)
+        except Exception as error:
+            hook = implementation.function.__name__
+            raise PluginError(f"hook {hook} of {distribution} failed: {type(error).__name__}: {error}") from error
 
 
 def _explain(plugin: object, error: pluggy.PluginValidationError) -> str:

@@ -69,7 +69,7 @@ def register_adapters() -> Sequence[Adapter]:
     return [_DC]
 
 
-@hookimpl
+@hookimpl(trylast=True)  # whoever has a better reader for this host, comes first
 def read_distilled(adapter: str, path: Path) -> Sequence[DistilledSet] | None:
     """Read DC's, DSA's and DM's ``res_*.pt``."""
     return read_result(path) if adapter == _DC.name else None

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from guard_plugin.distilled import DistilledSet, Normalization, load_untrusted
@@ -52,13 +53,19 @@ def read_result(path: Path) -> list[DistilledSet]:
     return [_distilled_set(path, index, pair, match["model"], dataset) for index, pair in enumerate(experiments)]
 
 
+def _indices(labels: Tensor) -> Tensor:
+    """The host writes class indices as int64; a fork may keep them in another type, or write probabilities."""
+    whole = labels.long()
+    return whole if labels.dim() == 1 and torch.equal(whole.to(labels.dtype), labels) else labels
+
+
 def _distilled_set(path: Path, index: int, pair: Any, model: str, dataset: str) -> DistilledSet:
     if not (isinstance(pair, (list, tuple)) and len(pair) == 2 and all(isinstance(part, Tensor) for part in pair)):
         raise UnusableInput(f"{path}: expected [images, labels] as experiment {index}, got {type(pair).__name__}")
     images, labels = pair
     return DistilledSet(
         images=images.float(),
-        labels=labels.long(),
+        labels=_indices(labels),
         num_classes=_CLASSES.get(dataset, 10),
         normalization=_NORMALIZATIONS[dataset],
         dataset=dataset,

@@ -69,6 +69,10 @@ class DistilledSet:
 
     def __post_init__(self) -> None:
         images, labels = self.images, self.labels
+        if any(part.layout != torch.strided or part.is_meta or part.is_quantized for part in (images, labels)):
+            raise UnusableInput(
+                "expected ordinary dense tensors as images and labels, got sparse, quantised or meta ones"
+            )
         if images.dim() != 4 or not images.is_floating_point() or not len(images):
             raise UnusableInput(
                 f"expected distilled images of shape (n, channels, height, width) in floating point, n >= 1; "
@@ -76,8 +80,10 @@ class DistilledSet:
             )
         if not bool(torch.isfinite(images).all()):
             raise UnusableInput("distilled images hold values that are not finite: the distillation diverged")
-        if len(labels) != len(images):
-            raise UnusableInput(f"expected one label per distilled image, got {len(labels)} for {len(images)}")
+        if labels.dim() == 0 or len(labels) != len(images):
+            raise UnusableInput(
+                f"expected one label per distilled image, got labels of shape {tuple(labels.shape)} for {len(images)}"
+            )
         if labels.dim() == 1 and labels.dtype == torch.int64:
             if int(labels.min()) < 0 or int(labels.max()) >= self.num_classes:
                 raise UnusableInput(

@@ -47,5 +47,5 @@ def load_untrusted(path: Path) -> Any:
             f"{path} is refused: it holds more than tensors, numbers and containers of these, and reading it "
             f"would run code of the file's own. Save plain tensors instead. (torch: {reason})"
         ) from error
-    except (RuntimeError, EOFError, ValueError, OSError) as error:
+    except Exception as error:  # damaged files make torch fail in many ways
         raise UnusableInput(f"{path} cannot be read as a file that torch.save wrote: {error}") from error

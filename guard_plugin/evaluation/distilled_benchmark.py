@@ -75,6 +75,7 @@ def benchmark_distilled(
     _check_counts(seeds=seeds, batch_size=batch_size)
     training = recipe_named(recipe) if isinstance(recipe, str) else recipe
     columns = _columns(attacks, eps, registry or builtin_registry())
+    place = usable_device(device)
     images = load_images(dataset, data_dir, split, n_examples)
     _check_fit(sets, images)
     network = _network(arch, images)
@@ -92,7 +93,7 @@ def benchmark_distilled(
         "attacks": [attack.settings() for attack in columns.values()],
     }
     folder = BenchmarkFolder(Path(out), {**protocol, "distilled_sha256": [_set_sha256(one) for one in sets]})
-    students = _Students(sets, network, training, folder, torch.device(device))
+    students = _Students(sets, network, training, folder, place)
     records = [
         evaluate_model(
             partial(students.pixel_model, k),
@@ -130,6 +131,19 @@ def _columns(attacks: str, eps: Sequence[str | float], registry: Mapping[str, ty
         raise UnusableInput(f"expected a list of one eps or more, such as ['1/255'], got {eps!r}")
     # The attacks' draws have seed 0 for every student: starts in common make students and arms comparable.
     return attack_columns([attack for one in eps for attack in parse_attacks(attacks, registry, parse_eps(one))])
+
+
+def usable_device(device: torch.device | str) -> torch.device:
+    """The device of that name, if something can be computed there.
+
+    Raises:
+        UnusableInput: If there is none.
+    """
+    try:
+        torch.zeros(1, device=device).item()
+    except Exception as error:  # each kind of device fails in its own way
+        raise UnusableInput(f"cannot compute on device {str(device)!r}: {error}; --device cpu always works") from error
+    return torch.device(device)
 
 
 def _network(arch: str, images: ImageSet) -> Callable[[], nn.Module]:

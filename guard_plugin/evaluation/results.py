@@ -54,7 +54,8 @@ def attack_columns(attacks: Sequence[Attack]) -> dict[str, Attack]:
     """
     several = len({attack.eps.text for attack in attacks}) > 1
     columns = {_column(attack.name, attack, several): attack for attack in attacks}
-    if len(columns) < len(attacks) or {CLEAN, WORST_CASE} & {attack.name for attack in attacks}:
+    different = {(attack.name, attack.eps.value) for attack in attacks}
+    if len(different) < len(attacks) or {CLEAN, WORST_CASE} & {attack.name for attack in attacks}:
         raise UnusableInput(
             f"expected attacks and eps that are all different, and none named {CLEAN} or {WORST_CASE}; "
             f"got {', '.join(f'{attack.name} at {attack.eps.text}' for attack in attacks)}"

@@ -16,6 +16,7 @@ import torch
 from guard_plugin import __version__
 from guard_plugin.errors import GuardError, UnusableInput
 from guard_plugin.injection.adapter import Adapter, unknown
+from guard_plugin.injection.exits import ExitWatch, end_process
 from guard_plugin.injection.guard import Guard
 from guard_plugin.injection.ledger import Ledger
 from guard_plugin.injection.stack import StackReader
@@ -29,8 +30,7 @@ __all__ = ["Attachment", "attach", "look_up", "make_penalty"]
 class Attachment:
     """Guarding that is on, from creation until :meth:`detach`.
 
-    As a context manager, it detaches at the end of the block and then checks that what had to be guarded was. Without
-    a block, both happen when the process ends, which then exits with the code of the error, if there is one.
+    As a context manager, it detaches at the end of the block and then checks that what had to be guarded was.
 
     Args:
         adapter: The adapter's name.
@@ -71,8 +71,13 @@ class Attachment:
         )
         self._hooks.run_started(ledger=self.ledger)
         self._tap: Tap | None = Tap(self._guard)
+        self._exits: ExitWatch | None = None
         Attachment._active = self
-        atexit.register(self._at_exit)
+
+    def conclude_at_exit(self) -> None:
+        """Conclude when the process ends, if nothing did before, and give it the exit code of what is wrong."""
+        self._exits = ExitWatch()
+        atexit.register(self._at_exit, self._exits)
 
     def detach(self, outcome: str = "detached") -> None:
         """Take every hook and patched name back; safe to call twice."""
@@ -81,7 +86,9 @@ class Attachment:
         self._tap.remove()
         self._tap = None
         Attachment._active = None
-        atexit.unregister(self._at_exit)
+        if self._exits is not None:
+            self._exits.remove()
+            atexit.unregister(self._at_exit)
         self.ledger.outcome = outcome
         self._hooks.run_ended(ledger=self.ledger)
 
@@ -109,27 +116,27 @@ class Attachment:
         if kind is None and problem is not None:
             raise problem
 
-    def _at_exit(self) -> None:
-        crashed = getattr(sys, "last_value", None) is not None
-        problem = self.conclude(succeeded=not crashed)
+    def _at_exit(self, exits: ExitWatch) -> None:
+        # A script that crashed or was ended by sys.exit(code) has its own exit code; --help makes no loss call.
+        failed = getattr(sys, "last_value", None) is not None or exits.code not in (None, 0)
+        early = exits.called and self.ledger.seen == 0
+        problem = self.conclude(succeeded=not (failed or early))
         print(f"guard: {self.ledger.summary()}", file=sys.stderr)
-        if crashed or problem is None:
+        if failed or early or problem is None:
             return
         print(f"guard: error: {problem}", file=sys.stderr)
-        sys.stdout.flush()
-        sys.stderr.flush()
-        # The only way left to give the process an exit code once the interpreter is ending.
-        os._exit(problem.exit_code)
+        end_process(problem.exit_code)
 
 
 def attach(adapter: str, *, script: str | os.PathLike[str] | None = None, **options: Any) -> Attachment:
     """Guard the loss calls of this process.
 
-    One line at the top of a script, before or after its imports::
+    One line at the top of a script (a ``cross_entropy`` that was imported by its bare name before is not seen)::
 
         guard_plugin.attach("dc", strength=1.0, h=0.5)
 
-    or around a part of it: ``with guard_plugin.attach("dc") as g: ...``, with ``g.ledger`` the account of it.
+    or around a part of it: ``with guard_plugin.attach("dc") as g: ...``, with ``g.ledger`` the account of it. Without a
+    block, what had to be guarded is checked when the process ends, which exits with the error's code if it was not.
 
     Args:
         adapter: The adapter's name, as in ``guard plugins``.
@@ -147,7 +154,9 @@ def attach(adapter: str, *, script: str | os.PathLike[str] | None = None, **opti
     path = Path(script)
     if not path.is_file():
         raise UnusableInput(f"no such script: {path}")
-    return Attachment(adapter, path.absolute(), options)
+    attachment = Attachment(adapter, path.resolve(), options)
+    attachment.conclude_at_exit()
+    return attachment
 
 
 def look_up(kind: str, name: str, registered: Mapping[str, Registered]) -> Any:

@@ -3,7 +3,7 @@
 from pluggy import HookRelay
 from torch import Tensor
 
-from guard_plugin.errors import GuardError, NothingGuarded
+from guard_plugin.errors import GuardError, NothingGuarded, UnsupportedLoss
 from guard_plugin.injection.adapter import ExpectedCount
 from guard_plugin.injection.ledger import Ledger
 from guard_plugin.injection.loss_call import LossCall
@@ -35,7 +35,15 @@ def why_not_real(call: LossCall) -> str | None:
 
 def guarded_loss(call: LossCall, penalty: Penalty, hooks: HookRelay) -> tuple[Tensor, Tensor]:
     """Return a loss call's loss with the penalty added, and the penalty."""
-    value: Tensor = hooks.compute_penalty(call=call, penalty=penalty)
+    value = hooks.compute_penalty(call=call, penalty=penalty)
+    if not isinstance(value, Tensor) or value.dim() != 0 or not value.requires_grad:
+        found = (
+            f"shape {tuple(value.shape)}, requires_grad={value.requires_grad}" if isinstance(value, Tensor) else value
+        )
+        raise UnsupportedLoss(
+            f"expected penalty {penalty.name!r} to be a scalar tensor through which gradients reach the network, "
+            f"got {found}"
+        )
     hooks.guarded_step(call=call, value=value.detach())
     return call.loss + value.to(call.loss.dtype), value
 
@@ -88,6 +96,12 @@ class Guard:
             return NothingGuarded(
                 f"expected {ledger.expected} guarded loss calls ({self._explanation()}), found {ledger.guarded} of "
                 f"{ledger.seen} seen: what the script wrote is not a GUARD result. {self._where_they_went()}"
+            )
+        nonfinite = ledger.values.to_json()["nonfinite"]
+        if nonfinite:
+            return NothingGuarded(
+                f"expected finite penalties, found {nonfinite} of {ledger.guarded} that are not: what the script wrote "
+                f"is not a GUARD result; lower strength or h"
             )
         return None
 

@@ -36,18 +36,22 @@ def run_script(
     script = script.absolute()
     if ledger_file is not None:
         ledger_file = _writable(ledger_file)
-    attachment = Attachment(adapter, script, options)
+    # Python, too, looks up a script's imports beside the file that a link leads to.
+    attachment = Attachment(adapter, script.resolve(), options)
+    ended_early, problem = False, None
     try:
-        _refuse_shadowed_modules(script.parent)
+        _refuse_shadowed_modules(script.resolve().parent)
         _become_python(script, argv)
         code, ended_early = _execute(script)
-        problem = None if ended_early else attachment.conclude(succeeded=code == 0)
+        ended_early = ended_early and attachment.ledger.seen == 0
+        if not ended_early:
+            problem = attachment.conclude(succeeded=code == 0)
     finally:
-        attachment.detach("ended early")
+        attachment.detach("ended early" if ended_early else "failed")
+        if not ended_early:
+            print(f"guard: {attachment.ledger.summary()}", file=sys.stderr)
         if ledger_file is not None:
             attachment.ledger.write(ledger_file)
-    if not ended_early:
-        print(f"guard: {attachment.ledger.summary()}", file=sys.stderr)
     if problem is not None:
         raise problem
     return code
@@ -69,12 +73,13 @@ def find_script(script: str, folder: Path | None) -> Path:
 
 def _writable(file: Path) -> Path:
     file = file.absolute()
+    new = not file.exists()
     try:
         with file.open("ab"):
             pass
     except OSError as error:
         raise UnusableInput(f"the ledger cannot be written to {file}: {error.strerror}") from error
-    if file.stat().st_size == 0:
+    if new:
         file.unlink()
     return file
 
@@ -113,7 +118,7 @@ def _execute(script: Path) -> tuple[int, bool]:
     except SystemExit as stop:
         return _exit_code(stop), _from_argument_parser(stop)
     except GuardError:
-        return GuardError.exit_code, False  # the attachment keeps it
+        raise
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - the script's own, shown as Python shows it
         trace = error.__traceback__
         traceback.print_exception(type(error), error, trace.tb_next if trace else None)
@@ -123,7 +128,7 @@ def _execute(script: Path) -> tuple[int, bool]:
 
 def _exit_code(stop: SystemExit) -> int:
     if stop.code is None or isinstance(stop.code, int):
-        return stop.code or 0
+        return (stop.code or 0) & 0xFF  # what the operating system keeps of it
     print(stop.code, file=sys.stderr)
     return 1
 

@@ -143,9 +143,13 @@ class Ledger:
         }
 
     def write(self, path: Path) -> None:
-        """Write the ledger as JSON, whole or not at all."""
+        """Write the ledger as JSON, whole or not at all (to a device or a pipe: straight)."""
+        text = json.dumps(self.to_json(), indent=2, allow_nan=False) + "\n"
+        if path.exists() and not path.is_file():
+            path.write_text(text, encoding="utf-8")
+            return
         draft = path.with_name(f"{path.name}.{os.getpid()}.part")
-        draft.write_text(json.dumps(self.to_json(), indent=2, allow_nan=False) + "\n", encoding="utf-8")
+        draft.write_text(text, encoding="utf-8")
         draft.replace(path)
 
     def _site(self, site: str | None) -> Counter[str]:

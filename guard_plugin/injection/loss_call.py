@@ -11,7 +11,7 @@ from guard_plugin.errors import UnsupportedLoss
 from guard_plugin.injection.origins import Origin
 from guard_plugin.penalties import LossFunction
 
-__all__ = ["LossCall", "per_example"]
+__all__ = ["SUPPORTED", "LossCall", "per_example"]
 
 SUPPORTED = (nn.CrossEntropyLoss, nn.NLLLoss)
 
@@ -57,7 +57,9 @@ class LossCall:
             UnsupportedLoss: If the criterion, the output or the input is not of a kind that can be guarded.
         """
         self.make_loss_fn()
-        self._known_origin().batch()
+        origin = self._known_origin()
+        origin.batch()
+        origin.check_unchanged(self.output)
 
     def _known_origin(self) -> Origin:
         if self.origin is None:
@@ -76,12 +78,13 @@ def per_example(criterion: Callable[..., Any]) -> LossFunction:
     ignored example's loss is 0. Outputs with further dimensions (dense prediction) are averaged per example.
 
     Args:
-        criterion: An ``nn.CrossEntropyLoss`` or ``nn.NLLLoss``, or a subclass.
+        criterion: An ``nn.CrossEntropyLoss`` or ``nn.NLLLoss``, or a subclass that computes as they do.
 
     Raises:
         UnsupportedLoss: For any other criterion, and for ``reduction="none"``, whose mean the host takes itself.
     """
-    if not isinstance(criterion, SUPPORTED):
+    forward = getattr(type(criterion), "forward", None)
+    if not isinstance(criterion, SUPPORTED) or forward not in [kind.forward for kind in SUPPORTED]:
         raise UnsupportedLoss(
             f"expected a classification criterion ({', '.join(kind.__name__ for kind in SUPPORTED)}, or their "
             f"functional forms), found {type(criterion).__name__}; for a loss of your own, use "

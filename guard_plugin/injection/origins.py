@@ -18,12 +18,18 @@ __all__ = ["Origin", "Origins", "RootCallObserver"]
 
 @dataclass(frozen=True)
 class Origin:
-    """The call that made an output: ``network(*args, **kwargs)``."""
+    """The call that made an output: ``network(*args, **kwargs)``.
+
+    ``parameters`` are those that the network had during the call, ``versions`` count in-place changes to the inputs
+    before it, and ``output_version`` those to the output after it.
+    """
 
     network: nn.Module
     args: tuple[Any, ...]
     kwargs: Mapping[str, Any]
+    parameters: tuple[Tensor, ...]
     versions: tuple[int, ...]
+    output_version: int
 
     def batch(self) -> Tensor:
         """Return the one tensor that the network was called with.
@@ -39,10 +45,29 @@ class Origin:
         batch: Tensor = self.args[0]
         if (batch._version,) != self.versions:
             raise UnsupportedLoss(
-                f"the batch that {type(self.network).__name__} was called with was modified in place before its loss "
-                f"was computed, so the penalty would look at other data; modify a copy instead"
+                f"the batch that {type(self.network).__name__} was called with was modified in place, by the network "
+                f"or before its loss was computed, so the penalty would look at other data; modify a copy instead"
             )
         return batch
+
+    def check_unchanged(self, output: Tensor) -> None:
+        """Refuse an output that the network would not make again.
+
+        Raises:
+            UnsupportedLoss: If the output was modified in place since, or the network had other parameters then.
+        """
+        name = type(self.network).__name__
+        if output._version != self.output_version:
+            raise UnsupportedLoss(
+                f"the output of {name} was modified in place before its loss was computed, so the loss is not on what "
+                f"the network returns; write output = output / t in place of output /= t, and give it to the network"
+            )
+        now = tuple(self.network.parameters())
+        if len(now) != len(self.parameters) or any(a is not b for a, b in zip(now, self.parameters, strict=True)):
+            raise UnsupportedLoss(
+                f"{name} had other parameters when it was called (torch.func.functional_call?), so a penalty on those "
+                f"that it has now would reach none of the tensors that are trained; call the network itself"
+            )
 
 
 class RootCallObserver(Protocol):
@@ -59,6 +84,7 @@ class _ThreadState(threading.local):
     def __init__(self) -> None:
         self.depth = 0
         self.paused = False
+        self.versions: tuple[int, ...] = ()
         self.made_by = WeakTensorKeyDictionary()
 
 
@@ -109,8 +135,12 @@ class Origins:
             self._state.paused = False
 
     def _enter(self, module: nn.Module, args: Any) -> None:
-        if not self._state.paused:
-            self._state.depth += 1
+        state = self._state
+        if state.paused:
+            return
+        state.depth += 1
+        if module is self._network or (state.depth == 1 and self._network is None):
+            state.versions = tuple(argument._version for argument in args if isinstance(argument, Tensor))
 
     def _leave(self, module: nn.Module, args: tuple[Any, ...], *kwargs_and_output: Any) -> Tensor | None:
         # After a forward that raised, torch calls without kwargs, whatever was registered (2.6 to 2.15).
@@ -128,8 +158,8 @@ class Origins:
             return None
         loss = self._observer(module, args, kwargs, output) if self._observer else None
         if loss is None and isinstance(output, Tensor) and output.requires_grad:
-            versions = tuple(argument._version for argument in args if isinstance(argument, Tensor))
-            self._remember(output, Origin(module, args, kwargs, versions))
+            parameters = tuple(module.parameters())
+            self._remember(output, Origin(module, args, kwargs, parameters, state.versions, output._version))
         return loss
 
     def _remember(self, output: Tensor, origin: Origin) -> None:

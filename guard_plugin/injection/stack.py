@@ -40,8 +40,17 @@ class Place:
         """Return the local variables of the innermost frame of a seam, or None where it is not on the stack."""
         for seam, frame in zip(self.seams, self.frames, strict=True):
             if seam.name == seam_name:
-                return dict(frame.f_locals)
+                return _locals(frame)
         return None
+
+
+def _locals(frame: FrameType) -> dict[str, Any]:
+    """Copy a frame's local variables."""
+    variables = frame.f_locals
+    copied = dict(variables)
+    if isinstance(variables, dict) and variables is not frame.f_globals:
+        variables.clear()  # up to Python 3.12 a cached snapshot, which would keep the host's tensors alive
+    return copied
 
 
 class StackReader:

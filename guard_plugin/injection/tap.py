@@ -2,14 +2,14 @@
 
 import functools
 from collections.abc import Callable, Mapping
+from inspect import signature
 from typing import Any
 
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.modules.loss import _Loss
 
-from guard_plugin.errors import UnsupportedLoss
-from guard_plugin.injection.loss_call import LossCall, per_example
+from guard_plugin.injection.loss_call import SUPPORTED, LossCall, per_example
 from guard_plugin.injection.origins import Origins
 from guard_plugin.penalties import LossFunction
 
@@ -51,26 +51,30 @@ class Tap:
         judged, targets = _arguments(args, kwargs)
         if not isinstance(judged, Tensor) or not isinstance(output, Tensor):
             return None
-        if not isinstance(module, _Loss) and not self._is_own_criterion(module, judged, targets, output):
+        if not isinstance(module, SUPPORTED) and not self._is_another_criterion(module, judged, targets, output):
             return None
         return self._hand_over(type(module).__name__, output, judged, targets, lambda: per_example(module))
 
-    def _is_own_criterion(self, module: nn.Module, judged: Tensor, targets: Any, output: Tensor) -> bool:
-        """Tell a host's own criterion: it turns a network's output and targets into a scalar, and learns nothing."""
-        known = self._origins.of(judged) is not None and targets is not None
-        return known and output.dim() == 0 and next(module.parameters(), None) is None
+    def _is_another_criterion(self, module: nn.Module, judged: Tensor, targets: Any, output: Tensor) -> bool:
+        """Tell another criterion: it turns a network's own output and targets into a loss, and learns nothing."""
+        if self._origins.of(judged) is None or targets is None:
+            return False
+        return isinstance(module, _Loss) or (output.dim() == 0 and next(module.parameters(), None) is None)
 
     def _tapped(self, name: str, original: Callable[..., Tensor]) -> Callable[..., Tensor]:
         @functools.wraps(original)
         def tapped(*args: Any, **kwargs: Any) -> Tensor:
             loss = original(*args, **kwargs)
-            if not self._origins.idle:
+            # A host may have bound this function by name, and call it when the tap is gone.
+            if not self._originals or not self._origins.idle:
                 return loss
             judged, targets = _arguments(args, kwargs)
+            settings = signature(original).bind(*args, **kwargs).arguments
             return self._hand_over(
-                f"functional.{name}", loss, judged, targets, lambda: _per_example_function(name, args, kwargs)
+                f"functional.{name}", loss, judged, targets, lambda: _per_example_function(name, settings)
             )
 
+        tapped.__prepare_scriptable__ = lambda: original  # type: ignore[attr-defined] # what torch.jit.script compiles
         return tapped
 
     def _hand_over(
@@ -87,11 +91,6 @@ def _arguments(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Any, A
     return judged, targets
 
 
-def _per_example_function(name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> LossFunction:
-    settings = {key: value for key, value in kwargs.items() if key not in ("input", "target")}
-    if len(args) > 2:
-        raise UnsupportedLoss(
-            f"expected the settings of torch.nn.functional.{name} as keywords, found {len(args) - 2} positional; "
-            f"write weight=..., reduction=..."
-        )
+def _per_example_function(name: str, arguments: Mapping[str, Any]) -> LossFunction:
+    settings = {key: value for key, value in arguments.items() if key not in ("input", "target")}
     return per_example(_FUNCTIONS[name](**settings))

@@ -39,23 +39,24 @@ class GuardedCriterion(nn.Module):
         self._origins = Origins(network=model)
         self._finalizer = weakref.finalize(self, self._origins.remove)
 
-    def forward(self, output: Tensor, target: Tensor) -> Tensor:
+    def forward(self, input: Tensor, target: Tensor) -> Tensor:
         """Return the criterion's loss, with the penalty added where it is due.
 
         Args:
-            output: What the model returned, shape (n, ...).
+            input: What the model returned, shape (n, ...); named as torch names it.
             target: The targets, length n.
 
         Raises:
-            UnsupportedLoss: If gradients flow to ``output`` but the model did not return it.
+            UnsupportedLoss: If gradients flow to ``input`` but the model did not return it.
         """
-        loss = self.criterion(output, target)
+        loss = self.criterion(input, target)
         if not self._finalizer.alive:
             return loss
-        loss_fn, origin = self._loss_fn, self._origins.of(output)
-        call = LossCall(type(self.criterion).__name__, loss, output, target, origin, lambda: loss_fn)
+        loss_fn, origin = self._loss_fn, self._origins.of(input)
+        call = LossCall(type(self.criterion).__name__, loss, input, target, origin, lambda: loss_fn)
         if why_not_real(call) is not None:
             return loss
+        call.check_guardable()
         self.guarded += 1
         if self._penalty.strength == 0:
             return loss

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from guard_plugin.errors import UnusableInput
 
-__all__ = ["check_batch", "check_h", "check_losses", "check_network", "check_strength"]
+__all__ = ["check_batch", "check_h", "check_losses", "check_network", "check_outputs", "check_strength"]
 
 
 def check_strength(strength: float) -> None:
@@ -27,6 +27,9 @@ def check_h(h: float) -> None:
 
 def check_batch(inputs: Tensor, targets: Tensor) -> None:
     """Refuse a batch that is empty, not real-valued floating point, or not as long as its targets."""
+    for name, value in (("inputs", inputs), ("targets", targets)):
+        if not isinstance(value, Tensor):
+            raise UnusableInput(f"expected {name} to be a tensor, got {type(value).__name__}")
     if inputs.dim() < 1 or not inputs.is_floating_point():
         raise UnusableInput(
             f"expected a batch of floating-point inputs of shape (n, ...), "
@@ -44,6 +47,13 @@ def check_network(model: object) -> None:
     """Refuse a model whose modules cannot be put into evaluation behaviour and back."""
     if not isinstance(model, nn.Module):
         raise UnusableInput(f"expected a network, a torch.nn.Module, got {type(model).__name__}")
+
+
+def check_outputs(outputs: object) -> Tensor:
+    """Refuse what a network returned unless it is one tensor."""
+    if not isinstance(outputs, Tensor):
+        raise UnusableInput(f"expected the network to return one tensor, got {type(outputs).__name__}")
+    return outputs
 
 
 def check_losses(losses: object, n: int) -> Tensor:

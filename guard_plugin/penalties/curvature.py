@@ -11,8 +11,15 @@ from torch.nn import functional
 
 from guard_plugin.errors import UnusableInput
 from guard_plugin.penalties.base import LossFunction, Penalty
-from guard_plugin.penalties.checks import check_batch, check_h, check_losses, check_network, check_strength
-from guard_plugin.penalties.undisturbed import undisturbed
+from guard_plugin.penalties.checks import (
+    check_batch,
+    check_h,
+    check_losses,
+    check_network,
+    check_outputs,
+    check_strength,
+)
+from guard_plugin.penalties.undisturbed import random_streams_kept, undisturbed
 
 __all__ = ["Curvature", "Form", "curvature_penalty", "scale_h"]
 
@@ -37,8 +44,9 @@ def curvature_penalty(
     - form "gradient": ``strength * mean_i || grad l_i(x_i + h z_i) - grad l_i(x_i) ||_2^2``  (paper, Eq. 11)
     - form "loss": ``strength * | mean_i l_i(x_i + h z_i) - mean_i l_i(x_i) |``  (paper, section 6.2)
 
-    The model's passes are those of evaluation (running statistics, no dropout), in full precision, and leave the
-    model, its buffers and flags, ``.grad`` and torch's random streams as they were. At strength 0 no pass is made.
+    The model's passes are those of evaluation (running statistics, no dropout), with autocast off and so in the
+    parameters' own precision, and leave the model, its buffers and flags, ``.grad`` and random streams as they were.
+    At strength 0 no pass is made.
 
     Args:
         model: Any network from inputs to one tensor of outputs.
@@ -86,8 +94,11 @@ class _Losses:
     loss_fn: LossFunction
 
     def __call__(self, inputs: Tensor) -> Tensor:
-        # A copy, because a network may begin with an in-place operation, which a leaf would not survive.
-        return check_losses(self.loss_fn(self.model(inputs.clone()), self.targets), len(inputs))
+        # A network that is random even in evaluation draws the same in each pass, as the two are compared.
+        with random_streams_kept(inputs.device):
+            # A copy, because a network may begin with an in-place operation, which a leaf would not survive.
+            outputs = check_outputs(self.model(inputs.clone()))
+        return check_losses(self.loss_fn(outputs, self.targets), len(inputs))
 
 
 def _gradient_form(losses: _Losses, x: Tensor, h: float) -> Tensor:

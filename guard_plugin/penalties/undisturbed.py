@@ -1,14 +1,16 @@
 """Extra passes through the host's network that leave no trace on it."""
 
+import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import numpy
 import torch
 from torch import nn
 
 from guard_plugin.errors import UnusableInput
 
-__all__ = ["undisturbed"]
+__all__ = ["random_streams_kept", "undisturbed"]
 
 _BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
@@ -19,23 +21,27 @@ def undisturbed(network: nn.Module, device: torch.device) -> Iterator[None]:
 
     Inside, BatchNorm uses its running statistics and dropout does nothing, as in the authors' code; autocast is off,
     since input gradients underflow in float16. Afterwards the flag of every submodule (not only the root's: DC keeps
-    BatchNorm modules in eval inside a network in train), every buffer and torch's random streams are what they were.
-    Parameters' ``.grad`` is the caller's to respect: use ``torch.autograd.grad``.
+    BatchNorm modules in eval inside a network in train), every buffer and the random streams of Python, numpy and
+    torch are what they were. Parameters' ``.grad`` is the caller's to respect: use ``torch.autograd.grad``. Not
+    covered: other attributes that a network sets in its forward, and what hooks of the host's own do on these passes.
 
     Args:
         network: Any network.
-        device: Where its inputs are: that device's random stream is kept too.
+        device: Where its inputs are.
 
     Raises:
         UnusableInput: If a BatchNorm layer keeps no running statistics: its output then couples the examples of a
             batch even in evaluation, and a per-example gradient does not exist.
     """
-    modules = list(network.modules())
     _refuse_coupled_examples(network)
+    modules = list(network.modules())
     training = [module for module in modules if module.training]
-    buffers = [(buffer, buffer._version, buffer.clone()) for buffer in network.buffers()]
-    cuda = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices=cuda), torch.autocast(device.type, enabled=False):
+    buffers = [
+        (module, name, buffer, buffer.clone())
+        for module in modules
+        for name, buffer in module.named_buffers(recurse=False)
+    ]
+    with random_streams_kept(device), torch.autocast(device.type, enabled=False):
         for module in training:
             module.training = False
         try:
@@ -43,10 +49,21 @@ def undisturbed(network: nn.Module, device: torch.device) -> Iterator[None]:
         finally:
             for module in training:
                 module.training = True
-            for buffer, version, value in buffers:
-                if buffer._version != version:
-                    with torch.no_grad():
-                        buffer.copy_(value)
+            for module, name, buffer, value in buffers:
+                buffer.data.copy_(value)  # .data: autograd, which may have saved the buffer, sees no change
+                setattr(module, name, buffer)
+
+
+@contextmanager
+def random_streams_kept(device: torch.device) -> Iterator[None]:
+    """Put back, afterwards, the random streams of Python, numpy and torch (the CPU's and the device's)."""
+    python, numpy_state = random.getstate(), numpy.random.get_state()
+    try:
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            yield
+    finally:
+        random.setstate(python)
+        numpy.random.set_state(numpy_state)
 
 
 def _refuse_coupled_examples(network: nn.Module) -> None:

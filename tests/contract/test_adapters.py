@@ -55,6 +55,17 @@ def test_dc_files_are_read_one_set_per_experiment(tmp_path, method):
     torch.testing.assert_close(sets[0].normalization.to_pixels(sets[0].images), pairs[0][0] * 0.3530 + 0.2861)
 
 
+def test_dc_labels_of_another_type_are_read_as_they_are_meant(tmp_path):
+    file = tmp_path / "res_DC_FashionMNIST_ConvNet_1ipc.pt"
+    images = torch.randn(10, 1, 28, 28)
+    for labels, kind in ((torch.arange(10.0), torch.int64), (torch.full((10, 10), 0.1), torch.float32)):
+        torch.save({"data": [[images, labels]]}, file)
+        assert read_result(file)[0].labels.dtype == kind
+    torch.save({"data": [[images, torch.full((10,), 0.7)]]}, file)
+    with pytest.raises(UnusableInput, match="expected labels of shape"):
+        read_result(file)
+
+
 def test_dc_files_of_another_name_or_content_are_refused(tmp_path):
     for name, message in (
         ("result.pt", "expected a file named res_METHOD"),

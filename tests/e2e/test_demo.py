@@ -77,6 +77,8 @@ def test_the_demo_refuses_what_it_cannot_use(guard, tmp_path):
         (["--eps", "abc"], "abc"),
         (["--attacks", "fgms"], "unknown attack 'fgms'"),
         (["--h", "-1"], "expected h"),
+        (["--students", "0"], "--students"),
+        (["--seed", "-1"], "--seed"),
     ):
         done = guard("demo", *arguments, "--iterations", "1", "--out", "demo")
         assert done.returncode == 2 and words in done.stderr, done.stderr
@@ -115,5 +117,17 @@ def test_benchmark_of_a_distilled_file(guard, baseline, tmp_path):
     before = (tmp_path / "b" / "results.json").read_text()
     again = guard("benchmark", "--json", *options)
     assert json.loads(again.stdout)["accuracy"] == json.loads(before)["accuracy"]
+    (tmp_path / "text.pt").write_text("no tensors")
+    for wrong, words in (
+        (["--device", "foo"], "cannot compute on device 'foo'"),
+        (["--ledger", "b/students/student-0.pt"], "cannot be read as JSON"),
+        (["--eps", "8/255,16/510"], "all different"),
+        (["--distilled", "text.pt"], "expected a file named res_METHOD"),
+        (["--dataset", "digitz"], "digits"),
+        (["--arch", "ConvNetW9"], "ConvNetW32"),
+    ):
+        refused = guard("benchmark", *options, "--out", "other", *wrong)
+        assert refused.returncode == 2 and words in refused.stderr, refused.stderr
+        assert "Traceback" not in refused.stderr and not (tmp_path / "other" / "students").exists()
     bad = guard("benchmark", *options, "--adapter", "mtt2")
     assert bad.returncode == 2 and "unknown adapter 'mtt2'" in bad.stderr

@@ -17,6 +17,8 @@ GUARDED_ONCE = """
     net = torch.nn.Linear(2, 2)
     loss = torch.nn.CrossEntropyLoss()(net(torch.randn(3, 2)), torch.tensor([0, 1, 1]))
 """
+# The same, but the loss is not on what a network returned.
+NOT_GUARDED = GUARDED_ONCE.replace("net(torch.randn(3, 2))", "torch.randn(3, 2)")
 SETTINGS = ["--strength", "1", "--h", "0.5"]
 
 
@@ -95,6 +97,58 @@ def test_cwd_is_where_the_script_runs_and_where_it_may_be(guard, tmp_path):
         assert (tmp_path / "ledger.json").exists()
     (tmp_path / "main.py").write_text("")
     assert guard("run", *SETTINGS, "--cwd", "host", "dc", "main.py").returncode == 2
+
+
+def test_the_argument_parser_does_not_excuse_a_run_that_guarded_nothing(guard, tmp_path):
+    script = host(tmp_path / "host", body=NOT_GUARDED, after="argparse.ArgumentParser().exit(0)")
+    done = guard("run", *SETTINGS, "dc", script)
+    assert done.returncode == 3 and "this was a plain run" in done.stderr
+
+
+def test_an_error_of_ours_in_the_scripts_own_code_is_shown(guard, tmp_path):
+    script = host(tmp_path / "host", after="import guard_plugin; guard_plugin.attach('dc')")
+    done = guard("run", *SETTINGS, "dc", script)
+    assert done.returncode == 2 and "guarding is on already" in done.stderr
+
+
+def test_a_link_to_the_script_is_followed_as_python_does(guard, tmp_path):
+    host(tmp_path / "host")
+    (tmp_path / "link.py").symlink_to(tmp_path / "host" / "main.py")
+    done = guard("run", *SETTINGS, "dc", "link.py")
+    assert done.returncode == 0 and "1 of 1 expected guarded" in done.stderr
+
+
+def test_the_ledger_may_go_to_a_pipe_and_an_existing_file_is_kept_until_it_is_written(guard, tmp_path):
+    script = host(tmp_path / "host")
+    done = guard("run", *SETTINGS, "--ledger", "/dev/stdout", "dc", script)
+    assert done.returncode == 0 and json.loads(done.stdout)["loss_calls"]["guarded"] == 1
+    (tmp_path / "empty.json").touch()
+    assert guard("run", "--h", "0", "--ledger", "empty.json", "dc", script).returncode == 2
+    assert (tmp_path / "empty.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("end", "code"), [("sys.exit(5)", 5), ("sys.exit('no')", 1), ("sys.exit(0)", 3), ("", 3), ("raise ValueError", 1)]
+)
+def test_an_attached_script_keeps_its_own_exit_code_and_its_open_files(tmp_path, environment, end, code):
+    script = host(tmp_path / "host", body=NOT_GUARDED)
+    line = "import guard_plugin, atexit; guard_plugin.attach('dc'); log = open('log.txt', 'w'); log.write('kept')\n"
+    script.write_text(line + script.read_text() + end + "\n")
+    done = subprocess.run([sys.executable, script], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == code, done.stderr
+    assert (tmp_path / "log.txt").read_text() == "kept"
+
+
+def test_help_of_an_attached_script_is_untouched(tmp_path, environment, baseline):
+    for name in ("main.py", "utils.py", "networks.py"):
+        (tmp_path / name).write_text((baseline / name).read_text())
+    source = (tmp_path / "main.py").read_text()
+    (tmp_path / "main.py").write_text(
+        source.replace("\nEVALUATE_EVERY", "\nimport guard_plugin\nguard_plugin.attach('dc')\nEVALUATE_EVERY")
+    )
+    for option, code in (("--help", 0), ("--nope", 2)):
+        command = [sys.executable, "main.py", option]
+        assert subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True).returncode == code
 
 
 @pytest.mark.parametrize(

@@ -63,6 +63,19 @@ def test_a_plugin_registered_twice_is_refused():
         plugins.register(plugin, "two", "second-dist 2.0")
 
 
+@pytest.mark.parametrize("registered", [None, [object()], [type("NoName", (), {})]])
+def test_a_hook_that_returns_something_else_is_refused_by_name(registered):
+    class Bad:
+        @hookimpl
+        def register_penalties(self):
+            return registered
+
+    plugins = Plugins(found=[])
+    plugins.register(Bad(), "bad", "some-dist 1.0")
+    with pytest.raises(PluginError, match="some-dist 1.0"):
+        _ = plugins.penalties
+
+
 def test_a_plugin_that_cannot_be_imported_is_refused_by_name():
     broken = EntryPoint(name="broken", value="no_such_module", group="guard_plugin")
     with pytest.raises(

@@ -43,6 +43,8 @@ def parse_eps(text: str | float) -> Eps:
     Raises:
         UnusableInput: If it is neither, or not in (0, 1].
     """
+    if isinstance(text, bool):
+        raise UnusableInput(f"expected eps as a number or a fraction such as 8/255, in (0, 1]; got {text}")
     if not isinstance(text, str):
         return Eps(str(float(text)), float(text))
     match = _FRACTION.fullmatch(text.strip())

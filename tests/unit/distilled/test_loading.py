@@ -69,7 +69,7 @@ def test_normalization_goes_both_ways():
         (torch.zeros(0, 1, 2, 2), torch.zeros(0, dtype=torch.int64), "n >= 1"),
         (torch.zeros(2, 2, 2), torch.tensor([0, 1]), r"got shape \(2, 2, 2\)"),
         (torch.full((1, 1, 2, 2), torch.nan), torch.tensor([0]), "not finite"),
-        (torch.zeros(2, 1, 2, 2), torch.tensor([0]), "got 1 for 2"),
+        (torch.zeros(2, 1, 2, 2), torch.tensor([0]), r"labels of shape \(1,\) for 2"),
         (torch.zeros(2, 1, 2, 2), torch.tensor([0, 3]), r"in \[0, 3\), got 0 to 3"),
         (torch.zeros(2, 1, 2, 2), torch.zeros(2, 4), r"\(n, 3\)"),
     ],

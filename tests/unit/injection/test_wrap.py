@@ -30,7 +30,7 @@ def test_the_loss_in_training_carries_the_penalty(net, form, smoothing):
         return functional.cross_entropy(output, target, reduction="none", label_smoothing=smoothing)
 
     penalty = guard_plugin.curvature_penalty(net, X, Y, h=0.5, strength=2.0, form=form, loss_fn=losses)
-    torch.testing.assert_close(guarded(net(X), Y), criterion(net(X), Y) + penalty)
+    torch.testing.assert_close(guarded(input=net(X), target=Y), criterion(net(X), Y) + penalty)
     assert penalty > 0 and guarded.guarded == 1
 
 

@@ -1,7 +1,9 @@
 """The penalty against oracles that share no code with it, in float64."""
 
 import math
+import random
 
+import numpy
 import pytest
 import torch
 from torch import Tensor, nn
@@ -260,6 +262,40 @@ def test_buffers_and_random_streams_survive_a_network_that_uses_them_in_evaluati
     assert torch.equal(torch.randn(3), expected)
 
 
+def test_buffers_that_are_replaced_or_changed_behind_autograd_and_every_random_stream_are_kept():
+    class Counts(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = smooth_net()
+            self.register_buffer("replaced", torch.zeros(()))
+            self.register_buffer("behind", torch.zeros(()))
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.replaced = self.replaced + 1
+            self.behind.data.add_(1)
+            random.random(), numpy.random.rand()
+            return self.inner(x)
+
+    net = Counts()
+    python, numpys, kept = random.getstate(), numpy.random.get_state()[1].tolist(), net.replaced
+    curvature_penalty(net, torch.randn(2, 5), torch.tensor([0, 1]), h=0.5, strength=1.0).backward()
+    assert net.replaced is kept and net.replaced == 0 and net.behind == 0
+    assert random.getstate() == python and numpy.random.get_state()[1].tolist() == numpys
+
+
+def test_a_network_that_is_random_in_evaluation_draws_the_same_in_both_passes():
+    class Masked(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = smooth_net()
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.inner(functional.dropout(x, 0.5, training=True))
+
+    x, y = torch.randn(8, 5), torch.tensor([0, 1] * 4)
+    assert curvature_penalty(Masked(), x, y, h=1e-8, strength=1.0) < 1e-12
+
+
 def test_flags_are_restored_after_an_error():
     net = smooth_net().train()
     with pytest.raises(UnusableInput, match=r"expected loss_fn to return one loss per example, shape \(2,\)"):
@@ -309,6 +345,7 @@ def test_under_autocast_the_penalty_is_in_full_precision():
         ({"form": "both"}, "expected form to be one of gradient, loss, got 'both'"),
         ({"x": torch.zeros(0, 5), "y": torch.zeros(0, dtype=torch.int64)}, r"at least one example.*got shape \(0, 5\)"),
         ({"x": torch.zeros(2, 5, dtype=torch.int64)}, "floating-point inputs"),
+        ({"y": [0, 1]}, "expected targets to be a tensor, got list"),
         ({"y": torch.tensor([0])}, r"one target per example, got targets of shape \(1,\) for 2 examples"),
     ],
 )

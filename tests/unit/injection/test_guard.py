@@ -1,0 +1,231 @@
+"""What the guard refuses, and what plugins decide; in process, with a host of a few lines."""
+
+import gc
+import sys
+import weakref
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+import guard_plugin
+from guard_plugin import hookimpl
+from guard_plugin.errors import NothingGuarded, UnsupportedLoss, UnusableInput
+from guard_plugin.injection.attach import Attachment
+from guard_plugin.plugins import Plugins
+
+HOST = """
+import torch
+from torch import nn
+from utils import epoch, evaluate_synset
+
+def main():
+    for _ in range(args.num_exp * num_classes):
+        step()
+"""
+UTILS = """
+def epoch(mode, dataloader, net, optimizer, criterion, args, aug): pass
+def evaluate_synset(it_eval, net, images_train, labels_train, testloader, args): pass
+"""
+X, Y = torch.randn(4, 5), torch.tensor([0, 1, 2, 1])
+
+
+class Args:
+    num_exp, Iteration, outer_loop = 2, 0, 1
+
+
+@pytest.fixture
+def script(tmp_path) -> Path:
+    (tmp_path / "utils.py").write_text(UTILS)
+    file = tmp_path / "main.py"
+    file.write_text(HOST)
+    return file
+
+
+@pytest.fixture
+def net() -> nn.Module:
+    return nn.Linear(5, 3)
+
+
+def run_main(script: Path, step, num_classes: int = 3) -> None:
+    """Run the host's main, whose loss calls ``step`` makes; its six calls are what the adapter expects."""
+    namespace = {"arguments": (Args(), num_classes), "step": step}
+    source = script.read_text().replace("from utils import epoch, evaluate_synset", "")
+    source = source.replace("def main():\n", "def main():\n    args, num_classes = arguments\n")
+    exec(compile(source, str(script), "exec"), namespace)
+    namespace["main"]()
+
+
+def attached(script: Path, **options) -> Attachment:
+    return guard_plugin.attach("dc", script=script, **{"strength": 1.0, "h": 0.5, **options})
+
+
+def test_a_run_that_is_complete_ends_well(script, net):
+    before = functional.cross_entropy, sys.exit
+    with attached(script) as g:
+        run_main(script, lambda: functional.cross_entropy(net(X), Y))
+    assert (g.ledger.guarded, g.ledger.expected, g.ledger.outcome) == (6, 6, "complete")
+    assert (functional.cross_entropy, sys.exit) == before
+
+
+def test_a_name_bound_during_the_run_is_the_plain_function_afterwards(script, net):
+    with attached(script):
+        bound = functional.cross_entropy
+        run_main(script, lambda: bound(net(X), Y))
+    assert torch.equal(bound(net(X), Y), functional.cross_entropy(net(X), Y))
+    run_main(script, lambda: bound(net(X), Y))
+
+
+def test_too_few_too_many_and_an_exception_are_told_apart(script, net):
+    with pytest.raises(NothingGuarded, match="expected 6 guarded loss calls .* found 4 of 4"), attached(script):
+        calls = iter(range(6))
+        run_main(script, lambda: functional.cross_entropy(net(X), Y) if next(calls) < 4 else None)
+    with pytest.raises(NothingGuarded, match="found one more at main.py"), attached(script):
+        run_main(script, lambda: [functional.cross_entropy(net(X), Y) for _ in range(2)])
+    with pytest.raises(ZeroDivisionError), attached(script) as g:
+        raise ZeroDivisionError
+    assert g.ledger.outcome == "failed"
+    with attached(script):  # nothing of the others is left
+        run_main(script, lambda: functional.cross_entropy(net(X), Y))
+
+
+def test_two_attachments_at_once_are_refused(script, net):
+    with pytest.raises(NothingGuarded), attached(script), pytest.raises(UnusableInput, match="guarding is on already"):
+        attached(script)
+
+
+def parameters_swapped(net):
+    values = {name: p.detach().clone().requires_grad_() for name, p in net.named_parameters()}
+    return functional.cross_entropy(torch.func.functional_call(net, values, (X,)), Y)
+
+
+def output_scaled_in_place(net):
+    out = net(X)
+    out /= 2
+    return functional.cross_entropy(out, Y)
+
+
+class NormalisesInPlace(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(5, 3)
+
+    def forward(self, x):
+        return self.linear(x.sub_(0.5))
+
+
+def input_changed_by_the_network(net):
+    return functional.cross_entropy(NormalisesInPlace()(X.clone()), Y)
+
+
+class Focal(nn.CrossEntropyLoss):
+    def forward(self, input, target):
+        return super().forward(input, target) ** 2
+
+
+@pytest.mark.parametrize(
+    ("step", "message"),
+    [
+        (parameters_swapped, "had other parameters when it was called"),
+        (output_scaled_in_place, "output of Linear was modified in place"),
+        (input_changed_by_the_network, "modified in place, by the network"),
+        (lambda net: Focal()(net(X), Y), "found Focal"),
+        (lambda net: nn.CrossEntropyLoss(reduction="none")(net(X), Y), "reduction='none'"),
+    ],
+)
+@pytest.mark.parametrize("strength", [0.0, 1.0])
+def test_what_the_penalty_could_not_follow_is_refused(script, net, step, message, strength):
+    with pytest.raises(UnsupportedLoss, match=message), attached(script, strength=strength):
+        run_main(script, lambda: step(net))
+
+
+def test_losses_that_judge_no_networks_output_are_none_of_our_business(script, net):
+    def step():
+        gradient = net.weight * 2
+        nn.MSELoss()(gradient, torch.zeros_like(gradient))
+        return functional.cross_entropy(net(X), Y, None, None, -100)
+
+    with attached(script) as g:
+        run_main(script, step)
+    assert g.ledger.seen == g.ledger.guarded == 6
+
+
+@pytest.mark.filterwarnings(
+    "ignore:.*torch.jit.script.*:FutureWarning", "ignore:.*torch.jit.script.*:DeprecationWarning"
+)
+def test_a_scripted_criterion_compiles_and_is_refused_where_it_is_called(script, net):
+    with pytest.raises(UnsupportedLoss, match="found RecursiveScriptModule"), attached(script):
+        scripted = torch.jit.script(nn.CrossEntropyLoss())
+        run_main(script, lambda: scripted(net(X), Y))
+
+
+def test_nothing_of_the_hosts_is_kept_alive(script, net):
+    seen = []
+
+    def step():
+        out = net(X)
+        seen.append(weakref.ref(out))
+        return functional.cross_entropy(out, Y)
+
+    with attached(script):
+        run_main(script, step)
+    gc.collect()
+    assert len(seen) == 6 and all(ref() is None for ref in seen)
+
+
+class Opinion:
+    """A plugin with an opinion on everything."""
+
+    def __init__(self, real=None, value=None):
+        self.real, self.value = real, value
+
+    @hookimpl
+    def is_real_data(self, call):
+        return self.real
+
+    @hookimpl
+    def compute_penalty(self, call):
+        return self.value(call) if self.value else None
+
+
+def with_plugin(monkeypatch, plugin) -> None:
+    plain = Plugins.__init__
+
+    def init(self, found=None):
+        plain(self, found)
+        self.register(plugin, "opinion", "opinion 1.0")
+
+    monkeypatch.setattr(Plugins, "__init__", init)
+
+
+def test_a_plugin_decides_what_is_real_data(script, net, monkeypatch):
+    with_plugin(monkeypatch, Opinion(real=True))
+    with attached(script) as g:
+        run_main(script, lambda: functional.cross_entropy(net.eval()(X), Y))
+    assert g.ledger.guarded == 6
+    monkeypatch.undo()
+    with_plugin(monkeypatch, Opinion(real=False))
+    with pytest.raises(NothingGuarded, match="6 not real data, says a plugin"), attached(script):
+        run_main(script, lambda: functional.cross_entropy(net.train()(X), Y))
+
+
+def test_a_plugin_computes_the_penalty(script, net, monkeypatch):
+    with_plugin(monkeypatch, Opinion(value=lambda call: call.network.weight.sum() * 0 + 7.0))
+    with attached(script) as g:
+        run_main(script, lambda: functional.cross_entropy(net(X), Y))
+    assert g.ledger.values.to_json()["mean"] == 7.0
+
+
+@pytest.mark.parametrize("value", [lambda call: call.loss.detach(), lambda call: 1.0, lambda call: call.network.weight])
+def test_a_penalty_that_reaches_no_parameter_or_is_no_scalar_is_refused(script, net, monkeypatch, value):
+    with_plugin(monkeypatch, Opinion(value=value))
+    with pytest.raises(UnsupportedLoss, match="expected penalty 'curvature' to be a scalar"), attached(script):
+        run_main(script, lambda: functional.cross_entropy(net(X), Y))
+
+
+def test_a_penalty_that_is_not_finite_is_an_error(script, net, monkeypatch):
+    with_plugin(monkeypatch, Opinion(value=lambda call: call.network.weight.sum() * torch.inf))
+    with pytest.raises(NothingGuarded, match="found 6 of 6 that are not"), attached(script):
+        run_main(script, lambda: functional.cross_entropy(net(X), Y))
