@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from guard_plugin import __version__
-from guard_plugin.demo import DemoSettings, run_demo
+from guard_plugin.demo import DemoSettings, run_demo, settings_for
 from guard_plugin.distilled import read_distilled, subject_of
 from guard_plugin.errors import GuardError, UnusableInput
 from guard_plugin.evaluation import benchmark_distilled, results_table
@@ -136,27 +136,21 @@ def list_plugins(as_json: bool) -> None:
 )
 @click.option("--dataset", default=DemoSettings.dataset, show_default=True, help="digits, or FashionMNIST or CIFAR10.")
 @click.option("--data", metavar="DIR", help="Folder of torchvision's data sets; digits needs none.")
-@click.option("--arch", default=DemoSettings.arch, show_default=True, help="Network that distils, and students'.")
+@click.option("--arch", help="Network that distils, and students'.  [default: by data set]")
 @click.option(
     "--ipc", type=_at_least_1, default=DemoSettings.ipc, show_default=True, help="Distilled images per class."
 )
-@click.option(
-    "--experiments",
-    type=_at_least_1,
-    default=DemoSettings.experiments,
-    show_default=True,
-    help="Distilled sets per arm.",
-)
-@click.option(
-    "--iterations", type=_at_least_1, default=DemoSettings.iterations, show_default=True, help="Of the distillation."
-)
-@click.option(
-    "--students", type=_at_least_1, default=DemoSettings.students, show_default=True, help="Students per arm."
-)
+@click.option("--experiments", type=_at_least_1, help="Distilled sets per arm.  [default: by data set]")
+@click.option("--iterations", type=_at_least_1, help="Of the distillation.  [default: by data set]")
+@click.option("--students", type=_at_least_1, help="Students per arm.  [default: by data set]")
 @click.option("--attacks", default=DemoSettings.attacks, show_default=True, help="Attacks, comma separated.")
 @click.option("--eps", default=DemoSettings.eps, show_default=True, help="Linf radius in pixel space.")
 @click.option(
-    "--n-examples", default=DemoSettings.n_examples, show_default=True, help="Attack the first N test images."
+    "--n-examples",
+    type=_at_least_1,
+    default=DemoSettings.n_examples,
+    show_default=True,
+    help="Attack the first N test images.",
 )
 @click.option(
     "--seed", type=click.IntRange(min=0), default=DemoSettings.seed, show_default=True, help="Seed of the distillation."
@@ -168,7 +162,7 @@ def demo(out: Path, **options: Any) -> None:
     Needs no network. Prints what it measures, whatever that is.
     """
     given = {key: value for key, value in options.items() if value is not None}
-    run_demo(DemoSettings(**given), out, click.echo)
+    run_demo(settings_for(**given), out, click.echo)
 
 
 @cli.command()

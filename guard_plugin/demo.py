@@ -24,7 +24,7 @@ from guard_plugin.evaluation import (
 from guard_plugin.injection.attach import make_penalty
 from guard_plugin.plugins import Plugins
 
-__all__ = ["DemoSettings", "baseline_folder", "run_demo"]
+__all__ = ["DemoSettings", "baseline_folder", "run_demo", "settings_for"]
 
 ADAPTER = "dc"
 ARMS = ("baseline", "guard")
@@ -33,7 +33,7 @@ CURVATURE = {"strength": 100.0, "h": 0.5, "form": "gradient"}
 
 @dataclass(frozen=True)
 class DemoSettings:
-    """What the demo does; the defaults were chosen on the validation split by examples/sweep.py.
+    """What the demo does; the defaults are for digits, chosen on their validation split by examples/sweep.py.
 
     Args:
         dataset: "digits" (scikit-learn's, no network), or FashionMNIST or CIFAR10 in ``data``.
@@ -42,6 +42,7 @@ class DemoSettings:
         ipc: Images per class.
         experiments: Independently distilled sets per arm; student k is trained on set k modulo this number.
         iterations: Outer iterations of the distillation.
+        lr_img: Learning rate of the distilled images.
         students: Students per arm.
         attacks: As for ``guard benchmark``.
         eps: Linf radius in pixel units.
@@ -59,6 +60,7 @@ class DemoSettings:
     ipc: int = 10
     experiments: int = 2
     iterations: int = 11
+    lr_img: float = 1.0
     students: int = 4
     attacks: str = "fgsm,pgd20"
     eps: str = "16/255"
@@ -74,6 +76,12 @@ class DemoSettings:
         given = {"strength": self.strength, "h": self.h, "form": self.form}
         recommended = CURVATURE if self.penalty == "curvature" else {}
         return {**recommended, **{key: value for key, value in given.items() if value is not None}}
+
+
+def settings_for(dataset: str, **given: Any) -> DemoSettings:
+    """Return the settings for a data set: those given, over defaults that take minutes on two cores."""
+    larger = {"arch": "ConvNetW32", "experiments": 1, "iterations": 3, "lr_img": 0.1, "students": 2}
+    return DemoSettings(**{**({} if dataset == "digits" else larger), "dataset": dataset, **given})
 
 
 def baseline_folder(name: str) -> Path:
@@ -170,7 +178,7 @@ def _script_arguments(settings: DemoSettings, folder: Path) -> list[str]:
         "--num_eval=0",
         "--init=real",
         "--batch_real=100",
-        "--lr_img=1",
+        f"--lr_img={settings.lr_img}",
         *(["--outer_loop=5", "--inner_loop=5"] if settings.ipc > 1 else []),
     ]
 
