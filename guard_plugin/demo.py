@@ -161,7 +161,10 @@ def _distil(settings: DemoSettings, arm: str, folder: Path) -> Path:
         # The script's own progress bar, on stderr, is the user's to see.
         done = subprocess.run([*guard, ADAPTER, script, *_script_arguments(settings, folder)], stdout=log, check=False)
     if done.returncode != 0:
-        raise GuardError(f"distilling failed with exit code {done.returncode}; its output is in {folder / 'log.txt'}")
+        raise GuardError(
+            f"distilling failed with exit code {done.returncode}; its messages are above, its output is in "
+            f"{folder / 'log.txt'}"
+        )
     return folder / f"res_DC_{settings.dataset}_{settings.arch}_{settings.ipc}ipc.pt"
 
 

@@ -28,7 +28,8 @@ def draw(above: DistilledSet, below: DistilledSet, file: Path) -> None:
         from torchvision.utils import save_image
     except ImportError as error:
         raise UnusableInput('pictures need torchvision: pip install "guard-plugin[bench]"') from error
-    rows = torch.cat([_rows(above), torch.ones_like(_rows(above)[: above.num_classes]), _rows(below)])
+    top = _rows(above)
+    rows = torch.cat([top, torch.ones_like(top[: above.num_classes]), _rows(below)])
     save_image(_enlarged(rows), file, nrow=above.num_classes, pad_value=1.0)
 
 

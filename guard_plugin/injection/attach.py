@@ -100,7 +100,8 @@ class Attachment:
 
         Returns:
             What is wrong, if anything: a loss call that could not be guarded, also where the host swallowed the error;
-            nothing guarded; or the wrong number. The ledger's outcome tells too: "complete", "incomplete" or "failed".
+            nothing guarded; the wrong number; or penalties that were not finite. The ledger's outcome tells too:
+            "complete", "incomplete" or "failed".
         """
         problem = self._guard.problem() if succeeded else self._guard.failure
         self.detach("failed" if not succeeded else "incomplete" if problem else "complete")

@@ -97,11 +97,10 @@ class Guard:
                 f"expected {ledger.expected} guarded loss calls ({self._explanation()}), found {ledger.guarded} of "
                 f"{ledger.seen} seen: what the script wrote is not a GUARD result. {self._where_they_went()}"
             )
-        nonfinite = ledger.values.to_json()["nonfinite"]
-        if nonfinite:
+        if ledger.values.nonfinite:
             return NothingGuarded(
-                f"expected finite penalties, found {nonfinite} of {ledger.guarded} that are not: what the script wrote "
-                f"is not a GUARD result; lower strength or h"
+                f"expected finite penalties, found {ledger.values.nonfinite} of {ledger.guarded} that are not: what "
+                f"the script wrote is not a GUARD result; lower strength or h"
             )
         return None
 

@@ -23,35 +23,36 @@ class PenaltyValues:
 
     first: Tensor | None = None
     last: Tensor | None = None
-    _sum: Tensor | None = None
-    _nonfinite: Tensor | None = None
     _count: int = 0
+    _sum: Tensor | float = 0.0
+    _nonfinite: Tensor | int = 0
+
+    @property
+    def nonfinite(self) -> int:
+        """How many were not finite."""
+        return int(self._nonfinite)
 
     def note(self, value: Tensor) -> None:
         """Note the penalty of one guarded loss call."""
         value = value.detach().clone()
-        if self.first is None:
-            self.first = value
-            self._sum = torch.zeros_like(value, dtype=torch.float64)
-            self._nonfinite = torch.zeros_like(value, dtype=torch.int64)
+        self.first = value if self.first is None else self.first
         self.last = value
-        self._sum = self._sum + value.to(self.first.device) if self._sum is not None else None
-        if self._nonfinite is not None:
-            self._nonfinite = self._nonfinite + (~torch.isfinite(value)).to(self._nonfinite.device)
+        here = value.to(self.first.device)
+        self._sum = self._sum + here.double()
+        self._nonfinite = self._nonfinite + (~torch.isfinite(here)).long()
         self._count += 1
 
     def to_json(self) -> dict[str, Any]:
         """Return first, mean, last (null where not finite or none) and how many were not finite."""
-        mean = None if self._sum is None else self._sum / self._count
         return {
             "first": _finite(self.first),
-            "mean": _finite(mean),
+            "mean": _finite(self._sum / self._count if self._count else None),
             "last": _finite(self.last),
-            "nonfinite": 0 if self._nonfinite is None else int(self._nonfinite),
+            "nonfinite": self.nonfinite,
         }
 
 
-def _finite(value: Tensor | None) -> float | None:
+def _finite(value: Tensor | float | None) -> float | None:
     number = math.nan if value is None else float(value)
     return number if math.isfinite(number) else None
 
@@ -111,10 +112,10 @@ class Ledger:
         of = "" if self.expected is None else f" of {self.expected} expected"
         verb = "on real data, left as they are (strength 0)" if self.strength == 0 else "guarded"
         skipped = ", ".join(f"{count} {reason}" for reason, count in self.skipped.most_common())
-        values = self.values.to_json()
-        mean = f"; mean penalty {values['mean']:.4g}" if values["mean"] is not None else ""
+        value = self.values.to_json()["mean"]
+        mean = f"; mean penalty {value:.4g}" if value is not None else ""
         phase = f"; nothing to guard here: {self.unguarded}" if self.unguarded else ""
-        bad = f"; {values['nonfinite']} penalties were NOT FINITE" if values["nonfinite"] else ""
+        bad = f"; {self.values.nonfinite} penalties were NOT FINITE" if self.values.nonfinite else ""
         return (
             f"{self.adapter} {self.script}: {self.seen} loss calls seen, {self.guarded}{of} {verb}"
             f"{'; skipped: ' + skipped if skipped else ''}{mean}{bad}{phase}"

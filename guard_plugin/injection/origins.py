@@ -138,8 +138,9 @@ class Origins:
         state = self._state
         if state.paused:
             return
+        watched = self._watches(module)
         state.depth += 1
-        if module is self._network or (state.depth == 1 and self._network is None):
+        if watched:
             state.versions = tuple(argument._version for argument in args if isinstance(argument, Tensor))
 
     def _leave(self, module: nn.Module, args: tuple[Any, ...], *kwargs_and_output: Any) -> Tensor | None:
@@ -152,15 +153,17 @@ class Origins:
         if state.paused:
             return None
         state.depth -= 1
-        if state.depth and self._network is None:
-            return None
-        if self._network is not None and module is not self._network:
+        if not self._watches(module):
             return None
         loss = self._observer(module, args, kwargs, output) if self._observer else None
         if loss is None and isinstance(output, Tensor) and output.requires_grad:
             parameters = tuple(module.parameters())
             self._remember(output, Origin(module, args, kwargs, parameters, state.versions, output._version))
         return loss
+
+    def _watches(self, module: nn.Module) -> bool:
+        """Tell, outside of its call, whether a module's call is one to remember."""
+        return self._state.depth == 0 if self._network is None else module is self._network
 
     def _remember(self, output: Tensor, origin: Origin) -> None:
         if not any(argument is output for argument in origin.args):  # an identity would keep itself alive
