@@ -60,29 +60,64 @@ def _penalty_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-# Options end at the first positional argument: all that follows SCRIPT is the script's, whatever it looks like.
-@cli.command(context_settings={"allow_interspersed_args": False})
+class _RunCommand(click.Command):
+    """Options may stand before ADAPTER and before SCRIPT; all that follows SCRIPT is the script's own."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        adapter = self._end_of_options(args, 0)
+        script = self._end_of_options(args, adapter + 1)
+        options = [*args[:adapter], *args[adapter + 1 : script]]
+        return super().parse_args(ctx, [*options, *args[adapter : adapter + 1], *args[script:]])
+
+    def _end_of_options(self, args: list[str], start: int) -> int:
+        with_value = [name for p in self.params if isinstance(p, click.Option) and not p.is_flag for name in p.opts]
+        while start < len(args) and args[start].startswith("-"):
+            start += 2 if args[start] in with_value else 1
+        return start
+
+
+@cli.command(cls=_RunCommand, context_settings={"allow_interspersed_args": False})
 @_penalty_options
+@click.option("--repair", is_flag=True, help="Mend the host's known faults, in memory.")
+@click.option(
+    "--teacher",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Give this checkpoint to the script when it asks torchvision for pretrained weights.",
+)
+@click.option("--guard", multiple=True, metavar="MODULE:FUNCTION", help="For adapter auto: guard loss calls under it.")
+@click.option("--suspend", multiple=True, metavar="MODULE:FUNCTION", help="For adapter auto: but not under this.")
+@click.option("--expect", type=int, metavar="N", help="For adapter auto: how many loss calls must be guarded.")
 @click.option("--ledger", type=click.Path(path_type=Path, dir_okay=False), help="Write the ledger to this JSON file.")
 @click.option("--cwd", type=click.Path(path_type=Path, exists=True, file_okay=False), help="Run in this folder.")
 @click.argument("adapter")
 @click.argument("script")
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="[SCRIPT ARGS]...")
 def run(
-    adapter: str, script: str, arguments: tuple[str, ...], ledger: Path | None, cwd: Path | None, **options: Any
+    adapter: str,
+    script: str,
+    arguments: tuple[str, ...],
+    ledger: Path | None,
+    cwd: Path | None,
+    repair: bool,
+    teacher: Path | None,
+    **options: Any,
 ) -> int:
     """Run an unmodified SCRIPT of a host under GUARD.
 
-    Settings that are not given are those that ADAPTER recommends. The ledger is printed to stderr at the end. Exit
+    Settings that are not given are those that ADAPTER recommends. For a host without an adapter, ADAPTER is "auto", and
+    --guard and --suspend say where its loss calls on real data are. The ledger is printed to stderr at the end. Exit
     code: the script's own if it failed; 2 for unusable input; 3 if the script ended well but what had to be guarded
     was not.
     """
     path = find_script(script, cwd)
     ledger_file = ledger.absolute() if ledger else None
+    teacher = teacher.absolute() if teacher else None
     if cwd is not None:
         path = path.absolute()
         os.chdir(cwd)
-    return run_script(adapter, path, [script, *arguments], options, ledger_file=ledger_file)
+    return run_script(
+        adapter, path, [script, *arguments], options, ledger_file=ledger_file, repair=repair, teacher=teacher
+    )
 
 
 @cli.command()
@@ -109,9 +144,10 @@ def doctor(adapter: str, host_folder: Path, as_json: bool) -> int:
 def _show(diagnosis: Diagnosis, folder: Path) -> None:
     click.echo(f"\n{diagnosis.profile.script}: {diagnosis.status}")
     for definition in diagnosis.definitions:
-        role = "opens" if definition.seam.opens else "suspends"
         file = os.path.relpath(definition.file, folder.resolve())
-        click.echo(f"  {role:<9}{definition.seam.name:<24}{file}:{definition.line}")
+        click.echo(f"  {definition.seam.role:<9}{definition.seam.name:<24}{file}:{definition.line}")
+    for fault in diagnosis.faults:
+        click.echo(f"  known fault: {fault.describe()}; guard run --repair mends it in memory")
 
 
 @cli.command("plugins")
@@ -177,7 +213,9 @@ def demo(out: Path, **options: Any) -> None:
 @click.option("--n-examples", type=_at_least_1, help="Attack the first N test images.  [default: all]")
 @click.option("--seeds", type=_at_least_1, default=5, show_default=True, help="Number of students.")
 @click.option("--batch-size", type=_at_least_1, default=128, show_default=True, help="Examples per attack pass.")
-@click.option("--recipe", default="dc", show_default=True, help="How students are trained.")
+@click.option("--recipe", help="How students are trained.  [default: as the host does it]")
+@click.option("--learning-rate", type=float, help="Of the students, such as the one that MTT learned and logged.")
+@click.option("--zca/--no-zca", default=None, help="Whether the host ran with --zca.  [default: what its files tell]")
 @click.option("--device", default="cpu", show_default=True, help="Where to compute.")
 @click.option(
     "--ledger", type=click.Path(path_type=Path, exists=True), help="Ledger of the distilling run, to keep along."

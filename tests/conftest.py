@@ -1,4 +1,5 @@
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -8,7 +9,7 @@ import pytest
 import torch
 
 ROOT = Path(__file__).resolve().parents[1]
-BASELINE = ROOT / "examples" / "baselines" / "dc"
+BASELINES = ROOT / "examples" / "baselines"
 
 # Tests run in parallel processes, and small networks gain nothing from threads.
 torch.set_num_threads(1)
@@ -26,7 +27,15 @@ def seeded_in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 @pytest.fixture
 def baseline() -> Path:
     """Our own DC in the host's shape."""
-    return BASELINE
+    return BASELINES / "dc"
+
+
+@pytest.fixture
+def forks(tmp_path: Path) -> Path:
+    """A copy of all baselines, to be changed."""
+    folder = tmp_path / "forks"
+    shutil.copytree(BASELINES, folder, ignore=shutil.ignore_patterns("__pycache__"))
+    return folder
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
-"""Changes that a user's fork of a host may hold, made on a copy of its source.
+"""Changes that a user's fork of DC may hold, made on a copy of its source. Changed seams: seam_mutations.py.
 
-Each takes the folder of the copy and edits it; ``Unfit`` says that a host has nothing to change there.
+Each takes the folder of the copy and edits it; ``UnfitError`` says that a host has nothing to change there.
 """
 
 import ast
@@ -19,39 +19,6 @@ def replace(file: Path, pattern: str, replacement: str, count: int = 1) -> None:
     if n == 0:
         raise UnfitError(f"{file}: nothing matches {pattern}")
     file.write_text(changed)
-
-
-def rename_function(module: str, function: str) -> Callable[[Path], None]:
-    """Rename a function where it is defined, as when it was moved away."""
-    return lambda host: replace(host / f"{module}.py", rf"^def {function}\(", f"def {function}_renamed(")
-
-
-def rename_function_everywhere(module: str, function: str) -> Callable[[Path], None]:
-    """Rename a function and all its uses, so that the host still runs."""
-
-    def mutate(host: Path) -> None:
-        for file in host.glob("*.py"):
-            file.write_text(re.sub(rf"\b{function}\b(?!_)", f"{function}_renamed", file.read_text()))
-        if f"def {function}_renamed(" not in (host / f"{module}.py").read_text():
-            raise UnfitError(function)
-
-    return mutate
-
-
-def rename_first_parameter(module: str, function: str) -> Callable[[Path], None]:
-    return lambda host: replace(host / f"{module}.py", rf"^def {function}\(\s*\w+", f"def {function}(renamed")
-
-
-def add_parameter(module: str, function: str) -> Callable[[Path], None]:
-    """Put another parameter in front, with a default where there are no others."""
-
-    def mutate(host: Path) -> None:
-        replace(host / f"{module}.py", rf"^def {function}\((?=[\s\w])", f"def {function}(added, ")
-
-    def mutate_empty(host: Path) -> None:
-        replace(host / f"{module}.py", rf"^def {function}\(\)", f"def {function}(added=None)")
-
-    return mutate_empty if function == "main" else mutate
 
 
 def move_into_script(module: str, function: str, script: str) -> Callable[[Path], None]:
@@ -78,20 +45,6 @@ def real_loss(replacement: str) -> Callable[[Path], None]:
         host / "main.py", r"loss_real = criterion\((.+), lab_real\)", f"loss_real = {replacement}"
     )
 
-
-REFUSED_BEFORE = {
-    **{
-        f"{module}.{function} {what}": (make(module, function), f"{module}.{function}")
-        for module, function in (("utils", "epoch"), ("utils", "evaluate_synset"), ("main", "main"))
-        for what, make in (
-            ("renamed", rename_function),
-            ("renamed everywhere", rename_function_everywhere),
-            ("with another parameter", add_parameter),
-        )
-    },
-    "utils.epoch with its first parameter renamed": (rename_first_parameter("utils", "epoch"), "utils.epoch"),
-}
-"""Mutations of DC that doctor and run refuse before anything runs, and the seam that they name."""
 
 GUARDED = {
     "functional cross_entropy": real_loss(r"torch.nn.functional.cross_entropy(\1, lab_real)"),

@@ -29,17 +29,17 @@ def _real_loss_calls(variables: Mapping[str, Any]) -> int:
 _MAIN = Profile(
     script="main.py",
     seams=(
-        Seam("main", "main", opens=True),
+        Seam("main", "main", "opens"),
         Seam(
             "utils",
             "epoch",
-            opens=False,
+            "suspends",
             parameters=("mode", "dataloader", "net", "optimizer", "criterion", "args", "aug"),
         ),
         Seam(
             "utils",
             "evaluate_synset",
-            opens=False,
+            "suspends",
             parameters=("it_eval", "net", "images_train", "labels_train", "testloader", "args"),
         ),
     ),

@@ -1,46 +1,18 @@
 """What a host distilled, in one form for every host."""
 
+import math
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from guard_plugin.distilled.input_space import InputSpace
 from guard_plugin.errors import UnusableInput
 
-__all__ = ["DistilledSet", "Normalization"]
+__all__ = ["DistilledSet"]
 
-
-@dataclass(frozen=True)
-class Normalization:
-    """The per-channel affine map between pixel space and a network's input: ``x = (pixel - mean) / std``.
-
-    Args:
-        mean: One number per channel, in pixel units (pixels are in [0, 1]).
-        std: One number > 0 per channel.
-    """
-
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-
-    def __post_init__(self) -> None:
-        if len(self.mean) != len(self.std) or not all(s > 0 for s in self.std):
-            raise UnusableInput(
-                f"a normalization needs as many means as standard deviations, all of these > 0: "
-                f"got mean={self.mean}, std={self.std}"
-            )
-
-    def to_input(self, pixels: Tensor) -> Tensor:
-        """Map pixels of shape (n, channels, height, width) to the network's input space."""
-        return (pixels - self._shaped(self.mean, pixels)) / self._shaped(self.std, pixels)
-
-    def to_pixels(self, inputs: Tensor) -> Tensor:
-        """Map network inputs of shape (n, channels, height, width) to pixel space (values may leave [0, 1])."""
-        return inputs * self._shaped(self.std, inputs) + self._shaped(self.mean, inputs)
-
-    def _shaped(self, values: tuple[float, ...], like: Tensor) -> Tensor:
-        if like.shape[1] != len(values):
-            raise UnusableInput(f"expected images of {len(values)} channel(s), got shape {tuple(like.shape)}")
-        return torch.tensor(values, dtype=like.dtype, device=like.device).view(1, -1, *[1] * (like.dim() - 2))
+_SUM_TOLERANCE = 1e-3  # of probabilities: labels may have been stored in half precision
 
 
 @dataclass(frozen=True)
@@ -52,9 +24,13 @@ class DistilledSet:
             images leave the pixel range, and the host trains its evaluation networks on them as they are.
         labels: Shape (n,), int64 class indices, or shape (n, classes), float32 class probabilities.
         num_classes: How many classes the labels speak of.
-        normalization: The map from pixel space to the space of ``images``.
+        normalization: The map from pixel space to the space of ``images``; a ``ZcaWhitening`` is fitted by the
+            benchmark.
         dataset: The name of the data set that was distilled, where the file tells.
         arch: The name of the network that it was distilled with, where the file tells.
+        learning_rate: The students' learning rate that was learned along with the images, > 0, where the file tells.
+        recipe: The name of the recipe by which the host trains its evaluation networks.
+        files: The files that it was read from, where they are others than the one that the user named.
 
     Raises:
         UnusableInput: If shapes, types, labels or values do not fit together.
@@ -63,16 +39,30 @@ class DistilledSet:
     images: Tensor
     labels: Tensor
     num_classes: int
-    normalization: Normalization
+    normalization: InputSpace
     dataset: str | None = None
     arch: str | None = None
+    learning_rate: float | None = None
+    recipe: str = "dc"
+    files: tuple[Path, ...] = ()
 
     def __post_init__(self) -> None:
-        images, labels = self.images, self.labels
-        if any(part.layout != torch.strided or part.is_meta or part.is_quantized for part in (images, labels)):
+        if any(
+            part.layout != torch.strided or part.is_meta or part.is_quantized for part in (self.images, self.labels)
+        ):
             raise UnusableInput(
                 "expected ordinary dense tensors as images and labels, got sparse, quantised or meta ones"
             )
+        self._check_images()
+        self._check_labels()
+        rate = self.learning_rate
+        if rate is not None and not (math.isfinite(rate) and rate > 0):
+            raise UnusableInput(
+                f"expected a learned learning rate that is finite and > 0, got {rate}: the distillation diverged"
+            )
+
+    def _check_images(self) -> None:
+        images = self.images
         if images.dim() != 4 or not images.is_floating_point() or not len(images):
             raise UnusableInput(
                 f"expected distilled images of shape (n, channels, height, width) in floating point, n >= 1; "
@@ -80,9 +70,12 @@ class DistilledSet:
             )
         if not bool(torch.isfinite(images).all()):
             raise UnusableInput("distilled images hold values that are not finite: the distillation diverged")
-        if labels.dim() == 0 or len(labels) != len(images):
+
+    def _check_labels(self) -> None:
+        labels, n = self.labels, len(self.images)
+        if labels.dim() == 0 or len(labels) != n:
             raise UnusableInput(
-                f"expected one label per distilled image, got labels of shape {tuple(labels.shape)} for {len(images)}"
+                f"expected one label per distilled image, got labels of shape {tuple(labels.shape)} for {n}"
             )
         if labels.dim() == 1 and labels.dtype == torch.int64:
             if int(labels.min()) < 0 or int(labels.max()) >= self.num_classes:
@@ -94,6 +87,11 @@ class DistilledSet:
                 f"expected labels of shape (n,) in int64 or (n, {self.num_classes}) in floating point; "
                 f"got shape {tuple(labels.shape)} of {labels.dtype}"
             )
+        elif not _are_probabilities(labels):
+            raise UnusableInput(
+                f"expected soft labels that are class probabilities (>= 0, rows that sum to 1), got values from "
+                f"{float(labels.min()):.4g} to {float(labels.max()):.4g}: if they are logits, take their softmax"
+            )
 
     @property
     def images_per_class(self) -> float:
@@ -103,3 +101,8 @@ class DistilledSet:
     def pixels(self) -> Tensor:
         """The images in pixel space, clipped to [0, 1]: for looking at, not for training on."""
         return self.normalization.to_pixels(self.images).clamp(0, 1)
+
+
+def _are_probabilities(labels: Tensor) -> bool:
+    sums = labels.double().sum(dim=1)
+    return bool((labels >= 0).all()) and bool(((sums - 1).abs() <= _SUM_TOLERANCE).all())

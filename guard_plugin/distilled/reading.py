@@ -34,18 +34,41 @@ def read_distilled(hooks: HookRelay, adapter: str, path: Path) -> list[Distilled
 
 
 def subject_of(adapter: str, path: Path, sets: Sequence[DistilledSet]) -> dict[str, Any]:
-    """Describe a distilled file for results.json.
+    """Describe a distilled file or folder for results.json.
 
     Args:
         adapter: The adapter's name.
-        path: The file.
+        path: The file or folder.
         sets: What was read from it.
+
+    Returns:
+        Its description. "sha256" is that of the one file that was read; of several, which "files" then names, it is
+        what ``sha256sum FILE... | sha256sum`` prints, with the files in the order of their names.
     """
+    files = _files(path, sets)
+    several = {} if files == [path] else {"files": [str(file) for file in files]}
     return {
         "kind": "distilled",
         "path": str(path),
-        "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+        "sha256": _sha256(files[0]) if files == [path] else _joint_sha256(files),
+        **several,
         "adapter": adapter,
         "ipc": sets[0].images_per_class,
         "experiments": len(sets),
     }
+
+
+def _files(path: Path, sets: Sequence[DistilledSet]) -> list[Path]:
+    told = {file for one in sets for file in one.files}
+    if not told and path.is_dir():  # a plugin that does not tell: whatever lies there
+        told = {file for file in path.rglob("*") if file.is_file()}
+    return sorted(told) or [path]
+
+
+def _sha256(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def _joint_sha256(files: Sequence[Path]) -> str:
+    lines = "".join(f"{_sha256(file)}  {file.name}\n" for file in files)
+    return hashlib.sha256(lines.encode()).hexdigest()

@@ -15,7 +15,15 @@ from torch import Tensor
 from guard_plugin.errors import UnusableInput
 from guard_plugin.evaluation.models import check_labels, check_pixels
 
-__all__ = ["DATASETS", "SPLITS", "ImageSet", "images_from_tensors", "load_images", "tensors_sha256"]
+__all__ = [
+    "DATASETS",
+    "SPLITS",
+    "ImageSet",
+    "images_from_tensors",
+    "load_images",
+    "load_training_images",
+    "tensors_sha256",
+]
 
 SPLITS = ("train", "val", "test")
 
@@ -83,12 +91,31 @@ def load_images(
         raise UnusableInput(f"unknown data set {dataset!r}: expected one of {', '.join(DATASETS)}")
     if split not in SPLITS:
         raise UnusableInput(f"unknown split {split!r}: expected one of {', '.join(SPLITS)}")
-    num_classes = 100 if dataset == "CIFAR100" else 10
-    raw = _digits(split) if dataset == "digits" else _torchvision(dataset, data_dir, split)
+    raw = _digits(split) if dataset == "digits" else _part(_torchvision(dataset, data_dir, split != "test"), split)
     n = _number_of_examples(n_examples, len(raw.labels), f"the {split} split of {dataset}")
-    values, labels = raw.values[:n].contiguous(), raw.labels[:n].contiguous()
-    check_labels(labels, n, num_classes)
+    return _image_set(dataset, _Raw(raw.values[:n], raw.labels[:n], raw.white))
+
+
+def _image_set(dataset: str, raw: _Raw) -> ImageSet:
+    num_classes = 100 if dataset == "CIFAR100" else 10
+    values, labels = raw.values.contiguous(), raw.labels.contiguous()
+    check_labels(labels, len(values), num_classes)
     return ImageSet(dataset, values.float() / raw.white, labels, num_classes, tensors_sha256(values, labels))
+
+
+def load_training_images(dataset: str, data_dir: Path | str | None = None) -> ImageSet:
+    """Load all images that hosts train on: the train split of "digits"; train and val, in order, of the others.
+
+    Args:
+        dataset: One of ``DATASETS``.
+        data_dir: As for ``load_images``.
+
+    Raises:
+        UnusableInput: As ``load_images`` does.
+    """
+    if dataset not in _TORCHVISION:
+        return load_images(dataset, data_dir, "train")
+    return _image_set(dataset, _torchvision(dataset, data_dir, train=True))
 
 
 def images_from_tensors(pixels: Tensor, labels: Tensor, n_examples: int | None = None) -> ImageSet:
@@ -137,7 +164,7 @@ def _digits(split: str) -> _Raw:
     return _Raw(values, torch.from_numpy(digits.target[chosen].astype(np.int64)), white=16)
 
 
-def _torchvision(dataset: str, data_dir: Path | str | None, split: str) -> _Raw:
+def _torchvision(dataset: str, data_dir: Path | str | None, train: bool) -> _Raw:
     files, read = _TORCHVISION[dataset]
     if data_dir is None:
         raise UnusableInput(f"{dataset} needs a data folder, the one that holds {files}: none was given")
@@ -145,13 +172,17 @@ def _torchvision(dataset: str, data_dir: Path | str | None, split: str) -> _Raw:
         raise UnusableInput(f"expected a data folder that holds {files} for {dataset}, but {data_dir} is no folder")
     datasets = _package("torchvision.datasets", "bench")
     try:
-        raw = read(getattr(datasets, dataset), data_dir, split != "test")
+        return read(getattr(datasets, dataset), data_dir, train)
     # torchvision checks the files with assert statements too.
     except (RuntimeError, OSError, ValueError, AssertionError, ModuleNotFoundError) as error:
         raise UnusableInput(
             f"{dataset} cannot be read: expected {files} in {data_dir}, as torchvision lays it out, unpacked. "
             f"Nothing is downloaded here: put the files there first. (torchvision: {error})"
         ) from error
+
+
+def _part(raw: _Raw, split: str) -> _Raw:
+    """The split: the last tenth of torchvision's training images is for validation."""
     if split == "test":
         return raw
     boundary = len(raw.labels) - len(raw.labels) // 10

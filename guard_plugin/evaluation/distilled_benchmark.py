@@ -2,18 +2,18 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from guard_plugin.distilled import DistilledSet
+from guard_plugin.distilled import DistilledSet, InputSpace
 from guard_plugin.errors import UnusableInput
 from guard_plugin.evaluation.architectures import build_network
 from guard_plugin.evaluation.attacks import PRESETS, Attack, builtin_registry, parse_attacks, parse_eps
-from guard_plugin.evaluation.datasets import ImageSet, load_images, tensors_sha256
+from guard_plugin.evaluation.datasets import ImageSet, load_images, load_training_images, tensors_sha256
 from guard_plugin.evaluation.engine import evaluate_model
 from guard_plugin.evaluation.folder import BenchmarkFolder
 from guard_plugin.evaluation.models import PixelModel
@@ -36,7 +36,9 @@ def benchmark_distilled(
     data_dir: Path | str | None = None,
     n_examples: int | None = None,
     batch_size: int = 128,
-    recipe: str | Recipe = "dc",
+    recipe: str | Recipe | None = None,
+    learning_rate: float | None = None,
+    zca: bool | None = None,
     registry: Mapping[str, type[Attack]] | None = None,
     ledger: Mapping[str, Any] | None = None,
     device: torch.device | str = "cpu",
@@ -59,7 +61,9 @@ def benchmark_distilled(
         data_dir: Where the data set lies.
         n_examples: The first so many examples of the split; all by default.
         batch_size: Examples per attack pass.
-        recipe: How students are trained: a name or a recipe.
+        recipe: How students are trained: a name or a recipe; by default, as the host of the sets does it.
+        learning_rate: The students', in place of the recipe's and of one that was learned along with the images.
+        zca: Whether the host ran with ``--zca``; by default, what its files tell.
         registry: Attack classes by family; guard-plugin's own by default.
         ledger: Of the run that distilled the sets, for results.json.
         device: Where to compute.
@@ -73,7 +77,9 @@ def benchmark_distilled(
         AuditFailure: If an attack breaks its own bounds.
     """
     _check_counts(seeds=seeds, batch_size=batch_size)
-    training = recipe_named(recipe) if isinstance(recipe, str) else recipe
+    if not sets:
+        raise UnusableInput("expected at least one distilled set, got none")
+    training = _recipe(recipe, learning_rate, sets)
     columns = _columns(attacks, eps, registry or builtin_registry())
     place = usable_device(device)
     images = load_images(dataset, data_dir, split, n_examples)
@@ -81,19 +87,21 @@ def benchmark_distilled(
     network = _network(arch, images)
     with torch.device("meta"):
         network()  # An unknown or unfit architecture is refused here.
+    space, normalization = _input_space(sets, zca, dataset, data_dir)
     protocol = {
         "dataset": dataset,
         "split": split,
         "n_examples": len(images.labels),
         "data_sha256": images.sha256,
         "arch": arch,
-        "recipe": training.describe(),
+        "normalization": normalization,
+        "recipe": {**training.describe(), **_learning_rate(training, learning_rate, sets)},
         "seeds": seeds,
         "preset": attacks.strip() if attacks.strip() in PRESETS else None,
         "attacks": [attack.settings() for attack in columns.values()],
     }
-    folder = BenchmarkFolder(Path(out), {**protocol, "distilled_sha256": [_set_sha256(one) for one in sets]})
-    students = _Students(sets, network, training, folder, place)
+    folder = BenchmarkFolder(Path(out), {**protocol, "distilled_sha256": _sha256(sets)})
+    students = _Students(sets, space, network, training, folder, place)
     records = [
         evaluate_model(
             partial(students.pixel_model, k),
@@ -113,6 +121,7 @@ def benchmark_distilled(
 @dataclass(frozen=True)
 class _Students:
     sets: Sequence[DistilledSet]
+    space: Callable[[], InputSpace]
     network: Callable[[], nn.Module]
     recipe: Recipe
     folder: BenchmarkFolder
@@ -123,7 +132,42 @@ class _Students:
         distilled = self.sets[k % len(self.sets)]
         train = partial(train_student, distilled, self.network, self.recipe, seed=k, device=self.device)
         student = self.folder.student(k, self.network, train)
-        return PixelModel(student, distilled.normalization).eval().to(self.device)
+        return PixelModel(student, self.space()).eval().to(self.device)
+
+
+def _recipe(recipe: str | Recipe | None, learning_rate: float | None, sets: Sequence[DistilledSet]) -> Recipe:
+    wanted = sets[0].recipe if recipe is None else recipe
+    training = recipe_named(wanted) if isinstance(wanted, str) else wanted
+    return training if learning_rate is None else training.with_learning_rate(learning_rate)
+
+
+def _learning_rate(training: Recipe, given: float | None, sets: Sequence[DistilledSet]) -> dict[str, Any]:
+    """The learning rate that students start with and where it comes from; a list, per set, where sets differ."""
+    rates = [training.for_set(one).learning_rate for one in sets]
+    source = "recipe" if given is None else "given"
+    sources = [
+        "distilled set" if training.learning_rate_from_set and one.learning_rate is not None else source for one in sets
+    ]
+    return {"learning_rate": _one_or_all(rates), "learning_rate_source": _one_or_all(sources)}
+
+
+def _one_or_all(values: list[Any]) -> Any:
+    return values[0] if all(value == values[0] for value in values) else values
+
+
+def _input_space(
+    sets: Sequence[DistilledSet], zca: bool | None, dataset: str, data_dir: Path | str | None
+) -> tuple[Callable[[], InputSpace], dict[str, Any]]:
+    """What gives the sets' input space, fitted at the first call where it needs that, and its description."""
+    spaces = [one.normalization if zca is None else one.normalization.decided(zca) for one in sets]
+    space = spaces[0]
+    if any(other.describe() != space.describe() for other in spaces):
+        raise UnusableInput("expected distilled sets of one normalization, got several: benchmark them one by one")
+    if not space.needs_fit:
+        return lambda: space, space.describe()
+    images = load_training_images(dataset, data_dir)
+    fitted_on = {"images": "all for training", "n_examples": len(images.labels), "sha256": images.sha256}
+    return cache(lambda: space.fitted(images.pixels)), {**space.describe(), "fitted_on": fitted_on}
 
 
 def _columns(attacks: str, eps: Sequence[str | float], registry: Mapping[str, type[Attack]]) -> dict[str, Attack]:
@@ -158,8 +202,6 @@ def _check_counts(**counts: int) -> None:
 
 
 def _check_fit(sets: Sequence[DistilledSet], images: ImageSet) -> None:
-    if not sets:
-        raise UnusableInput("expected at least one distilled set, got none")
     wanted = (*images.pixels.shape[1:], images.num_classes)
     for distilled in sets:
         found = (*distilled.images.shape[1:], distilled.num_classes)
@@ -170,6 +212,6 @@ def _check_fit(sets: Sequence[DistilledSet], images: ImageSet) -> None:
             )
 
 
-def _set_sha256(distilled: DistilledSet) -> str:
-    normalization = torch.tensor([distilled.normalization.mean, distilled.normalization.std])
-    return tensors_sha256(distilled.images, distilled.labels, normalization)
+def _sha256(sets: Sequence[DistilledSet]) -> list[str]:
+    # The protocol tells the rest that the students depend on: normalization and learning rate.
+    return [tensors_sha256(one.images, one.labels) for one in sets]

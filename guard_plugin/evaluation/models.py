@@ -3,21 +3,21 @@
 import torch
 from torch import Tensor, nn
 
-from guard_plugin.distilled import Normalization
+from guard_plugin.distilled import InputSpace
 from guard_plugin.errors import UnusableInput
 
 __all__ = ["PixelModel", "check_classifier", "check_labels", "check_mode", "check_pixels", "finite_logits"]
 
 
 class PixelModel(nn.Module):
-    """A network that takes pixels in [0, 1] and normalises them itself.
+    """A network that takes pixels in [0, 1] and normalises or whitens them itself.
 
     Args:
-        network: Maps normalised images to logits.
-        normalization: The map from pixel space to the network's input space.
+        network: Maps images in its own input space to logits.
+        normalization: The map from pixel space to that space; one that is a module moves with this one.
     """
 
-    def __init__(self, network: nn.Module, normalization: Normalization) -> None:
+    def __init__(self, network: nn.Module, normalization: InputSpace) -> None:
         super().__init__()
         self.network = network
         self.normalization = normalization

@@ -1,7 +1,8 @@
 """How a student is trained on a distilled set: one recipe per way that hosts do it."""
 
+import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -11,25 +12,29 @@ from tqdm import tqdm
 
 from guard_plugin.distilled import DistilledSet
 from guard_plugin.errors import UnusableInput
+from guard_plugin.evaluation.augmentation import DSA_STRATEGY, augment, check_strategy
 
 __all__ = ["RECIPES", "Recipe", "recipe_named", "train_student"]
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """Training by SGD with one drop of the learning rate, on cross entropy, without augmentation.
+    """Training by SGD with one drop of the learning rate, on cross entropy.
 
     Args:
         name: What the protocol calls it.
         epochs: Passes over the distilled set, >= 1. To shorten a recipe, use ``dataclasses.replace``.
-        learning_rate: Until the drop.
+        learning_rate: Until the drop, > 0.
         momentum: Of SGD.
         weight_decay: L2 penalty of SGD.
         batch_size: Images per step; the last batch of an epoch may be smaller.
         decay: Factor on the learning rate at the drop.
+        augmentation: A DSA strategy, drawn from for every batch, or None.
+        learning_rate_from_set: Whether a learning rate that the distilled set brings goes before ``learning_rate``.
 
     Raises:
-        UnusableInput: If ``epochs`` or ``batch_size`` is below 1.
+        UnusableInput: If ``epochs`` or ``batch_size`` is below 1, the learning rate is not above 0, or the augmentation
+            is unknown.
     """
 
     name: str
@@ -39,8 +44,14 @@ class Recipe:
     weight_decay: float
     batch_size: int
     decay: float
+    augmentation: str | None = None
+    learning_rate_from_set: bool = False
 
     def __post_init__(self) -> None:
+        if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
+            raise UnusableInput(f"expected a learning rate that is finite and > 0, got {self.learning_rate}")
+        if self.augmentation is not None:
+            check_strategy(self.augmentation)
         if self.epochs < 1 or self.batch_size < 1:
             raise UnusableInput(
                 f"expected a recipe of at least one epoch and one image per batch, "
@@ -53,6 +64,16 @@ class Recipe:
         # DC counts its epochs as range(E + 1) and drops after epoch E // 2 + 1.
         return (self.epochs - 1) // 2 + 1
 
+    def for_set(self, distilled: DistilledSet) -> "Recipe":
+        """This recipe with the learning rate that the set brings, where it takes one from there."""
+        if distilled.learning_rate is None or not self.learning_rate_from_set:
+            return self
+        return replace(self, learning_rate=distilled.learning_rate)
+
+    def with_learning_rate(self, learning_rate: float) -> "Recipe":
+        """This recipe with a learning rate that goes before any other."""
+        return replace(self, learning_rate=learning_rate, learning_rate_from_set=False)
+
     def describe(self) -> dict[str, Any]:
         """Every parameter, for JSON."""
         return {**asdict(self), "decay_after": self.decay_after}
@@ -60,8 +81,17 @@ class Recipe:
 
 # DC's evaluate_synset with its default arguments. DC also augments for --method DSA, for MNIST and for ConvNetBN,
 # which this recipe leaves out.
+_DC = Recipe(name="dc", epochs=301, learning_rate=0.01, momentum=0.9, weight_decay=5e-4, batch_size=256, decay=0.1)
+
+# evaluate_synset of MTT, TESLA and FTD with the default arguments of their distill.py: --epoch_eval_train 1000, --dsa
+# True, and the learning rate that was learned along with the images; --lr_teacher, where it starts from, without one.
+_MTT = replace(_DC, name="mtt", epochs=1001, augmentation=DSA_STRATEGY, learning_rate_from_set=True)
+
 RECIPES = {
-    "dc": Recipe(name="dc", epochs=301, learning_rate=0.01, momentum=0.9, weight_decay=5e-4, batch_size=256, decay=0.1),
+    "dc": _DC,
+    "mtt": _MTT,
+    # DATM's distill/evaluation.py and all of its configs: --batch_train 128.
+    "datm": replace(_MTT, name="datm", batch_size=128),
 }
 
 
@@ -93,7 +123,7 @@ def train_student(
     Args:
         distilled: Images with hard labels or class probabilities.
         network: Builds an untrained network.
-        recipe: Optimiser, schedule and number of epochs.
+        recipe: Optimiser, schedule, augmentation and number of epochs.
         seed: In [0, 2**63).
         device: Where to train.
         progress: Whether to show a progress bar, where standard error is a terminal.
@@ -110,7 +140,7 @@ def train_student(
         _fit(
             student,
             distilled,
-            recipe,
+            recipe.for_set(distilled),
             tqdm(range(recipe.epochs), f"student {seed}", disable=None if progress else True),
         )
     return student.eval()
@@ -122,7 +152,9 @@ def _fit(student: nn.Module, distilled: DistilledSet, recipe: Recipe, epochs: "t
     optimizer = _optimizer(student, recipe, recipe.learning_rate)
     for epoch in epochs:
         for batch in torch.split(torch.randperm(len(images)).to(device), recipe.batch_size):
-            loss = F.cross_entropy(student(images[batch]), labels[batch])
+            chosen = images[batch]
+            inputs = augment(chosen, recipe.augmentation) if recipe.augmentation else chosen
+            loss = F.cross_entropy(student(inputs), labels[batch])
             optimizer.zero_grad()
             torch.autograd.backward(loss)
             optimizer.step()

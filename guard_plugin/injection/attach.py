@@ -4,7 +4,7 @@ import atexit
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from inspect import signature
 from pathlib import Path
 from types import TracebackType
@@ -16,11 +16,17 @@ import torch
 from guard_plugin import __version__
 from guard_plugin.errors import GuardError, UnusableInput
 from guard_plugin.injection.adapter import Adapter, unknown
+from guard_plugin.injection.auto import AUTO, make_adapter
 from guard_plugin.injection.exits import ExitWatch, end_process
+from guard_plugin.injection.faults import Repairs
 from guard_plugin.injection.guard import Guard
+from guard_plugin.injection.handover import Handover
 from guard_plugin.injection.ledger import Ledger
+from guard_plugin.injection.ranks import speaks
 from guard_plugin.injection.stack import StackReader
 from guard_plugin.injection.tap import Tap
+from guard_plugin.injection.teacher import Teacher
+from guard_plugin.injection.told import ExpectedCount
 from guard_plugin.penalties import Penalty
 from guard_plugin.plugins import Plugins, Registered
 
@@ -33,9 +39,12 @@ class Attachment:
     As a context manager, it detaches at the end of the block and then checks that what had to be guarded was.
 
     Args:
-        adapter: The adapter's name.
+        adapter: The adapter's name; "auto" takes ``guard``, ``suspend`` and ``expect`` from the options.
         script: The host's script.
         options: The penalty's settings; ``penalty`` names it (default "curvature").
+        arguments: The script's own arguments.
+        repair: Whether known faults of the host are mended in memory.
+        teacher: A checkpoint for whoever asks torchvision for pretrained weights.
 
     Raises:
         GuardError: If anything does not fit; nothing has been changed then.
@@ -43,33 +52,55 @@ class Attachment:
 
     _active: "Attachment | None" = None
 
-    def __init__(self, adapter: str, script: Path, options: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        adapter: str,
+        script: Path,
+        options: Mapping[str, Any],
+        *,
+        arguments: Sequence[str] = (),
+        repair: bool = False,
+        teacher: Path | None = None,
+    ) -> None:
         if Attachment._active is not None:
             raise UnusableInput("guarding is on already in this process: detach it first; one host per process")
         plugins = Plugins()
-        known: Adapter = look_up("adapter", adapter, plugins.adapters)
-        profile = known.profile(script)
-        definitions = known.locate(profile, script)
-        penalty = make_penalty(plugins, known, dict(options))
+        settings = dict(options)
+        known, distribution = _choose(plugins, adapter, script, settings)
+        self.profile = profile = known.profile(script)
+        profile.check_arguments(arguments)
+        self.definitions = known.locate(profile, script)
+        penalty = make_penalty(plugins, known, settings)
+        faults = profile.find_faults(script)
+        host = profile.host(script)
         self.ledger = Ledger(
             adapter=adapter,
-            script=script.name,
+            script=profile.script,
             penalty=penalty.settings(),
             strength=penalty.strength,
-            unguarded=profile.unguarded,
-            definitions=definitions,
-            versions=_versions(plugins.adapters[adapter].distribution),
-            host={"folder": str(script.parent.resolve()), "commit": commit_of(script.parent)},
+            unguarded=profile.why_unguarded(arguments),
+            definitions=self.definitions,
+            versions=_versions(distribution),
+            host={"folder": str(host), "commit": commit_of(host)},
+            faults=[fault.to_json(repaired=repair) for fault in faults],
+            expected=profile.expected if isinstance(profile.expected, int) else None,
         )
         self._hooks = plugins.hook
+        self._handover = Handover(profile.writes, profile.reads, self.ledger)
         self._guard = Guard(
             penalty,
-            reader=StackReader(script.parent, definitions),
-            expected=profile.expected,
+            reader=StackReader(host, self.definitions),
+            expected=profile.expected if isinstance(profile.expected, ExpectedCount) else None,
+            handover=self._handover,
             hooks=plugins.hook,
             ledger=self.ledger,
         )
+        self._teacher = Teacher(teacher) if teacher is not None else None
+        for fault in faults if speaks() else []:
+            mended = "mended in memory" if repair else "guard run --repair mends it in memory"
+            print(f"guard: known fault of this host, {fault.describe()}; {mended}", file=sys.stderr)
         self._hooks.run_started(ledger=self.ledger)
+        self.repairs = Repairs(faults if repair else [])
         self._tap: Tap | None = Tap(self._guard)
         self._exits: ExitWatch | None = None
         Attachment._active = self
@@ -85,12 +116,18 @@ class Attachment:
             return
         self._tap.remove()
         self._tap = None
+        self.repairs.remove()
+        if self._teacher is not None:
+            self._teacher.remove()
+            self.ledger.teacher = self._teacher.to_json()
         Attachment._active = None
         if self._exits is not None:
             self._exits.remove()
             atexit.unregister(self._at_exit)
         self.ledger.outcome = outcome
         self._hooks.run_ended(ledger=self.ledger)
+        if speaks():
+            self._handover.mark()
 
     def conclude(self, *, succeeded: bool) -> GuardError | None:
         """Detach, and check that what had to be guarded was.
@@ -104,6 +141,8 @@ class Attachment:
             "complete", "incomplete" or "failed".
         """
         problem = self._guard.problem() if succeeded else self._guard.failure
+        if problem is None and succeeded and self._teacher is not None:
+            problem = self._teacher.problem()
         self.detach("failed" if not succeeded else "incomplete" if problem else "complete")
         return problem
 
@@ -122,7 +161,8 @@ class Attachment:
         failed = getattr(sys, "last_value", None) is not None or exits.code not in (None, 0)
         early = exits.called and self.ledger.seen == 0
         problem = self.conclude(succeeded=not (failed or early))
-        print(f"guard: {self.ledger.summary()}", file=sys.stderr)
+        if speaks():
+            print(f"guard: {self.ledger.summary()}", file=sys.stderr)
         if failed or early or problem is None:
             return
         print(f"guard: error: {problem}", file=sys.stderr)
@@ -143,7 +183,8 @@ def attach(adapter: str, *, script: str | os.PathLike[str] | None = None, **opti
         adapter: The adapter's name, as in ``guard plugins``.
         script: The host's script; by default the one that this process runs.
         **options: The penalty's settings (``strength``, ``h``, ``form``), by default the adapter's recommended ones,
-            and ``penalty``, its name (default "curvature").
+            and ``penalty``, its name (default "curvature"). For the adapter "auto" also ``guard`` and ``suspend``,
+            lists of seams such as "utils:epoch", and ``expect``, the number of loss calls to guard.
 
     Raises:
         GuardError: If adapter, script, seams or settings do not fit, before anything is changed.
@@ -155,9 +196,20 @@ def attach(adapter: str, *, script: str | os.PathLike[str] | None = None, **opti
     path = Path(script)
     if not path.is_file():
         raise UnusableInput(f"no such script: {path}")
-    attachment = Attachment(adapter, path.resolve(), options)
+    attachment = Attachment(adapter, path.resolve(), options, arguments=sys.argv[1:])
     attachment.conclude_at_exit()
     return attachment
+
+
+def _choose(plugins: Plugins, name: str, script: Path, options: dict[str, Any]) -> tuple[Adapter, str]:
+    """Return the adapter of a name and where it comes from; takes the options of "auto" out of ``options``."""
+    given = {key: options.pop(key, None) for key in ("guard", "suspend", "expect")}
+    described = {key: value for key, value in given.items() if value is not None and value != ()}
+    if name == AUTO:
+        return make_adapter(script, **described), f"guard-plugin {__version__}"
+    if described:
+        raise UnusableInput(f"{', '.join(described)}: for adapter auto only; {name} knows its seams")
+    return look_up("adapter", name, plugins.adapters), plugins.adapters[name].distribution
 
 
 def look_up(kind: str, name: str, registered: Mapping[str, Registered]) -> Any:

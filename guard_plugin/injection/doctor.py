@@ -5,7 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from guard_plugin.errors import GuardError, UnusableInput
-from guard_plugin.injection.adapter import Adapter, Profile
+from guard_plugin.injection.adapter import Adapter
+from guard_plugin.injection.faults import FoundFault
+from guard_plugin.injection.profile import Profile
 from guard_plugin.injection.seams import Definition
 
 __all__ = ["Diagnosis", "examine"]
@@ -13,11 +15,12 @@ __all__ = ["Diagnosis", "examine"]
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """What was found of one script: its seams, or the error that a run would end with."""
+    """What was found of one script: its seams, or the error that a run would end with, and known faults."""
 
     profile: Profile
     definitions: tuple[Definition, ...]
     problem: str | None
+    faults: tuple[FoundFault, ...] = ()
 
     @property
     def status(self) -> str:
@@ -35,13 +38,19 @@ class Diagnosis:
         seams = [
             {
                 "seam": d.seam.name,
-                "role": "opens" if d.seam.opens else "suspends",
+                "role": d.seam.role,
                 "file": str(d.file),
                 "line": d.line,
             }
             for d in self.definitions
         ]
-        return {"script": self.profile.script, "status": self.status, "ok": self.problem is None, "seams": seams}
+        return {
+            "script": self.profile.script,
+            "status": self.status,
+            "ok": self.problem is None,
+            "seams": seams,
+            "faults": [fault.to_json(repaired=False) for fault in self.faults],
+        }
 
 
 def examine(adapter: Adapter, folder: Path) -> list[Diagnosis]:
@@ -62,7 +71,9 @@ def examine(adapter: Adapter, folder: Path) -> list[Diagnosis]:
 
 
 def _diagnose(adapter: Adapter, profile: Profile, folder: Path) -> Diagnosis:
+    script = folder / profile.script
+    faults = tuple(profile.find_faults(script))
     try:
-        return Diagnosis(profile, tuple(adapter.locate(profile, folder / profile.script)), None)
+        return Diagnosis(profile, tuple(adapter.locate(profile, script)), None, faults)
     except GuardError as error:
-        return Diagnosis(profile, (), str(error))
+        return Diagnosis(profile, (), str(error), faults)

@@ -4,10 +4,11 @@ from pluggy import HookRelay
 from torch import Tensor
 
 from guard_plugin.errors import GuardError, NothingGuarded, UnsupportedLoss
-from guard_plugin.injection.adapter import ExpectedCount
+from guard_plugin.injection.handover import Handover
 from guard_plugin.injection.ledger import Ledger
 from guard_plugin.injection.loss_call import LossCall
 from guard_plugin.injection.stack import Place, StackReader
+from guard_plugin.injection.told import ExpectedCount
 from guard_plugin.penalties import Penalty
 
 __all__ = ["Guard", "guarded_loss", "why_not_real"]
@@ -55,18 +56,27 @@ class Guard:
         penalty: What is added.
         reader: Reads which seams a loss call is made under.
         expected: How many calls must be guarded, where the host's variables tell.
+        handover: The files that the script hands on or takes over.
         hooks: The plugin manager's hooks.
         ledger: Where everything is noted.
     """
 
     def __init__(
-        self, penalty: Penalty, *, reader: StackReader, expected: ExpectedCount | None, hooks: HookRelay, ledger: Ledger
+        self,
+        penalty: Penalty,
+        *,
+        reader: StackReader,
+        expected: ExpectedCount | None,
+        handover: Handover,
+        hooks: HookRelay,
+        ledger: Ledger,
     ) -> None:
         self.ledger = ledger
         self.failure: GuardError | None = None
         self._penalty = penalty
         self._reader = reader
         self._expected = expected
+        self._handover = handover
         self._hooks = hooks
 
     def __call__(self, call: LossCall) -> Tensor:
@@ -108,6 +118,7 @@ class Guard:
         place = self._reader.read()
         self.ledger.note_seen(place.site, place.seams)
         self._learn_expected(place)
+        self._handover.learn(place)
         reason = self._why_skipped(call, place)
         if reason is not None:
             self.ledger.note_skipped(place.site, reason)
@@ -147,7 +158,7 @@ class Guard:
             )
 
     def _explanation(self) -> str:
-        return self._expected.explanation if self._expected else ""
+        return self._expected.explanation if self._expected else "as given"
 
     def _where_they_went(self) -> str:
         skipped = ", ".join(f"{count} {reason}" for reason, count in self.ledger.skipped.items())

@@ -11,12 +11,21 @@ from typing import Any
 
 from guard_plugin.errors import GuardError, UnusableInput
 from guard_plugin.injection.attach import Attachment
+from guard_plugin.injection.ranks import speaks
+from guard_plugin.injection.seams import Definition
 
 __all__ = ["find_script", "run_script"]
 
 
 def run_script(
-    adapter: str, script: Path, argv: Sequence[str], options: Mapping[str, Any], *, ledger_file: Path | None
+    adapter: str,
+    script: Path,
+    argv: Sequence[str],
+    options: Mapping[str, Any],
+    *,
+    ledger_file: Path | None,
+    repair: bool = False,
+    teacher: Path | None = None,
 ) -> int:
     """Run a host's script under guard, report the ledger, and return the exit code.
 
@@ -26,6 +35,8 @@ def run_script(
         argv: What the script gets as ``sys.argv``: its name as the user gave it, and its arguments.
         options: The penalty's settings.
         ledger_file: Where the ledger is written as JSON, if anywhere.
+        repair: Whether known faults of the host are mended in memory.
+        teacher: A checkpoint for whoever asks torchvision for pretrained weights.
 
     Returns:
         The script's own exit code if it failed or ended early (``--help``); else 0.
@@ -37,20 +48,22 @@ def run_script(
     if ledger_file is not None:
         ledger_file = _writable(ledger_file)
     # Python, too, looks up a script's imports beside the file that a link leads to.
-    attachment = Attachment(adapter, script.resolve(), options)
+    attachment = Attachment(adapter, script.resolve(), options, arguments=argv[1:], repair=repair, teacher=teacher)
     ended_early, problem = False, None
     try:
-        _refuse_shadowed_modules(script.resolve().parent)
-        _become_python(script, argv)
-        code, ended_early = _execute(script)
+        folders = [script.resolve().parent, *attachment.profile.import_roots(script)]
+        _refuse_shadowed_modules(folders)
+        _become_python(script, argv, folders)
+        _refuse_other_packages(attachment.definitions)
+        code, ended_early = _execute(script, attachment.repairs.source(script))
         ended_early = ended_early and attachment.ledger.seen == 0
         if not ended_early:
             problem = attachment.conclude(succeeded=code == 0)
     finally:
         attachment.detach("ended early" if ended_early else "failed")
-        if not ended_early:
+        if not ended_early and speaks():
             print(f"guard: {attachment.ledger.summary()}", file=sys.stderr)
-        if ledger_file is not None:
+        if ledger_file is not None and speaks():
             attachment.ledger.write(ledger_file)
     if problem is not None:
         raise problem
@@ -84,9 +97,9 @@ def _writable(file: Path) -> Path:
     return file
 
 
-def _refuse_shadowed_modules(folder: Path) -> None:
+def _refuse_shadowed_modules(folders: Sequence[Path]) -> None:
     """Refuse a process in which a module of the host's name was imported from elsewhere: the script would get that."""
-    for file in folder.glob("*.py"):
+    for file in [file for folder in folders for file in folder.glob("*.py")]:
         loaded = sys.modules.get(file.stem)
         origin = getattr(loaded, "__file__", None)
         if origin is not None and Path(origin).resolve() != file.resolve() and file.stem != "__main__":
@@ -96,10 +109,21 @@ def _refuse_shadowed_modules(folder: Path) -> None:
             )
 
 
-def _become_python(script: Path, argv: Sequence[str]) -> None:
+def _refuse_other_packages(definitions: Sequence[Definition]) -> None:
+    """Refuse an import path on which a host's package without an ``__init__.py`` loses to one installed elsewhere."""
+    for file, package in {(d.file, d.seam.module.partition(".")[0]) for d in definitions}:
+        spec = importlib.machinery.PathFinder.find_spec(package) if file.parent.name == package else None
+        if spec is not None and spec.origin is not None and Path(spec.origin).resolve().parent != file.parent:
+            raise UnusableInput(
+                f"the host's package {package} ({file.parent}) has no __init__.py, so that Python would import "
+                f"{spec.origin} in its place: uninstall that, or take it off PYTHONPATH"
+            )
+
+
+def _become_python(script: Path, argv: Sequence[str], folders: Sequence[Path]) -> None:
     """Give the process what ``python script arguments`` would have: argv, the import path and ``__main__``."""
     sys.argv = list(argv)
-    sys.path[0:1] = [str(script.resolve().parent)]
+    sys.path[0:1] = [str(folder) for folder in folders]
     main = types.ModuleType("__main__")
     main.__dict__.update(
         __file__=str(script),
@@ -110,11 +134,11 @@ def _become_python(script: Path, argv: Sequence[str]) -> None:
     sys.modules["__main__"] = main
 
 
-def _execute(script: Path) -> tuple[int, bool]:
-    """Run the script as ``__main__``; return its exit code, and whether its argument parser ended it."""
+def _execute(script: Path, source: bytes) -> tuple[int, bool]:
+    """Run the script's source as ``__main__``; return its exit code, and whether its argument parser ended it."""
     namespace = sys.modules["__main__"].__dict__
     try:
-        exec(compile(script.read_bytes(), str(script), "exec", dont_inherit=True), namespace)
+        exec(compile(source, str(script), "exec", dont_inherit=True), namespace)
     except SystemExit as stop:
         return _exit_code(stop), _from_argument_parser(stop)
     except GuardError:

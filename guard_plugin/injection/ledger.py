@@ -70,6 +70,10 @@ class Ledger:
         definitions: Where the seams are.
         versions: What ran: name to version.
         host: The host's folder and commit.
+        faults: The host's known faults that were found, in JSON's form.
+        taken_over: Of each file that another script handed to this one, why it is not known to be GUARD's ("" where
+            it is); None where there are none.
+        teacher: The checkpoint that was given for pretrained weights, in JSON's form.
     """
 
     adapter: str
@@ -80,6 +84,9 @@ class Ledger:
     definitions: Sequence[Definition]
     versions: Mapping[str, str]
     host: Mapping[str, Any] = field(default_factory=dict)
+    faults: Sequence[Mapping[str, Any]] = ()
+    taken_over: Mapping[str, str] | None = None
+    teacher: Mapping[str, Any] | None = None
     seen: int = 0
     guarded: int = 0
     expected: int | None = None
@@ -115,6 +122,10 @@ class Ledger:
         value = self.values.to_json()["mean"]
         mean = f"; mean penalty {value:.4g}" if value is not None else ""
         phase = f"; nothing to guard here: {self.unguarded}" if self.unguarded else ""
+        if self.taken_over:
+            phase += f"; {list(self.taken_over.values()).count('')} of {len(self.taken_over)} files read are GUARD's"
+        if self.teacher:
+            phase += f"; {self.teacher['file']} given for {', '.join(self.teacher['given_for']) or 'nothing'}"
         bad = f"; {self.values.nonfinite} penalties were NOT FINITE" if self.values.nonfinite else ""
         return (
             f"{self.adapter} {self.script}: {self.seen} loss calls seen, {self.guarded}{of} {verb}"
@@ -140,6 +151,9 @@ class Ledger:
             "seams": {name: self._seam(name) for name in dict.fromkeys(d.seam.name for d in self.definitions)},
             "sites": {site: dict(counts) for site, counts in self.sites.items()},
             "host": dict(self.host),
+            "faults": [dict(fault) for fault in self.faults],
+            "teacher": None if self.teacher is None else dict(self.teacher),
+            "taken_over": None if self.taken_over is None else dict(self.taken_over),
             "versions": dict(self.versions),
         }
 
@@ -159,7 +173,7 @@ class Ledger:
     def _seam(self, name: str) -> dict[str, Any]:
         definitions = [definition for definition in self.definitions if definition.seam.name == name]
         return {
-            "role": "opens" if definitions[0].seam.opens else "suspends",
+            "role": definitions[0].seam.role,
             "at": [f"{definition.file}:{definition.line}" for definition in definitions],
             "loss_calls": self.under[name],
         }

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from guard_plugin.errors import UnsupportedLoss
 from guard_plugin.injection.origins import Origin
@@ -38,8 +39,13 @@ class LossCall:
 
     @property
     def network(self) -> nn.Module:
-        """The network whose output was judged."""
-        return self._known_origin().network
+        """The network whose output was judged.
+
+        Of one that is distributed over processes, the part in this process: a pass through the wrapper would prepare
+        another gradient exchange, and synchronise buffers that the host has not asked to.
+        """
+        network = self._known_origin().network
+        return network.module if isinstance(network, DistributedDataParallel) else network
 
     @property
     def inputs(self) -> Tensor:

@@ -43,7 +43,7 @@ class Origin:
                 f"with {len(self.args)} positional and {len(self.kwargs)} keyword arguments; give it one tensor"
             )
         batch: Tensor = self.args[0]
-        if (batch._version,) != self.versions:
+        if (_version(batch),) != self.versions:
             raise UnsupportedLoss(
                 f"the batch that {type(self.network).__name__} was called with was modified in place, by the network "
                 f"or before its loss was computed, so the penalty would look at other data; modify a copy instead"
@@ -68,6 +68,11 @@ class Origin:
                 f"{name} had other parameters when it was called (torch.func.functional_call?), so a penalty on those "
                 f"that it has now would reach none of the tensors that are trained; call the network itself"
             )
+
+
+def _version(tensor: Tensor) -> int:
+    """Count a tensor's in-place changes; a tensor of torch.inference_mode, which keeps no count, has 0."""
+    return 0 if tensor.is_inference() else tensor._version
 
 
 class RootCallObserver(Protocol):
@@ -141,7 +146,7 @@ class Origins:
         watched = self._watches(module)
         state.depth += 1
         if watched:
-            state.versions = tuple(argument._version for argument in args if isinstance(argument, Tensor))
+            state.versions = tuple(_version(argument) for argument in args if isinstance(argument, Tensor))
 
     def _leave(self, module: nn.Module, args: tuple[Any, ...], *kwargs_and_output: Any) -> Tensor | None:
         # After a forward that raised, torch calls without kwargs, whatever was registered (2.6 to 2.15).

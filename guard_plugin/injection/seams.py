@@ -10,6 +10,7 @@ import ast
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from guard_plugin.errors import SeamError, UnusableInput
 
@@ -26,17 +27,18 @@ class Seam:
     """A named place in a host.
 
     Args:
-        module: The module, dotted, relative to the script's folder: "utils".
+        module: The module, dotted, as the script imports it: "utils".
         function: The function, or :data:`MODULE_LEVEL`.
-        opens: Whether loss calls made under it (in it, or in what it calls) are candidates for guarding. A seam that
-            does not open, suspends: nothing under it is guarded, even where a seam that opens is around it.
-        parameters: The function's parameter names, in order: its shape.
+        role: What it says of the loss calls made under it (in it, or in what it calls). One that "opens" makes them
+            candidates for guarding; one that "suspends" keeps them as they are, even where a seam that opens is around
+            it; one that "tells" does neither: its local variables are read.
+        parameters: The function's parameter names, in order: its shape; None for any.
     """
 
     module: str
     function: str
-    opens: bool
-    parameters: tuple[str, ...] = ()
+    role: Literal["opens", "suspends", "tells"]
+    parameters: tuple[str, ...] | None = ()
 
     @property
     def name(self) -> str:
@@ -58,7 +60,7 @@ class Definition:
     parameters: tuple[str, ...]
 
 
-def find_definitions(seam: Seam, script: Path) -> list[Definition]:
+def find_definitions(seam: Seam, script: Path, roots: Sequence[Path] = ()) -> list[Definition]:
     """Find every definition that a seam has in a host, in source.
 
     Looked at are the seam's module, the script (which may define the function itself), and the modules that the
@@ -67,6 +69,7 @@ def find_definitions(seam: Seam, script: Path) -> list[Definition]:
     Args:
         seam: The seam.
         script: The script that will run; its folder is where its imports are looked up first.
+        roots: Further folders where they are looked up, in this order.
 
     Returns:
         At least one definition, each of the expected shape.
@@ -74,12 +77,15 @@ def find_definitions(seam: Seam, script: Path) -> list[Definition]:
     Raises:
         SeamError: If there is none, one has other parameters, or the name that the script uses has none.
     """
-    home = _module_file(script.parent, seam.module)
+    folders = (script.parent, *roots)
+    home = _module_file(folders, seam.module)
+    if home is None:
+        raise SeamError(
+            f"seam {seam.name}: expected the file {seam.module}.py in {_listed(folders)}, found none; {_FIX}"
+        )
     if seam.function == MODULE_LEVEL:
-        if home is None:
-            raise SeamError(f"seam {seam.name}: expected the file {seam.module}.py in {script.parent}, found none")
         return [Definition(seam, home.resolve(), 1, 0, ())]
-    imported_from = list(dict.fromkeys(_imports(seam, script)))
+    imported_from = list(dict.fromkeys(_imports(seam, script, folders)))
     own = list(_functions(seam, script))
     if not own and not imported_from and home != script:
         raise SeamError(
@@ -87,7 +93,7 @@ def find_definitions(seam: Seam, script: Path) -> list[Definition]:
             f"neither; {_FIX}"
         )
     found = [*own, *_required(seam, [script] if home == script else imported_from)]
-    if home is not None and home != script and home not in imported_from:
+    if home != script and home not in imported_from:
         found += _functions(seam, home)
     for definition in found:
         _check_shape(definition)
@@ -105,23 +111,23 @@ def _required(seam: Seam, files: Sequence[Path]) -> Iterator[Definition]:
         yield from here
 
 
-def _imports(seam: Seam, script: Path) -> Iterator[Path]:
+def _imports(seam: Seam, script: Path, folders: Sequence[Path]) -> Iterator[Path]:
     """Yield the host's files that the script imports the seam's function from, by name, by star or as a module."""
     for node in ast.walk(_parse(script)):
         if isinstance(node, ast.ImportFrom) and node.module and not node.level:
             names = [alias.name for alias in node.names]
             if seam.function in names or (node.module == seam.module and "*" in names):
-                yield _imported_file(seam, script, node.module)
+                yield _imported_file(seam, script, node.module, folders)
         elif isinstance(node, ast.Import) and seam.module in [alias.name for alias in node.names]:
-            yield _imported_file(seam, script, seam.module)
+            yield _imported_file(seam, script, seam.module, folders)
 
 
-def _imported_file(seam: Seam, script: Path, module: str) -> Path:
-    file = _module_file(script.parent, module)
+def _imported_file(seam: Seam, script: Path, module: str, folders: Sequence[Path]) -> Path:
+    file = _module_file(folders, module)
     if file is None:
         raise SeamError(
             f"seam {seam.name}: {script} imports {seam.function} from {module}, but there is no {module}.py in "
-            f"{script.parent} to look for it"
+            f"{_listed(folders)} to look for it"
         )
     return file
 
@@ -143,16 +149,24 @@ def _parameters(arguments: ast.arguments) -> tuple[str, ...]:
 
 def _check_shape(definition: Definition) -> None:
     seam = definition.seam
-    if definition.parameters != seam.parameters:
+    if seam.parameters is not None and definition.parameters != seam.parameters:
         raise SeamError(
             f"seam {seam.name}: expected {seam.function}({', '.join(seam.parameters)}), found "
             f"{seam.function}({', '.join(definition.parameters)}) at {definition.file}:{definition.line}; {_FIX}"
         )
 
 
-def _module_file(folder: Path, module: str) -> Path | None:
-    base = folder.joinpath(*module.split("."))
-    return next((file for file in (base.with_suffix(".py"), base / "__init__.py") if file.is_file()), None)
+def _module_file(folders: Sequence[Path], module: str) -> Path | None:
+    for folder in folders:
+        base = folder.joinpath(*module.split("."))
+        for file in (base.with_suffix(".py"), base / "__init__.py"):
+            if file.is_file():
+                return file
+    return None
+
+
+def _listed(folders: Sequence[Path]) -> str:
+    return " or ".join(str(folder) for folder in folders)
 
 
 def _parse(file: Path) -> ast.Module:

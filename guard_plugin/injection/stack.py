@@ -29,12 +29,12 @@ class Place:
     @property
     def suspending(self) -> Seam | None:
         """The outermost seam on the stack that suspends guarding."""
-        return next((seam for seam in reversed(self.seams) if not seam.opens), None)
+        return next((seam for seam in reversed(self.seams) if seam.role == "suspends"), None)
 
     @property
     def opening(self) -> Seam | None:
         """The innermost seam on the stack that opens guarding."""
-        return next((seam for seam in self.seams if seam.opens), None)
+        return next((seam for seam in self.seams if seam.role == "opens"), None)
 
     def locals_of(self, seam_name: str) -> Mapping[str, Any] | None:
         """Return the local variables of the innermost frame of a seam, or None where it is not on the stack."""

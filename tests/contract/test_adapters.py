@@ -18,7 +18,7 @@ ADAPTERS = {name: registered.value for name, registered in PLUGINS.adapters.item
 @pytest.mark.parametrize("adapter", ADAPTERS.values(), ids=ADAPTERS)
 def test_each_script_is_guarded_or_says_why_not(adapter):
     for profile in adapter.profiles:
-        opens = [seam for seam in profile.seams if seam.opens]
+        opens = [seam for seam in profile.seams if seam.role == "opens"]
         assert bool(opens) != bool(profile.refused or profile.unguarded), profile.script
         assert profile.expected is None or profile.expected.seam in [seam.name for seam in profile.seams]
 

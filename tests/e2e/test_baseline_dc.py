@@ -51,18 +51,16 @@ def folder(tmp_path, name):
 
 @pytest.fixture(scope="module")
 def host():
-    """The modules utils and networks, under other names than everyone's."""
-    names = ("networks", "utils")
+    """The baseline's modules; no other test sees them."""
+    before = set(sys.modules)
     with pytest.MonkeyPatch.context() as patch:
-        for name in names:
-            patch.delitem(sys.modules, name, raising=False)
+        patch.syspath_prepend(str(DC.parent))
         patch.syspath_prepend(str(DC))
-        modules = SimpleNamespace(**{name: importlib.import_module(name) for name in names})
-        for name in names:
-            patch.delitem(sys.modules, name)
-    for name in names:  # the undo of the second delitem puts ours back
-        if getattr(sys.modules.get(name), "__file__", None) == str(DC / f"{name}.py"):
-            del sys.modules[name]
+        names = ("utils", "common.networks", "common.augmentation")
+        modules = SimpleNamespace(**{name.split(".")[-1]: importlib.import_module(name) for name in names})
+        for name in set(sys.modules) - before:
+            if name.split(".")[0] in ("utils", "common"):
+                del sys.modules[name]
     return modules
 
 
@@ -106,22 +104,22 @@ def test_files(tmp_path):
 
 @pytest.mark.parametrize("name", ["color", "crop", "cutout", "flip", "scale", "rotate"])
 def test_each_augmentation_is_siamese_and_differentiable(host, name):
-    assert name in host.utils.AUGMENTATIONS
+    assert name in host.augmentation.AUGMENTATIONS
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         x = torch.rand(3, 2, 8, 8, requires_grad=True)
         state = torch.get_rng_state()
-        outputs = [host.utils.diff_augment(x, name, seed) for seed in range(8)]
+        outputs = [host.augmentation.diff_augment(x, name, seed) for seed in range(8)]
         assert torch.equal(state, torch.get_rng_state())
         for seed, output in enumerate(outputs):
             assert output.shape == x.shape
             for i in range(3):
-                torch.testing.assert_close(host.utils.diff_augment(x[i : i + 1], name, seed), output[i : i + 1])
+                torch.testing.assert_close(host.augmentation.diff_augment(x[i : i + 1], name, seed), output[i : i + 1])
         assert any(not torch.allclose(output, x) for output in outputs)
         assert any(not torch.allclose(output, outputs[0]) for output in outputs)
         outputs[0].square().sum().backward()
         assert x.grad.abs().sum() > 0
-        own = host.utils.diff_augment(torch.rand(1, 2, 8, 8).repeat(32, 1, 1, 1), name)
+        own = host.augmentation.diff_augment(torch.rand(1, 2, 8, 8).repeat(32, 1, 1, 1), name)
         assert any(not torch.allclose(own[0], other) for other in own)
 
 

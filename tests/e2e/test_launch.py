@@ -139,16 +139,14 @@ def test_an_attached_script_keeps_its_own_exit_code_and_its_open_files(tmp_path,
     assert (tmp_path / "log.txt").read_text() == "kept"
 
 
-def test_help_of_an_attached_script_is_untouched(tmp_path, environment, baseline):
-    for name in ("main.py", "utils.py", "networks.py"):
-        (tmp_path / name).write_text((baseline / name).read_text())
-    source = (tmp_path / "main.py").read_text()
-    (tmp_path / "main.py").write_text(
-        source.replace("\nEVALUATE_EVERY", "\nimport guard_plugin\nguard_plugin.attach('dc')\nEVALUATE_EVERY")
+def test_help_of_an_attached_script_is_untouched(forks, environment):
+    main = forks / "dc" / "main.py"
+    main.write_text(
+        main.read_text().replace("\nEVALUATE_EVERY", "\nimport guard_plugin\nguard_plugin.attach('dc')\nEVALUATE_EVERY")
     )
     for option, code in (("--help", 0), ("--nope", 2)):
         command = [sys.executable, "main.py", option]
-        assert subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True).returncode == code
+        assert subprocess.run(command, cwd=main.parent, env=environment, capture_output=True).returncode == code
 
 
 @pytest.mark.parametrize(

@@ -47,7 +47,7 @@ class WeightNorm(Penalty):
 
 @guard_plugin.hookimpl
 def register_adapters():
-    train = Seam("train", MODULE_LEVEL, opens=True)
+    train = Seam("train", MODULE_LEVEL, "opens")
     expected = ExpectedCount("train", lambda variables: variables["STEPS"], "STEPS")
     return [Adapter("tiny", "someone/tiny", (Profile("train.py", (train,), expected),
                                              Profile("report.py", unguarded="it trains nothing")))]

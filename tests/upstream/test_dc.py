@@ -13,7 +13,8 @@ import pytest
 import torch
 
 from tests.conftest import ROOT
-from tests.mutations import GUARDED, REFUSED_BEFORE, REFUSED_DURING
+from tests.mutations import GUARDED, REFUSED_DURING
+from tests.seam_mutations import check
 
 SHARED = ROOT.parent / "shared"
 HOST = Path(os.environ.get("GUARD_HOSTS", "/nowhere")) / "DatasetCondensation"
@@ -158,14 +159,9 @@ def test_distribution_matching_is_refused_with_the_reason(run, script):
     assert done.returncode == 2 and "matches feature distributions" in done.stderr
 
 
-@pytest.mark.parametrize("mutation", REFUSED_BEFORE)
-def test_forks_without_a_seam_are_refused(run, guard, fork, arguments, mutation):
-    mutate, seam = REFUSED_BEFORE[mutation]
-    mutate(fork)
-    done = guard("doctor", "dc", fork)
-    assert done.returncode == 2 and f"seam {seam}:" in done.stdout
-    done = run(*SETTINGS, "dc", fork / "main.py", *arguments)
-    assert done.returncode == 2 and f"seam {seam}:" in done.stderr and not done.stdout
+def test_forks_without_a_seam_are_refused(arguments, tmp_path):
+    wrong = {what: why for what, why in check("dc", HOST, "main.py", arguments, tmp_path / "forks") if why}
+    assert not wrong
 
 
 @pytest.mark.parametrize("mutation", GUARDED)

@@ -10,52 +10,27 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Callable
+import sys
 from pathlib import Path
 
 import numpy as np
 import torch
-from networks import MODELS
 from torch import nn
 from tqdm import tqdm
-from utils import (
-    DATASETS,
-    TEST_BATCH,
-    DataError,
-    DatasetInfo,
-    RealImages,
-    SeedStreams,
-    TensorLoader,
-    diff_augment,
-    epoch,
-    evaluate_synset,
-    get_dataset,
-    get_eval_model,
-    get_loops,
-    get_network,
-    match_loss,
-    parse_strategy,
-    say,
-)
+
+sys.path.append(str(Path(__file__).resolve().parents[1]))  # common/ lies beside this folder
+from utils import epoch, evaluate_synset, get_loops, match_loss
+
+from common.arguments import number
+from common.augmentation import diff_augment, parse_strategy
+from common.data import DATASETS, TEST_BATCH, DataError, DatasetInfo, RealImages, TensorLoader, get_dataset
+from common.networks import MODELS, get_eval_model, get_network
+from common.seeds import SeedStreams, say
+from common.synthetic import init_synthetic
 
 EVALUATE_EVERY = 500
 REPORT_EVERY = 10
 BN_IMAGES_PER_CLASS = 16
-
-
-def number(kind: Callable[[str], float], least: float, *, open_end: bool = False) -> Callable[[str], float]:
-    """An argparse type: a finite int or float, not below (or, with an open end, only above) the least."""
-
-    def parse(text: str) -> float:
-        try:
-            value = kind(text)
-        except ValueError:
-            raise argparse.ArgumentTypeError(f"{text!r} is not a valid {kind.__name__}") from None
-        if not math.isfinite(value) or value < least or (open_end and value == least):
-            raise argparse.ArgumentTypeError(f"{text} is not {'above' if open_end else 'at least'} {least}")
-        return value
-
-    return parse
 
 
 def parse_args() -> argparse.Namespace:
@@ -99,20 +74,6 @@ def parse_args() -> argparse.Namespace:
     args.dsa = args.method == "DSA"
     args.device = "cuda" if torch.cuda.is_available() else "cpu"
     return args
-
-
-def init_synthetic(
-    args: argparse.Namespace, info: DatasetInfo, real: RealImages, seed: int
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """The synthetic images to begin with, ordered by class, and their labels."""
-    labels = torch.arange(info.num_classes).repeat_interleave(args.ipc)
-    if args.init == "real":
-        images = torch.cat([real.draw(c, args.ipc) for c in range(info.num_classes)])
-        if len(images) != len(labels):
-            raise SystemExit(f"main.py: a class has fewer than {args.ipc} real images to start from (--ipc, --init)")
-    else:
-        images = torch.randn(len(labels), info.channel, *info.im_size, generator=torch.Generator().manual_seed(seed))
-    return images.to(args.device).requires_grad_(True), labels.to(args.device)
 
 
 def freeze_batch_norm(net: nn.Module, real: RealImages, num_classes: int) -> None:
@@ -269,7 +230,8 @@ def main() -> None:
     for exp in range(args.num_exp):
         say(f"experiment {exp}: {len(images)} real images, {num_classes * args.ipc} synthetic ones from {args.init}")
         real = RealImages(images, labels, num_classes, seeds.next("real images"))
-        image_syn, label_syn = init_synthetic(args, info, real, seeds.next("noise"))
+        noise_seed = seeds.next("noise")
+        image_syn, label_syn = init_synthetic(args.init, args.ipc, real, info, noise_seed, args.device)
         optimizer_img = torch.optim.SGD([image_syn], lr=args.lr_img, momentum=0.5)
         criterion = nn.CrossEntropyLoss().to(args.device)
 

@@ -8,7 +8,7 @@ from sklearn.datasets import load_digits
 
 from guard_plugin.errors import UnusableInput
 from guard_plugin.evaluation import load_images
-from guard_plugin.evaluation.datasets import images_from_tensors
+from guard_plugin.evaluation.datasets import images_from_tensors, load_training_images
 
 
 def write_idx(path, array):
@@ -86,6 +86,17 @@ def test_missing_files_are_named_and_nothing_is_downloaded(tmp_path, dataset, ex
         load_images(dataset, tmp_path / "missing")
     with pytest.raises(UnusableInput, match="none was given"):
         load_images(dataset)
+
+
+def test_hosts_train_on_all_of_torchvisions_training_images(mnist):
+    whole = load_training_images("MNIST", mnist)
+    parts = [load_images("MNIST", mnist, split) for split in ("train", "val")]
+    assert torch.equal(whole.pixels, torch.cat([part.pixels for part in parts])) and len(whole.labels) == 40
+    assert torch.equal(whole.labels, torch.cat([part.labels for part in parts]))
+    assert len({whole.sha256, *(part.sha256 for part in parts)}) == 3
+    assert load_training_images("digits").sha256 == load_images("digits", split="train").sha256
+    with pytest.raises(UnusableInput, match="unknown data set"):
+        load_training_images("imagenet")
 
 
 @pytest.mark.parametrize("n", [0, -3, 501])

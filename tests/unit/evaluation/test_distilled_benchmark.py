@@ -1,12 +1,14 @@
 import dataclasses
 import json
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 
+from guard_plugin.distilled import UndecidedZca, ZcaWhitening
 from guard_plugin.errors import UnusableInput
-from guard_plugin.evaluation import benchmark_distilled
+from guard_plugin.evaluation import RECIPES, benchmark_distilled, build_network, train_student
 from guard_plugin.evaluation.attacks import PGD, builtin_registry
 from guard_plugin.evaluation.statistics import confidence_interval
 
@@ -209,6 +211,7 @@ def test_damaged_files_are_named(run, tmp_path):
         ({"recipe": "mtt9"}, "expected one of dc"),
         ({"sets": []}, "at least one distilled set"),
         ({"dataset": "SVHN"}, "none was given"),
+        ({"learning_rate": 0.0}, "finite and > 0"),
     ],
 )
 def test_unusable_inputs_are_refused_before_anything_is_written(run, tmp_path, options, message):
@@ -229,6 +232,106 @@ def test_an_unwritable_folder_is_refused_before_training(run, tmp_path, monkeypa
     monkeypatch.setattr("guard_plugin.evaluation.distilled_benchmark.train_student", lambda *_, **__: pytest.fail())
     with pytest.raises(UnusableInput, match=r"cannot write to .*another --out"):
         run(out)
+
+
+@pytest.fixture
+def shortened(monkeypatch):
+    """Recipes of a few epochs, told apart by their names as ever."""
+    short = {name: dataclasses.replace(recipe, epochs=2) for name, recipe in RECIPES.items()}
+    monkeypatch.setattr("guard_plugin.evaluation.recipes.RECIPES", short)
+
+
+@pytest.mark.parametrize(
+    ("own", "options", "name", "rate", "source"),
+    [
+        ({}, {}, "dc", 0.01, "recipe"),
+        ({"learning_rate": 0.02}, {}, "dc", 0.01, "recipe"),
+        ({"recipe": "mtt"}, {}, "mtt", 0.01, "recipe"),
+        ({"recipe": "mtt", "learning_rate": 0.02}, {}, "mtt", 0.02, "distilled set"),
+        ({"recipe": "mtt", "learning_rate": 0.02}, {"learning_rate": 0.03}, "mtt", 0.03, "given"),
+        ({"recipe": "mtt", "learning_rate": 0.02}, {"recipe": "dc"}, "dc", 0.01, "recipe"),
+    ],
+)
+def test_students_are_trained_as_the_host_trains_them(
+    run, distilled, shortened, tmp_path, own, options, name, rate, source
+):
+    one = dataclasses.replace(distilled, **own)
+    recipe = run(sets=[one], **{"recipe": None, "attacks": "fgsm", **options}).results["protocol"]["recipe"]
+    assert (recipe["name"], recipe["learning_rate"], recipe["learning_rate_source"]) == (name, rate, source)
+    given = dataclasses.replace(RECIPES[name], epochs=2, learning_rate=rate, learning_rate_from_set=False)
+    student = train_student(
+        one, partial(build_network, "MLP", channels=1, num_classes=10, im_size=(8, 8)), given, seed=0
+    )
+    kept = torch.load(tmp_path / "out" / "students" / "student-0.pt")
+    assert all(torch.equal(kept[key], value) for key, value in student.state_dict().items())
+
+
+def test_sets_with_learning_rates_of_their_own_are_listed(run, distilled, shortened):
+    sets = [dataclasses.replace(distilled, recipe="mtt", learning_rate=rate) for rate in (0.02, None)]
+    recipe = run(sets=sets, recipe=None, attacks="fgsm").results["protocol"]["recipe"]
+    assert recipe["learning_rate"] == [0.02, 0.01] and recipe["learning_rate_source"] == ["distilled set", "recipe"]
+    with pytest.raises(UnusableInput, match="differs in recipe"):
+        run(sets=sets[:1] * 2, recipe=None, attacks="fgsm")
+
+
+@pytest.fixture
+def whitened(distilled, digits_train):
+    """The same images, as a host with --zca would save them."""
+    space = ZcaWhitening().fitted(digits_train.pixels)
+    pixels = distilled.normalization.to_pixels(distilled.images)
+    return dataclasses.replace(distilled, images=space.to_input(pixels), normalization=ZcaWhitening())
+
+
+def test_whitened_sets_are_measured_through_the_whitening(run, whitened, digits_train, digits_test, tmp_path):
+    finished = run(sets=[whitened], seeds=1)
+    assert finished.results["protocol"]["normalization"] == {
+        "name": "zca",
+        "eps": 0.1,
+        "fitted_on": {"images": "all for training", "n_examples": 1000, "sha256": digits_train.sha256},
+    }
+    student = build_network("MLP", channels=1, num_classes=10, im_size=(8, 8)).eval()
+    student.load_state_dict(torch.load(tmp_path / "out" / "students" / "student-0.pt"))
+    # As the host tests: on test images that were whitened beforehand.
+    inputs = ZcaWhitening().fitted(digits_train.pixels).to_input(digits_test.pixels[:150])
+    expected = (student(inputs).argmax(1) == digits_test.labels[:150]).numpy()
+    np.testing.assert_array_equal(finished.correct["clean"][0], expected)
+    assert 0.5 < expected.mean() < 1
+    assert finished.correct["pgd10"].mean() < expected.mean()
+
+
+def test_a_finished_whitened_run_is_reused_without_fitting(run, whitened, accuracy_bytes, monkeypatch):
+    run(sets=[whitened])
+    before = accuracy_bytes()
+    monkeypatch.setattr(ZcaWhitening, "fitted", lambda *_: pytest.fail("fitted again"))
+    run(sets=[whitened])
+    assert accuracy_bytes() == before
+
+
+def test_the_whitening_is_part_of_the_protocol(run, whitened, distilled):
+    run(sets=[whitened])
+    with pytest.raises(UnusableInput, match=r"differs in normalization \(there: .*zca"):
+        run(sets=[dataclasses.replace(whitened, normalization=distilled.normalization)])
+    with pytest.raises(UnusableInput, match=r"differs in normalization \(there: .*0\.1.*; now: .*0\.2"):
+        run(sets=[dataclasses.replace(whitened, normalization=ZcaWhitening(eps=0.2))])
+
+
+def test_the_user_may_say_whether_a_set_is_whitened(run, whitened, distilled, tmp_path):
+    undecided = dataclasses.replace(whitened, normalization=UndecidedZca(distilled.normalization, "nothing tells"))
+    with pytest.raises(UnusableInput, match="nothing tells: say whether .*--zca"):
+        run(sets=[undecided])
+    assert not (tmp_path / "out").exists()
+    told = run(sets=[undecided], zca=True)
+    assert told.results["accuracy"] == run("other", sets=[whitened]).results["accuracy"]
+    assert told.results["protocol"] == json.loads((tmp_path / "other" / "results.json").read_text())["protocol"]
+    normal = run("normal", sets=[undecided], zca=False).results["protocol"]["normalization"]
+    assert normal == {"name": "per channel", "mean": [0.3], "std": [0.35]}
+    with pytest.raises(UnusableInput, match="got --no-zca"):
+        run("refused", sets=[whitened], zca=False)
+
+
+def test_sets_of_several_normalizations_are_refused(run, whitened, distilled):
+    with pytest.raises(UnusableInput, match="one normalization"):
+        run(sets=[whitened, distilled])
 
 
 def test_reserved_and_clashing_column_names_are_refused(run):

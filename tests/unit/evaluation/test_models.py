@@ -2,10 +2,10 @@ import pytest
 import torch
 from torch import nn
 
-from guard_plugin.distilled import Normalization
+from guard_plugin.distilled import Normalization, ZcaWhitening
 from guard_plugin.errors import UnusableInput
 from guard_plugin.evaluation import PixelModel
-from guard_plugin.evaluation.models import check_classifier, check_labels
+from guard_plugin.evaluation.models import check_classifier, check_labels, check_mode
 
 
 class Fixed(nn.Module):
@@ -27,6 +27,15 @@ def test_pixel_model_normalises_inside():
     model = PixelModel(nn.Flatten(), Normalization((0.5, 0.1), (0.25, 2.0)))
     out = model(torch.tensor([1.0, 0.1]).view(1, 2, 1, 1))
     assert torch.allclose(out, torch.tensor([[2.0, 0.0]]))
+
+
+def test_pixel_model_whitens_inside_and_takes_the_matrices_along():
+    space = ZcaWhitening().fitted(torch.rand(50, 1, 3, 3))
+    model, pixels = PixelModel(nn.Flatten(), space).eval(), torch.rand(4, 1, 3, 3)
+    assert torch.equal(model(pixels), space.to_input(pixels).flatten(1))
+    check_mode(model)
+    devices = {name: buffer.device.type for name, buffer in model.to("meta").named_buffers()}
+    assert devices == {f"normalization.{name}": "meta" for name in ("mean", "matrix", "inverse")}
 
 
 def test_a_good_classifier_gives_its_number_of_classes(convnet):

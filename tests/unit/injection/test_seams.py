@@ -8,7 +8,7 @@ from guard_plugin.errors import SeamError, UnusableInput
 from guard_plugin.injection.seams import MODULE_LEVEL, Seam, find_definitions
 from guard_plugin.injection.stack import StackReader
 
-EPOCH = Seam("utils", "epoch", opens=False, parameters=("mode", "net"))
+EPOCH = Seam("utils", "epoch", "suspends", parameters=("mode", "net"))
 DEF = "def epoch(mode, net):\n    pass\n"
 
 
@@ -72,8 +72,8 @@ def test_the_stack_tells_the_seams_and_the_site(tmp_path):
         main="from utils import epoch\ndef main():\n    count = 7\n    return [epoch('train', read) for _ in '1'][0]\n",
         utils="def plain(f): return f\n@plain\ndef epoch(mode, net):\n    return (lambda: net())()\n",
     )
-    opening = Seam("main", "main", opens=True)
-    whole = Seam("main", MODULE_LEVEL, opens=True)
+    opening = Seam("main", "main", "opens")
+    whole = Seam("main", MODULE_LEVEL, "opens")
     definitions = [d for seam in (EPOCH, opening, whole) for d in find_definitions(seam, script)]
     reader = StackReader(tmp_path, definitions)
     namespace: dict = {}

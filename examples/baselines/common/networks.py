@@ -10,6 +10,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from common.data import DatasetInfo
+
 CONVNETS: dict[str, dict[str, int | str]] = {
     "ConvNet": {},
     **{f"ConvNetD{depth}": {"depth": depth} for depth in (1, 2, 3, 4)},
@@ -87,3 +89,14 @@ def build(model: str, channel: int, num_classes: int, im_size: tuple[int, int]) 
     if model not in CONVNETS:
         raise ValueError(f"unknown model {model!r}; there are {', '.join(MODELS)}")
     return ConvNet(channel, num_classes, im_size, **CONVNETS[model])
+
+
+def get_eval_model(model: str) -> str:
+    """The model to evaluate with: without BatchNorm, whose statistics a synthetic set is too small to estimate."""
+    return model.removesuffix("BN")
+
+
+def get_network(model: str, info: DatasetInfo, seed: int, device: str) -> nn.Module:
+    """A network with random weights. It seeds torch's global random stream, as training it goes on from there."""
+    torch.manual_seed(seed)
+    return build(model, info.channel, info.num_classes, info.im_size).to(device)

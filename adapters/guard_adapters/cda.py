@@ -1,0 +1,32 @@
+"""CDA: Yin and Shen, "Dataset Distillation via Curriculum Data Synthesis in Large Data Era", TMLR 2024.
+
+It differs from SRe2L in how images are recovered; its teachers, labels and students are SRe2L's.
+"""
+
+from collections.abc import Sequence
+
+from guard_adapters.squeeze import SQUEEZE, later_step
+from guard_adapters.sre2l import RECOVERS, STEPS_AFTER_RECOVERY
+from guard_plugin import hookimpl
+from guard_plugin.injection import Adapter
+
+__all__ = ["register_adapters"]
+
+_CDA = Adapter(
+    name="cda",
+    host="VILA-Lab/SRe2L, folder CDA (tried at 8d00cba), with zeyuanyin/tiny-imagenet (275c667) or torchvision's "
+    "references",
+    profiles=(
+        *SQUEEZE,
+        *(later_step(f"CDA/recover_cda_{data}.py", RECOVERS) for data in ("in1k", "in21k", "tiny")),
+        later_step("recover.py", RECOVERS),
+        *STEPS_AFTER_RECOVERY,
+    ),
+    settings={"gradient": {"h": 0.5, "strength": 0.1}, "loss": {"h": 0.5, "strength": 1.0}},
+)
+
+
+@hookimpl
+def register_adapters() -> Sequence[Adapter]:
+    """Bring the adapter "cda"."""
+    return [_CDA]

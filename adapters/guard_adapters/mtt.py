@@ -1,0 +1,44 @@
+"""MTT and its descendants: Cazenavette et al., "Dataset Distillation by Matching Training Trajectories", CVPR 2022.
+
+Also FTD (Du et al., CVPR 2023) and DATM (Guo et al., ICLR 2024), whose experts train with a sharpness-aware optimizer.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from guard_adapters.trajectories import buffer_profile, distill_profile
+from guard_adapters.trajectory_files import read_trajectory_sets
+from guard_plugin import hookimpl
+from guard_plugin.distilled import DistilledSet
+from guard_plugin.injection import Adapter, Profile
+
+__all__ = ["read_distilled", "register_adapters"]
+
+# FTD's and DATM's scripts lie a folder below the modules that they import, and say so relative to the current folder.
+_BELOW = ("..",)
+
+_MTT = Adapter(
+    name="mtt",
+    host="GeorgeCazenavette/mtt-distillation (tried at 50dccea), AngusDujw/FTD-distillation (711532a), "
+    "NUS-HPC-AI-Lab/DATM (97ae510)",
+    profiles=(
+        buffer_profile("buffer.py"),
+        distill_profile("distill.py"),
+        buffer_profile("buffer/buffer_FTD.py", "utils.utils_gsam", losses_per_step=2, roots=_BELOW),
+        *(distill_profile(f"distill/{name}.py", roots=_BELOW) for name in ("distill_FTD", "DATM", "DATM_tesla")),
+        Profile("distill/evaluation.py", unguarded="it evaluates images that were distilled before", roots=_BELOW),
+    ),
+    settings={"gradient": {"h": 0.43, "strength": 1.0}, "loss": {"h": 0.43, "strength": 1.0}},
+)
+
+
+@hookimpl
+def register_adapters() -> Sequence[Adapter]:
+    """Bring the adapter "mtt"."""
+    return [_MTT]
+
+
+@hookimpl(trylast=True)  # whoever has a better reader for this host, comes first
+def read_distilled(adapter: str, path: Path) -> Sequence[DistilledSet] | None:
+    """Read images, labels and learning rates of a run: a folder, or one of its ``images_*.pt``."""
+    return read_trajectory_sets(path) if adapter == _MTT.name else None

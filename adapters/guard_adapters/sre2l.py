@@ -1,0 +1,44 @@
+"""SRe2L: Yin, Xing and Shen, "Squeeze, Recover and Relabel", NeurIPS 2023."""
+
+from collections.abc import Sequence
+
+from guard_adapters.squeeze import SQUEEZE, later_step
+from guard_plugin import hookimpl
+from guard_plugin.injection import Adapter
+
+__all__ = ["RECOVERS", "STEPS_AFTER_RECOVERY", "register_adapters"]
+
+RECOVERS = "recovers images from a teacher"
+_RELABELS = "softens labels with a teacher"
+_VALIDATES = "trains students on recovered images"
+
+STEPS_AFTER_RECOVERY = (
+    later_step("SRe2L/*small_dataset/relabel_cifar.py", _VALIDATES),
+    later_step("SRe2L/relabel/generate_soft_label.py", _RELABELS),
+    later_step("SRe2L/validate/train_FKD.py", _VALIDATES),
+    later_step("SRe2L/validate/train_KD.py", _VALIDATES),
+    later_step("classification/train_kd.py", _VALIDATES),
+    later_step("relabel.py", _RELABELS),
+    later_step("validate.py", _VALIDATES),
+)
+
+_SRE2L = Adapter(
+    name="sre2l",
+    host="VILA-Lab/SRe2L (tried at 8d00cba), with zeyuanyin/tiny-imagenet (275c667) or torchvision's references",
+    profiles=(
+        *SQUEEZE,
+        later_step("SRe2L/*small_dataset/recover_cifar.py", RECOVERS),
+        later_step("SRe2L/*small_dataset/recover_tiny.py", RECOVERS),
+        later_step("SRe2L/recover/data_synthesis.py", RECOVERS),
+        later_step("SRe2L/recover/multi_gpu/data_synthesis.py", RECOVERS),
+        later_step("recover.py", RECOVERS),
+        *STEPS_AFTER_RECOVERY,
+    ),
+    settings={"gradient": {"h": 0.5, "strength": 0.1}, "loss": {"h": 0.5, "strength": 1.0}},
+)
+
+
+@hookimpl
+def register_adapters() -> Sequence[Adapter]:
+    """Bring the adapter "sre2l"."""
+    return [_SRE2L]

@@ -1,0 +1,107 @@
+"""What the hosts that match training trajectories share: experts trained on real data, and files handed on.
+
+MTT, TESLA, FTD and DATM train experts in a ``buffer`` script and write snapshots of their weights ("replay buffers"),
+which a ``distill`` script matches with a network trained on synthetic images. GUARD's penalty belongs to the experts'
+training; distillation runs as it is.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from guard_plugin.injection import ExpectedCount, Fault, HandedFiles, Profile, RefusedOption, Seam
+
+__all__ = ["buffer_profile", "distill_profile"]
+
+_EPOCH = ("mode", "dataloader", "net", "optimizer", "criterion", "args", "aug")
+
+
+def _batches(variables: Mapping[str, Any]) -> int:
+    args = variables["args"]
+    return int(args.num_experts * args.train_epochs * len(variables["trainloader"]))
+
+
+def _snapshots_alias(script: str) -> Fault:
+    return Fault(
+        name="snapshots-alias",
+        file=script,
+        pattern=r"\bp\.detach\(\)\.cpu\(\)(?!\.clone)",
+        repaired="p.detach().cpu().clone()",
+        harm="on a CPU, every snapshot of an expert's weights is the same tensor, so that all of them hold the final "
+        "weights and there is no trajectory to match",
+        only_if=lambda: not torch.cuda.is_available(),
+    )
+
+
+def buffer_profile(script: str, utils: str = "utils", *, losses_per_step: int = 1, **rest: Any) -> Profile:
+    """Return the profile of a script that trains experts.
+
+    Args:
+        script: Its path in the host: "buffer.py".
+        utils: The module whose ``epoch`` it calls.
+        losses_per_step: How often the criterion is called in a step: twice where the optimizer is sharpness-aware
+            (at the weights and at perturbed ones; the sharpness is then that of the guarded loss).
+        **rest: Further fields of the profile.
+    """
+    # FTD and DATM pass the scheduler of their sharpness-aware optimizer along.
+    parameters = (*_EPOCH, *(("scheduler",) if losses_per_step > 1 else ()), "texture")
+    main = script.rpartition("/")[2].removesuffix(".py")
+    times = f"{losses_per_step} * " if losses_per_step > 1 else ""
+    return Profile(
+        script=script,
+        seams=(Seam(utils, "epoch", "opens", parameters), Seam(main, "main", "tells", ("args",))),
+        expected=ExpectedCount(
+            seam=f"{main}.main",
+            formula=lambda variables: losses_per_step * _batches(variables),
+            explanation=f"{times}args.num_experts * args.train_epochs * len(trainloader)",
+        ),
+        writes=HandedFiles(
+            seam=f"{main}.main",
+            folder=lambda variables: variables["save_dir"],
+            pattern="replay_buffer_*.pt",
+            explanation="save_dir, the folder of the replay buffers",
+        ),
+        refused_options=(
+            RefusedOption(
+                "--loss_type",
+                "mse",
+                "it is a regression loss, and GUARD's curvature is that of a classification loss; use --loss_type ce",
+            ),
+        ),
+        faults=(
+            _snapshots_alias(script),
+            Fault(
+                name="teacher-label-undefined",
+                file=f"{utils.replace('.', '/')}.py",
+                pattern=r"(?<!\w)args\.teacher_label\b",
+                repaired='getattr(args, "teacher_label", False)',
+                harm="buffer.py does not define the argument, so that training stops at the first batch with an "
+                "AttributeError",
+                unless=(script, r"teacher_label"),
+            ),
+        ),
+        **rest,
+    )
+
+
+def distill_profile(script: str, **rest: Any) -> Profile:
+    """Return the profile of a script that matches the experts' trajectories.
+
+    Args:
+        script: Its path in the host: "distill.py".
+        **rest: Further fields of the profile.
+    """
+    main = script.rpartition("/")[2].removesuffix(".py")
+    return Profile(
+        script=script,
+        seams=(Seam(main, "main", "tells", ("args",)),),
+        unguarded="it matches the experts' trajectories with losses on synthetic images; buffers are what GUARD guards",
+        reads=HandedFiles(
+            seam=f"{main}.main",
+            folder=lambda variables: variables["expert_dir"],
+            pattern="replay_buffer_*.pt",
+            explanation="expert_dir, the folder of the replay buffers",
+        ),
+        **rest,
+    )

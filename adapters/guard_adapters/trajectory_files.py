@@ -1,0 +1,206 @@
+"""The files that MTT, TESLA, FTD and DATM distil into, and our own baselines of their shape.
+
+====================  =================================================================================================
+MTT, TESLA, FTD       ``logged_files/DATASET/RUN/{images,labels}_{ITERATION,best}.pt``
+FTD                   also ``ema_logged_files/DATASET/RUN/ema_{images,labels}_{ITERATION,best}.pt``
+DATM                  ``logged_files/DATASET/IPC/MODEL/RUN/Normal/{images,labels,lr}_{ITERATION,best}.pt``
+examples/baselines    ``SAVE_PATH/DATASET/RUN/{images,labels,lr}_{ITERATION,best}.pt``, by default in logged_files
+====================  =================================================================================================
+
+Each holds a bare tensor. MTT, TESLA and FTD learn a learning rate along with the images, and save it nowhere.
+
+Labels are class indices, or (TESLA's ``--teacher_label``) class probabilities. DATM's are logits: its networks are
+trained, in distillation and in evaluation, with ``SoftCrossEntropy``, which takes the target's softmax itself; that
+softmax is what is read here, and the cross entropy with it is the host's loss.
+
+With ``--zca`` the images are whitened, and ``images_zca_ITERATION.pt`` beside them are not: those are for looking at,
+and tell that the run was one with ``--zca``. From 50 images per class on, hosts write none (without ``--force_save``),
+and nothing tells.
+"""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from guard_adapters.normalizations import MTT_DATASETS, HostDataset
+from guard_plugin.distilled import DistilledSet, InputSpace, UndecidedZca, ZcaWhitening, load_untrusted
+from guard_plugin.errors import UnusableInput
+
+__all__ = ["read_trajectory_sets"]
+
+_IMAGES = re.compile(r"(?P<prefix>(ema_)?)images_(?P<version>best|\d+)\.pt")
+_ZCA_PICTURES = "images_zca_*.pt"
+_ROOTS = ("logged_files", "ema_logged_files")
+_DATM_FOLDER = "Normal"
+_PICTURES_BELOW = 50  # images per class, from which on hosts write no images_zca_*.pt
+_OURS = ("digits", "MNIST", "FashionMNIST")  # which only our baselines know; they always write images_zca_*.pt
+
+
+def read_trajectory_sets(path: Path) -> list[DistilledSet]:
+    """Read one distilled set: the images with the labels and, where it was saved, the learning rate beside them.
+
+    Args:
+        path: A file of images (``images_best.pt``, ``images_5000.pt``, ``ema_images_best.pt``), or the run's folder, of
+            which the best images are taken, or, where none are called best, those of the highest iteration.
+
+    Raises:
+        UnusableInput: If the place, the names or the contents are not those of a host.
+        UnsafeFile: If reading a file would run code.
+    """
+    place = _place_of(path)
+    file = _newest_images(path) if path.is_dir() else path
+    match = _match(file)
+    images = _tensor(file)
+    labels_file = _beside(file, match["prefix"] + "labels", match["version"])
+    if not labels_file.is_file():
+        raise UnusableInput(f"expected the labels of {file.name} in {labels_file}, found no such file")
+    labels, num_classes = _labels(labels_file, _tensor(labels_file), place)
+    if images.dim() == 4 and len(images) != len(labels):
+        raise UnusableInput(
+            f"expected one label per image, got {len(images)} images in {file} and {len(labels)} labels in "
+            f"{labels_file.name}: are both of one run?"
+        )
+    rate_file = _beside(file, "lr", match["version"])
+    files = (file, labels_file, rate_file) if rate_file.is_file() else (file, labels_file)
+    return [
+        DistilledSet(
+            images=images.float(),
+            labels=labels,
+            num_classes=num_classes,
+            normalization=_input_space(file.parent, place.dataset, len(images) / num_classes),
+            dataset=place.dataset.name,
+            arch=place.arch,
+            learning_rate=_learning_rate(rate_file) if rate_file in files else None,
+            recipe="datm" if place.is_datm else "mtt",
+            files=files,
+        )
+    ]
+
+
+@dataclass(frozen=True)
+class _Place:
+    """What the folders tell."""
+
+    dataset: HostDataset
+    arch: str | None
+    is_datm: bool
+
+
+def _place_of(path: Path) -> _Place:
+    name, *below = _folders_from_dataset(path)
+    if name not in MTT_DATASETS:
+        raise UnusableInput(
+            f"{path}: expected one of the data sets {', '.join(MTT_DATASETS)} as the folder after logged_files (or "
+            f"ema_logged_files), got {name!r}"
+        )
+    # DATM: logged_files/DATASET/IPC/MODEL/RUN/Normal, of which RUN may be given.
+    is_datm = _DATM_FOLDER in below or (path / _DATM_FOLDER).is_dir()
+    return _Place(MTT_DATASETS[name], below[1] if is_datm and len(below) >= 3 else None, is_datm)
+
+
+def _folders_from_dataset(path: Path) -> tuple[str, ...]:
+    """The parts of the path from the data set's folder on."""
+    folders = path.absolute().parts
+    roots = [index for index, name in enumerate(folders[:-1]) if name in _ROOTS]
+    if roots:
+        return folders[roots[-1] + 1 :]
+    # Our baselines' --save_path, or a folder that was moved: DATASET/RUN.
+    run = len(folders) if path.is_dir() else len(folders) - 1
+    if run >= 2 and folders[run - 2] in MTT_DATASETS:
+        return folders[run - 2 :]
+    raise UnusableInput(
+        f"expected a path such as logged_files/DATASET/RUN/images_best.pt, as the host writes it, got {path}: the "
+        f"folder after logged_files (or ema_logged_files) tells the data set, and so the normalisation"
+    )
+
+
+def _newest_images(folder: Path) -> Path:
+    """The best images of a run's folder, or those of the highest iteration."""
+    below = folder / _DATM_FOLDER
+    folder = below if below.is_dir() else folder
+    found = {file: match for file in sorted(folder.iterdir()) if (match := _IMAGES.fullmatch(file.name))}
+    if not found:
+        raise UnusableInput(f"expected images_best.pt or images_ITERATION.pt in {folder}, found neither")
+
+    def newness(file: Path) -> tuple[float, bool]:
+        version = found[file]["version"]
+        return float("inf") if version == "best" else int(version), not found[file]["prefix"]
+
+    return max(found, key=newness)
+
+
+def _match(file: Path) -> re.Match[str]:
+    match = _IMAGES.fullmatch(file.name)
+    if match:
+        return match
+    if file.match(_ZCA_PICTURES):
+        raise UnusableInput(
+            f"{file.name} holds images with the whitening undone, which the host never trains networks on: give the "
+            f"whitened ones of the same iteration, {file.name.replace('_zca', '')} (ema_images in ema_logged_files), "
+            f"or the run's folder"
+        )
+    raise UnusableInput(
+        f"expected a run's folder, or a file named images_best.pt, images_ITERATION.pt or the same after ema_; "
+        f"got {file.name}"
+    )
+
+
+def _beside(images: Path, what: str, version: str) -> Path:
+    return images.with_name(f"{what}_{version}.pt")
+
+
+def _tensor(file: Path) -> Tensor:
+    content = load_untrusted(file)
+    if not isinstance(content, Tensor):
+        raise UnusableInput(f"{file}: expected a tensor, got {type(content).__name__}")
+    return content.detach()
+
+
+def _labels(file: Path, labels: Tensor, place: _Place) -> tuple[Tensor, int]:
+    """Class indices, shape (n,), or probabilities, shape (n, classes); and the number of classes."""
+    choices = place.dataset.num_classes
+    if labels.dim() == 2 and labels.is_floating_point():
+        if labels.shape[1] not in choices:
+            raise UnusableInput(
+                f"{file}: expected soft labels for {_or(choices)} classes of {place.dataset.name}, "
+                f"got shape {tuple(labels.shape)}"
+            )
+        return labels.float().softmax(dim=1) if place.is_datm else labels.float(), labels.shape[1]
+    whole = labels.long()
+    if place.is_datm or labels.dim() != 1 or not len(labels) or not torch.equal(whole.to(labels.dtype), labels):
+        wanted = "logits" if place.is_datm else "class indices of shape (n,), or probabilities"
+        raise UnusableInput(
+            f"{file}: expected {wanted} of shape (n, {_or(choices)}), got shape {tuple(labels.shape)} of {labels.dtype}"
+        )
+    highest = int(whole.max())
+    fitting = [count for count in choices if highest < count]
+    return whole, fitting[0] if fitting else choices[-1]
+
+
+def _or(choices: tuple[int, ...]) -> str:
+    return " or ".join(map(str, choices))
+
+
+def _learning_rate(file: Path) -> float:
+    """Of a tensor of one number, or a plain one."""
+    content = load_untrusted(file)
+    if isinstance(content, Tensor) and content.numel() == 1:
+        content = content.item()
+    if isinstance(content, bool) or not isinstance(content, (int, float)):
+        raise UnusableInput(f"{file}: expected one number, the learned learning rate, got {type(content).__name__}")
+    return float(content)
+
+
+def _input_space(folder: Path, dataset: HostDataset, images_per_class: float) -> InputSpace:
+    if any(folder.glob(_ZCA_PICTURES)):
+        return ZcaWhitening()
+    if images_per_class < _PICTURES_BELOW or dataset.name in _OURS:
+        return dataset.normalization
+    return UndecidedZca(
+        dataset.normalization,
+        f"hosts write no {_ZCA_PICTURES} from {_PICTURES_BELOW} images per class on, so {folder} does not tell "
+        f"whether its images are whitened",
+    )

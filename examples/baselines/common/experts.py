@@ -1,0 +1,31 @@
+"""What every buffer.py does before it trains experts."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from common.data import DATASETS, TEST_BATCH, DataError, DatasetInfo, TensorLoader
+from common.networks import get_network
+from common.seeds import SeedStreams, say
+from common.trajectories import buffer_files, buffer_folder
+from common.whitening import get_inputs
+
+
+def prepare_experts(args: argparse.Namespace) -> tuple[DatasetInfo, SeedStreams, TensorLoader, TensorLoader, Path]:
+    """What is known of the data set, the run's seeds, the real images to train and to test on, and the output folder.
+
+    The folder is made; files that it holds stay.
+    """
+    info, seeds = DATASETS[args.dataset], SeedStreams(args.seed)
+    try:
+        get_network(args.model, info, args.seed, args.device)  # does it fit the images?
+        train, test, _ = get_inputs(args.dataset, args.data_path, args.zca, args.device)
+    except (ValueError, DataError) as error:
+        raise SystemExit(f"buffer.py: {error}") from error
+    save_dir = buffer_folder(args)
+    save_dir.mkdir(parents=True, exist_ok=True)
+    say(f"settings: {vars(args)}")
+    if existing := len(buffer_files(save_dir)):
+        say(f"{existing} files are in {save_dir} already; the same options and --seed make the same experts again")
+    return info, seeds, TensorLoader(*train, args.batch_train, shuffle=True), TensorLoader(*test, TEST_BATCH), save_dir

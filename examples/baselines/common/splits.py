@@ -1,0 +1,21 @@
+"""Which real images train, which choose settings, and which are kept for the last word."""
+
+from __future__ import annotations
+
+from common.data import DataError, Split, get_dataset
+
+SPLITS = ("val", "test")
+
+
+def get_splits(name: str, data_path: str, evaluate_on: str, n_train: int | None = None) -> tuple[Split, Split]:
+    """The first `n_train` training images (None: all), and the images to evaluate on: "val" or "test".
+
+    "val" is the last tenth of the data set's training images, and never trained on, whatever is evaluated.
+    """
+    (images, labels), test = get_dataset(name, data_path)
+    held_out = len(labels) // 10
+    kept = len(labels) - held_out
+    if n_train is not None and n_train > kept:
+        raise DataError(f"{name} has {kept} images to train on (the last {held_out} validate), fewer than {n_train}")
+    train = images[:kept][:n_train], labels[:kept][:n_train]
+    return train, (images[kept:], labels[kept:]) if evaluate_on == "val" else test

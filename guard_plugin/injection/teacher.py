@@ -1,0 +1,122 @@
+"""A teacher in place of pretrained weights: for hosts that ask torchvision for these and offer no other way."""
+
+import functools
+import hashlib
+import importlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from guard_plugin.distilled.loading import load_untrusted
+from guard_plugin.errors import NothingGuarded, UnusableInput
+
+__all__ = ["Teacher", "read_state"]
+
+# Where training scripts keep the weights in a checkpoint.
+_KEYS = ("model", "state_dict", "net")
+
+
+def read_state(file: Path) -> dict[str, Tensor]:
+    """Read a network's weights from a checkpoint, as training scripts write it.
+
+    Args:
+        file: A state dict, or a dictionary with one under "model", "state_dict" or "net".
+
+    Raises:
+        UnusableInput: If the file holds none.
+        UnsafeFile: If reading it would run code.
+    """
+    content = load_untrusted(file)
+    state = (
+        next((content[key] for key in _KEYS if isinstance(content.get(key), Mapping)), content)
+        if isinstance(content, Mapping)
+        else None
+    )
+    if not state or not all(isinstance(value, Tensor) for value in state.values()):
+        raise UnusableInput(
+            f"{file}: expected a state dict, or a checkpoint with one under {', '.join(_KEYS)}, found neither"
+        )
+    # DataParallel and DistributedDataParallel put this before each name.
+    return {name.removeprefix("module."): value for name, value in state.items()}
+
+
+class Teacher:
+    """Gives a checkpoint, while on, to whoever asks torchvision for pretrained weights.
+
+    A host asks for its teacher first; requests that follow for another architecture (a verifier's) get torchvision's.
+
+    Args:
+        file: The checkpoint.
+
+    Raises:
+        UnusableInput: If it cannot be read, or torchvision is not installed.
+    """
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        self.sha256 = hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else ""
+        self.given_for: list[str] = []
+        self._state = read_state(file)
+        try:
+            self._models: Any = importlib.import_module("torchvision.models")
+        except ModuleNotFoundError as error:
+            raise UnusableInput('--teacher needs torchvision: pip install "guard-plugin[bench]"') from error
+        self._original: Callable[..., Any] | None = self._models.WeightsEnum.get_state_dict
+        self._models.WeightsEnum.get_state_dict = self._replacement(self._original)
+
+    def remove(self) -> None:
+        """Give torchvision its own way back; safe to call twice."""
+        if self._original is not None:
+            self._models.WeightsEnum.get_state_dict = self._original
+            self._original = None
+
+    def problem(self) -> NothingGuarded | None:
+        """Say what is wrong with a run that ended well: nobody asked for the teacher."""
+        if self.given_for:
+            return None
+        return NothingGuarded(
+            f"expected the script to ask torchvision for pretrained weights, to give it {self.file}; found that it "
+            f"never did: what it used is another network"
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it in the ledger's form."""
+        return {"file": str(self.file), "sha256": self.sha256, "given_for": list(self.given_for)}
+
+    def _replacement(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(original)
+        def get_state_dict(weights: Any, *args: Any, **kwargs: Any) -> Any:
+            expected = self._expected(weights)
+            if self.given_for and set(expected) != set(self._state):
+                return original(weights, *args, **kwargs)
+            self._check(weights, expected)
+            self.given_for.append(str(weights))
+            return {name: value.clone() for name, value in self._state.items()}
+
+        return get_state_dict
+
+    def _expected(self, weights: Any) -> dict[str, torch.Size]:
+        """The shapes of the network that pretrained weights are for."""
+        kind = type(weights)
+        name = next(name for name in self._models.list_models() if self._models.get_model_weights(name) is kind)
+        with torch.device("meta"):
+            network = self._models.get_model(name, weights=None, num_classes=len(weights.meta["categories"]))
+        return {key: value.shape for key, value in network.state_dict().items()}
+
+    def _check(self, weights: Any, expected: Mapping[str, torch.Size]) -> None:
+        found = {name: value.shape for name, value in self._state.items()}
+        missing, extra = sorted(set(expected) - set(found)), sorted(set(found) - set(expected))
+        if missing or extra:
+            raise UnusableInput(
+                f"the script asks for {weights}, and {self.file} is another network: missing {missing[:3] or 'none'}, "
+                f"unknown {extra[:3] or 'none'}; train a teacher of the architecture that the script names"
+            )
+        other = next((name for name in expected if expected[name] != found[name]), None)
+        if other is not None:
+            raise UnusableInput(
+                f"the script asks for {weights}: expected {other} of shape {tuple(expected[other])}, found "
+                f"{tuple(found[other])} in {self.file}: another number of classes, or another stem"
+            )

@@ -1,0 +1,56 @@
+"""Hosts that no one wrote an adapter for."""
+
+import json
+import shlex
+
+import torch
+
+SHORT = shlex.split(
+    "--dataset digits --model MLP --ipc 1 --num_exp 1 --num_eval 1 --epoch_eval_train 1 --Iteration 1 --batch_real 8"
+)
+SETTINGS = shlex.split("--strength 1 --h 0.5 --ledger ledger.json")
+SEAMS = shlex.split("--guard main:main --suspend utils:epoch --suspend utils:evaluate_synset")
+
+
+def test_described_on_the_command_line_a_host_is_guarded_as_by_its_adapter(guard, baseline, tmp_path):
+    done = guard("run", *SETTINGS, "auto", *SEAMS, "--expect", 20, baseline / "main.py", *SHORT, "--save_path", "auto")
+    assert done.returncode == 0, done.stderr
+    ours = json.loads((tmp_path / "ledger.json").read_text())
+    done = guard("run", *SETTINGS, "dc", baseline / "main.py", *SHORT, "--save_path", "dc")
+    theirs = json.loads((tmp_path / "ledger.json").read_text())
+    assert ours["loss_calls"] == theirs["loss_calls"] and ours["adapter"] == "auto"
+    images = [
+        torch.load(tmp_path / f / "res_DC_digits_MLP_1ipc.pt", weights_only=False)["data"] for f in ("auto", "dc")
+    ]
+    assert torch.equal(images[0][0][0], images[1][0][0])
+
+
+def test_options_may_stand_before_the_adapter_or_before_the_script(guard, baseline):
+    for arguments in (
+        [*SETTINGS, *SEAMS, "auto", baseline / "main.py"],
+        ["auto", *SEAMS, *SETTINGS, "--form=loss", baseline / "main.py"],
+        ["--form", "loss", "dc", *SETTINGS, baseline / "main.py"],
+    ):
+        # After the script, an option is the script's own, whatever it is called.
+        done = guard("run", *arguments, *SHORT, "--num_eval", 0, "--seed", 3, "--ledger", "x")
+        assert done.returncode == 2 and "main.py: error: unrecognized arguments: --ledger x" in done.stderr
+
+
+def test_a_described_host_is_checked_like_any(guard, baseline):
+    for seams, code, words in (
+        ("--guard utils:no_such", 2, "seam utils.no_such: "),
+        ("--guard no_such:epoch", 2, "seam no_such.epoch: "),
+        ("--guard main:main", 2, "needs strength, h"),
+        ("--guard main:main --suspend main:main --h 1 --strength 1", 2, "cannot be both"),
+        ("--guard main:save --h 1 --strength 1", 2, "seam main.save"),
+        ("--guard utils:match_loss --h 1 --strength 1", 3, "this was a plain run"),
+        ("--guard main:main --suspend utils:epoch --expect 19 --h 1 --strength 1", 3, "expected 19 guarded loss calls"),
+        ("--guard main:main --suspend utils:epoch --expect 21 --h 1 --strength 1", 3, "expected 21 guarded loss calls"),
+    ):
+        done = guard("run", "auto", *shlex.split(seams), baseline / "main.py", *SHORT, "--save_path", "out")
+        assert done.returncode == code and words in done.stderr, (seams, done.stderr)
+
+
+def test_only_auto_takes_seams(guard, baseline):
+    done = guard("run", "--guard", "main:main", "dc", baseline / "main.py", *SHORT)
+    assert done.returncode == 2 and "for adapter auto only" in done.stderr

@@ -1,0 +1,117 @@
+"""What MTT distils into is benchmarked as MTT evaluates it: GUARD_HOSTS/mtt-distillation is the oracle."""
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from guard_plugin.evaluation.augmentation import DSA_STRATEGY, augment
+from tests.conftest import ROOT
+
+SHARED = ROOT.parent / "shared"
+HOST = Path(os.environ.get("GUARD_HOSTS", "/nowhere")) / "mtt-distillation"
+
+pytestmark = [
+    pytest.mark.upstream,
+    pytest.mark.skipif(not HOST.is_dir(), reason="GUARD_HOSTS names no folder with a clone of mtt-distillation"),
+]
+
+EPOCHS, NETWORKS, RATE = 30, 5, 0.05
+
+# Real images in the place of distilled ones, in the host's files; then the host's own evaluation of them.
+HOSTS_EVALUATION = f"""
+import os, sys, types, torch
+from utils import get_dataset, get_network, evaluate_synset, ParamDiffAug
+torch.set_num_threads(1), torch.manual_seed(0)
+data, run, dsa, zca = sys.argv[1], sys.argv[2], sys.argv[3] == "True", sys.argv[4] == "True"
+args = types.SimpleNamespace(device="cpu", lr_net={RATE}, epoch_eval_train={EPOCHS}, batch_train=256, dataset="CIFAR10",
+                             dsa=dsa, dsa_strategy={DSA_STRATEGY!r}, dsa_param=ParamDiffAug(), dc_aug_param=None,
+                             zca=zca)
+channel, size, classes, _, _, _, train, _, testloader, *_ = get_dataset("CIFAR10", data, args=args)
+everything = [train[i] for i in range(len(train))]
+chosen = [image for c in range(10) for image in [x for x, y in everything if int(y) == c][:10]]
+images, labels = torch.stack(chosen), torch.arange(10).repeat_interleave(10)
+os.makedirs(run)
+torch.save(images, run + "/images_best.pt"), torch.save(labels, run + "/labels_best.pt")
+torch.save(torch.tensor({RATE}), run + "/lr_best.pt")
+if zca:
+    torch.save(args.zca_trans.inverse_transform(images), run + "/images_zca_0.pt")
+for k in range({NETWORKS}):
+    net = get_network("ConvNetW32", channel, classes, size)
+    print("ACCURACY", evaluate_synset(k, net, images, labels, testloader, args)[2])
+"""
+
+OUR_EVALUATION = f"""
+import dataclasses, json, pathlib, sys
+from guard_adapters.trajectory_files import read_trajectory_sets
+from guard_plugin.evaluation import RECIPES, benchmark_distilled
+data, run, dsa, out = sys.argv[1:]
+sets = read_trajectory_sets(pathlib.Path(run))
+recipe = dataclasses.replace(RECIPES[sets[0].recipe], epochs={EPOCHS} + 1)
+recipe = recipe if dsa == "True" else dataclasses.replace(recipe, augmentation=None)
+finished = benchmark_distilled(sets, dataset="CIFAR10", data_dir=data, arch="ConvNetW32", attacks="fgsm",
+                               eps=["2/255"], seeds={NETWORKS}, out=pathlib.Path(out), subject={{}}, recipe=recipe)
+print(json.dumps(finished.results))
+"""
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("cifar")
+    materialize = [sys.executable, str(SHARED / "data" / "materialize.py"), "cifar10", str(folder)]
+    subprocess.run([*materialize, "--train", "100", "--test", "50"], check=True, capture_output=True)
+    return folder
+
+
+def python(code: str, *arguments: object, environment: dict[str, str], host: bool = False) -> str:
+    path = f"{SHARED / 'offline'}:{HOST}" if host else str(SHARED / "offline")
+    command = [sys.executable, "-W", "ignore", "-c", code, *map(str, arguments)]
+    done = subprocess.run(command, env={**environment, "PYTHONPATH": path}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize(("dsa", "zca"), [(True, False), (False, False), (True, True)])
+def test_students_are_as_good_as_the_hosts(data, tmp_path, environment, dsa, zca):
+    run = tmp_path / "logged_files" / "CIFAR10" / "run"
+    hosts = python(HOSTS_EVALUATION, data, run, dsa, zca, environment=environment, host=True)
+    theirs = [float(line.split()[1]) for line in hosts.splitlines() if line.startswith("ACCURACY")]
+    results = json.loads(python(OUR_EVALUATION, data, run, dsa, tmp_path / "out", environment=environment))
+    ours = results["accuracy"]["clean"]["per_seed"]
+    protocol = results["protocol"]
+    assert protocol["normalization"]["name"] == ("zca" if zca else "per channel")
+    assert protocol["recipe"]["learning_rate"] == pytest.approx(RATE)
+    assert protocol["recipe"]["learning_rate_source"] == "distilled set"
+    print("ours", statistics.mean(ours), ours, "theirs", statistics.mean(theirs), theirs)
+    assert min(*ours, *theirs) > 0.15  # chance is 0.1: they have learned
+    spread = (statistics.variance(ours) + statistics.variance(theirs)) / NETWORKS
+    assert abs(statistics.mean(ours) - statistics.mean(theirs)) <= 4 * spread**0.5 + 0.01, (ours, theirs)
+
+
+HOSTS_AUGMENTATION = """
+import sys, torch
+from utils import DiffAugment, ParamDiffAug
+images, param = torch.load(sys.argv[1]), ParamDiffAug()
+out = {}
+for strategy in sys.argv[3:]:
+    for seed in range(12):
+        torch.manual_seed(seed)
+        out[strategy, seed] = DiffAugment(images, strategy, param=param)
+torch.save(out, sys.argv[2])
+"""
+
+
+@pytest.mark.parametrize("shape", [(16, 3, 32, 32), (33, 3, 28, 28), (5, 1, 9, 7)])
+def test_augmentation_is_the_hosts_for_the_same_seed(tmp_path, environment, shape):
+    images = torch.randn(shape)
+    torch.save(images, tmp_path / "in.pt")
+    strategies = [*DSA_STRATEGY.split("_"), DSA_STRATEGY]
+    python(HOSTS_AUGMENTATION, tmp_path / "in.pt", tmp_path / "out.pt", *strategies, environment=environment, host=True)
+    for (strategy, seed), theirs in torch.load(tmp_path / "out.pt").items():
+        torch.manual_seed(seed)
+        torch.testing.assert_close(augment(images, strategy), theirs, rtol=1e-5, atol=2e-5, msg=f"{strategy} {seed}")
