@@ -6,7 +6,8 @@ that neither distillation nor test uses, and adds one line to OUT/sweep.jsonl. R
     python examples/sweep.py --out sweep --grid gradient:0.5,1:1,10,100 --grid loss:0.5:1,3 -- \
         --dataset digits --model ConvNetD2 --ipc 1 --Iteration 59 --num_exp 1 --num_eval 0 --batch_real 64 --lr_img 1
 
-A grid is FORM:H,...:STRENGTH,...; the plain run (strength 0) is always measured. What follows ``--`` is the script's.
+A grid is FORM:H,...:STRENGTH,...[:RAMP,...]; the plain run (strength 0) is always measured. What follows ``--`` is the
+script's.
 """
 
 import argparse
@@ -15,8 +16,10 @@ import multiprocessing
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
+from functools import partial
 from itertools import product
 from pathlib import Path
 
@@ -35,19 +38,27 @@ class Setting:
     form: str
     h: float
     strength: float
+    h_ramp: int = 0
 
     @property
     def name(self) -> str:
         """The folder's name."""
-        return f"{self.form}-h{self.h:g}-s{self.strength:g}" if self.strength else "plain"
+        ramp = f"-r{self.h_ramp}" if self.h_ramp else ""
+        return f"{self.form}-h{self.h:g}-s{self.strength:g}{ramp}" if self.strength else "plain"
+
+    def options(self) -> list[str]:
+        """The setting as options of ``guard run``."""
+        return [f"--form={self.form}", f"--h={self.h}", f"--strength={self.strength}", f"--h-ramp={self.h_ramp}"]
 
 
 def settings_of(grids: list[str]) -> list[Setting]:
     """Expand the grids, the plain run first."""
     settings = [Setting("gradient", 1.0, 0.0)]
     for grid in grids:
-        form, hs, strengths = grid.split(":")
-        settings += [Setting(form, float(h), float(s)) for h, s in product(hs.split(","), strengths.split(","))]
+        form, hs, strengths, *ramps = grid.split(":")
+        steps = ramps[0].split(",") if ramps else ["0"]
+        combined = product(hs.split(","), strengths.split(","), steps)
+        settings += [Setting(form, float(h), float(strength), int(ramp)) for h, strength, ramp in combined]
     return list(dict.fromkeys(settings))
 
 
@@ -56,8 +67,8 @@ def measure(setting: Setting, args: argparse.Namespace) -> dict[str, object]:
     torch.set_num_threads(1)
     folder = args.out / setting.name
     folder.mkdir(parents=True, exist_ok=True)
-    options = [f"--form={setting.form}", f"--h={setting.h}", f"--strength={setting.strength}"]
-    command = [sys.executable, "-m", "guard_plugin", "run", *options, "--ledger", str(folder / "ledger.json")]
+    options = [*setting.options(), "--ledger", str(folder / "ledger.json")]
+    command = [sys.executable, "-m", "guard_plugin", "run", *options]
     with (folder / "log.txt").open("w", encoding="utf-8") as log:
         subprocess.run(
             [*command, "dc", str(args.script), *args.arguments, "--save_path", str(folder)],
@@ -105,12 +116,29 @@ def table(lines: list[dict]) -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
+def run_settings(
+    settings: list[Setting], measure: Callable[[Setting], dict[str, object]], out: Path, jobs: int
+) -> list[dict]:
+    """Measure the settings that are left, one line in OUT/sweep.jsonl each; return all lines in order."""
+    out.mkdir(parents=True, exist_ok=True)
+    file = out / "sweep.jsonl"
+    lines = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+    left = [setting for setting in settings if setting.name not in [line["name"] for line in lines]]
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(jobs, mp_context=context) as pool, file.open("a", encoding="utf-8") as results:
+        for done in as_completed([pool.submit(measure, setting) for setting in left]):
+            lines.append(done.result())
+            results.write(json.dumps(lines[-1]) + "\n")
+            results.flush()
+    return sorted(lines, key=lambda line: (line["strength"] > 0, line["form"], line["h"], line["strength"]))
+
+
 def main() -> None:
     """Run the settings that are left, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--script", type=Path, default=baseline_folder("dc") / "main.py")
-    parser.add_argument("--grid", action="append", default=[], metavar="FORM:H,...:STRENGTH,...")
+    parser.add_argument("--grid", action="append", default=[], metavar="FORM:H,...:STRENGTH,...[:RAMP,...]")
     parser.add_argument("--val-data", help="folder of torchvision's data sets for validation; digits needs none")
     parser.add_argument("--attacks", default="fgsm,pgd20")
     parser.add_argument("--eps", default="8/255")
@@ -120,17 +148,7 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("arguments", nargs="*", help="the script's, after --")
     args = parser.parse_args()
-    args.out.mkdir(parents=True, exist_ok=True)
-    file = args.out / "sweep.jsonl"
-    lines = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
-    left = [setting for setting in settings_of(args.grid) if setting.name not in [line["name"] for line in lines]]
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(args.jobs, mp_context=context) as pool, file.open("a", encoding="utf-8") as results:
-        for done in as_completed([pool.submit(measure, setting, args) for setting in left]):
-            lines.append(done.result())
-            results.write(json.dumps(lines[-1]) + "\n")
-            results.flush()
-    print(table(sorted(lines, key=lambda line: (line["strength"] > 0, line["form"], line["h"], line["strength"]))))
+    print(table(run_settings(settings_of(args.grid), partial(measure, args=args), args.out, args.jobs)))
 
 
 if __name__ == "__main__":

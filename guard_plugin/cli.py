@@ -78,6 +78,7 @@ class _RunCommand(click.Command):
 
 @cli.command(cls=_RunCommand, context_settings={"allow_interspersed_args": False})
 @_penalty_options
+@click.option("--h-ramp", type=int, help="Guarded loss calls over which h rises to its value.  [default: 0]")
 @click.option("--repair", is_flag=True, help="Mend the host's known faults, in memory.")
 @click.option(
     "--teacher",
@@ -214,6 +215,17 @@ def demo(out: Path, **options: Any) -> None:
 @click.option("--seeds", type=_at_least_1, default=5, show_default=True, help="Number of students.")
 @click.option("--batch-size", type=_at_least_1, default=128, show_default=True, help="Examples per attack pass.")
 @click.option("--recipe", help="How students are trained.  [default: as the host does it]")
+@click.option(
+    "--fkd",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="For recipe sre2l: soft labels that relabel wrote, the folder of epoch_0.",
+)
+@click.option(
+    "--teacher",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="For recipe sre2l: a network's checkpoint, to label on the way.",
+)
+@click.option("--teacher-arch", help="The teacher's architecture.  [default: the students']")
 @click.option("--learning-rate", type=float, help="Of the students, such as the one that MTT learned and logged.")
 @click.option("--zca/--no-zca", default=None, help="Whether the host ran with --zca.  [default: what its files tell]")
 @click.option("--device", default="cpu", show_default=True, help="Where to compute.")

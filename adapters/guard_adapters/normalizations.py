@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from guard_plugin.distilled import Normalization
 
-__all__ = ["DC_DATASETS", "MTT_DATASETS", "HostDataset"]
+__all__ = ["DC_DATASETS", "MTT_DATASETS", "RECOVERY_DATASETS", "HostDataset"]
 
 
 @dataclass(frozen=True)
@@ -48,4 +48,15 @@ MTT_DATASETS = {
     # Ten of its classes in MTT and FTD, all in TESLA.
     "ImageNet": HostDataset(_IMAGENET, (10, 1000), "ImageNet"),
     "ImageNet1K": HostDataset(_IMAGENET, (1000,), "ImageNet"),
+}
+
+_TINY = Normalization((0.4802, 0.4481, 0.3975), (0.2302, 0.2265, 0.2262))
+
+# SRe2L, CDA and SCDD: CIFAR in SRe2L/*small_dataset, Tiny-ImageNet in zeyuanyin/tiny-imagenet.
+RECOVERY_DATASETS = {
+    **_COMMON,
+    # As in MTT, CIFAR-10's numbers.
+    "CIFAR100": HostDataset(_CIFAR10, (100,), "CIFAR100"),
+    "TinyImageNet": HostDataset(_TINY, (200,), "TinyImageNet"),
+    "ImageNet": HostDataset(_IMAGENET, (1000,), "ImageNet"),
 }

@@ -1,7 +1,8 @@
 """What a host distilled, in one form for every host."""
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -31,6 +32,8 @@ class DistilledSet:
         learning_rate: The students' learning rate that was learned along with the images, > 0, where the file tells.
         recipe: The name of the recipe by which the host trains its evaluation networks.
         files: The files that it was read from, where they are others than the one that the user named.
+        input_spaces: Where the files do not tell the data set: the space in which the host's networks take its images,
+            by data set; ``images`` are then pixels, and ``for_dataset`` brings them there.
 
     Raises:
         UnusableInput: If shapes, types, labels or values do not fit together.
@@ -45,6 +48,7 @@ class DistilledSet:
     learning_rate: float | None = None
     recipe: str = "dc"
     files: tuple[Path, ...] = ()
+    input_spaces: Mapping[str, InputSpace] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if any(
@@ -97,6 +101,25 @@ class DistilledSet:
     def images_per_class(self) -> float:
         """Number of images over number of classes ("IPC")."""
         return len(self.images) / self.num_classes
+
+    def for_dataset(self, dataset: str) -> "DistilledSet":
+        """This set as the host's networks take it, given which data set it was distilled from.
+
+        Args:
+            dataset: The data set's name.
+
+        Raises:
+            UnusableInput: If the set has to be told, and its host is not known to have distilled that one.
+        """
+        if not self.input_spaces:
+            return self
+        if dataset not in self.input_spaces:
+            raise UnusableInput(
+                f"expected a data set whose normalisation by this host is known: {', '.join(self.input_spaces)}; got "
+                f"{dataset!r}"
+            )
+        space = self.input_spaces[dataset]
+        return replace(self, images=space.to_input(self.images), normalization=space, dataset=dataset, input_spaces={})
 
     def pixels(self) -> Tensor:
         """The images in pixel space, clipped to [0, 1]: for looking at, not for training on."""

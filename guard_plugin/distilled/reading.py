@@ -1,16 +1,18 @@
 """Reading what a host wrote, through the plugin that knows its format."""
 
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from pluggy import HookRelay
 
+from guard_plugin.distilled.digests import file_sha256, joint_sha256
 from guard_plugin.distilled.distilled_set import DistilledSet
 from guard_plugin.errors import UnusableInput
 
 __all__ = ["read_distilled", "subject_of"]
+
+_MOST_NAMED = 20  # files; a folder of pictures has thousands
 
 
 def read_distilled(hooks: HookRelay, adapter: str, path: Path) -> list[DistilledSet]:
@@ -43,14 +45,17 @@ def subject_of(adapter: str, path: Path, sets: Sequence[DistilledSet]) -> dict[s
 
     Returns:
         Its description. "sha256" is that of the one file that was read; of several, which "files" then names, it is
-        what ``sha256sum FILE... | sha256sum`` prints, with the files in the order of their names.
+        what ``sha256sum FILE... | sha256sum`` prints, with the files in the order of their paths and without their
+        folders' names; of more than can be named, "n_files" is how many.
     """
     files = _files(path, sets)
-    several = {} if files == [path] else {"files": [str(file) for file in files]}
+    several: dict[str, Any] = {} if files == [path] else {"files": [str(file) for file in files]}
+    if len(files) > _MOST_NAMED:
+        several = {"n_files": len(files)}
     return {
         "kind": "distilled",
         "path": str(path),
-        "sha256": _sha256(files[0]) if files == [path] else _joint_sha256(files),
+        "sha256": file_sha256(path) if files == [path] else joint_sha256((file.name, file) for file in files),
         **several,
         "adapter": adapter,
         "ipc": sets[0].images_per_class,
@@ -63,12 +68,3 @@ def _files(path: Path, sets: Sequence[DistilledSet]) -> list[Path]:
     if not told and path.is_dir():  # a plugin that does not tell: whatever lies there
         told = {file for file in path.rglob("*") if file.is_file()}
     return sorted(told) or [path]
-
-
-def _sha256(file: Path) -> str:
-    return hashlib.sha256(file.read_bytes()).hexdigest()
-
-
-def _joint_sha256(files: Sequence[Path]) -> str:
-    lines = "".join(f"{_sha256(file)}  {file.name}\n" for file in files)
-    return hashlib.sha256(lines.encode()).hexdigest()

@@ -7,8 +7,10 @@ from guard_plugin.evaluation.datasets import DATASETS, ImageSet, load_images
 from guard_plugin.evaluation.distilled_benchmark import benchmark_distilled
 from guard_plugin.evaluation.models import PixelModel
 from guard_plugin.evaluation.recipes import RECIPES, Recipe, train_student
+from guard_plugin.evaluation.relabelling import RelabelRecipe
 from guard_plugin.evaluation.report import comparison, comparison_table, results_table
 from guard_plugin.evaluation.results import FinishedBenchmark
+from guard_plugin.evaluation.training import TrainingRecipe
 
 __all__ = [
     "ARCHITECTURES",
@@ -22,6 +24,8 @@ __all__ = [
     "ImageSet",
     "PixelModel",
     "Recipe",
+    "RelabelRecipe",
+    "TrainingRecipe",
     "benchmark",
     "benchmark_distilled",
     "build_network",

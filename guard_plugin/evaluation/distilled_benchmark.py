@@ -17,8 +17,10 @@ from guard_plugin.evaluation.datasets import ImageSet, load_images, load_trainin
 from guard_plugin.evaluation.engine import evaluate_model
 from guard_plugin.evaluation.folder import BenchmarkFolder
 from guard_plugin.evaluation.models import PixelModel
-from guard_plugin.evaluation.recipes import Recipe, recipe_named, train_student
+from guard_plugin.evaluation.recipes import recipe_named, train_student
 from guard_plugin.evaluation.results import FinishedBenchmark, attack_columns, finish
+from guard_plugin.evaluation.soft_labels import label_source
+from guard_plugin.evaluation.training import TrainingRecipe
 
 __all__ = ["benchmark_distilled"]
 
@@ -36,9 +38,12 @@ def benchmark_distilled(
     data_dir: Path | str | None = None,
     n_examples: int | None = None,
     batch_size: int = 128,
-    recipe: str | Recipe | None = None,
+    recipe: str | TrainingRecipe | None = None,
     learning_rate: float | None = None,
     zca: bool | None = None,
+    fkd: Path | None = None,
+    teacher: Path | None = None,
+    teacher_arch: str | None = None,
     registry: Mapping[str, type[Attack]] | None = None,
     ledger: Mapping[str, Any] | None = None,
     device: torch.device | str = "cpu",
@@ -64,6 +69,10 @@ def benchmark_distilled(
         recipe: How students are trained: a name or a recipe; by default, as the host of the sets does it.
         learning_rate: The students', in place of the recipe's and of one that was learned along with the images.
         zca: Whether the host ran with ``--zca``; by default, what its files tell.
+        fkd: For recipe "sre2l": a folder of soft labels that the host stored (``FkdLabels``); students see the views
+            that they are about. Without this and ``teacher``, students learn the images' classes.
+        teacher: For recipe "sre2l": the checkpoint of a network that labels newly drawn views.
+        teacher_arch: Its architecture; by default, the students'.
         registry: Attack classes by family; guard-plugin's own by default.
         ledger: Of the run that distilled the sets, for results.json.
         device: Where to compute.
@@ -79,6 +88,7 @@ def benchmark_distilled(
     _check_counts(seeds=seeds, batch_size=batch_size)
     if not sets:
         raise UnusableInput("expected at least one distilled set, got none")
+    sets = [one.for_dataset(dataset) for one in sets]
     training = _recipe(recipe, learning_rate, sets)
     columns = _columns(attacks, eps, registry or builtin_registry())
     place = usable_device(device)
@@ -88,6 +98,10 @@ def benchmark_distilled(
     with torch.device("meta"):
         network()  # An unknown or unfit architecture is refused here.
     space, normalization = _input_space(sets, zca, dataset, data_dir)
+    labels = label_source(fkd, teacher, teacher_arch or arch, _network(teacher_arch or arch, images))
+    training = training.with_labels(labels) if labels else training
+    for one in sets:
+        training.check(one)
     protocol = {
         "dataset": dataset,
         "split": split,
@@ -123,7 +137,7 @@ class _Students:
     sets: Sequence[DistilledSet]
     space: Callable[[], InputSpace]
     network: Callable[[], nn.Module]
-    recipe: Recipe
+    recipe: TrainingRecipe
     folder: BenchmarkFolder
     device: torch.device
 
@@ -135,13 +149,15 @@ class _Students:
         return PixelModel(student, self.space()).eval().to(self.device)
 
 
-def _recipe(recipe: str | Recipe | None, learning_rate: float | None, sets: Sequence[DistilledSet]) -> Recipe:
+def _recipe(
+    recipe: str | TrainingRecipe | None, learning_rate: float | None, sets: Sequence[DistilledSet]
+) -> TrainingRecipe:
     wanted = sets[0].recipe if recipe is None else recipe
     training = recipe_named(wanted) if isinstance(wanted, str) else wanted
     return training if learning_rate is None else training.with_learning_rate(learning_rate)
 
 
-def _learning_rate(training: Recipe, given: float | None, sets: Sequence[DistilledSet]) -> dict[str, Any]:
+def _learning_rate(training: TrainingRecipe, given: float | None, sets: Sequence[DistilledSet]) -> dict[str, Any]:
     """The learning rate that students start with and where it comes from; a list, per set, where sets differ."""
     rates = [training.for_set(one).learning_rate for one in sets]
     source = "recipe" if given is None else "given"

@@ -1,7 +1,7 @@
 """How a student is trained on a distilled set: one recipe per way that hosts do it."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -13,12 +13,14 @@ from tqdm import tqdm
 from guard_plugin.distilled import DistilledSet
 from guard_plugin.errors import UnusableInput
 from guard_plugin.evaluation.augmentation import DSA_STRATEGY, augment, check_strategy
+from guard_plugin.evaluation.relabelling import RelabelRecipe
+from guard_plugin.evaluation.training import TrainingRecipe
 
 __all__ = ["RECIPES", "Recipe", "recipe_named", "train_student"]
 
 
 @dataclass(frozen=True)
-class Recipe:
+class Recipe(TrainingRecipe):
     """Training by SGD with one drop of the learning rate, on cross entropy.
 
     Args:
@@ -78,6 +80,27 @@ class Recipe:
         """Every parameter, for JSON."""
         return {**asdict(self), "decay_after": self.decay_after}
 
+    def fit(self, student: nn.Module, distilled: DistilledSet, epochs: Iterable[int]) -> None:
+        """Train a student on the images as they are, in batches drawn from torch's global stream."""
+        device = next(student.parameters()).device
+        images, labels = distilled.images.to(device), distilled.labels.to(device)
+        optimizer = self._optimizer(student, self.learning_rate)
+        for epoch in epochs:
+            for batch in torch.split(torch.randperm(len(images)).to(device), self.batch_size):
+                chosen = images[batch]
+                inputs = augment(chosen, self.augmentation) if self.augmentation else chosen
+                loss = F.cross_entropy(student(inputs), labels[batch])
+                optimizer.zero_grad()
+                torch.autograd.backward(loss)
+                optimizer.step()
+            if epoch == self.decay_after:
+                optimizer = self._optimizer(student, self.learning_rate * self.decay)
+
+    def _optimizer(self, student: nn.Module, learning_rate: float) -> torch.optim.SGD:
+        return torch.optim.SGD(
+            student.parameters(), lr=learning_rate, momentum=self.momentum, weight_decay=self.weight_decay
+        )
+
 
 # DC's evaluate_synset with its default arguments. DC also augments for --method DSA, for MNIST and for ConvNetBN,
 # which this recipe leaves out.
@@ -87,15 +110,22 @@ _DC = Recipe(name="dc", epochs=301, learning_rate=0.01, momentum=0.9, weight_dec
 # True, and the learning rate that was learned along with the images; --lr_teacher, where it starts from, without one.
 _MTT = replace(_DC, name="mtt", epochs=1001, augmentation=DSA_STRATEGY, learning_rate_from_set=True)
 
-RECIPES = {
+# train_FKD.py and train_KD.py of SRe2L, with the options of train_FKD.sh and train_KD.sh. Batches are those of its
+# relabel_cifar.py: on sets of the size that can be measured here, ImageNet's 1024 would make one step per epoch.
+_SRE2L = RelabelRecipe(
+    name="sre2l", epochs=300, learning_rate=1e-3, weight_decay=0.01, batch_size=128, temperature=20.0, min_scale=0.08
+)
+
+RECIPES: dict[str, TrainingRecipe] = {
     "dc": _DC,
     "mtt": _MTT,
     # DATM's distill/evaluation.py and all of its configs: --batch_train 128.
     "datm": replace(_MTT, name="datm", batch_size=128),
+    "sre2l": _SRE2L,
 }
 
 
-def recipe_named(name: str) -> Recipe:
+def recipe_named(name: str) -> TrainingRecipe:
     """The recipe of that name.
 
     Raises:
@@ -109,7 +139,7 @@ def recipe_named(name: str) -> Recipe:
 def train_student(
     distilled: DistilledSet,
     network: Callable[[], nn.Module],
-    recipe: Recipe,
+    recipe: TrainingRecipe,
     *,
     seed: int,
     device: torch.device | str = "cpu",
@@ -137,32 +167,6 @@ def train_student(
         if device.type == "cuda":
             torch.cuda.manual_seed(seed)
         student = network().to(device).train()
-        _fit(
-            student,
-            distilled,
-            recipe.for_set(distilled),
-            tqdm(range(recipe.epochs), f"student {seed}", disable=None if progress else True),
-        )
+        epochs = tqdm(range(recipe.epochs), f"student {seed}", disable=None if progress else True)
+        recipe.for_set(distilled).fit(student, distilled, epochs)
     return student.eval()
-
-
-def _fit(student: nn.Module, distilled: DistilledSet, recipe: Recipe, epochs: "tqdm[int]") -> None:
-    device = next(student.parameters()).device
-    images, labels = distilled.images.to(device), distilled.labels.to(device)
-    optimizer = _optimizer(student, recipe, recipe.learning_rate)
-    for epoch in epochs:
-        for batch in torch.split(torch.randperm(len(images)).to(device), recipe.batch_size):
-            chosen = images[batch]
-            inputs = augment(chosen, recipe.augmentation) if recipe.augmentation else chosen
-            loss = F.cross_entropy(student(inputs), labels[batch])
-            optimizer.zero_grad()
-            torch.autograd.backward(loss)
-            optimizer.step()
-        if epoch == recipe.decay_after:
-            optimizer = _optimizer(student, recipe, recipe.learning_rate * recipe.decay)
-
-
-def _optimizer(student: nn.Module, recipe: Recipe, learning_rate: float) -> torch.optim.SGD:
-    return torch.optim.SGD(
-        student.parameters(), lr=learning_rate, momentum=recipe.momentum, weight_decay=recipe.weight_decay
-    )

@@ -73,24 +73,26 @@ class Attachment:
         penalty = make_penalty(plugins, known, settings)
         faults = profile.find_faults(script)
         host = profile.host(script)
+        unguarded = profile.why_unguarded(arguments)
+        expected = None if unguarded else profile.expected
         self.ledger = Ledger(
             adapter=adapter,
             script=profile.script,
             penalty=penalty.settings(),
             strength=penalty.strength,
-            unguarded=profile.why_unguarded(arguments),
+            unguarded=unguarded,
             definitions=self.definitions,
             versions=_versions(distribution),
             host={"folder": str(host), "commit": commit_of(host)},
             faults=[fault.to_json(repaired=repair) for fault in faults],
-            expected=profile.expected if isinstance(profile.expected, int) else None,
+            expected=expected if isinstance(expected, int) else None,
         )
         self._hooks = plugins.hook
         self._handover = Handover(profile.writes, profile.reads, self.ledger)
         self._guard = Guard(
             penalty,
             reader=StackReader(host, self.definitions),
-            expected=profile.expected if isinstance(profile.expected, ExpectedCount) else None,
+            expected=expected if isinstance(expected, ExpectedCount) else None,
             handover=self._handover,
             hooks=plugins.hook,
             ledger=self.ledger,
@@ -182,9 +184,9 @@ def attach(adapter: str, *, script: str | os.PathLike[str] | None = None, **opti
     Args:
         adapter: The adapter's name, as in ``guard plugins``.
         script: The host's script; by default the one that this process runs.
-        **options: The penalty's settings (``strength``, ``h``, ``form``), by default the adapter's recommended ones,
-            and ``penalty``, its name (default "curvature"). For the adapter "auto" also ``guard`` and ``suspend``,
-            lists of seams such as "utils:epoch", and ``expect``, the number of loss calls to guard.
+        **options: The penalty's settings (``strength``, ``h``, ``form``, ``h_ramp``), by default the adapter's
+            recommended ones, and ``penalty``, its name (default "curvature"). For the adapter "auto" also ``guard``
+            and ``suspend``, lists of seams such as "utils:epoch", and ``expect``, the number of loss calls to guard.
 
     Raises:
         GuardError: If adapter, script, seams or settings do not fit, before anything is changed.

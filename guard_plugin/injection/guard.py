@@ -127,7 +127,7 @@ class Guard:
         if self._penalty.strength == 0:
             loss, value = call.loss, None
         else:
-            loss, value = guarded_loss(call, self._penalty, self._hooks)
+            loss, value = guarded_loss(call, self._penalty.at(self.ledger.guarded), self._hooks)
         self.ledger.note_guarded(place.site, value)
         self._refuse_excess(place)
         return loss

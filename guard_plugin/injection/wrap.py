@@ -57,11 +57,12 @@ class GuardedCriterion(nn.Module):
         if why_not_real(call) is not None:
             return loss
         call.check_guardable()
+        penalty = self._penalty.at(self.guarded)
         self.guarded += 1
-        if self._penalty.strength == 0:
+        if penalty.strength == 0:
             return loss
         with self._origins.paused():
-            return guarded_loss(call, self._penalty, self._plugins.hook)[0]
+            return guarded_loss(call, penalty, self._plugins.hook)[0]
 
     def unwrap(self) -> None:
         """Take the hooks off; the criterion then returns its own loss. Happens by itself when it is discarded."""
@@ -83,8 +84,8 @@ def wrap(
             with ``loss_fn``.
         model: The network whose outputs it judges. Neither is modified.
         loss_fn: The criterion per example, shape (n,); by default read off the criterion.
-        **options: ``strength`` and ``h`` (both needed), ``form`` ("gradient" or "loss"), and ``penalty``, the name of
-            another penalty.
+        **options: ``strength`` and ``h`` (both needed), ``form`` ("gradient" or "loss"), ``h_ramp``, and ``penalty``,
+            the name of another penalty.
 
     Raises:
         GuardError: If a setting does not fit, or the criterion needs a ``loss_fn``.

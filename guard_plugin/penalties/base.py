@@ -47,6 +47,10 @@ class Penalty(ABC):
             A scalar, differentiable with respect to the network's parameters.
         """
 
+    def at(self, step: int) -> "Penalty":
+        """Return the penalty as it is after ``step`` guarded loss calls: itself, unless its settings rise."""
+        return self
+
     def settings(self) -> dict[str, Any]:
         """The name and every setting, as the ledger writes them."""
         return {"name": self.name, **asdict(self)}

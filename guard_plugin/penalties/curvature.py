@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal, get_args
 
 import torch
@@ -176,17 +176,26 @@ class Curvature(Penalty):
         strength: The weight, >= 0.
         h: The step's L2 length in the network's input space, > 0.
         form: "gradient" or "loss".
+        h_ramp: Over how many guarded loss calls h rises to its value, evenly; 0: it has it from the first. CURE's
+            authors, whose regularizer GUARD's descends from, ramp h (Moosavi-Dezfooli et al., CVPR 2019).
     """
 
     name: ClassVar[str] = "curvature"
     h: float
     form: Form = "gradient"
+    h_ramp: int = 0
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_h(self.h)
         if self.form not in get_args(Form):
             raise UnusableInput(f"expected form to be one of {', '.join(get_args(Form))}, got {self.form!r}")
+        if not isinstance(self.h_ramp, int) or self.h_ramp < 0:
+            raise UnusableInput(f"expected h_ramp >= 0, a number of guarded loss calls, got {self.h_ramp!r}")
+
+    def at(self, step: int) -> "Curvature":
+        """Return the penalty with the h that it has after ``step`` guarded loss calls."""
+        return replace(self, h=self.h * (step + 1) / self.h_ramp, h_ramp=0) if step < self.h_ramp else self
 
     def __call__(self, network: nn.Module, inputs: Tensor, targets: Tensor, *, loss_fn: LossFunction) -> Tensor:
         """Compute the penalty of one batch."""

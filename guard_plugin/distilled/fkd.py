@@ -1,0 +1,189 @@
+"""Soft labels stored by fast knowledge distillation (FKD: Shen and Xing, ECCV 2022), as SRe2L writes them.
+
+``FOLDER/epoch_E/batch_B.tar`` holds ``[coords, flip_status, mix_index, mix_lam, mix_bbox, logits]``: what a teacher
+answered, batch by batch, to one view of each image per epoch. Which images a batch is about is written nowhere. It
+follows from torch's own ``RandomSampler`` and a seed, in the host's ``--fkd-seed`` (42): one generator for all epochs.
+"""
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from numbers import Integral, Real
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import BatchSampler, RandomSampler
+
+from guard_plugin.distilled.digests import joint_sha256
+from guard_plugin.distilled.loading import load_untrusted
+from guard_plugin.distilled.views import Mix, View
+from guard_plugin.errors import UnusableInput
+
+__all__ = ["FKD_SEED", "FkdLabels", "StoredBatch"]
+
+FKD_SEED = 42
+_ROUNDING = 1e-5  # crops are stored as parts, in float32
+_PARTS = ("coords", "flip_status", "mix_index", "mix_lam", "mix_bbox", "logits")
+
+
+@dataclass(frozen=True)
+class StoredBatch:
+    """What one file tells.
+
+    Args:
+        indices: Shape (n,), int64: the images, numbered in the order of their files' paths.
+        view: What was seen of them.
+        logits: Shape (n, classes), float32: the teacher's answer.
+    """
+
+    indices: Tensor
+    view: View
+    logits: Tensor
+
+
+class FkdLabels:
+    """The stored soft labels of a set of images, one file in memory at a time.
+
+    Args:
+        folder: The folder that holds ``epoch_0`` and so on.
+        seed: That of the images' order.
+
+    Raises:
+        UnusableInput: If epochs or batches are missing, or the first or last file of the first epoch does not fit.
+        UnsafeFile: If reading a file would run code.
+    """
+
+    def __init__(self, folder: Path, *, seed: int = FKD_SEED) -> None:
+        self.folder = folder
+        self._seed = seed
+        names = _numbered(folder, "epoch_", "")
+        self._files = [_numbered(epoch, "batch_", ".tar") for epoch in names]
+        self.epochs = len(self._files)
+        batches = len(self._files[0])
+        for epoch, files in zip(names, self._files, strict=True):
+            if len(files) != batches:
+                raise UnusableInput(
+                    f"expected {batches} batches in each epoch, as in epoch_0, got {len(files)} in {epoch}: was the "
+                    f"relabelling stopped?"
+                )
+        first, last = (_read(self._files[0][number], None) for number in (0, -1))
+        self.batch_size = len(first.logits)
+        self.num_classes = first.logits.shape[1]
+        self.n_images = self.batch_size * (batches - 1) + len(last.logits)
+        if len(last.logits) > self.batch_size:
+            raise UnusableInput(
+                f"expected the last batch to be the smallest, got {len(last.logits)} images in {self._files[0][-1]} "
+                f"after batches of {self.batch_size}"
+            )
+
+    def sha256(self) -> str:
+        """What ``sha256sum epoch_*/batch_*.tar | sha256sum`` prints in the folder, with files in order of numbers."""
+        files = [file for epoch in self._files for file in epoch]
+        return joint_sha256((file.relative_to(self.folder).as_posix(), file) for file in files)
+
+    def batches(self) -> Iterator[Iterator[StoredBatch]]:
+        """Iterate over the epochs, and over the batches of each.
+
+        Raises:
+            UnusableInput: If a file does not fit; raised when it is that file's turn.
+            UnsafeFile: If reading a file would run code.
+        """
+        sampler = RandomSampler(range(self.n_images), generator=torch.Generator().manual_seed(self._seed))
+        order = BatchSampler(sampler, self.batch_size, drop_last=False)
+        for files in self._files:
+            # All of it now: what is drawn for the next epoch depends on this one having been drawn to its end.
+            yield self._epoch(files, list(order))
+
+    def _epoch(self, files: list[Path], order: list[list[int]]) -> Iterator[StoredBatch]:
+        for file, indices in zip(files, order, strict=True):
+            content = _read(file, len(indices))
+            if content.logits.shape[1] != self.num_classes:
+                raise UnusableInput(
+                    f"{file}: expected logits for {self.num_classes} classes, as in the first file, got "
+                    f"{content.logits.shape[1]}"
+                )
+            yield StoredBatch(torch.tensor(indices), content.view, content.logits)
+
+
+@dataclass(frozen=True)
+class _Content:
+    view: View
+    logits: Tensor
+
+
+def _numbered(folder: Path, prefix: str, suffix: str) -> list[Path]:
+    """The paths PREFIX0SUFFIX, PREFIX1SUFFIX and so on of a folder, without gaps."""
+    pattern = re.compile(re.escape(prefix) + r"(\d+)" + re.escape(suffix))
+    found = [match for path in (folder.iterdir() if folder.is_dir() else ()) if (match := pattern.fullmatch(path.name))]
+    count = max((int(match[1]) + 1 for match in found), default=0)
+    paths = [folder / f"{prefix}{number}{suffix}" for number in range(count)]
+    missing = next((path for path in paths if not path.exists()), None)
+    if not paths or missing:
+        raise UnusableInput(
+            f"expected soft labels as SRe2L's relabel writes them, FOLDER/epoch_0/batch_0.tar and so on without gaps; "
+            f"found no {missing or folder / f'{prefix}0{suffix}'}: give the folder that holds epoch_0, as --fkd-path "
+            f"was"
+        )
+    return paths
+
+
+def _read(file: Path, expected: int | None) -> _Content:
+    """Read and check a file about ``expected`` images, or about any number."""
+    content = load_untrusted(file)
+    if not isinstance(content, (list, tuple)) or len(content) != len(_PARTS):
+        raise UnusableInput(f"{file}: expected the list [{', '.join(_PARTS)}], got {_kind(content)}")
+    coords, flips, order, own, box, logits = content
+    n = len(logits) if isinstance(logits, Tensor) and logits.dim() == 2 and expected is None else expected or 0
+    _check_tensor(file, "logits", logits, (n, None), lambda t: t.is_floating_point() and bool(torch.isfinite(t).all()))
+    if n == 0 or logits.shape[1] < 2:
+        raise UnusableInput(f"{file}: expected logits for images and classes, got shape {tuple(logits.shape)}")
+    _check_tensor(file, "coords", coords, (n, 4), _are_crops)
+    _check_tensor(file, "flip_status", flips, (n,), lambda t: not t.is_floating_point() and bool(((t | 1) == 1).all()))
+    return _Content(View(coords.float(), flips.bool(), _mix(file, n, order, own, box)), logits.float())
+
+
+def _check_tensor(
+    file: Path, name: str, value: Any, shape: tuple[int | None, ...], fits: Callable[[Tensor], bool]
+) -> None:
+    wanted = tuple("classes" if side is None else side for side in shape)
+    if not isinstance(value, Tensor) or value.dim() != len(shape):
+        raise UnusableInput(f"{file}: expected {name} of shape {wanted}, got {_kind(value)}")
+    if any(side not in (None, found) for side, found in zip(shape, value.shape, strict=True)):
+        raise UnusableInput(
+            f"{file}: expected {name} of shape {wanted}, got {tuple(value.shape)}: soft labels of other images, or "
+            f"another batch size"
+        )
+    if not fits(value):
+        raise UnusableInput(f"{file}: {name} of {value.dtype} hold values that are none")
+
+
+def _are_crops(coords: Tensor) -> bool:
+    """Whether each row is a part of an image that is not empty."""
+    if not coords.is_floating_point() or not bool(torch.isfinite(coords).all()):
+        return False
+    start, size = coords[:, :2], coords[:, 2:]
+    return bool((start >= 0).all()) and bool((size > 0).all()) and bool((start + size <= 1 + _ROUNDING).all())
+
+
+def _mix(file: Path, n: int, order: Any, own: Any, box: Any) -> Mix | None:
+    if order is None and own is None and box is None:
+        return None
+    _check_tensor(file, "mix_index", order, (n,), lambda t: torch.equal(t.sort().values, torch.arange(n)))
+    if not isinstance(own, Real) or not 0 <= float(own) <= 1:
+        raise UnusableInput(f"{file}: expected mix_lam from 0 to 1, got {own!r}")
+    if box is None:
+        return Mix(order, float(own))
+    if not isinstance(box, (list, tuple)) or len(box) != 4 or not all(isinstance(side, Integral) for side in box):
+        raise UnusableInput(f"{file}: expected mix_bbox of four integers, got {box!r}")
+    top, left, bottom, right = (int(side) for side in box)
+    if not (0 <= top <= bottom and 0 <= left <= right):
+        raise UnusableInput(f"{file}: expected mix_bbox [top, left, bottom, right], got {box!r}")
+    return Mix(order, float(own), (top, left, bottom, right))
+
+
+def _kind(value: Any) -> str:
+    if isinstance(value, Tensor):
+        return f"a tensor of shape {tuple(value.shape)}"
+    return f"{len(value)} values" if isinstance(value, (list, tuple)) else type(value).__name__

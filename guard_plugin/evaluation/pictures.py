@@ -1,0 +1,148 @@
+"""Distilled images as 8-bit pictures, and views of them, as hosts of the SRe2L family train on.
+
+Their images are JPEG files, which Pillow crops and resizes in 8 bits. So it is done here: a view of a stored soft label
+is then, pixel for pixel, what the teacher saw.
+"""
+
+import importlib
+import math
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from guard_plugin.distilled import DistilledSet, Mix, View
+from guard_plugin.errors import UnusableInput
+
+__all__ = ["Pictures", "draw_view"]
+
+_ATTEMPTS = 10  # crops that are drawn for an image, of which the first that fits is taken
+_RATIOS = (3 / 4, 4 / 3)  # width over height of a crop
+_ROUNDING = 1e-3  # in 8-bit levels: images are kept normalised, in float32
+
+
+class Pictures:
+    """The images of a distilled set as they were in their files.
+
+    Args:
+        distilled: A set whose pixels are multiples of 1/255.
+
+    Raises:
+        UnusableInput: If they are not, or Pillow is not installed.
+    """
+
+    def __init__(self, distilled: DistilledSet) -> None:
+        levels = distilled.normalization.to_pixels(distilled.images.cpu()) * 255
+        rounded = levels.round()
+        off = float((levels - rounded).abs().max())
+        if off > _ROUNDING or float(rounded.min()) < 0 or float(rounded.max()) > 255:
+            raise UnusableInput(
+                f"expected images that are 8-bit pictures, as recovered ones are, got values that are none (by up to "
+                f"{off:.2g} of a level): train students on them by another recipe, such as --recipe dc"
+            )
+        self.size = (int(levels.shape[2]), int(levels.shape[3]))
+        self._space = distilled.normalization
+        arrays = rounded.to(torch.uint8).permute(0, 2, 3, 1).numpy()
+        pillow = _pillow()
+        self._images = [pillow.fromarray(array[:, :, 0] if array.shape[2] == 1 else array) for array in arrays]
+        self._bilinear = pillow.Resampling.BILINEAR
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def show(self, indices: Tensor, view: View) -> Tensor:
+        """What a network sees of some of the images.
+
+        Args:
+            indices: Shape (n,), int64: which ones.
+            view: Of n images.
+
+        Returns:
+            Shape (n, channels, height, width), in the host's input space, on the CPU.
+
+        Raises:
+            UnusableInput: If the view reaches beyond the images.
+        """
+        crops = [self._crop(index, crop) for index, crop in zip(indices.tolist(), view.crops.tolist(), strict=True)]
+        pixels = torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2).float() / 255
+        pixels = torch.where(view.flips.view(-1, 1, 1, 1), pixels.flip(3), pixels)
+        seen = self._space.to_input(pixels)
+        return seen if view.mix is None else self._mixed(seen, view.mix)
+
+    def _crop(self, index: int, crop: list[float]) -> Any:
+        """The crop of one image, enlarged; shape (height, width, channels), uint8."""
+        height, width = self.size
+        # The parts were computed from whole pixels; what is stored of them is rounded to float32.
+        top, left, rows, columns = (
+            round(part * side) for part, side in zip(crop, (height, width, height, width), strict=True)
+        )
+        part = self._images[index].crop((left, top, left + columns, top + rows))
+        array = np.asarray(part.resize((width, height), self._bilinear))
+        return array[:, :, None] if array.ndim == 2 else array
+
+    def _mixed(self, seen: Tensor, mix: Mix) -> Tensor:
+        if mix.box is None:
+            return mix.own * seen + (1 - mix.own) * seen[mix.order]
+        top, left, bottom, right = mix.box
+        if bottom > self.size[0] or right > self.size[1]:
+            raise UnusableInput(
+                f"expected views of {self.size[0]}x{self.size[1]} pixels, got one that mixes a rectangle up to row "
+                f"{bottom} and column {right}: soft labels of other images, or of another --input-size"
+            )
+        mixed = seen.clone()
+        mixed[:, :, top:bottom, left:right] = seen[mix.order, :, top:bottom, left:right]
+        return mixed
+
+
+def draw_view(n: int, size: tuple[int, int], min_scale: float) -> View:
+    """Draw crops, mirror images and a CutMix rectangle, from torch's global stream on the CPU.
+
+    The distributions are torchvision's RandomResizedCrop's, and CutMix's with Beta(1, 1).
+
+    Args:
+        n: Number of images.
+        size: Height and width, in pixels.
+        min_scale: The least part of the image's area that a crop is to have, > 0.
+    """
+    crops = _draw_crops(n, size, min_scale)
+    flips = torch.rand(n) < 0.5
+    own = torch.rand(()).item()
+    return View(crops, flips, Mix(torch.randperm(n), own, _draw_box(size, own)))
+
+
+def _draw_crops(n: int, size: tuple[int, int], min_scale: float) -> Tensor:
+    """Shape (n, 4): top, left, height and width, as parts."""
+    height, width = size
+    area = height * width * (min_scale + (1 - min_scale) * torch.rand(n, _ATTEMPTS))
+    low, high = (math.log(ratio) for ratio in _RATIOS)
+    ratio = (low + (high - low) * torch.rand(n, _ATTEMPTS)).exp()
+    columns, rows = (area * ratio).sqrt().round(), (area / ratio).sqrt().round()
+    fits = (columns >= 1) & (columns <= width) & (rows >= 1) & (rows <= height)
+    first = fits.int().argmax(dim=1, keepdim=True)
+    rows, columns = (sides.gather(1, first).squeeze(1) for sides in (rows, columns))
+    places = torch.rand(2, n)
+    tops = (places[0] * (height - rows + 1)).floor()
+    lefts = (places[1] * (width - columns + 1)).floor()
+    parts = torch.stack([tops / height, lefts / width, rows / height, columns / width], dim=1)
+    # Where none fits, the whole image: torchvision cuts it to the nearest ratio, which for square images is the same.
+    whole = torch.tensor([0.0, 0.0, 1.0, 1.0])
+    return torch.where(fits.any(dim=1, keepdim=True), parts, whole)
+
+
+def _draw_box(size: tuple[int, int], own: float) -> tuple[int, int, int, int]:
+    """A rectangle with the share 1 - own of the image around a random pixel, cut off at the border."""
+    spans = []
+    for side in size:
+        half = int(side * math.sqrt(1 - own)) // 2
+        centre = int(torch.randint(side, ()))
+        spans.append((max(centre - half, 0), min(centre + half, side)))
+    (top, bottom), (left, right) = spans
+    return top, left, bottom, right
+
+
+def _pillow() -> Any:
+    try:
+        return importlib.import_module("PIL.Image")
+    except ModuleNotFoundError as error:
+        raise UnusableInput('this recipe crops pictures with Pillow: pip install "guard-plugin[bench]"') from error

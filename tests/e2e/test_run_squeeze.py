@@ -1,0 +1,251 @@
+"""``guard run sre2l`` and ``guard run cda``: the teacher's training is guarded, all later steps run as they are."""
+
+import json
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.conftest import BASELINES
+
+SQUEEZE = BASELINES / "sre2l" / "squeeze.py"
+ARGUMENTS = shlex.split("--dataset digits --model ConvNetBN16-32 --epochs 2 --batch-size 256 --n-train 600")
+SETTINGS = ["--strength", "1", "--h", "0.5", "--ledger", "ledger.json"]
+CALLS = 2 * 3  # epochs, batches
+
+
+def ledger(folder: Path) -> dict:
+    return json.loads((folder / "ledger.json").read_text())
+
+
+def saved(folder: Path) -> dict[str, torch.Tensor]:
+    return torch.load(folder / "checkpoint.pth", weights_only=True)["model"]
+
+
+def equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+@pytest.mark.parametrize("adapter", ["sre2l", "cda"])
+@pytest.mark.parametrize("form", ["gradient", "loss"])
+def test_each_training_batch_is_guarded_and_evaluation_is_not(guard, tmp_path, adapter, form):
+    options = [*SETTINGS, "--form", form, "--h-ramp", 4]
+    done = guard("run", *options, adapter, SQUEEZE, *ARGUMENTS, "--label-smoothing", 0.1, "--output-dir", "out")
+    assert done.returncode == 0, done.stderr
+    calls = ledger(tmp_path)["loss_calls"]
+    assert (calls["guarded"], calls["expected"]) == (CALLS, CALLS)
+    assert calls["skipped"] == {"suspended: squeeze.evaluate": 2}
+    assert ledger(tmp_path)["penalty"]["h_ramp"] == 4
+    assert json.loads((tmp_path / "out" / "checkpoint.pth.guard.json").read_text())["ledger"]["outcome"] == "complete"
+
+
+def test_strength_zero_is_the_plain_run_with_all_statistics(guard, tmp_path, environment):
+    plain = [sys.executable, SQUEEZE, *ARGUMENTS, "--output-dir", "plain"]
+    subprocess.run(plain, check=True, capture_output=True, env=environment, cwd=tmp_path)
+    for strength in ("0", "3"):
+        options = ["--strength", strength, "--h", "0.5"]
+        assert guard("run", *options, "sre2l", SQUEEZE, *ARGUMENTS, "--output-dir", strength).returncode == 0
+    plain, zero, three = (saved(tmp_path / folder) for folder in ("plain", "0", "3"))
+    assert equal(plain, zero) and not equal(plain, three)
+    assert {int(three[name]) for name in three if name.endswith("num_batches_tracked")} == {CALLS}
+
+
+def test_statistics_see_only_the_hosts_own_forward(guard, tmp_path, environment):
+    """After one step the weights differ from the plain run's, and every running statistic is the same."""
+    one_step = [*ARGUMENTS, "--epochs", "1", "--n-train", "256"]
+    plain = [sys.executable, SQUEEZE, *one_step, "--output-dir", "plain"]
+    subprocess.run(plain, check=True, capture_output=True, env=environment, cwd=tmp_path)
+    assert guard("run", *SETTINGS, "sre2l", SQUEEZE, *one_step, "--output-dir", "guarded").returncode == 0
+    plain, guarded = saved(tmp_path / "plain"), saved(tmp_path / "guarded")
+    statistics = [name for name in plain if "running_" in name or "num_batches" in name]
+    assert statistics and all(torch.equal(plain[name], guarded[name]) for name in statistics)
+    assert not equal(plain, guarded)
+
+
+def test_all_later_steps_run_as_they_are(guard, tmp_path):
+    squeezed = guard("run", *SETTINGS, "sre2l", SQUEEZE, *ARGUMENTS, "--output-dir", "out")
+    assert squeezed.returncode == 0
+    teacher, data = "out/checkpoint.pth", ["--dataset", "digits", "--model", "ConvNetBN16-32"]
+    recover = ["--arch-path", teacher, "--syn-data-path", ".", "--iteration", 2, "--ipc-end", 1, "--jitter", 1]
+    student = [*data, "--train-dir", "syn", "--output-dir", "student", "--epochs", 1]
+    for adapter, script, arguments in (
+        ("sre2l", "sre2l/recover.py", [*recover, "--exp-name", "syn"]),
+        ("cda", "cda/recover.py", [*recover, "--exp-name", "cda"]),
+        ("sre2l", "sre2l/relabel.py", ["--teacher", teacher, "--data", "syn", "--fkd-path", "fkd", "--epochs", 1]),
+        ("cda", "sre2l/validate.py", [*student, "--teacher", teacher]),
+    ):
+        done = guard("run", "--ledger", "ledger.json", adapter, BASELINES / script, *arguments)
+        assert done.returncode == 0, done.stderr
+        assert "nothing to guard here" in done.stderr and ledger(tmp_path)["loss_calls"]["guarded"] == 0
+    assert list((tmp_path / "syn").glob("new*/*.jpg")) and list((tmp_path / "student").glob("*.pth"))
+
+
+# torchvision's reference training in miniature: what its descendants do around the loss.
+REFERENCE = """
+import argparse, contextlib, copy, os
+import torch
+import torch.distributed as dist
+from torch import nn
+
+def train_one_epoch(model, criterion, optimizer, data_loader, device, epoch, args, model_ema=None, scaler=None):
+    model.train()
+    for i, (image, target) in enumerate(data_loader):
+        last = (i + 1) % args.accumulate == 0
+        with contextlib.nullcontext() if last or not args.distributed else model.no_sync():
+            with torch.autocast("cpu", dtype=torch.float16, enabled=args.amp):
+                output = model(image)
+                loss = criterion(output, target) / args.accumulate if args.scaled else criterion(output, target)
+            (scaler.scale(loss) if scaler else loss).backward()
+        if not last:
+            continue
+        if scaler:
+            scaler.unscale_(optimizer)
+        norm = nn.utils.clip_grad_norm_(model.parameters(), args.clip)
+        print(f"norm {float(norm):.3f}")
+        scaler.step(optimizer) if scaler else optimizer.step()
+        if scaler:
+            scaler.update()
+        optimizer.zero_grad()
+        if model_ema:
+            for old, new in zip(model_ema.parameters(), model.parameters()):
+                old.data.lerp_(new.data, 0.1)
+
+def evaluate(model, criterion, data_loader, device, print_freq=100, log_suffix=""):
+    model.eval()
+    with torch.inference_mode():
+        for image, target in data_loader:
+            criterion(model(image), target)
+
+def main(args):
+    args.distributed = "RANK" in os.environ
+    rank = int(os.environ.get("RANK", "0"))
+    if args.distributed:
+        dist.init_process_group("gloo")
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Tanh(), nn.Flatten(), nn.Linear(4 * 16, 5))
+    model_ema = copy.deepcopy(model)
+    generator = torch.Generator().manual_seed(rank)
+    data_loader = [
+        (torch.randn(4, 3, 6, 6, generator=generator), torch.rand(4, 5, generator=generator).softmax(1))
+        for _ in range(4)
+    ]
+    criterion = nn.CrossEntropyLoss(label_smoothing=0.1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    scaler = torch.amp.GradScaler("cpu", init_scale=64.0) if args.amp else None
+    without_ddp = model
+    if args.distributed:
+        model = nn.parallel.DistributedDataParallel(model)
+    if args.test_only:
+        return evaluate(model, criterion, data_loader, "cpu")
+    for epoch in range(args.start_epoch, args.epochs):
+        train_one_epoch(model, criterion, optimizer, data_loader, "cpu", epoch, args, model_ema, scaler)
+        evaluate(model, criterion, data_loader, "cpu")
+        evaluate(model_ema, criterion, data_loader, "cpu", log_suffix="EMA")
+    os.makedirs(args.output_dir, exist_ok=True)
+    torch.save({"model": without_ddp.state_dict()}, os.path.join(args.output_dir, f"checkpoint{rank or ''}.pth"))
+    if args.distributed:
+        dist.destroy_process_group()
+
+parser = argparse.ArgumentParser()
+parser.add_argument("--epochs", type=int, default=2)
+parser.add_argument("--start-epoch", type=int, default=0)
+parser.add_argument("--accumulate", type=int, default=2)
+parser.add_argument("--clip", type=float, default=1000.0)
+parser.add_argument("--amp", action="store_true")
+parser.add_argument("--scaled", action="store_true")
+parser.add_argument("--test-only", action="store_true")
+parser.add_argument("--output-dir", default="out")
+main(parser.parse_args())
+"""
+
+
+@pytest.fixture
+def reference(tmp_path: Path) -> Path:
+    script = tmp_path / "references" / "classification" / "train.py"
+    script.parent.mkdir(parents=True)
+    script.write_text(REFERENCE)
+    return script
+
+
+@pytest.mark.parametrize("extra", ["", "--amp", "--scaled --amp", "--epochs 3 --start-epoch 1"])
+def test_the_reference_training_is_guarded_with_amp_accumulation_and_soft_targets(guard, reference, tmp_path, extra):
+    done = guard("run", *SETTINGS, "sre2l", reference, *shlex.split(extra))
+    assert done.returncode == 0, done.stderr
+    found = ledger(tmp_path)
+    assert found["loss_calls"]["guarded"] == found["loss_calls"]["expected"] == 2 * 4
+    assert found["penalty_value"]["nonfinite"] == 0 and found["penalty_value"]["first"] > 0
+
+
+def test_under_amp_the_penalty_is_that_of_full_precision(guard, reference, tmp_path):
+    """What is so small that it would be 0 in float16 is what it is in the plain run, up to BatchNorm's statistics."""
+    values = []
+    for extra in ([], ["--amp"]):
+        done = guard("run", "--strength", "1", "--h", "1e-4", "--ledger", "ledger.json", "sre2l", reference, *extra)
+        assert done.returncode == 0, done.stderr
+        values.append(ledger(tmp_path)["penalty_value"]["first"])
+    assert 0 < values[0] < 1e-10 and values[1] == pytest.approx(values[0], rel=0.05, abs=0)
+
+
+def test_a_penalty_that_is_not_finite_is_not_hidden_by_the_skipped_step(guard, reference):
+    done = guard("run", "--strength", "1e39", "--h", "10", "--form", "loss", "sre2l", reference, "--amp", "--epochs", 6)
+    plain = guard("run", "--strength", "0", "sre2l", reference, "--amp", "--epochs", 6)
+    assert plain.returncode == 0
+    assert done.returncode == 3 and "expected finite penalties" in done.stderr, done.stderr
+
+
+def test_the_norm_that_the_host_clips_is_that_of_loss_and_penalty(guard, reference):
+    """Accumulation adds up gradients, so that strength acts linearly on what is clipped."""
+    norms = {}
+    for strength in ("0", "1", "2"):
+        done = guard("run", "--strength", strength, "--h", "0.5", "--form", "loss", "sre2l", reference, "--epochs", 1)
+        norms[strength] = float(done.stdout.split()[1])
+    assert norms["0"] != norms["1"] != norms["2"] and norms["2"] < 3 * norms["1"]
+
+
+def test_a_run_that_only_tests_has_nothing_to_guard(guard, reference):
+    done = guard("run", *SETTINGS, "sre2l", reference, "--test-only")
+    assert done.returncode == 0 and "nothing to guard here: it only tests a network" in done.stderr
+
+
+def torchrun(environment: dict[str, str], folder: Path, *arguments: object) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *arguments]
+    return subprocess.run(list(map(str, command)), cwd=folder, env=environment, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize("form", ["gradient", "loss"])
+def test_two_processes_guard_alike_and_stay_alike(reference, tmp_path, environment, form):
+    guarded = ["-m", "guard_plugin", "run", *SETTINGS, "--form", form, "sre2l", reference]
+    done = torchrun(environment, tmp_path, *guarded)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("guard: sre2l classification/train.py: ") == 1, "one process speaks for all"
+    assert "8 of 8 expected guarded" in done.stderr
+    ranks = [torch.load(tmp_path / "out" / f"checkpoint{rank}.pth")["model"] for rank in ("", "1")]
+    weights = [name for name in ranks[0] if "running" not in name and "num_batches" not in name]
+    assert all(torch.equal(ranks[0][name], ranks[1][name]) for name in weights)
+
+
+def test_under_two_processes_strength_zero_is_the_plain_run(reference, tmp_path, environment):
+    assert torchrun(environment, tmp_path, reference, "--output-dir", "plain").returncode == 0
+    run = ["-m", "guard_plugin", "run"]
+    for strength in ("0", "3"):
+        options = ["--strength", strength, "--h", "0.5", "sre2l", reference, "--output-dir", strength]
+        assert torchrun(environment, tmp_path, *run, *options).returncode == 0
+    for rank in ("", "1"):
+        plain, zero, three = (torch.load(tmp_path / f / f"checkpoint{rank}.pth")["model"] for f in ("plain", "0", "3"))
+        assert equal(plain, zero) and not equal(plain, three)
+
+
+def test_under_two_processes_statistics_see_only_the_hosts_own_forward(reference, tmp_path, environment):
+    """One step: each process has the plain run's statistics, its own, although the weights differ."""
+    one = ["--epochs", "1", "--accumulate", "4"]
+    assert torchrun(environment, tmp_path, reference, *one, "--output-dir", "plain").returncode == 0
+    guarded = ["-m", "guard_plugin", "run", *SETTINGS, "sre2l", reference, *one, "--output-dir", "guarded"]
+    assert torchrun(environment, tmp_path, *guarded).returncode == 0
+    for rank in ("", "1"):
+        plain, found = (torch.load(tmp_path / f / f"checkpoint{rank}.pth")["model"] for f in ("plain", "guarded"))
+        statistics = [name for name in plain if "running_" in name or "num_batches" in name]
+        assert all(torch.equal(plain[name], found[name]) for name in statistics)
+        assert not equal(plain, found)
