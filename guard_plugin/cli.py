@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from guard_plugin import __version__
-from guard_plugin.demo import DemoSettings, run_demo, settings_for
+from guard_plugin.demo import METHODS, DemoSettings, run_demo, settings_for
 from guard_plugin.distilled import read_distilled, subject_of
 from guard_plugin.errors import GuardError, UnusableInput
 from guard_plugin.evaluation import benchmark_distilled, results_table
@@ -116,6 +116,7 @@ def run(
     if cwd is not None:
         path = path.absolute()
         os.chdir(cwd)
+        script = script if Path(script).is_file() else str(path)
     return run_script(
         adapter, path, [script, *arguments], options, ledger_file=ledger_file, repair=repair, teacher=teacher
     )
@@ -171,14 +172,19 @@ def list_plugins(as_json: bool) -> None:
 @click.option(
     "--out", type=click.Path(path_type=Path), default="guard-demo", show_default=True, help="Folder to write."
 )
+@click.option(
+    "--method", type=click.Choice(METHODS), default=METHODS[0], show_default=True, help="Which baseline of ours to run."
+)
 @click.option("--dataset", default=DemoSettings.dataset, show_default=True, help="digits, or FashionMNIST or CIFAR10.")
 @click.option("--data", metavar="DIR", help="Folder of torchvision's data sets; digits needs none.")
 @click.option("--arch", help="Network that distils, and students'.  [default: by data set]")
 @click.option(
     "--ipc", type=_at_least_1, default=DemoSettings.ipc, show_default=True, help="Distilled images per class."
 )
-@click.option("--experiments", type=_at_least_1, help="Distilled sets per arm.  [default: by data set]")
-@click.option("--iterations", type=_at_least_1, help="Of the distillation.  [default: by data set]")
+@click.option(
+    "--experiments", type=_at_least_1, help="Distilled sets per arm, for --method dc.  [default: by data set]"
+)
+@click.option("--iterations", type=_at_least_1, help="Of the distillation.  [default: by method and data set]")
 @click.option("--students", type=_at_least_1, help="Students per arm.  [default: by data set]")
 @click.option("--attacks", default=DemoSettings.attacks, show_default=True, help="Attacks, comma separated.")
 @click.option("--eps", default=DemoSettings.eps, show_default=True, help="Linf radius in pixel space.")

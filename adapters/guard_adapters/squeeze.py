@@ -7,7 +7,7 @@ relabelled by it, and students trained on them; losses there are on synthetic im
 from collections.abc import Mapping
 from typing import Any
 
-from guard_plugin.injection import MODULE_LEVEL, ExpectedCount, HandedFiles, Profile, Seam, UnguardedOption
+from guard_plugin.injection import MODULE_LEVEL, ExpectedCount, Profile, Seam, UnguardedOption
 
 __all__ = ["SQUEEZE", "later_step"]
 
@@ -35,12 +35,7 @@ def _classification(script: str, parameters: tuple[str, ...], evaluation: tuple[
             explanation="(args.epochs - args.start_epoch) * len(data_loader)",
         ),
         unguarded_options=(UnguardedOption("--test-only", "it only tests a network"),),
-        writes=HandedFiles(
-            seam=f"{module}.main",
-            folder=lambda variables: variables["args"].output_dir,
-            pattern=_TEACHER,
-            explanation="args.output_dir, the folder of the teacher",
-        ),
+        writes=_TEACHER,
     )
 
 
@@ -62,12 +57,7 @@ SQUEEZE = (
             explanation="args.epochs * len(trainloader)",
         ),
         unguarded_options=(UnguardedOption("--check-ckpt", "it only reads a checkpoint"),),
-        writes=HandedFiles(
-            seam="squeeze_cifar",
-            folder=lambda variables: variables["args"].output_dir,
-            pattern=_TEACHER,
-            explanation="args.output_dir, the folder of the teacher",
-        ),
+        writes=_TEACHER,
     ),
     # zeyuanyin/tiny-imagenet, for Tiny-ImageNet; torchvision's reference; ours.
     _classification(
@@ -84,4 +74,4 @@ def later_step(script: str, what: str) -> Profile:
         script: The script's path in the host.
         what: What it does.
     """
-    return Profile(script=script, unguarded=f"it {what}; the teacher's training is what GUARD guards")
+    return Profile(script, unguarded=f"it {what}; the teacher's training is what GUARD guards", reads=_TEACHER)

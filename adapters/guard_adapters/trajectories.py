@@ -10,10 +10,11 @@ from typing import Any
 
 import torch
 
-from guard_plugin.injection import ExpectedCount, Fault, HandedFiles, Profile, RefusedOption, Seam
+from guard_plugin.injection import ExpectedCount, Fault, Profile, RefusedOption, Seam
 
 __all__ = ["buffer_profile", "distill_profile"]
 
+_BUFFERS = "replay_buffer_*.pt"
 _EPOCH = ("mode", "dataloader", "net", "optimizer", "criterion", "args", "aug")
 
 
@@ -26,8 +27,8 @@ def _snapshots_alias(script: str) -> Fault:
     return Fault(
         name="snapshots-alias",
         file=script,
-        pattern=r"\bp\.detach\(\)\.cpu\(\)(?!\.clone)",
-        repaired="p.detach().cpu().clone()",
+        pattern=r"\[p\.detach\(\)\.cpu\(\) for\b",
+        repaired="[p.detach().cpu().clone() for",
         harm="on a CPU, every snapshot of an expert's weights is the same tensor, so that all of them hold the final "
         "weights and there is no trajectory to match",
         only_if=lambda: not torch.cuda.is_available(),
@@ -56,12 +57,7 @@ def buffer_profile(script: str, utils: str = "utils", *, losses_per_step: int = 
             formula=lambda variables: losses_per_step * _batches(variables),
             explanation=f"{times}args.num_experts * args.train_epochs * len(trainloader)",
         ),
-        writes=HandedFiles(
-            seam=f"{main}.main",
-            folder=lambda variables: variables["save_dir"],
-            pattern="replay_buffer_*.pt",
-            explanation="save_dir, the folder of the replay buffers",
-        ),
+        writes=_BUFFERS,
         refused_options=(
             RefusedOption(
                 "--loss_type",
@@ -74,11 +70,11 @@ def buffer_profile(script: str, utils: str = "utils", *, losses_per_step: int = 
             Fault(
                 name="teacher-label-undefined",
                 file=f"{utils.replace('.', '/')}.py",
-                pattern=r"(?<!\w)args\.teacher_label\b",
+                pattern=r"(?<!\w)args\.teacher_label\b(?!\s*=[^=])",
                 repaired='getattr(args, "teacher_label", False)',
                 harm="buffer.py does not define the argument, so that training stops at the first batch with an "
                 "AttributeError",
-                unless=(script, r"teacher_label"),
+                unless=(script, r"args\.teacher_label\s*=|[\"']--teacher_label[\"']"),
             ),
         ),
         **rest,
@@ -92,16 +88,9 @@ def distill_profile(script: str, **rest: Any) -> Profile:
         script: Its path in the host: "distill.py".
         **rest: Further fields of the profile.
     """
-    main = script.rpartition("/")[2].removesuffix(".py")
     return Profile(
         script=script,
-        seams=(Seam(main, "main", "tells", ("args",)),),
         unguarded="it matches the experts' trajectories with losses on synthetic images; buffers are what GUARD guards",
-        reads=HandedFiles(
-            seam=f"{main}.main",
-            folder=lambda variables: variables["expert_dir"],
-            pattern="replay_buffer_*.pt",
-            explanation="expert_dir, the folder of the replay buffers",
-        ),
+        reads=_BUFFERS,
         **rest,
     )

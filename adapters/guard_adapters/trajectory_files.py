@@ -70,7 +70,7 @@ def read_trajectory_sets(path: Path) -> list[DistilledSet]:
             images=images.float(),
             labels=labels,
             num_classes=num_classes,
-            normalization=_input_space(file.parent, place.dataset, len(images) / num_classes),
+            normalization=_input_space(file, match["version"], place.dataset, len(images) / num_classes),
             dataset=place.dataset.name,
             arch=place.arch,
             learning_rate=_learning_rate(rate_file) if rate_file in files else None,
@@ -115,6 +115,10 @@ def _folders_from_dataset(path: Path) -> tuple[str, ...]:
         f"expected a path such as logged_files/DATASET/RUN/images_best.pt, as the host writes it, got {path}: the "
         f"folder after logged_files (or ema_logged_files) tells the data set, and so the normalisation"
     )
+
+
+def _name(path: Path) -> str:
+    return path.name
 
 
 def _newest_images(folder: Path) -> Path:
@@ -194,9 +198,17 @@ def _learning_rate(file: Path) -> float:
     return float(content)
 
 
-def _input_space(folder: Path, dataset: HostDataset, images_per_class: float) -> InputSpace:
-    if any(folder.glob(_ZCA_PICTURES)):
+def _input_space(file: Path, version: str, dataset: HostDataset, images_per_class: float) -> InputSpace:
+    folder = file.parent
+    pictures = {picture.stem.rpartition("_")[2] for picture in folder.glob(_ZCA_PICTURES)}
+    images = {match["version"] for match in map(_IMAGES.fullmatch, map(_name, folder.iterdir())) if match} - {"best"}
+    if version in pictures or (pictures and version == "best" and images <= pictures):
         return ZcaWhitening()
+    if pictures:  # TESLA writes all runs without a name to one folder
+        return UndecidedZca(
+            dataset.normalization,
+            f"{folder} has {_ZCA_PICTURES} of some iterations and not of others: it holds several runs",
+        )
     if images_per_class < _PICTURES_BELOW or dataset.name in _OURS:
         return dataset.normalization
     return UndecidedZca(

@@ -1,5 +1,6 @@
 """Reading files without executing what they hold."""
 
+import argparse
 import pickle
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,10 @@ _NUMPY_SCALARS: list[Any] = [
 ]
 
 
+# Training scripts keep their arguments beside the weights: names and plain values.
+_ARGUMENTS: list[Any] = [argparse.Namespace]
+
+
 def _numpy_scalar() -> list[Any]:
     scalar = type(np.float64(0)).__reduce__(np.float64(0))[0]
     return [(scalar, "numpy.core.multiarray.scalar"), (scalar, "numpy._core.multiarray.scalar")]
@@ -30,7 +35,7 @@ def load_untrusted(path: Path) -> Any:
         path: The file.
 
     Returns:
-        What the file holds: tensors, numbers, strings, numpy scalars, and containers of these.
+        What the file holds: tensors, numbers, strings, numpy scalars, and containers of these (argparse's too).
 
     Raises:
         UnusableInput: If there is no such file, or it is not one that ``torch.save`` wrote.
@@ -39,7 +44,7 @@ def load_untrusted(path: Path) -> Any:
     if not path.is_file():
         raise UnusableInput(f"no such file: {path}")
     try:
-        with torch.serialization.safe_globals(_NUMPY_SCALARS + _numpy_scalar()):
+        with torch.serialization.safe_globals(_NUMPY_SCALARS + _numpy_scalar() + _ARGUMENTS):
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         reason = str(error).split("\n\n")[0].strip()

@@ -45,8 +45,10 @@ class Normalization(InputSpace):
         return {"name": "per channel", "mean": list(self.mean), "std": list(self.std)}
 
     def decided(self, zca: bool) -> InputSpace:
-        """This map; or the hosts' whitening, of which a folder without ``images_zca_*.pt`` tells nothing."""
-        return ZcaWhitening() if zca else self
+        """This map, which is no whitening."""
+        if zca:
+            raise UnusableInput("got --zca, but the host did not whiten these images, as its files tell: leave it away")
+        return self
 
     def _shaped(self, values: tuple[float, ...], like: Tensor) -> Tensor:
         if like.shape[1] != len(values):

@@ -19,7 +19,7 @@ from guard_plugin.evaluation.folder import BenchmarkFolder
 from guard_plugin.evaluation.models import PixelModel
 from guard_plugin.evaluation.recipes import recipe_named, train_student
 from guard_plugin.evaluation.results import FinishedBenchmark, attack_columns, finish
-from guard_plugin.evaluation.soft_labels import label_source
+from guard_plugin.evaluation.soft_labels import LabelSource, label_source
 from guard_plugin.evaluation.training import TrainingRecipe
 
 __all__ = ["benchmark_distilled"]
@@ -99,9 +99,7 @@ def benchmark_distilled(
         network()  # An unknown or unfit architecture is refused here.
     space, normalization = _input_space(sets, zca, dataset, data_dir)
     labels = label_source(fkd, teacher, teacher_arch or arch, _network(teacher_arch or arch, images))
-    training = training.with_labels(labels) if labels else training
-    for one in sets:
-        training.check(one)
+    training = _checked_training(training, labels, sets)
     protocol = {
         "dataset": dataset,
         "split": split,
@@ -114,7 +112,10 @@ def benchmark_distilled(
         "preset": attacks.strip() if attacks.strip() in PRESETS else None,
         "attacks": [attack.settings() for attack in columns.values()],
     }
-    folder = BenchmarkFolder(Path(out), {**protocol, "distilled_sha256": _sha256(sets)})
+    # Like the images, soft labels are what is compared, not how: they belong to the subject.
+    soft = {"soft_labels": labels.identity()} if labels else {}
+    soft_sha256 = {"labels_sha256": labels.identity()["sha256"]} if labels else {}
+    folder = BenchmarkFolder(Path(out), {**protocol, "distilled_sha256": _sha256(sets), **soft_sha256})
     students = _Students(sets, space, network, training, folder, place)
     records = [
         evaluate_model(
@@ -127,7 +128,9 @@ def benchmark_distilled(
         )
         for k in range(seeds)
     ]
-    finished = finish(records, columns, subject=subject, protocol=protocol, ledger=ledger, device=students.device)
+    finished = finish(
+        records, columns, subject={**subject, **soft}, protocol=protocol, ledger=ledger, device=students.device
+    )
     folder.write_results(finished.results)
     return finished
 
@@ -155,6 +158,15 @@ def _recipe(
     wanted = sets[0].recipe if recipe is None else recipe
     training = recipe_named(wanted) if isinstance(wanted, str) else wanted
     return training if learning_rate is None else training.with_learning_rate(learning_rate)
+
+
+def _checked_training(
+    training: TrainingRecipe, labels: LabelSource | None, sets: Sequence[DistilledSet]
+) -> TrainingRecipe:
+    training = training.with_labels(labels) if labels else training
+    for one in sets:
+        training.check(one)
+    return training
 
 
 def _learning_rate(training: TrainingRecipe, given: float | None, sets: Sequence[DistilledSet]) -> dict[str, Any]:

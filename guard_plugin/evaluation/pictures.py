@@ -125,9 +125,14 @@ def _draw_crops(n: int, size: tuple[int, int], min_scale: float) -> Tensor:
     tops = (places[0] * (height - rows + 1)).floor()
     lefts = (places[1] * (width - columns + 1)).floor()
     parts = torch.stack([tops / height, lefts / width, rows / height, columns / width], dim=1)
-    # Where none fits, the whole image: torchvision cuts it to the nearest ratio, which for square images is the same.
-    whole = torch.tensor([0.0, 0.0, 1.0, 1.0])
-    return torch.where(fits.any(dim=1, keepdim=True), parts, whole)
+    return torch.where(fits.any(dim=1, keepdim=True), parts, torch.tensor(_central(size)))
+
+
+def _central(size: tuple[int, int]) -> list[float]:
+    """The largest crop in the middle, of the allowed ratio that is nearest the image's: where no drawn one fits."""
+    height, width = size
+    rows, columns = min(height, round(width / _RATIOS[0])), min(width, round(height * _RATIOS[1]))
+    return [(height - rows) // 2 / height, (width - columns) // 2 / width, rows / height, columns / width]
 
 
 def _draw_box(size: tuple[int, int], own: float) -> tuple[int, int, int, int]:

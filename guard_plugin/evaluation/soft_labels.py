@@ -75,7 +75,11 @@ class LabelSource(ABC):
 
     @abstractmethod
     def describe(self) -> dict[str, Any]:
-        """All that the labels depend on, for JSON."""
+        """What kind of labels they are, for the protocol: the same for sets that are to be compared."""
+
+    def identity(self) -> dict[str, Any]:
+        """Which files these very labels come from: "path" and "sha256", for the subject; empty without files."""
+        return {}
 
 
 class ClassLabels(LabelSource):
@@ -161,8 +165,12 @@ class TeacherLabels(LabelSource):
             yield shown()
 
     def describe(self) -> dict[str, Any]:
+        """That a teacher of that architecture is asked."""
+        return {"source": "teacher", "arch": self.arch}
+
+    def identity(self) -> dict[str, Any]:
         """The teacher."""
-        return {"source": "teacher", "arch": self.arch, "sha256": self._sha256}
+        return {"path": str(self.file), "sha256": self._sha256}
 
 
 class StoredLabels(LabelSource):
@@ -205,8 +213,12 @@ class StoredLabels(LabelSource):
         return (shown(batches) for batches in self.stored.batches())
 
     def describe(self) -> dict[str, Any]:
+        """That they were stored."""
+        return {"source": "fkd"}
+
+    def identity(self) -> dict[str, Any]:
         """The stored files."""
-        return {"source": "fkd", "epochs": self.stored.epochs, "sha256": self._sha256}
+        return {"path": str(self.stored.folder), "sha256": self._sha256}
 
 
 def label_source(

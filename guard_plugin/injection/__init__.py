@@ -6,14 +6,13 @@ from guard_plugin.injection.ledger import Ledger
 from guard_plugin.injection.loss_call import LossCall
 from guard_plugin.injection.profile import Profile, RefusedOption, UnguardedOption
 from guard_plugin.injection.seams import MODULE_LEVEL, Seam
-from guard_plugin.injection.told import ExpectedCount, HandedFiles
+from guard_plugin.injection.told import ExpectedCount
 
 __all__ = [
     "MODULE_LEVEL",
     "Adapter",
     "ExpectedCount",
     "Fault",
-    "HandedFiles",
     "Ledger",
     "LossCall",
     "Profile",

@@ -67,6 +67,7 @@ class Attachment:
         plugins = Plugins()
         settings = dict(options)
         known, distribution = _choose(plugins, adapter, script, settings)
+        self._process = os.getpid()
         self.profile = profile = known.profile(script)
         profile.check_arguments(arguments)
         self.definitions = known.locate(profile, script)
@@ -88,12 +89,10 @@ class Attachment:
             expected=expected if isinstance(expected, int) else None,
         )
         self._hooks = plugins.hook
-        self._handover = Handover(profile.writes, profile.reads, self.ledger)
         self._guard = Guard(
             penalty,
             reader=StackReader(host, self.definitions),
             expected=expected if isinstance(expected, ExpectedCount) else None,
-            handover=self._handover,
             hooks=plugins.hook,
             ledger=self.ledger,
         )
@@ -103,6 +102,10 @@ class Attachment:
             print(f"guard: known fault of this host, {fault.describe()}; {mended}", file=sys.stderr)
         self._hooks.run_started(ledger=self.ledger)
         self.repairs = Repairs(faults if repair else [])
+        self._handover = Handover(profile.writes, profile.reads, self.ledger)
+        if self._teacher is not None:
+            self._teacher.install()
+            self._handover.take_over(self._teacher.file)
         self._tap: Tap | None = Tap(self._guard)
         self._exits: ExitWatch | None = None
         Attachment._active = self
@@ -119,6 +122,7 @@ class Attachment:
         self._tap.remove()
         self._tap = None
         self.repairs.remove()
+        self._handover.remove()
         if self._teacher is not None:
             self._teacher.remove()
             self.ledger.teacher = self._teacher.to_json()
@@ -130,6 +134,11 @@ class Attachment:
         self._hooks.run_ended(ledger=self.ledger)
         if speaks():
             self._handover.mark()
+
+    @property
+    def is_copy(self) -> bool:
+        """Whether this process was forked from the one that is guarded: what it does is not accounted for."""
+        return os.getpid() != self._process
 
     def conclude(self, *, succeeded: bool) -> GuardError | None:
         """Detach, and check that what had to be guarded was.
@@ -159,6 +168,8 @@ class Attachment:
             raise problem
 
     def _at_exit(self, exits: ExitWatch) -> None:
+        if self.is_copy:
+            return
         # A script that crashed or was ended by sys.exit(code) has its own exit code; --help makes no loss call.
         failed = getattr(sys, "last_value", None) is not None or exits.code not in (None, 0)
         early = exits.called and self.ledger.seen == 0

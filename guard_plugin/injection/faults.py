@@ -2,8 +2,10 @@
 
 import importlib.abc
 import importlib.machinery
+import io
 import re
 import sys
+import tokenize
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,19 +73,34 @@ def find_faults(faults: Sequence[Fault], host: Path) -> list[FoundFault]:
     """
     found = []
     for fault in faults:
-        file = host / fault.file
-        if not fault.only_if() or (fault.unless and _lines(host / fault.unless[0], fault.unless[1])):
+        if not fault.only_if() or (fault.unless and _spans(host / fault.unless[0], fault.unless[1])):
             continue
-        lines = _lines(file, fault.pattern)
+        file = host / fault.file
+        lines = tuple(dict.fromkeys(line for line, _, _ in _spans(file, fault.pattern)))
         if lines:
             found.append(FoundFault(fault, file.resolve(), lines))
     return found
 
 
-def _lines(file: Path, pattern: str) -> tuple[int, ...]:
-    """Return the numbers of a file's lines that match; none where there is no such file."""
-    source = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
-    return tuple(number for number, line in enumerate(source, 1) if re.search(pattern, line))
+def _spans(file: Path, pattern: str) -> list[tuple[int, int, int]]:
+    """Return line number, start and end of each match in a file's code, comments left out; none without the file."""
+    if not file.is_file():
+        return []
+    lines = _read(file)
+    try:
+        tokens = list(tokenize.generate_tokens(io.StringIO("".join(lines)).readline))
+    except (tokenize.TokenError, SyntaxError):
+        return []  # which importing it will tell
+    for token in tokens:
+        if token.type == tokenize.COMMENT:
+            line, column = token.start
+            lines[line - 1] = lines[line - 1][:column] + "\n"
+    return [(number, *match.span()) for number, line in enumerate(lines, 1) for match in re.finditer(pattern, line)]
+
+
+def _read(file: Path) -> list[str]:
+    with tokenize.open(file) as opened:  # in the encoding that Python would read it in
+        return opened.readlines()
 
 
 class Repairs(importlib.abc.MetaPathFinder):
@@ -104,13 +121,18 @@ class Repairs(importlib.abc.MetaPathFinder):
         if self in sys.meta_path:
             sys.meta_path.remove(self)
 
-    def source(self, file: Path) -> bytes:
+    def source(self, file: Path) -> bytes | str:
         """Return a file's source, mended where it holds a fault."""
-        source = file.read_bytes()
-        for one in self._found:
-            if one.file == file.resolve():
-                source = re.sub(one.fault.pattern.encode(), one.fault.repaired.encode(), source)
-        return source
+        faults = [one.fault for one in self._found if one.file == file.resolve()]
+        if not faults:
+            return file.read_bytes()
+        lines = _read(file)
+        for fault in faults:
+            for number, start, end in reversed(_spans(file, fault.pattern)):
+                line = lines[number - 1]
+                mended = re.sub(fault.pattern, fault.repaired, line[start:end])
+                lines[number - 1] = line[:start] + mended + line[end:]
+        return "".join(lines)
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None

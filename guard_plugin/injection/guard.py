@@ -4,7 +4,6 @@ from pluggy import HookRelay
 from torch import Tensor
 
 from guard_plugin.errors import GuardError, NothingGuarded, UnsupportedLoss
-from guard_plugin.injection.handover import Handover
 from guard_plugin.injection.ledger import Ledger
 from guard_plugin.injection.loss_call import LossCall
 from guard_plugin.injection.stack import Place, StackReader
@@ -56,7 +55,6 @@ class Guard:
         penalty: What is added.
         reader: Reads which seams a loss call is made under.
         expected: How many calls must be guarded, where the host's variables tell.
-        handover: The files that the script hands on or takes over.
         hooks: The plugin manager's hooks.
         ledger: Where everything is noted.
     """
@@ -67,7 +65,6 @@ class Guard:
         *,
         reader: StackReader,
         expected: ExpectedCount | None,
-        handover: Handover,
         hooks: HookRelay,
         ledger: Ledger,
     ) -> None:
@@ -76,7 +73,6 @@ class Guard:
         self._penalty = penalty
         self._reader = reader
         self._expected = expected
-        self._handover = handover
         self._hooks = hooks
 
     def __call__(self, call: LossCall) -> Tensor:
@@ -102,6 +98,12 @@ class Guard:
                 f"expected loss calls on real data, found that none of the {ledger.seen} loss calls seen was one: this "
                 f"was a plain run. {self._where_they_went()}"
             )
+        if self._expected is not None and ledger.expected is None:
+            return NothingGuarded(
+                f"expected loss calls under {self._expected.seam}, whose local variables tell how many there must be, "
+                f"found none of the {ledger.seen} seen there: the run cannot be proved complete; guard this fork with "
+                f"an adapter of its own: docs/writing-an-adapter.md"
+            )
         if ledger.expected is not None and ledger.guarded != ledger.expected:
             return NothingGuarded(
                 f"expected {ledger.expected} guarded loss calls ({self._explanation()}), found {ledger.guarded} of "
@@ -118,7 +120,6 @@ class Guard:
         place = self._reader.read()
         self.ledger.note_seen(place.site, place.seams)
         self._learn_expected(place)
-        self._handover.learn(place)
         reason = self._why_skipped(call, place)
         if reason is not None:
             self.ledger.note_skipped(place.site, reason)
@@ -162,4 +163,4 @@ class Guard:
 
     def _where_they_went(self) -> str:
         skipped = ", ".join(f"{count} {reason}" for reason, count in self.ledger.skipped.items())
-        return f"Skipped: {skipped or 'none'}. Check with: guard doctor {self.ledger.adapter} HOST_FOLDER"
+        return f"Skipped: {skipped or 'none'}; loss calls under each seam: {dict(self.ledger.under) or 'none'}"

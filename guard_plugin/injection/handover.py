@@ -1,16 +1,19 @@
 """Markers beside the files that one script hands to another: were these made under GUARD, and how?"""
 
-import hashlib
+import fnmatch
+import functools
 import json
+import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from guard_plugin.errors import UnusableInput
+import torch
+
+from guard_plugin.distilled import file_sha256
 from guard_plugin.injection.ledger import Ledger
 from guard_plugin.injection.ranks import speaks
-from guard_plugin.injection.stack import Place
-from guard_plugin.injection.told import HandedFiles
 
 __all__ = ["Handover", "marker_of", "why_not_guarded"]
 
@@ -30,98 +33,97 @@ def why_not_guarded(file: Path) -> str:
     if not marker.is_file():
         return f"there is no {marker.name} beside it"
     try:
-        content = json.loads(marker.read_text(encoding="utf-8"))
-        ledger, sha256 = content["ledger"], content["sha256"]
-        strength, outcome = float(ledger["penalty"]["strength"]), ledger["outcome"]
-        faults = [fault["name"] for fault in ledger["faults"] if not fault["repaired"]]
-    except (ValueError, KeyError, TypeError) as error:
-        return f"{marker.name} cannot be read ({type(error).__name__}: {error})"
-    if sha256 != _sha256(file):
-        return f"it is another file than {marker.name} was written for"
-    if strength == 0:
+        return _doubt(json.loads(marker.read_text(encoding="utf-8")), file)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        return f"{marker.name} cannot be read ({type(error).__name__})"
+
+
+def _doubt(marker: Any, file: Path) -> str:
+    ledger = marker["ledger"]
+    faults = [str(fault["name"]) for fault in ledger["faults"] if not fault["repaired"]]
+    if marker["sha256"] != file_sha256(file):
+        return "it is another file than its marker was written for"
+    if float(ledger["penalty"]["strength"]) == 0:
         return "it was made at strength 0"
-    if outcome != "complete":
-        return f"the run that wrote it was {outcome}"
+    if ledger["outcome"] != "complete":
+        return f"the run that wrote it ended as {str(ledger['outcome'])!r}"
     if faults:
-        return f"the run that wrote it had a fault of the host, {', '.join(faults)}, which --repair mends"
+        return f"the run that wrote it had a fault of the host, {', '.join(map(repr, faults))}, which --repair mends"
     return ""
 
 
 class Handover:
-    """The files that a script hands on or takes over, in one run.
+    """Notes, while on, the files that the script hands on (``torch.save``) or takes over (``torch.load``).
+
+    What is taken over and not known to be made under GUARD is warned of at once, on stderr.
 
     Args:
-        writes: What it hands on, if anything.
-        reads: What it takes over, if anything.
+        writes: Names of the files that it hands on, as a glob: "replay_buffer_*.pt"; empty for none.
+        reads: Names of the files that it takes over; empty for none.
         ledger: Where it is noted.
     """
 
-    def __init__(self, writes: HandedFiles | None, reads: HandedFiles | None, ledger: Ledger) -> None:
+    def __init__(self, writes: str, reads: str, ledger: Ledger) -> None:
         self._writes = writes
         self._reads = reads
         self._ledger = ledger
-        self._found: dict[Path, tuple[int, int]] = {}
-        self._folder: Path | None = None
+        self._written: set[Path] = set()
+        self._originals = (torch.save, torch.load)
+        if reads:
+            ledger.taken_over = {}
+        torch.save = self._after(torch.save, 1, self._note_written)
+        torch.load = self._after(torch.load, 0, self._note_read)
 
-    def learn(self, place: Place) -> None:
-        """Learn the folders from the host's local variables, as soon as they tell.
-
-        What was taken over and not made under GUARD is warned of at once, on stderr.
-
-        Raises:
-            SeamError: If the variables do not tell.
-        """
-        if self._writes is not None and self._folder is None:
-            variables = place.locals_of(self._writes.seam)
-            if variables is not None:
-                self._folder = self._writes.locate(variables)
-                self._found = {file: _state(file) for file in self._folder.glob(self._writes.pattern)}
-        if self._reads is not None and self._ledger.taken_over is None:
-            variables = place.locals_of(self._reads.seam)
-            if variables is not None:
-                self._take_over(self._reads.locate(variables), self._reads.pattern)
+    def remove(self) -> None:
+        """Give ``torch.save`` and ``torch.load`` back as they were."""
+        torch.save, torch.load = self._originals
 
     def mark(self) -> None:
-        """Leave a marker beside each file that the script has written since its folder was learnt.
+        """Leave a marker beside each file that this process wrote; warn where one cannot be written."""
+        for file in sorted(self._written):
+            if not file.is_file():
+                continue
+            content = {"schema": 1, "file": file.name, "sha256": file_sha256(file), "ledger": self._ledger.to_json()}
+            try:
+                marker_of(file).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+            except OSError as error:
+                _warn(
+                    f"no marker can be written to {marker_of(file)} ({error.strerror}): it will not be known as GUARD's"
+                )
 
-        Raises:
-            UnusableInput: If a marker cannot be written.
-        """
-        if self._writes is None or self._folder is None:
+    def _after(self, function: Callable[..., Any], position: int, note: Callable[[Path], None]) -> Callable[..., Any]:
+        """Wrap a function so that the path it is called with is noted once it has returned."""
+
+        @functools.wraps(function)
+        def wrapped(*args: Any, **kwargs: Any) -> Any:
+            result = function(*args, **kwargs)
+            place = args[position] if len(args) > position else kwargs.get("f")
+            if isinstance(place, (str, os.PathLike)):
+                note(Path(os.fsdecode(place)).absolute())
+            return result
+
+        return wrapped
+
+    def _note_written(self, file: Path) -> None:
+        if fnmatch.fnmatch(file.name, self._writes):
+            self._written.add(file)
+
+    def _note_read(self, file: Path) -> None:
+        if fnmatch.fnmatch(file.name, self._reads):
+            self.take_over(file)
+
+    def take_over(self, file: Path) -> None:
+        """Note a file that the script takes over, and warn if it is not known to be made under GUARD."""
+        taken_over = self._ledger.taken_over
+        if taken_over is None or str(file) in taken_over:
             return
-        for file in sorted(self._folder.glob(self._writes.pattern)):
-            if self._found.get(file) != _state(file):
-                _leave_marker(file, self._ledger.to_json())
-
-    def _take_over(self, folder: Path, pattern: str) -> None:
-        reasons = {file.name: why_not_guarded(file) for file in sorted(folder.glob(pattern))}
-        self._ledger.taken_over = reasons
-        plain = [f"{name}: {reason}" for name, reason in reasons.items() if reason]
-        if plain and speaks():
-            print(
-                f"guard: warning: of {len(reasons)} file(s) that this script reads from {folder}, {len(plain)} are not "
-                f"known to be made under GUARD, and what it distils from them will not be a GUARD result: "
-                f"{'; '.join(plain)}",
-                file=sys.stderr,
+        reason = taken_over[str(file)] = why_not_guarded(file)
+        if reason:
+            _warn(
+                f"{file} is not known to be made under GUARD ({reason}): what is distilled from it is no GUARD result"
             )
 
 
-def _leave_marker(file: Path, ledger: dict[str, Any]) -> None:
-    content = {"schema": 1, "file": file.name, "sha256": _sha256(file), "ledger": ledger}
-    try:
-        marker_of(file).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise UnusableInput(f"no marker can be written to {marker_of(file)}: {error.strerror}") from error
-
-
-def _state(file: Path) -> tuple[int, int]:
-    state = file.stat()
-    return state.st_size, state.st_mtime_ns
-
-
-def _sha256(file: Path) -> str:
-    digest = hashlib.sha256()
-    with file.open("rb") as stream:
-        while chunk := stream.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()
+def _warn(text: str) -> None:
+    if speaks():
+        print(f"guard: warning: {text}", file=sys.stderr)

@@ -3,6 +3,7 @@
 import builtins
 import importlib.machinery
 import sys
+import threading
 import traceback
 import types
 from collections.abc import Mapping, Sequence
@@ -56,18 +57,35 @@ def run_script(
         _become_python(script, argv, folders)
         _refuse_other_packages(attachment.definitions)
         code, ended_early = _execute(script, attachment.repairs.source(script))
+        if attachment.is_copy:
+            return code
+        _join_threads()
         ended_early = ended_early and attachment.ledger.seen == 0
         if not ended_early:
             problem = attachment.conclude(succeeded=code == 0)
     finally:
-        attachment.detach("ended early" if ended_early else "failed")
-        if not ended_early and speaks():
-            print(f"guard: {attachment.ledger.summary()}", file=sys.stderr)
-        if ledger_file is not None and speaks():
-            attachment.ledger.write(ledger_file)
+        if not attachment.is_copy:
+            attachment.detach("ended early" if ended_early else "failed")
+            _report(attachment, ledger_file, quiet=ended_early)
     if problem is not None:
         raise problem
     return code
+
+
+def _join_threads() -> None:
+    """Wait for the script's threads, as Python does before it ends."""
+    for thread in threading.enumerate():
+        if thread is not threading.current_thread() and not thread.daemon:
+            thread.join()
+
+
+def _report(attachment: Attachment, ledger_file: Path | None, *, quiet: bool) -> None:
+    if not speaks():
+        return
+    if not quiet:
+        print(f"guard: {attachment.ledger.summary()}", file=sys.stderr)
+    if ledger_file is not None:
+        attachment.ledger.write(ledger_file)
 
 
 def find_script(script: str, folder: Path | None) -> Path:
@@ -123,7 +141,10 @@ def _refuse_other_packages(definitions: Sequence[Definition]) -> None:
 def _become_python(script: Path, argv: Sequence[str], folders: Sequence[Path]) -> None:
     """Give the process what ``python script arguments`` would have: argv, the import path and ``__main__``."""
     sys.argv = list(argv)
-    sys.path[0:1] = [str(folder) for folder in folders]
+    own, *roots = (str(folder) for folder in folders)
+    if not getattr(sys.flags, "safe_path", False):  # python -P gives a script no folder of its own
+        sys.path[0:1] = [own]
+    sys.path += roots
     main = types.ModuleType("__main__")
     main.__dict__.update(
         __file__=str(script),
@@ -134,7 +155,7 @@ def _become_python(script: Path, argv: Sequence[str], folders: Sequence[Path]) -
     sys.modules["__main__"] = main
 
 
-def _execute(script: Path, source: bytes) -> tuple[int, bool]:
+def _execute(script: Path, source: bytes | str) -> tuple[int, bool]:
     """Run the script's source as ``__main__``; return its exit code, and whether its argument parser ended it."""
     namespace = sys.modules["__main__"].__dict__
     try:

@@ -85,7 +85,7 @@ class Ledger:
     versions: Mapping[str, str]
     host: Mapping[str, Any] = field(default_factory=dict)
     faults: Sequence[Mapping[str, Any]] = ()
-    taken_over: Mapping[str, str] | None = None
+    taken_over: dict[str, str] | None = None
     teacher: Mapping[str, Any] | None = None
     seen: int = 0
     guarded: int = 0
@@ -122,7 +122,7 @@ class Ledger:
         value = self.values.to_json()["mean"]
         mean = f"; mean penalty {value:.4g}" if value is not None else ""
         phase = f"; nothing to guard here: {self.unguarded}" if self.unguarded else ""
-        if self.taken_over:
+        if self.taken_over is not None:
             phase += f"; {list(self.taken_over.values()).count('')} of {len(self.taken_over)} files read are GUARD's"
         if self.teacher:
             phase += f"; {self.teacher['file']} given for {', '.join(self.teacher['given_for']) or 'nothing'}"

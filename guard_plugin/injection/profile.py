@@ -1,5 +1,6 @@
 """What is known of one script of a host."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 from guard_plugin.errors import UnusableInput
 from guard_plugin.injection.faults import Fault, FoundFault, find_faults
 from guard_plugin.injection.seams import Definition, Seam, find_definitions
-from guard_plugin.injection.told import ExpectedCount, HandedFiles
+from guard_plugin.injection.told import ExpectedCount
 
 __all__ = ["Profile", "RefusedOption", "UnguardedOption"]
 
@@ -70,8 +71,9 @@ class Profile:
         roots: Folders, relative to the script's, that its imports are looked up in besides its own: ("..",).
         refused_options: Values of its options with which it cannot be guarded.
         unguarded_options: Options with which it has nothing to guard.
-        writes: Files that it writes for another script, which get a marker beside them that they are GUARD's.
-        reads: Files that it reads from another script, whose markers are checked.
+        writes: Names, as a glob, of the files that it writes for another script ("replay_buffer_*.pt"): they get a
+            marker beside them that they are GUARD's.
+        reads: Names, as a glob, of the files that it reads from another script: their markers are checked.
         faults: Faults that the host is known to have.
     """
 
@@ -83,8 +85,8 @@ class Profile:
     roots: tuple[str, ...] = ()
     refused_options: tuple[RefusedOption, ...] = ()
     unguarded_options: tuple[UnguardedOption, ...] = ()
-    writes: HandedFiles | None = None
-    reads: HandedFiles | None = None
+    writes: str = ""
+    reads: str = ""
     faults: tuple[Fault, ...] = ()
 
     def host(self, script: Path) -> Path:
@@ -104,7 +106,8 @@ class Profile:
         Raises:
             SeamError: Naming the file and the seam, if one is missing or has another shape.
         """
-        roots = self.import_roots(script)
+        given = [Path(folder).absolute() for folder in os.environ.get("PYTHONPATH", "").split(os.pathsep) if folder]
+        roots = [*given, *self.import_roots(script)]
         return [definition for seam in self.seams for definition in find_definitions(seam, script, roots)]
 
     def find_faults(self, script: Path) -> list[FoundFault]:

@@ -87,12 +87,14 @@ def find_definitions(seam: Seam, script: Path, roots: Sequence[Path] = ()) -> li
         return [Definition(seam, home.resolve(), 1, 0, ())]
     imported_from = list(dict.fromkeys(_imports(seam, script, folders)))
     own = list(_functions(seam, script))
-    if not own and not imported_from and home != script:
+    if not own and not imported_from and home != script and seam.parameters is not None:
         raise SeamError(
             f"seam {seam.name}: expected {script} to use {seam.function} (imported or its own), found that it does "
             f"neither; {_FIX}"
         )
-    found = [*own, *_required(seam, [script] if home == script else imported_from)]
+    # In a user's own words, the seam may be a method, or be called from elsewhere: it must be in its module.
+    required = [home] if seam.parameters is None else [script] if home == script else imported_from
+    found = [*own, *_required(seam, required)]
     if home != script and home not in imported_from:
         found += _functions(seam, home)
     for definition in found:

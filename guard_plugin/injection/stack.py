@@ -48,8 +48,10 @@ def _locals(frame: FrameType) -> dict[str, Any]:
     """Copy a frame's local variables."""
     variables = frame.f_locals
     copied = dict(variables)
-    if isinstance(variables, dict) and variables is not frame.f_globals:
-        variables.clear()  # up to Python 3.12 a cached snapshot, which would keep the host's tensors alive
+    # Up to Python 3.12 a cached snapshot, which would keep the host's tensors alive; unless the host has it too, from a
+    # locals() of its own: then it has three owners besides this line's.
+    if type(variables) is dict and variables is not frame.f_globals and sys.getrefcount(variables) <= 3:
+        variables.clear()
     return copied
 
 

@@ -16,7 +16,7 @@ __all__ = ["Teacher"]
 
 
 class Teacher:
-    """Gives a checkpoint, while on, to whoever asks torchvision for pretrained weights.
+    """Gives a checkpoint, from :meth:`install` to :meth:`remove`, to whoever asks torchvision for pretrained weights.
 
     A host asks for its teacher first; requests that follow for another architecture (a verifier's) get torchvision's.
 
@@ -36,7 +36,11 @@ class Teacher:
             self._models: Any = importlib.import_module("torchvision.models")
         except ModuleNotFoundError as error:
             raise UnusableInput('--teacher needs torchvision: pip install "guard-plugin[bench]"') from error
-        self._original: Callable[..., Any] | None = self._models.WeightsEnum.get_state_dict
+        self._original: Callable[..., Any] | None = None
+
+    def install(self) -> None:
+        """Begin to give it."""
+        self._original = self._models.WeightsEnum.get_state_dict
         self._models.WeightsEnum.get_state_dict = self._replacement(self._original)
 
     def remove(self) -> None:

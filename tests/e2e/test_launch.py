@@ -196,3 +196,63 @@ def test_a_module_imported_under_a_hosts_name_is_refused(guard, tmp_path):
     (plugin / "utils.py").write_text("")
     done = guard("run", *SETTINGS, "dc", host(tmp_path / "host"), PYTHONPATH=str(plugin))
     assert done.returncode == 2 and "one host per process" in done.stderr
+
+
+def test_a_count_that_no_variable_told_is_no_proof(guard, forks):
+    """A fork that trains outside of the function whose variables tell how many loss calls there must be."""
+    main = forks / "mtt" / "buffer.py"
+    source = main.read_text().replace("def main(args: argparse.Namespace) -> None:\n", "def train(args):\n")
+    source = source.replace("\n\nif __name__", "\n\ndef main(args):\n    return args\n\n\nif __name__")
+    main.write_text(source.replace("    main(parse_args())", "    train(main(parse_args()))"))
+    arguments = [
+        "--dataset",
+        "digits",
+        "--model",
+        "MLP",
+        "--num_experts",
+        "1",
+        "--train_epochs",
+        "1",
+        "--save_interval",
+        "1",
+    ]
+    done = guard("run", *SETTINGS, "mtt", main, *arguments)
+    assert done.returncode == 3 and "expected loss calls under buffer.main" in done.stderr
+
+
+LOCALS = "    config = locals()\n"
+
+
+def test_the_hosts_own_locals_keep_what_they_hold(guard, tmp_path):
+    body = LOCALS + GUARDED_ONCE.replace("\n", "", 1) + "    print('CONFIG', 'args' in config or sorted(config))\n"
+    done = guard("run", "--strength", "0", "dc", host(tmp_path / "host", body="\n    args = 1\n" + body))
+    assert done.returncode == 0 and "CONFIG True" in done.stdout
+
+
+THREAD = """
+import threading, time
+def later():
+    time.sleep(0.5)
+    main()
+threading.Thread(target=later).start()
+"""
+
+
+def test_what_a_thread_does_after_the_script_is_accounted_for(guard, tmp_path):
+    done = guard("run", *SETTINGS, "dc", host(tmp_path / "host", after=THREAD))
+    assert done.returncode == 3 and "found one more" in done.stderr
+
+
+def test_a_forked_copy_of_the_process_reports_nothing(guard, tmp_path):
+    after = "if os.fork() == 0:\n    sys.exit(5)\nprint(os.waitstatus_to_exitcode(os.wait()[1]))"
+    done = guard("run", *SETTINGS, "--ledger", "ledger.json", "dc", host(tmp_path / "host", after=after))
+    assert done.returncode == 0 and done.stdout.strip() == "5"
+    assert done.stderr.count("guard: ") == 1
+
+
+def test_the_scripts_name_leads_to_it_from_where_it_runs(guard, tmp_path):
+    host(tmp_path / "host", after="print(os.path.isfile(sys.argv[0]))")
+    (tmp_path / "work").mkdir()
+    for cwd in ("work", "host"):
+        script = "host/main.py" if cwd == "work" else "main.py"
+        assert guard("run", *SETTINGS, "--cwd", cwd, "dc", script).stdout.strip() == "True"

@@ -54,3 +54,18 @@ def test_a_described_host_is_checked_like_any(guard, baseline):
 def test_only_auto_takes_seams(guard, baseline):
     done = guard("run", "--guard", "main:main", "dc", baseline / "main.py", *SHORT)
     assert done.returncode == 2 and "for adapter auto only" in done.stderr
+
+
+def test_a_method_and_a_function_that_others_call_are_seams_too(guard, tmp_path):
+    (tmp_path / "lib").mkdir()
+    (tmp_path / "lib" / "work.py").write_text(
+        "import torch\n"
+        "class Trainer:\n"
+        "    def step(self, net):\n"
+        "        torch.nn.CrossEntropyLoss()(net(torch.randn(2, 3)), torch.tensor([0, 1]))\n"
+    )
+    (tmp_path / "outer.py").write_text("from work import Trainer\ndef go(net):\n    Trainer().step(net)\n")
+    (tmp_path / "script.py").write_text("import torch, outer\nouter.go(torch.nn.Linear(3, 2))\n")
+    seams = ["--guard", "work:step", "--expect", 1]
+    done = guard("run", *SETTINGS, "auto", *seams, "script.py", PYTHONPATH=str(tmp_path / "lib"))
+    assert done.returncode == 0 and "1 of 1 expected guarded" in done.stderr, done.stderr

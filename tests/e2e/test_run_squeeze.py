@@ -249,3 +249,30 @@ def test_under_two_processes_statistics_see_only_the_hosts_own_forward(reference
         statistics = [name for name in plain if "running_" in name or "num_batches" in name]
         assert all(torch.equal(plain[name], found[name]) for name in statistics)
         assert not equal(plain, found)
+
+
+# As SRe2L's recover asks for its teacher, and for a verifier after it.
+RECOVER = """
+import torch, torchvision.models as models, sys
+if len(sys.argv) > 1:
+    teacher = models.__dict__["resnet18"](pretrained=True)
+    torch.save(teacher.state_dict(), "used.pth")
+"""
+
+
+def test_a_teacher_is_given_for_pretrained_weights(guard, tmp_path):
+    models = pytest.importorskip("torchvision.models")
+    (tmp_path / "recover.py").write_text(RECOVER)
+    state = {f"module.{name}": value for name, value in models.resnet18().state_dict().items()}
+    torch.save({"state_dict": state}, tmp_path / "t.pth")
+    options = ["--ledger", "ledger.json", "--teacher", "t.pth"]
+    done = guard("run", *options, "sre2l", "recover.py", "ask")
+    assert done.returncode == 0, done.stderr
+    used = torch.load(tmp_path / "used.pth")
+    assert equal({f"module.{k}": v for k, v in used.items()}, state)
+    assert ledger(tmp_path)["teacher"]["given_for"] == ["ResNet18_Weights.IMAGENET1K_V1"]
+    done = guard("run", *options, "sre2l", "recover.py")
+    assert done.returncode == 3 and "what it used is another network" in done.stderr
+    torch.save({"state_dict": models.resnet18(num_classes=3).state_dict()}, tmp_path / "t.pth")
+    done = guard("run", *options, "sre2l", "recover.py", "ask")
+    assert done.returncode == 2 and "expected fc.weight of shape (1000, 512), found (3, 512)" in done.stderr

@@ -12,9 +12,9 @@ from tests.seam_mutations import MUTATIONS, check, mutants
 HOSTS = [
     ("dc", "dc", "main.py"),
     ("mtt", "mtt", "buffer.py"),
-    ("mtt", "mtt", "distill.py"),
     ("tesla", "tesla", "buffer.py"),
-    ("tesla", "tesla", "distill.py"),
+    ("sre2l", "sre2l", "squeeze.py"),
+    ("cda", "sre2l", "squeeze.py"),
 ]
 
 

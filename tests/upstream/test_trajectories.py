@@ -184,7 +184,7 @@ def test_distilling_runs_as_it_is(run, guard, data, tmp_path, host):
     )
     for options, words in (
         (["--repair"], "2 of 2 files read are GUARD's"),
-        ([], "had a fault of the host, snapshots-alias"),
+        ([], "had a fault of the host, 'snapshots-alias'"),
     ):
         shutil.rmtree(tmp_path / "out", ignore_errors=True)
         assert run(host, *SETTINGS, *options, frozen=True).returncode == 0

@@ -1,5 +1,6 @@
 """Nothing untrusted is unpickled."""
 
+import argparse
 import os
 from pathlib import Path
 
@@ -30,6 +31,15 @@ def test_numpy_scalars_are_let_through(tmp_path, kind):
     torch.save({"accs": {"ConvNet": [kind(1)]}, "data": [torch.ones(2)]}, tmp_path / "f.pt")
     loaded = load_untrusted(tmp_path / "f.pt")
     assert loaded["accs"]["ConvNet"] == [kind(1)] and torch.equal(loaded["data"][0], torch.ones(2))
+
+
+def test_arguments_beside_weights_are_let_through(tmp_path):
+    arguments = argparse.Namespace(lr=0.1, model="resnet18", milestones=[1, 2])
+    torch.save({"model": {"weight": torch.ones(2)}, "args": arguments}, tmp_path / "checkpoint.pth")
+    assert load_untrusted(tmp_path / "checkpoint.pth")["args"] == arguments
+    torch.save({"args": argparse.Namespace(path=Path())}, tmp_path / "checkpoint.pth")
+    with pytest.raises(UnsafeFile):
+        load_untrusted(tmp_path / "checkpoint.pth")
 
 
 def test_a_numpy_scalar_of_objects_is_refused(tmp_path):

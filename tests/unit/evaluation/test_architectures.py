@@ -1,5 +1,7 @@
 import pytest
 import torch
+import torchvision
+from torch import nn
 
 from guard_plugin.errors import UnusableInput
 from guard_plugin.evaluation import ARCHITECTURES, build_network
@@ -51,3 +53,28 @@ def test_unknown_architecture_lists_the_known_ones():
 def test_images_that_the_pooling_uses_up_are_refused():
     with pytest.raises(UnusableInput, match="at least 16x16"):
         build_network("ConvNetD4", channels=1, num_classes=10, im_size=(8, 8))
+
+
+@pytest.mark.parametrize(("channels", "side"), [(3, 32), (3, 64), (1, 28)])
+def test_resnet18_has_the_stem_that_hosts_give_it_for_small_images(channels, side):
+    """squeeze_cifar.py of SRe2L and train.py of tiny-imagenet."""
+    theirs = torchvision.models.get_model("resnet18", num_classes=7)
+    theirs.conv1 = nn.Conv2d(channels, 64, kernel_size=(3, 3), stride=(1, 1), padding=(1, 1), bias=False)
+    theirs.maxpool = nn.Identity()
+    ours = build_network("resnet18", channels=channels, num_classes=7, im_size=(side, side))
+    ours.load_state_dict(theirs.state_dict())
+    images = torch.randn(2, channels, side, side)
+    with torch.no_grad():
+        assert torch.equal(ours.eval()(images), theirs.eval()(images))
+
+
+def test_resnet18_for_large_images_is_torchvisions():
+    ours = build_network("resnet18", channels=3, num_classes=7, im_size=(96, 96))
+    assert ours.conv1.kernel_size == (7, 7) and isinstance(ours.maxpool, nn.MaxPool2d)
+    with pytest.raises(UnusableInput, match="takes 3 channels, got 1"):
+        build_network("resnet18", channels=1, num_classes=7, im_size=(96, 96))
+
+
+def test_images_too_small_for_the_blocks_are_refused():
+    with pytest.raises(UnusableInput, match="at least 8x8 pixels, got 7x9"):
+        build_network("ConvNetBN32-64-128", channels=1, num_classes=10, im_size=(7, 9))

@@ -41,7 +41,7 @@ def test_a_module_is_read_as_if_it_were_right_and_its_file_stays(host):
     module = importlib.import_module("lib_of_host")
     assert (module.answer, module.answer_too, module.other) == (42, 42, 410)
     assert module.__file__ == str(host / "lib_of_host.py")
-    assert repairs.source(host / "lib_of_host.py").count(b"\n") == before.count(b"\n")
+    assert repairs.source(host / "lib_of_host.py").encode().count(b"\n") == before.count(b"\n")
     repairs.remove()
     repairs.remove()
     assert repairs not in sys.meta_path and (host / "lib_of_host.py").read_bytes() == before
@@ -58,3 +58,26 @@ def test_other_modules_are_imported_as_ever(host):
     finally:
         repairs.remove()
         del sys.modules["other_of_host"]
+
+
+def test_comments_are_no_faults_and_no_mending(host):
+    (host / "lib_of_host.py").write_text("# it was = 41\nanswer = 42  # not = 41\ntext = '# = 41'\n")
+    (found,) = find_faults([FAULT], host)
+    assert found.lines == (3,)  # in a string, where a # begins no comment
+    (host / "lib_of_host.py").write_text("answer = 41  # = 41\n")
+    repairs = Repairs(find_faults([FAULT], host))
+    repairs.remove()
+    assert repairs.source(host / "lib_of_host.py") == "answer = 42  # = 41\n"
+    fault = Fault("a", "lib_of_host.py", "= 41", "", "", unless=("main.py", "answer"))
+    (host / "main.py").write_text("# the answer\n")
+    assert find_faults([fault], host)
+
+
+def test_a_file_in_another_encoding_is_read_as_python_reads_it(host):
+    (host / "lib_of_host.py").write_bytes("# coding: latin-1\nname = 'é'\nanswer = 41\n".encode("latin-1"))
+    (found,) = find_faults([FAULT], host)
+    assert found.lines == (3,)
+    repairs = Repairs([found])
+    module = importlib.import_module("lib_of_host")
+    repairs.remove()
+    assert (module.name, module.answer) == ("é", 42)

@@ -121,6 +121,12 @@ def test_an_input_modified_since_is_refused(net, calls):
         calls[0].check_guardable()
 
 
+def test_inference_mode_is_none_of_our_business(net, calls):
+    with torch.inference_mode():
+        nn.CrossEntropyLoss()(net(X.clone()), Y)
+    assert [call.output.requires_grad for call in calls] == [False]
+
+
 def test_a_network_of_two_inputs_is_refused(calls):
     class Two(nn.Module):
         def __init__(self):

@@ -1,0 +1,123 @@
+"""What the demo does, by method and data set."""
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+from guard_plugin.errors import UnusableInput
+
+__all__ = ["CURVATURE", "DcSettings", "DemoSettings", "RecoverySettings", "settings_for"]
+
+CURVATURE = {"strength": 100.0, "h": 0.5, "form": "gradient"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoSettings:
+    """What every demo is told.
+
+    Args:
+        dataset: "digits" (scikit-learn's, no network), or FashionMNIST or CIFAR10 in ``data``.
+        data: The folder of torchvision's data sets; unused for digits.
+        arch: The network that distils, and the students' architecture.
+        ipc: Images per class.
+        iterations: Updates of the distilled images.
+        students: Students per arm.
+        attacks: As for ``guard benchmark``.
+        eps: Linf radius in pixel units.
+        n_examples: How many test images are attacked (digits has 500).
+        seed: Seed of the distillation.
+        penalty: The penalty's name.
+        strength: Its weight.
+        h: Its step, an L2 length in the network's input space.
+        form: Its form.
+    """
+
+    dataset: str = "digits"
+    data: str | None = None
+    arch: str
+    ipc: int = 10
+    iterations: int
+    students: int = 4
+    attacks: str = "fgsm,pgd20"
+    eps: str = "16/255"
+    n_examples: int = 500
+    seed: int = 0
+    penalty: str = "curvature"
+    strength: float | None = None
+    h: float | None = None
+    form: str | None = None
+
+    def penalty_options(self) -> dict[str, Any]:
+        """The penalty's settings that ``guard run`` is given."""
+        given = {"strength": self.strength, "h": self.h, "form": self.form}
+        return {key: value for key, value in given.items() if value is not None}
+
+
+@dataclass(frozen=True, kw_only=True)
+class DcSettings(DemoSettings):
+    """For gradient matching; the defaults are for digits, chosen on their validation split by examples/sweep.py.
+
+    Args:
+        experiments: Independently distilled sets per arm; student k is trained on set k modulo this number.
+        lr_img: Learning rate of the distilled images.
+    """
+
+    arch: str = "ConvNetD1"
+    iterations: int = 11
+    experiments: int = 2
+    lr_img: float = 1.0
+
+    def penalty_options(self) -> dict[str, Any]:
+        """The settings given, over those recommended for the curvature penalty."""
+        recommended = CURVATURE if self.penalty == "curvature" else {}
+        return {**recommended, **super().penalty_options()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecoverySettings(DemoSettings):
+    """For SRe2L and CDA; what is not given of the penalty is what their adapters recommend.
+
+    Args:
+        method: "sre2l" or "cda".
+        n_train: The teacher is trained on the first so many images; all (but for validation) by default.
+        teacher_epochs: Passes over them.
+        student_epochs: Passes of a student over the recovered images.
+        batch_size: Recovered images per step of a student.
+        min_scale: The least part of an image in a student's crop, as in the recovery.
+    """
+
+    method: str
+    arch: str = "ConvNetBN16-32"
+    iterations: int = 200
+    n_train: int | None = None
+    teacher_epochs: int = 10
+    student_epochs: int = 300
+    batch_size: int = 50
+    min_scale: float = 0.5
+
+
+# Beyond digits: what takes minutes on two cores.
+_LARGER: dict[str, dict[str, Any]] = {
+    "dc": {"arch": "ConvNetW32", "experiments": 1, "iterations": 3, "lr_img": 0.1, "students": 2},
+    "sre2l": {"arch": "ConvNetBN32-64-128", "n_train": 8000, "teacher_epochs": 5, "students": 2},
+}
+
+
+def settings_for(dataset: str, method: str = "dc", **given: Any) -> DemoSettings:
+    """Return the settings for a data set: those given, over defaults that take minutes on two cores.
+
+    Args:
+        dataset: Its name.
+        method: "dc", "sre2l" or "cda".
+        given: Settings by name.
+
+    Raises:
+        UnusableInput: If the method has no such setting.
+    """
+    kind, fixed = (DcSettings, {}) if method == "dc" else (RecoverySettings, {"method": method})
+    known = {field.name for field in fields(kind)}
+    strange = sorted(set(given) - known)
+    if strange:
+        raise UnusableInput(f"--{strange[0].replace('_', '-')} is not for --method {method}: leave it away")
+    larger = {} if dataset == "digits" else _LARGER["dc" if method == "dc" else "sre2l"]
+    settings: DemoSettings = kind(**{**larger, **fixed, "dataset": dataset, **given})
+    return settings
