@@ -4,13 +4,16 @@ It differs from SRe2L in how images are recovered; its teachers, labels and stud
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 
+from guard_adapters.recovered_files import read_recovered
 from guard_adapters.squeeze import SQUEEZE, later_step
 from guard_adapters.sre2l import RECOVERS, STEPS_AFTER_RECOVERY
 from guard_plugin import hookimpl
+from guard_plugin.distilled import DistilledSet
 from guard_plugin.injection import Adapter
 
-__all__ = ["register_adapters"]
+__all__ = ["read_distilled", "register_adapters"]
 
 _CDA = Adapter(
     name="cda",
@@ -30,3 +33,9 @@ _CDA = Adapter(
 def register_adapters() -> Sequence[Adapter]:
     """Bring the adapter "cda"."""
     return [_CDA]
+
+
+@hookimpl(trylast=True)  # whoever has a better reader for this host, comes first
+def read_distilled(adapter: str, path: Path) -> Sequence[DistilledSet] | None:
+    """Read a folder of recovered images."""
+    return read_recovered(path) if adapter == _CDA.name else None

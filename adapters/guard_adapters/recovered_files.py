@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from guard_adapters.normalizations import RECOVERY_DATASETS
-from guard_plugin.distilled import DistilledSet, InputSpace, PictureNormalization
+from guard_plugin.distilled import DistilledSet, InputSpace, Normalization
 from guard_plugin.errors import UnusableInput
 
 __all__ = ["read_recovered"]
@@ -44,7 +44,7 @@ def read_recovered(path: Path) -> list[DistilledSet]:
             images=images,
             labels=torch.tensor([c for _, c in files]),
             num_classes=len(folders),
-            normalization=PictureNormalization((0.0,) * channels, (1.0,) * channels),
+            normalization=Normalization((0.0,) * channels, (1.0,) * channels),
             recipe="sre2l",
             files=tuple(file for file, _ in files),
             input_spaces=_spaces(channels, len(folders)),
@@ -117,7 +117,7 @@ def _decode(file: Path) -> Any:
 def _spaces(channels: int, num_classes: int) -> Mapping[str, InputSpace]:
     """Of the data sets that such pictures may be of."""
     return {
-        name: PictureNormalization(host.normalization.mean, host.normalization.std)
+        name: host.normalization
         for name, host in RECOVERY_DATASETS.items()
         if len(host.normalization.mean) == channels and num_classes in host.num_classes
     }

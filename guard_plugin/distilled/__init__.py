@@ -6,7 +6,7 @@ from guard_plugin.distilled.distilled_set import DistilledSet
 from guard_plugin.distilled.fkd import FkdLabels, StoredBatch
 from guard_plugin.distilled.input_space import InputSpace
 from guard_plugin.distilled.loading import load_untrusted
-from guard_plugin.distilled.normalization import Normalization, PictureNormalization, UndecidedZca
+from guard_plugin.distilled.normalization import Normalization, UndecidedZca
 from guard_plugin.distilled.reading import read_distilled, subject_of
 from guard_plugin.distilled.views import Mix, View
 from guard_plugin.distilled.whitening import Whitening, ZcaWhitening
@@ -17,7 +17,6 @@ __all__ = [
     "InputSpace",
     "Mix",
     "Normalization",
-    "PictureNormalization",
     "StoredBatch",
     "UndecidedZca",
     "View",

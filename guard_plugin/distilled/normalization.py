@@ -10,7 +10,7 @@ from guard_plugin.distilled.input_space import InputSpace
 from guard_plugin.distilled.whitening import ZcaWhitening
 from guard_plugin.errors import UnusableInput
 
-__all__ = ["Normalization", "PictureNormalization", "UndecidedZca"]
+__all__ = ["Normalization", "UndecidedZca"]
 
 
 @dataclass(frozen=True)
@@ -54,17 +54,6 @@ class Normalization(InputSpace):
         if like.shape[1] != len(values):
             raise UnusableInput(f"expected images of {len(values)} channel(s), got shape {tuple(like.shape)}")
         return torch.tensor(values, dtype=like.dtype, device=like.device).view(1, -1, *[1] * (like.dim() - 2))
-
-
-@dataclass(frozen=True)
-class PictureNormalization(Normalization):
-    """The normalisation of images that were read from pictures, and so were never whitened."""
-
-    def decided(self, zca: bool) -> InputSpace:
-        """This map; pictures are in pixel space."""
-        if zca:
-            raise UnusableInput("got --zca, but this set is of pictures, which no host whitens: leave it away")
-        return self
 
 
 @dataclass(frozen=True)

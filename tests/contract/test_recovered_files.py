@@ -45,6 +45,7 @@ def test_pictures_are_those_of_torchvisions_folder(tmp_path, channels, size, dig
     assert one.labels.tolist() == theirs.targets
     assert [str(file) for file in one.files] == [file for file, _ in theirs.samples]
     assert (one.num_classes, one.recipe, one.dataset, one.arch) == (11, "sre2l", None, None)
+    assert one.input_spaces == {}  # no data set of 11 classes
 
 
 def test_grey_pictures_have_one_channel(recovered):
@@ -84,7 +85,7 @@ def test_pictures_are_not_whitened(recovered):
     (one,) = read_recovered(recovered)
     for space in (one.normalization, one.for_dataset("digits").normalization):
         assert space.decided(False) is space
-        with pytest.raises(UnusableInput, match="no host whitens"):
+        with pytest.raises(UnusableInput, match="did not whiten"):
             space.decided(True)
 
 

@@ -85,7 +85,7 @@ def test_benchmarks_by_each_source_of_labels(benchmark, written):
         (["--teacher", "{teacher}", "--fkd", "{fkd}"], "got both"),
         (["--fkd", "{fkd}", "--recipe", "dc"], "got recipe dc"),
         (["--dataset", "CIFAR10"], "whose normalisation by this host is known"),
-        (["--zca"], "no host whitens"),
+        (["--zca"], "did not whiten"),
         (["--distilled", "{fkd}"], "one folder per class"),
     ],
 )

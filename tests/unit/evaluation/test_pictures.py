@@ -80,10 +80,13 @@ def test_a_view_of_larger_images_is_refused(distilled, box):
         Pictures(distilled).show(torch.tensor([0, 1]), view)
 
 
-@pytest.mark.parametrize("change", [lambda x: x + 0.005, lambda x: x * 3, lambda x: x - 4])
+@pytest.mark.parametrize(
+    "change", [lambda pixels: pixels * 0.999, lambda pixels: pixels + 1, lambda pixels: pixels - 1]
+)
 def test_images_that_are_no_pictures_are_refused(distilled, change):
     with pytest.raises(UnusableInput, match="8-bit pictures"):
-        Pictures(dataclasses.replace(distilled, images=change(distilled.images)))
+        images = distilled.normalization.to_input(change(distilled.pixels()))
+        Pictures(dataclasses.replace(distilled, images=images))
 
 
 @pytest.mark.parametrize(("size", "min_scale"), [((28, 28), 0.08), ((28, 28), 0.5), ((20, 40), 0.5), ((50, 21), 0.7)])

@@ -16,7 +16,8 @@ from guard_plugin.evaluation.relabelling import distillation_loss
 from guard_plugin.evaluation.soft_labels import StoredLabels, TeacherLabels
 
 NETWORK = partial(build_network, "ConvNetBN16-32", channels=1, num_classes=10, im_size=(8, 8))
-SHORT = dataclasses.replace(RECIPES["sre2l"], epochs=4, batch_size=32, min_scale=0.5)
+# So strong a decay shows in few steps which weights it is for.
+SHORT = dataclasses.replace(RECIPES["sre2l"], epochs=4, batch_size=32, min_scale=0.5, weight_decay=5.0)
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +64,7 @@ def by_hand(batches, epochs, temperature, seed):
     matrices = [p for name, p in network.named_parameters() if name.find("weight") >= 0 and len(p.size()) > 1]
     others = [p for name, p in network.named_parameters() if not (name.find("weight") >= 0 and len(p.size()) > 1)]
     groups = [{"params": matrices}, {"params": others, "weight_decay": 0.0}]
-    optimizer = torch.optim.AdamW(groups, lr=0.001, weight_decay=0.01)
+    optimizer = torch.optim.AdamW(groups, lr=0.001, weight_decay=5.0)
     cosine = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 0.5 * (1.0 + math.cos(math.pi * step / epochs)))
     divergence = torch.nn.KLDivLoss(reduction="batchmean")
     for epoch in range(epochs):
@@ -108,7 +109,8 @@ def test_students_of_a_teacher_equal_plain_loop(pictures, teacher):
 
 
 def test_students_of_stored_labels_equal_plain_loop(pictures, stored):
-    recipe = RECIPES["sre2l"].with_labels(StoredLabels(FkdLabels(stored)))
+    longer = dataclasses.replace(SHORT, epochs=300, batch_size=128)
+    recipe = longer.with_labels(StoredLabels(FkdLabels(stored)))
     student = train_student(pictures, NETWORK, recipe, seed=3)
     images, epochs = Pictures(pictures), [list(epoch) for epoch in FkdLabels(stored).batches()]
 
@@ -192,8 +194,10 @@ def test_the_seed_decides_everything_and_the_callers_stream_is_left_alone(pictur
     assert not torch.equal(weights(1), first)
 
 
-def test_the_teacher_is_left_as_it_was(pictures, teacher):
+def test_a_teacher_is_read_without_a_random_draw_and_left_as_it_was(pictures, teacher):
+    state = torch.get_rng_state()
     source = TeacherLabels(teacher[0], "x", NETWORK)
+    assert torch.equal(torch.get_rng_state(), state)
     train_student(pictures, NETWORK, SHORT.with_labels(source), seed=0)
     assert_same(source._teacher, teacher[1])
     assert not any(parameter.requires_grad for parameter in source._teacher.parameters())

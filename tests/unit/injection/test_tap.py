@@ -7,7 +7,7 @@ import weakref
 
 import pytest
 import torch
-from torch import nn
+from torch import distributed, nn
 from torch.nn import functional
 from torch.nn.modules import module as torch_module
 
@@ -125,6 +125,17 @@ def test_inference_mode_is_none_of_our_business(net, calls):
     with torch.inference_mode():
         nn.CrossEntropyLoss()(net(X.clone()), Y)
     assert [call.output.requires_grad for call in calls] == [False]
+
+
+def test_a_penalty_passes_through_the_network_inside_a_distributed_one(net, calls, tmp_path):
+    """The wrapper would exchange buffers and prepare a gradient exchange once more."""
+    distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
+    try:
+        nn.CrossEntropyLoss()(nn.parallel.DistributedDataParallel(net)(X), Y)
+        assert calls[0].network is net
+        calls[0].check_guardable()
+    finally:
+        distributed.destroy_process_group()
 
 
 def test_a_network_of_two_inputs_is_refused(calls):
