@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from guard_adapters.recovered_files import read_recovered
-from guard_adapters.squeeze import SQUEEZE, later_step
+from guard_adapters.squeeze import SETTINGS, SQUEEZE, later_step
 from guard_adapters.sre2l import RECOVERS, STEPS_AFTER_RECOVERY
 from guard_plugin import hookimpl
 from guard_plugin.distilled import DistilledSet
@@ -25,7 +25,7 @@ _CDA = Adapter(
         later_step("recover.py", RECOVERS),
         *STEPS_AFTER_RECOVERY,
     ),
-    settings={"gradient": {"h": 0.5, "strength": 0.1}, "loss": {"h": 0.5, "strength": 1.0}},
+    settings=SETTINGS,
 )
 
 

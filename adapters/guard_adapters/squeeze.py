@@ -9,7 +9,10 @@ from typing import Any
 
 from guard_plugin.injection import MODULE_LEVEL, ExpectedCount, Profile, Seam, UnguardedOption
 
-__all__ = ["SQUEEZE", "later_step"]
+__all__ = ["SETTINGS", "SQUEEZE", "later_step"]
+
+# For images of 28 to 32 pixels, by the sweep in docs/measurements.md; h follows the size of the input (scale_h).
+SETTINGS = {"gradient": {"h": 0.5, "strength": 1.0}, "loss": {"h": 0.5, "strength": 1.0}}
 
 _TEACHER = "*.pth"
 

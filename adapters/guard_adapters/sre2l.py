@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from guard_adapters.recovered_files import read_recovered
-from guard_adapters.squeeze import SQUEEZE, later_step
+from guard_adapters.squeeze import SETTINGS, SQUEEZE, later_step
 from guard_plugin import hookimpl
 from guard_plugin.distilled import DistilledSet
 from guard_plugin.injection import Adapter
@@ -37,7 +37,7 @@ _SRE2L = Adapter(
         later_step("recover.py", RECOVERS),
         *STEPS_AFTER_RECOVERY,
     ),
-    settings={"gradient": {"h": 0.5, "strength": 0.1}, "loss": {"h": 0.5, "strength": 1.0}},
+    settings=SETTINGS,
 )
 
 

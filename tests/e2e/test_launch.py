@@ -243,10 +243,11 @@ def test_what_a_thread_does_after_the_script_is_accounted_for(guard, tmp_path):
     assert done.returncode == 3 and "found one more" in done.stderr
 
 
-def test_a_forked_copy_of_the_process_reports_nothing(guard, tmp_path):
-    after = "if os.fork() == 0:\n    sys.exit(5)\nprint(os.waitstatus_to_exitcode(os.wait()[1]))"
-    done = guard("run", *SETTINGS, "--ledger", "ledger.json", "dc", host(tmp_path / "host", after=after))
-    assert done.returncode == 0 and done.stdout.strip() == "5"
+@pytest.mark.parametrize("code", [0, 5])
+def test_a_forked_copy_of_the_process_reports_nothing(guard, tmp_path, code):
+    fork = f"\n    if os.fork() == 0:\n        sys.exit({code})\n    print(os.waitstatus_to_exitcode(os.wait()[1]))"
+    done = guard("run", *SETTINGS, "--ledger", "ledger.json", "dc", host(tmp_path / "host", body=fork + GUARDED_ONCE))
+    assert done.returncode == 0 and done.stdout.strip() == str(code), done.stderr
     assert done.stderr.count("guard: ") == 1
 
 
