@@ -117,10 +117,16 @@ def table(lines: list[dict]) -> str:
 
 
 def run_settings(
-    settings: list[Setting], measure: Callable[[Setting], dict[str, object]], out: Path, jobs: int
+    settings: list[Setting], measure: Callable[[Setting], dict[str, object]], args: argparse.Namespace
 ) -> list[dict]:
     """Measure the settings that are left, one line in OUT/sweep.jsonl each; return all lines in order."""
+    out, jobs = args.out, args.jobs
     out.mkdir(parents=True, exist_ok=True)
+    protocol = {key: str(value) for key, value in vars(args).items() if key not in ("out", "jobs", "grid")}
+    claimed = out / "protocol.json"
+    if claimed.exists() and json.loads(claimed.read_text()) != protocol:
+        raise SystemExit(f"{out} holds a sweep with other arguments ({claimed}): choose another --out, or delete it")
+    claimed.write_text(json.dumps(protocol, indent=2))
     file = out / "sweep.jsonl"
     lines = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
     left = [setting for setting in settings if setting.name not in [line["name"] for line in lines]]
@@ -148,7 +154,7 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("arguments", nargs="*", help="the script's, after --")
     args = parser.parse_args()
-    print(table(run_settings(settings_of(args.grid), partial(measure, args=args), args.out, args.jobs)))
+    print(table(run_settings(settings_of(args.grid), partial(measure, args=args), args)))
 
 
 if __name__ == "__main__":

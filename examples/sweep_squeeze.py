@@ -108,7 +108,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--jobs", type=int, default=1)
     args = parser.parse_args()
-    print(table(run_settings(settings_of(args.grid), partial(measure, args=args), args.out, args.jobs)))
+    print(table(run_settings(settings_of(args.grid), partial(measure, args=args), args)))
 
 
 if __name__ == "__main__":

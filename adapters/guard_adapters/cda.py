@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from guard_adapters.recovered_files import read_recovered
-from guard_adapters.squeeze import SETTINGS, SQUEEZE, later_step
+from guard_adapters.squeeze import SETTINGS, SQUEEZE, later_step, our_step
 from guard_adapters.sre2l import RECOVERS, STEPS_AFTER_RECOVERY
 from guard_plugin import hookimpl
 from guard_plugin.distilled import DistilledSet
@@ -22,7 +22,7 @@ _CDA = Adapter(
     profiles=(
         *SQUEEZE,
         *(later_step(f"CDA/recover_cda_{data}.py", RECOVERS) for data in ("in1k", "in21k", "tiny")),
-        later_step("recover.py", RECOVERS),
+        our_step("recover", RECOVERS),
         *STEPS_AFTER_RECOVERY,
     ),
     settings=SETTINGS,

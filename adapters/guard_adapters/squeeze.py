@@ -9,9 +9,9 @@ from typing import Any
 
 from guard_plugin.injection import MODULE_LEVEL, ExpectedCount, Profile, Seam, UnguardedOption
 
-__all__ = ["SETTINGS", "SQUEEZE", "later_step"]
+__all__ = ["SETTINGS", "SQUEEZE", "later_step", "our_step"]
 
-# For images of 28 to 32 pixels, by the sweep in docs/measurements.md; h follows the size of the input (scale_h).
+# For images of 1x28x28, by the sweep in docs/measurements.md; h follows the size of the input (scale_h).
 SETTINGS = {"gradient": {"h": 0.5, "strength": 1.0}, "loss": {"h": 0.5, "strength": 1.0}}
 
 _TEACHER = "*.pth"
@@ -39,6 +39,7 @@ def _classification(script: str, parameters: tuple[str, ...], evaluation: tuple[
         ),
         unguarded_options=(UnguardedOption("--test-only", "it only tests a network"),),
         writes=_TEACHER,
+        reads=_TEACHER,  # --resume
     )
 
 
@@ -61,6 +62,7 @@ SQUEEZE = (
         ),
         unguarded_options=(UnguardedOption("--check-ckpt", "it only reads a checkpoint"),),
         writes=_TEACHER,
+        reads=_TEACHER,  # --resume
     ),
     # zeyuanyin/tiny-imagenet, for Tiny-ImageNet; torchvision's reference; ours.
     _classification(
@@ -70,11 +72,18 @@ SQUEEZE = (
 )
 
 
-def later_step(script: str, what: str) -> Profile:
+def later_step(script: str, what: str, seams: tuple[Seam, ...] = ()) -> Profile:
     """Return the profile of a step that comes after the teacher's training.
 
     Args:
         script: The script's path in the host.
         what: What it does.
+        seams: Functions that tell the script from others of a name as common.
     """
-    return Profile(script, unguarded=f"it {what}; the teacher's training is what GUARD guards", reads=_TEACHER)
+    unguarded = f"it {what}; the teacher's training is what GUARD guards"
+    return Profile(script, seams, unguarded=unguarded, reads=_TEACHER)
+
+
+def our_step(name: str, what: str) -> Profile:
+    """Return the profile of such a step of our own baselines."""
+    return later_step(f"{name}.py", what, (Seam(name, "main", "tells", ("args",)),))

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from guard_adapters.recovered_files import read_recovered
-from guard_adapters.squeeze import SETTINGS, SQUEEZE, later_step
+from guard_adapters.squeeze import SETTINGS, SQUEEZE, later_step, our_step
 from guard_plugin import hookimpl
 from guard_plugin.distilled import DistilledSet
 from guard_plugin.injection import Adapter
@@ -21,8 +21,8 @@ STEPS_AFTER_RECOVERY = (
     later_step("SRe2L/validate/train_FKD.py", _VALIDATES),
     later_step("SRe2L/validate/train_KD.py", _VALIDATES),
     later_step("classification/train_kd.py", _VALIDATES),
-    later_step("relabel.py", _RELABELS),
-    later_step("validate.py", _VALIDATES),
+    our_step("relabel", _RELABELS),
+    our_step("validate", _VALIDATES),
 )
 
 _SRE2L = Adapter(
@@ -34,7 +34,7 @@ _SRE2L = Adapter(
         later_step("SRe2L/*small_dataset/recover_tiny.py", RECOVERS),
         later_step("SRe2L/recover/data_synthesis.py", RECOVERS),
         later_step("SRe2L/recover/multi_gpu/data_synthesis.py", RECOVERS),
-        later_step("recover.py", RECOVERS),
+        our_step("recover", RECOVERS),
         *STEPS_AFTER_RECOVERY,
     ),
     settings=SETTINGS,

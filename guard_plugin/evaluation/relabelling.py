@@ -24,7 +24,8 @@ class RelabelRecipe(TrainingRecipe):
 
     As ``train_FKD.py`` and ``train_KD.py`` in SRe2L/validate do with the options that are published beside them
     (``--cos -T 20 --mix-type cutmix``): the divergence is not multiplied by the temperature's square, and biases and
-    normalisation layers do not decay. Stored labels bring views, batches and the number of epochs with them.
+    normalisation layers do not decay. Stored labels bring views, batches and the number of epochs with them. Left out
+    is their ``--gradient-accumulation-steps 2``: one pass and one step per batch, so that BatchNorm sees whole batches.
 
     Args:
         name: What the protocol calls it.

@@ -49,6 +49,9 @@ def _doubt(marker: Any, file: Path) -> str:
         return f"the run that wrote it ended as {str(ledger['outcome'])!r}"
     if faults:
         return f"the run that wrote it had a fault of the host, {', '.join(map(repr, faults))}, which --repair mends"
+    plain = [str(name) for name, reason in (ledger["taken_over"] or {}).items() if reason]
+    if plain:
+        return f"the run that wrote it went on from {', '.join(map(repr, plain))}, not known to be made under GUARD"
     return ""
 
 

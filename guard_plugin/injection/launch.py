@@ -46,7 +46,7 @@ def run_script(
         GuardError: If nothing could be run, or what had to be guarded was not.
     """
     script = script.absolute()
-    if ledger_file is not None:
+    if ledger_file is not None and speaks():
         ledger_file = _writable(ledger_file)
     # Python, too, looks up a script's imports beside the file that a link leads to.
     attachment = Attachment(adapter, script.resolve(), options, arguments=argv[1:], repair=repair, teacher=teacher)
@@ -111,7 +111,7 @@ def _writable(file: Path) -> Path:
     except OSError as error:
         raise UnusableInput(f"the ledger cannot be written to {file}: {error.strerror}") from error
     if new:
-        file.unlink()
+        file.unlink(missing_ok=True)
     return file
 
 

@@ -122,7 +122,7 @@ class Ledger:
         value = self.values.to_json()["mean"]
         mean = f"; mean penalty {value:.4g}" if value is not None else ""
         phase = f"; nothing to guard here: {self.unguarded}" if self.unguarded else ""
-        if self.taken_over is not None:
+        if self.taken_over or (self.taken_over is not None and self.unguarded):
             phase += f"; {list(self.taken_over.values()).count('')} of {len(self.taken_over)} files read are GUARD's"
         if self.teacher:
             phase += f"; {self.teacher['file']} given for {', '.join(self.teacher['given_for']) or 'nothing'}"

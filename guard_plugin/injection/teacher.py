@@ -66,9 +66,10 @@ class Teacher:
         @functools.wraps(original)
         def get_state_dict(weights: Any, *args: Any, **kwargs: Any) -> Any:
             expected = self._expected(weights)
-            if self.given_for and set(expected) != set(self._state):
+            found = {name: value.shape for name, value in self._state.items()}
+            if self.given_for and expected != found:
                 return original(weights, *args, **kwargs)
-            self._check(weights, expected)
+            self._check(weights, expected, found)
             self.given_for.append(str(weights))
             return {name: value.clone() for name, value in self._state.items()}
 
@@ -82,8 +83,7 @@ class Teacher:
             network = self._models.get_model(name, weights=None, num_classes=len(weights.meta["categories"]))
         return {key: value.shape for key, value in network.state_dict().items()}
 
-    def _check(self, weights: Any, expected: Mapping[str, torch.Size]) -> None:
-        found = {name: value.shape for name, value in self._state.items()}
+    def _check(self, weights: Any, expected: Mapping[str, torch.Size], found: Mapping[str, torch.Size]) -> None:
         missing, extra = sorted(set(expected) - set(found)), sorted(set(found) - set(expected))
         if missing or extra:
             raise UnusableInput(

@@ -1,6 +1,7 @@
 """What the documentation shows works as it says."""
 
 import re
+import shlex
 
 from tests.conftest import ROOT
 
@@ -21,6 +22,14 @@ def test_the_example_of_writing_an_adapter(guard, tmp_path):
     assert doctor.returncode == 0 and "train.evaluate" in doctor.stdout, doctor.stderr
     run = guard("run", "example", "train.py", "--epochs", "3", **environment)
     assert run.returncode == 0 and "9 loss calls seen, 6 of 6 expected guarded" in run.stderr, run.stderr
+
+
+def test_the_same_host_without_an_adapter(guard, tmp_path):
+    text = (ROOT / "docs" / "writing-an-adapter.md").read_text()
+    (tmp_path / "train.py").write_text(code_blocks(text)["train.py"])
+    (command,) = re.findall(r"^    guard (run .* auto .*)$", text, flags=re.M)
+    run = guard(*shlex.split(command))
+    assert run.returncode == 0 and "6 loss calls seen, 4 of 4 expected guarded" in run.stderr, run.stderr
 
 
 def test_links_between_documents_lead_somewhere():

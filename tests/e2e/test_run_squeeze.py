@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from guard_plugin.injection.handover import why_not_guarded
 from tests.conftest import BASELINES
 
 SQUEEZE = BASELINES / "sre2l" / "squeeze.py"
@@ -210,6 +211,20 @@ def test_a_run_that_only_tests_has_nothing_to_guard(guard, reference):
     assert done.returncode == 0 and "nothing to guard here: it only tests a network" in done.stderr
 
 
+def test_a_teacher_that_goes_on_from_a_plain_one_is_not_guards(guard, reference, tmp_path, environment):
+    load = "    if args.resume:\n        model.load_state_dict(torch.load(args.resume)['model'])\n"
+    source = reference.read_text().replace("    model_ema = copy", f"{load}    model_ema = copy")
+    option = 'parser.add_argument("--resume")\n'
+    reference.write_text(source.replace('parser.add_argument("--scaled"', f'{option}parser.add_argument("--scaled"'))
+    subprocess.run([sys.executable, reference, "--output-dir", "plain"], check=True, env=environment, cwd=tmp_path)
+    resume = ["--start-epoch", 1, "--resume", "plain/checkpoint.pth"]
+    done = guard("run", *SETTINGS, "sre2l", reference, *resume)
+    assert done.returncode == 0 and "plain/checkpoint.pth is not known to be made under GUARD" in done.stderr
+    assert "went on from" in why_not_guarded(tmp_path / "out" / "checkpoint.pth")
+    assert guard("run", *SETTINGS, "sre2l", reference).returncode == 0
+    assert why_not_guarded(tmp_path / "out" / "checkpoint.pth") == ""
+
+
 def torchrun(environment: dict[str, str], folder: Path, *arguments: object) -> "subprocess.CompletedProcess[str]":
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *arguments]
     return subprocess.run(list(map(str, command)), cwd=folder, env=environment, capture_output=True, text=True)
@@ -254,9 +269,11 @@ def test_under_two_processes_statistics_see_only_the_hosts_own_forward(reference
 # As SRe2L's recover asks for its teacher, and for a verifier after it.
 RECOVER = """
 import torch, torchvision.models as models, sys
-if len(sys.argv) > 1:
-    teacher = models.__dict__["resnet18"](pretrained=True)
-    torch.save(teacher.state_dict(), "used.pth")
+def main(args):
+    if args:
+        teacher = models.__dict__["resnet18"](pretrained=True)
+        torch.save(teacher.state_dict(), "used.pth")
+main(sys.argv[1:])
 """
 
 

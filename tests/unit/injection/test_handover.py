@@ -103,6 +103,7 @@ def test_reading_warns_of_what_is_not_guards_once(tmp_path, capsys):
     torch.save([1], plain)
     reading = ledger()
     handover = Handover("", NAMES, reading)
+    reading.unguarded = "it distils"
     assert "0 of 0 files read" in reading.summary()
     for file in (guarded, plain, str(plain)):
         assert torch.load(file)
