@@ -206,6 +206,15 @@ def test_the_norm_that_the_host_clips_is_that_of_loss_and_penalty(guard, referen
     assert norms["0"] != norms["1"] != norms["2"] and norms["2"] < 3 * norms["1"]
 
 
+def test_the_first_step_of_a_ramp_is_a_part_of_h(guard, reference, tmp_path):
+    values = {}
+    for h, ramp in (("0.5", "0"), ("0.5", "4"), ("0.125", "0")):
+        options = ["--strength", "1", "--h", h, "--h-ramp", ramp, "--form", "loss", "--ledger", "ledger.json"]
+        assert guard("run", *options, "sre2l", reference, "--epochs", 1).returncode == 0
+        values[h, ramp] = ledger(tmp_path)["penalty_value"]["first"]
+    assert values["0.5", "4"] == values["0.125", "0"] != values["0.5", "0"]
+
+
 def test_a_run_that_only_tests_has_nothing_to_guard(guard, reference):
     done = guard("run", *SETTINGS, "sre2l", reference, "--test-only")
     assert done.returncode == 0 and "nothing to guard here: it only tests a network" in done.stderr
