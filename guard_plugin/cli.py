@@ -10,10 +10,12 @@ from typing import Any
 import click
 
 from guard_plugin import __version__
+from guard_plugin.commands.benchmark import benchmark
+from guard_plugin.commands.bound import bound
+from guard_plugin.commands.compare import compare
+from guard_plugin.commands.curvature import curvature
 from guard_plugin.demo import METHODS, DemoSettings, run_demo, settings_for
-from guard_plugin.distilled import read_distilled, subject_of
-from guard_plugin.errors import GuardError, UnusableInput
-from guard_plugin.evaluation import benchmark_distilled, results_table
+from guard_plugin.errors import GuardError
 from guard_plugin.injection.attach import commit_of, look_up
 from guard_plugin.injection.doctor import Diagnosis, examine
 from guard_plugin.injection.launch import find_script, run_script
@@ -46,6 +48,12 @@ def main() -> None:
 @click.version_option(__version__, prog_name="guard-plugin")
 def cli() -> None:
     """GUARD: make dataset distillation adversarially robust, without touching the code that distils."""
+
+
+cli.add_command(benchmark)
+cli.add_command(compare)
+cli.add_command(curvature)
+cli.add_command(bound)
 
 
 def _penalty_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -206,87 +214,3 @@ def demo(out: Path, **options: Any) -> None:
     """
     given = {key: value for key, value in options.items() if value is not None}
     run_demo(settings_for(**given), out, click.echo)
-
-
-@cli.command()
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder to write, and to go on in.")
-@click.option("--distilled", type=click.Path(path_type=Path), required=True, help="What the host wrote.")
-@click.option("--adapter", required=True, help="Adapter whose host wrote it.")
-@click.option("--dataset", help="Data set to attack.  [default: the one that was distilled]")
-@click.option("--data", metavar="DIR", help="Folder of torchvision's data sets.")
-@click.option("--arch", help="Students' architecture.  [default: the network that distilled]")
-@click.option("--attacks", default="quick", show_default=True, help="Attacks, comma separated, or a preset.")
-@click.option("--eps", required=True, help="Linf radii in pixel space, comma separated: 1/255,8/255.")
-@click.option("--n-examples", type=_at_least_1, help="Attack the first N test images.  [default: all]")
-@click.option("--seeds", type=_at_least_1, default=5, show_default=True, help="Number of students.")
-@click.option("--batch-size", type=_at_least_1, default=128, show_default=True, help="Examples per attack pass.")
-@click.option("--recipe", help="How students are trained.  [default: as the host does it]")
-@click.option(
-    "--fkd",
-    type=click.Path(path_type=Path, exists=True, file_okay=False),
-    help="For recipe sre2l: soft labels that relabel wrote, the folder of epoch_0.",
-)
-@click.option(
-    "--teacher",
-    type=click.Path(path_type=Path, exists=True, dir_okay=False),
-    help="For recipe sre2l: a network's checkpoint, to label on the way.",
-)
-@click.option("--teacher-arch", help="The teacher's architecture.  [default: the students']")
-@click.option("--learning-rate", type=float, help="Of the students, such as the one that MTT learned and logged.")
-@click.option("--zca/--no-zca", default=None, help="Whether the host ran with --zca.  [default: what its files tell]")
-@click.option("--device", default="cpu", show_default=True, help="Where to compute.")
-@click.option(
-    "--ledger", type=click.Path(path_type=Path, exists=True), help="Ledger of the distilling run, to keep along."
-)
-@_json_option
-def benchmark(
-    out: Path,
-    distilled: Path,
-    adapter: str,
-    dataset: str | None,
-    data: str | None,
-    arch: str | None,
-    eps: str,
-    ledger: Path | None,
-    as_json: bool,
-    n_examples: int | None,
-    **rest: Any,
-) -> None:
-    """Train students on a distilled set, attack them in pixel space, and write OUT/results.json."""
-    plugins = Plugins()
-    look_up("adapter", adapter, plugins.adapters)
-    sets = read_distilled(plugins.hook, adapter, distilled)
-    finished = benchmark_distilled(
-        sets,
-        dataset=_or_as_distilled("dataset", dataset, sets[0].dataset),
-        data_dir=data,
-        arch=_or_as_distilled("arch", arch, sets[0].arch),
-        eps=eps.split(","),
-        n_examples=n_examples,
-        out=out,
-        subject=subject_of(adapter, distilled, sets),
-        registry=plugins.attack_classes,
-        ledger=_read_ledger(ledger) if ledger else None,
-        **rest,
-    )
-    if as_json:
-        click.echo(json.dumps(finished.results))
-    else:
-        click.echo(results_table(finished))
-        click.echo(f"\nfiles: {out / 'results.json'}, {out / 'records'}, {out / 'students'}")
-
-
-def _read_ledger(file: Path) -> dict[str, Any]:
-    try:
-        ledger = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UnusableInput(f"--ledger {file} cannot be read as JSON: {error}") from error
-    if not isinstance(ledger, dict):
-        raise UnusableInput(f"--ledger {file}: expected what guard run --ledger writes, got {type(ledger).__name__}")
-    return ledger
-
-
-def _or_as_distilled(name: str, given: str | None, found: str | None) -> str:
-    if given is None and found is None:
-        raise UnusableInput(f"expected --{name}: the distilled file does not tell it")
-    return given or found or ""

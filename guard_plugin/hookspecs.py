@@ -51,7 +51,7 @@ def is_real_data(call: LossCall) -> bool | None:
 
 @_hookspec(firstresult=True)
 def compute_penalty(call: LossCall, penalty: Penalty) -> Tensor | None:
-    """Compute the term to add, weight included, in place of the penalty's own way; None leaves it to the next."""
+    """Compute the penalty's term, weight included, in place of its own way; None leaves it to the next."""
 
 
 @_hookspec

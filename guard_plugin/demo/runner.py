@@ -80,7 +80,7 @@ def _check(method: DemoMethod[Any], plugins: Plugins) -> None:
     images = load_images(settings.dataset, settings.data, "test", settings.n_examples)
     channels, height, width = images.pixels.shape[1:]
     build_network(settings.arch, channels=channels, num_classes=images.num_classes, im_size=(height, width))
-    parse_attacks(settings.attacks, plugins.attack_classes, parse_eps(settings.eps))
+    parse_attacks(settings.attacks, plugins.attack_classes, [parse_eps(settings.eps)])
     adapter = look_up("adapter", method.adapter, plugins.adapters)
     make_penalty(plugins, adapter, {"penalty": settings.penalty, **settings.penalty_options()})
 

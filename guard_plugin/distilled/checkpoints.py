@@ -30,7 +30,7 @@ def read_state(file: Path) -> dict[str, Tensor]:
         if isinstance(content, Mapping)
         else None
     )
-    if not state or not all(isinstance(value, Tensor) for value in state.values()):
+    if not state or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items()):
         raise UnusableInput(
             f"{file}: expected a state dict, or a checkpoint with one under {', '.join(_KEYS)}, found neither"
         )

@@ -116,7 +116,7 @@ class DistilledSet:
         if dataset not in self.input_spaces:
             raise UnusableInput(
                 f"expected a data set whose normalisation by this host is known: {', '.join(self.input_spaces)}; got "
-                f"{dataset!r}"
+                f"{dataset!r}; where that is a folder of one of them, add its name: --host-dataset ImageNet"
             )
         space = self.input_spaces[dataset]
         return replace(self, images=space.to_input(self.images), normalization=space, dataset=dataset, input_spaces={})

@@ -21,6 +21,14 @@ class Cost:
     forwards: int
     backwards: int
 
+    def __add__(self, other: "Cost") -> "Cost":
+        """The price of both."""
+        return Cost(self.seconds + other.seconds, self.forwards + other.forwards, self.backwards + other.backwards)
+
+    def __sub__(self, other: "Cost") -> "Cost":
+        """What came after the other."""
+        return Cost(self.seconds - other.seconds, self.forwards - other.forwards, self.backwards - other.backwards)
+
 
 class CountedModel(nn.Module):
     """A model that counts the examples it sees, whoever calls it.

@@ -12,14 +12,17 @@ from torch import nn
 from guard_plugin.distilled import DistilledSet, InputSpace
 from guard_plugin.errors import UnusableInput
 from guard_plugin.evaluation.architectures import build_network
-from guard_plugin.evaluation.attacks import PRESETS, Attack, builtin_registry, parse_attacks, parse_eps
+from guard_plugin.evaluation.attacks import Attack
 from guard_plugin.evaluation.datasets import ImageSet, load_images, load_training_images, tensors_sha256
-from guard_plugin.evaluation.engine import evaluate_model
+from guard_plugin.evaluation.distributed import Group
 from guard_plugin.evaluation.folder import BenchmarkFolder
 from guard_plugin.evaluation.models import PixelModel
+from guard_plugin.evaluation.planning import attack_protocol, data_protocol, planned_attacks
 from guard_plugin.evaluation.recipes import recipe_named, train_student
-from guard_plugin.evaluation.results import FinishedBenchmark, attack_columns, finish
+from guard_plugin.evaluation.results import FinishedBenchmark
+from guard_plugin.evaluation.running import Plan, check_counts, run_plan, usable_device
 from guard_plugin.evaluation.soft_labels import LabelSource, label_source
+from guard_plugin.evaluation.sources import Source
 from guard_plugin.evaluation.training import TrainingRecipe
 
 __all__ = ["benchmark_distilled"]
@@ -31,7 +34,7 @@ def benchmark_distilled(
     dataset: str,
     arch: str,
     attacks: str,
-    eps: Sequence[str | float],
+    eps: Sequence[str | float] | None,
     seeds: int,
     out: Path,
     subject: Mapping[str, Any],
@@ -44,6 +47,8 @@ def benchmark_distilled(
     fkd: Path | None = None,
     teacher: Path | None = None,
     teacher_arch: str | None = None,
+    host_dataset: str | None = None,
+    source: tuple[Path, str, str | None] | None = None,
     registry: Mapping[str, type[Attack]] | None = None,
     ledger: Mapping[str, Any] | None = None,
     device: torch.device | str = "cpu",
@@ -59,7 +64,7 @@ def benchmark_distilled(
         dataset: A name that ``load_images`` knows.
         arch: A name that ``build_network`` knows.
         attacks: A comma list such as "fgsm,pgd100", or a preset.
-        eps: One Linf radius or several, in pixel units.
+        eps: One radius or several, in pixel units; by default, the preset's.
         seeds: Number of students, >= 1.
         out: The folder.
         subject: What is measured, for results.json.
@@ -73,6 +78,10 @@ def benchmark_distilled(
             that they are about. Without this and ``teacher``, students learn the images' classes.
         teacher: For recipe "sre2l": the checkpoint of a network that labels newly drawn views.
         teacher_arch: Its architecture; by default, the students'.
+        host_dataset: What the host calls the data set ("ImageNet"), where its files do not tell and ``dataset`` is
+            another name, such as that of a folder.
+        source: Checkpoint, architecture and normalisation (None for the usual one) of the model that transferred
+            attacks are made on.
         registry: Attack classes by family; guard-plugin's own by default.
         ledger: Of the run that distilled the sets, for results.json.
         device: Where to compute.
@@ -85,12 +94,12 @@ def benchmark_distilled(
         UnusableInput: If an argument, the data or the folder cannot be worked with; before any training.
         AuditFailure: If an attack breaks its own bounds.
     """
-    _check_counts(seeds=seeds, batch_size=batch_size)
+    check_counts(seeds=seeds, batch_size=batch_size)
     if not sets:
         raise UnusableInput("expected at least one distilled set, got none")
-    sets = [one.for_dataset(dataset) for one in sets]
+    sets = [one.for_dataset(host_dataset or dataset) for one in sets]
     training = _recipe(recipe, learning_rate, sets)
-    columns = _columns(attacks, eps, registry or builtin_registry())
+    columns = planned_attacks(attacks, eps, registry)
     place = usable_device(device)
     images = load_images(dataset, data_dir, split, n_examples)
     _check_fit(sets, images)
@@ -100,56 +109,60 @@ def benchmark_distilled(
     space, normalization = _input_space(sets, zca, dataset, data_dir)
     labels = label_source(fkd, teacher, teacher_arch or arch, _network(teacher_arch or arch, images))
     training = _checked_training(training, labels, sets)
+    transfer = Source.read(*source, images, place) if source else None
     protocol = {
-        "dataset": dataset,
-        "split": split,
-        "n_examples": len(images.labels),
-        "data_sha256": images.sha256,
+        **data_protocol(images, split),
         "arch": arch,
         "normalization": normalization,
         "recipe": {**training.describe(), **_learning_rate(training, learning_rate, sets)},
         "seeds": seeds,
-        "preset": attacks.strip() if attacks.strip() in PRESETS else None,
-        "attacks": [attack.settings() for attack in columns.values()],
+        **attack_protocol(attacks, columns, transfer),
     }
     # Like the images, soft labels are what is compared, not how: they belong to the subject.
     soft = {"soft_labels": labels.identity()} if labels else {}
     soft_sha256 = {"labels_sha256": labels.identity()["sha256"]} if labels else {}
-    folder = BenchmarkFolder(Path(out), {**protocol, "distilled_sha256": _sha256(sets), **soft_sha256})
-    students = _Students(sets, space, network, training, folder, place)
-    records = [
-        evaluate_model(
-            partial(students.pixel_model, k),
-            images,
-            columns,
-            batch_size=batch_size,
-            device=students.device,
-            records=folder.records(k, len(images.labels)),
-        )
-        for k in range(seeds)
-    ]
-    finished = finish(
-        records, columns, subject={**subject, **soft}, protocol=protocol, ledger=ledger, device=students.device
+    plan = Plan(
+        images=images,
+        attacks=columns,
+        protocol=protocol,
+        identity={"distilled_sha256": _sha256(sets), **soft_sha256},
+        subject={**subject, **({"dataset": host_dataset} if host_dataset else {}), **soft},
+        out=Path(out),
+        batch_size=batch_size,
+        device=place,
+        source=transfer,
+        ledger=ledger,
     )
-    folder.write_results(finished.results)
-    return finished
+    return run_plan(plan, _Students(sets, seeds, space, network, training, len(images.labels), place))
 
 
 @dataclass(frozen=True)
 class _Students:
     sets: Sequence[DistilledSet]
+    count: int
     space: Callable[[], InputSpace]
     network: Callable[[], nn.Module]
     recipe: TrainingRecipe
-    folder: BenchmarkFolder
+    examples: int
     device: torch.device
 
-    def pixel_model(self, k: int) -> nn.Module:
-        """Student k in pixel space, loaded or trained."""
-        distilled = self.sets[k % len(self.sets)]
-        train = partial(train_student, distilled, self.network, self.recipe, seed=k, device=self.device)
-        student = self.folder.student(k, self.network, train)
-        return PixelModel(student, self.space()).eval().to(self.device)
+    @property
+    def room(self) -> int:
+        with torch.device("meta"):
+            state = self.network().state_dict()
+        return sum(tensor.numel() * tensor.element_size() for tensor in state.values())
+
+    def prepare(self, folder: BenchmarkFolder, group: Group) -> None:
+        """Train the students that are missing, each process its own share of them."""
+        missing = group.first(lambda: [k for k in range(self.count) if not folder.has_student(k)])
+        for k in missing[group.rank :: group.size]:
+            distilled = self.sets[k % len(self.sets)]
+            student = train_student(distilled, self.network, self.recipe, seed=k, device=self.device)
+            folder.keep_student(k, student, self.examples)
+        group.gather(None)  # until everyone is ready
+
+    def pixel_model(self, folder: BenchmarkFolder, k: int) -> nn.Module:
+        return PixelModel(folder.load_student(k, self.network), self.space()).eval().to(self.device)
 
 
 def _recipe(
@@ -198,35 +211,9 @@ def _input_space(
     return cache(lambda: space.fitted(images.pixels)), {**space.describe(), "fitted_on": fitted_on}
 
 
-def _columns(attacks: str, eps: Sequence[str | float], registry: Mapping[str, type[Attack]]) -> dict[str, Attack]:
-    if isinstance(eps, str) or not eps:
-        raise UnusableInput(f"expected a list of one eps or more, such as ['1/255'], got {eps!r}")
-    # The attacks' draws have seed 0 for every student: starts in common make students and arms comparable.
-    return attack_columns([attack for one in eps for attack in parse_attacks(attacks, registry, parse_eps(one))])
-
-
-def usable_device(device: torch.device | str) -> torch.device:
-    """The device of that name, if something can be computed there.
-
-    Raises:
-        UnusableInput: If there is none.
-    """
-    try:
-        torch.zeros(1, device=device).item()
-    except Exception as error:  # each kind of device fails in its own way
-        raise UnusableInput(f"cannot compute on device {str(device)!r}: {error}; --device cpu always works") from error
-    return torch.device(device)
-
-
 def _network(arch: str, images: ImageSet) -> Callable[[], nn.Module]:
     channels, height, width = images.pixels.shape[1:]
     return partial(build_network, arch, channels=channels, num_classes=images.num_classes, im_size=(height, width))
-
-
-def _check_counts(**counts: int) -> None:
-    for name, count in counts.items():
-        if count < 1:
-            raise UnusableInput(f"expected {name} >= 1, got {count}")
 
 
 def _check_fit(sets: Sequence[DistilledSet], images: ImageSet) -> None:

@@ -1,38 +1,61 @@
 """The measurement itself: a clean pass, then every attack on what was classified correctly.
 
 An example counts for an attack's column when the model is right on it clean AND after the attack; so an example that is
-wrong clean needs no attack.
+wrong clean needs no attack. (Attacks that are coupled, see ``Attack.coupled``, count as their authors did.)
 """
 
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
 from tqdm import tqdm
 
+from guard_plugin.errors import UnusableInput
 from guard_plugin.evaluation.attacks import Attack
-from guard_plugin.evaluation.costs import Cost, CountedModel
+from guard_plugin.evaluation.costs import Cost
 from guard_plugin.evaluation.datasets import ImageSet
-from guard_plugin.evaluation.models import check_classifier, check_labels, finite_logits
-from guard_plugin.evaluation.records import Record, RecordFolder
+from guard_plugin.evaluation.distributed import Group
+from guard_plugin.evaluation.records import Flags, Outcome, Record, RecordFolder
+from guard_plugin.evaluation.work import Model, Worker
 
-__all__ = ["CLEAN", "evaluate_model"]
+__all__ = ["CLEAN", "Measurement", "evaluate_model"]
 
 CLEAN = "clean"
 
+# A record like a column's, kept beside them: which examples have a gradient.
+_GRADIENTS = "+gradients"
+
+_PASSES_PER_ROUND = 4
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What one model did.
+
+    Args:
+        records: A record per column, "clean" first, all complete.
+        flat: Shape (examples,), bool: right on the example, and its loss has no gradient in any pixel; None where no
+            attack asks for gradients.
+    """
+
+    records: dict[str, Record]
+    flat: Flags | None
+
 
 def evaluate_model(
-    model: Callable[[], nn.Module],
+    model: Model,
     images: ImageSet,
     attacks: Mapping[str, Attack],
     *,
     batch_size: int,
     device: torch.device,
     records: RecordFolder | None = None,
-) -> dict[str, Record]:
+    source: Model | None = None,
+    group: Group | None = None,
+) -> Measurement:
     """Measure one model, going on from what has been recorded.
 
     Args:
@@ -40,58 +63,104 @@ def evaluate_model(
             measure.
         images: What to measure on.
         attacks: Attacks by column.
-        batch_size: Examples per pass, >= 1. It changes speed and memory, and no result beyond float rounding.
+        batch_size: Examples per pass, >= 1. It changes speed and memory, and no result (on a GPU, beyond rounding).
         device: Where to compute.
-        records: Finished columns, which are taken as they are and added to.
+        records: Outcomes so far, which are taken as they are and added to.
+        source: Gives the classifier on which transferred attacks are made.
+        group: The processes that share the work; this one alone by default.
 
     Returns:
-        A record per column, "clean" first.
+        What was measured.
 
     Raises:
-        UnusableInput: If the model or the images cannot be measured on.
+        UnusableInput: If the model or the images cannot be measured on, or an attack needs a source and there is none.
         AuditFailure: If an attack breaks its own bounds.
     """
-    done: dict[str, Record] = {}
-    classifier: nn.Module | None = None
-    for column in (CLEAN, *attacks):
-        record = records.get(column) if records else None
-        if record is None:
-            if classifier is None:
-                classifier = _checked(model(), images, batch_size, device)
-            record = _measure(classifier, images, attacks.get(column), done.get(CLEAN), batch_size, device)
-            if records:
-                records.put(column, record)
-        done[column] = record
-    return done
+    transferred = [attack.name for attack in attacks.values() if attack.transfer]
+    if transferred and source is None:
+        raise UnusableInput(f"expected a source model, which {', '.join(transferred)} needs: give --source")
+    worker = Worker(model, source, images, attacks.values(), batch_size, device)
+    return _Evaluation(worker, len(images.labels), attacks, records, group or Group()).run()
 
 
-def _checked(classifier: nn.Module, images: ImageSet, batch_size: int, device: torch.device) -> nn.Module:
-    num_classes = check_classifier(classifier, images.pixels[:batch_size].to(device))
-    check_labels(images.labels, len(images.labels), num_classes)
-    return classifier
+_Work = Callable[[NDArray[np.int64]], Outcome]
 
 
-def _measure(
-    classifier: nn.Module,
-    images: ImageSet,
-    attack: Attack | None,
-    clean: Record | None,
-    batch_size: int,
-    device: torch.device,
-) -> Record:
-    counted = CountedModel(classifier)
-    begin = time.perf_counter()
-    candidates = np.arange(len(images.labels)) if clean is None else np.flatnonzero(clean.correct)
-    correct = np.zeros(len(images.labels), dtype=np.bool_)
-    for batch in _batches(candidates, batch_size, attack.name if attack else CLEAN):
-        pixels, labels = images.pixels[batch].to(device), images.labels[batch].to(device)
-        if attack:
-            pixels = attack(counted, pixels, labels, indices=batch)
-        correct[batch.numpy()] = (finite_logits(counted, pixels).argmax(1) == labels).cpu().numpy()
-    return Record(correct, Cost(time.perf_counter() - begin, counted.forwards, counted.backwards))
+@dataclass(frozen=True)
+class _Evaluation:
+    """What is missing in the records is measured, in rounds, after each of which they are kept."""
+
+    worker: Worker
+    examples: int
+    attacks: Mapping[str, Attack]
+    records: RecordFolder | None
+    group: Group
+
+    def run(self) -> Measurement:
+        done = {CLEAN: self._record(CLEAN, self.worker.look, np.ones(self.examples, dtype=np.bool_))}
+        clean = done[CLEAN].correct
+        flat = self._flat(clean)
+        # Composites last: their parts may have columns of their own.
+        for column, attack in sorted(self.attacks.items(), key=lambda item: bool(item[1].parts)):
+            done[column] = (
+                self._composite(column, attack, done) if attack.parts else self._single(column, attack, clean)
+            )
+        return Measurement({column: done[column] for column in (CLEAN, *self.attacks)}, flat)
+
+    def _single(self, column: str, attack: Attack, candidates: Flags) -> Record:
+        if attack.coupled:
+            candidates = np.ones_like(candidates)
+        return self._record(column, partial(self.worker.attack, attack), candidates, attack.coupled)
+
+    def _composite(self, column: str, attack: Attack, done: Mapping[str, Record]) -> Record:
+        """The parts one after the other, each on what is left; those that have been measured are not run again."""
+        kept = self._kept(column)
+        if kept is not None:
+            return kept
+        left, cost, farthest = done[CLEAN].correct, Cost(0.0, 0, 0), 0.0
+        for part in attack.parts:
+            known = next((done[name] for name, other in self.attacks.items() if other == part and name in done), None)
+            record = known or self._single(f"{column}+{part.name}", part, left)
+            left = left & record.correct
+            farthest = max(farthest, record.farthest)
+            cost = cost if known else cost + record.cost
+        record = Record(left, cost, farthest=farthest)
+        self._keep(column, record)
+        return record
+
+    def _flat(self, clean: Flags) -> Flags | None:
+        if not any(attack.whitebox and not attack.transfer for attack in self.attacks.values()):
+            return None
+        return clean & ~self._record(_GRADIENTS, self.worker.differentiate, clean).correct
+
+    def _record(self, column: str, work: _Work, candidates: Flags, coupled: int | None = None) -> Record:
+        kept = self._kept(column)
+        record = Record.begun(candidates) if kept is None else kept
+        rounds = self._rounds(np.flatnonzero(~record.done), coupled)
+        for mine in tqdm(rounds, column, unit="round", leave=False, disable=None if self.group.speaks else True):
+            outcomes = [work(examples) for examples in mine]
+            record = record.joined([outcome for share in self.group.gather(outcomes) for outcome in share])
+            self._keep(column, record)
+        return record
+
+    def _kept(self, column: str) -> Record | None:
+        return self.group.first(lambda: self.records.get(column) if self.records else None)
+
+    def _keep(self, column: str, record: Record) -> None:
+        if self.records and self.group.speaks:
+            self.records.put(column, record)
+
+    def _rounds(self, left: NDArray[np.int64], coupled: int | None) -> list[list[NDArray[np.int64]]]:
+        """This process's share of every round: lists of examples that are worked on together."""
+        rank, processes, size = self.group.rank, self.group.size, self.worker.batch_size * _PASSES_PER_ROUND
+        if coupled is None:
+            # Dealt out one by one: neighbours may be alike, and no process should get all the hard ones.
+            shares = [pool[rank::processes] for pool in _split(left, size * processes)]
+            return [[share] if len(share) else [] for share in shares]
+        batches = _split(left, coupled)
+        per_round = max(1, size // coupled) * processes
+        return [batches[i : i + per_round][rank::processes] for i in range(0, len(batches), per_round)]
 
 
-def _batches(indices: NDArray[np.int64], size: int, title: str) -> Iterator[Tensor]:
-    if not len(indices):
-        return
-    yield from tqdm(torch.split(torch.from_numpy(indices), size), title, unit="batch", leave=False, disable=None)
+def _split(examples: NDArray[np.int64], size: int) -> list[NDArray[np.int64]]:
+    return [examples[i : i + size] for i in range(0, len(examples), size)]

@@ -1,7 +1,11 @@
 """The folder of a benchmark: one protocol, its students, their records and results.json."""
 
+import errno
+import fcntl
 import json
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +14,7 @@ from torch import nn
 
 from guard_plugin.distilled import load_untrusted
 from guard_plugin.errors import UnusableInput
-from guard_plugin.evaluation.records import RecordFolder, atomic_file
+from guard_plugin.evaluation.records import UNFINISHED, RecordFolder, atomic_file
 
 __all__ = ["BenchmarkFolder"]
 
@@ -20,51 +24,66 @@ class BenchmarkFolder:
 
     Args:
         path: The folder; made where it is missing.
-        fingerprint: All that the numbers depend on, as JSON values.
-
-    Raises:
-        UnusableInput: If the folder cannot be written to, or holds a benchmark with another fingerprint.
     """
 
-    def __init__(self, path: Path, fingerprint: Mapping[str, Any]) -> None:
+    def __init__(self, path: Path) -> None:
         self.path = path
-        wanted = json.loads(json.dumps(fingerprint))
-        if (path / "fingerprint.json").exists():
-            self._compare(wanted)
-            return
+
+    @contextmanager
+    def claimed(self, fingerprint: Mapping[str, Any], room: int) -> Iterator[None]:
+        """Keep every other process out, after a look at whether the work can be done here.
+
+        The system releases the claim however this process ends.
+
+        Args:
+            fingerprint: All that the numbers depend on, as JSON values.
+            room: Bytes that will be written at most.
+
+        Raises:
+            UnusableInput: If another process works here, the folder cannot be written to, has too little room, or holds
+                a benchmark with another fingerprint.
+        """
         try:
-            self._write_json("fingerprint.json", wanted)
+            self.path.mkdir(parents=True, exist_ok=True)
+            lock = (self.path / ".lock").open("w")
         except OSError as error:
-            raise UnusableInput(f"cannot write to {path}: {error}. Choose another --out") from error
+            raise self._unwritable(error) from error
+        with lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise UnusableInput(
+                    f"another process is working in {self.path}: wait for it, or choose another --out"
+                ) from error
+            self._begin(fingerprint, room)
+            yield
 
     def records(self, student: int, examples: int) -> RecordFolder:
-        """The records of a student, each of that many examples; none without the student they were measured on."""
-        records = RecordFolder(self.path / "records" / f"student-{student}", examples)
-        if not self._student(student).exists():
-            # A student that is trained again need not be the same to the last bit.
-            records.clear()
-        return records
+        """The records of a student, each of that many examples."""
+        return RecordFolder(self.path / "records" / f"student-{student}", examples)
 
-    def student(self, student: int, network: Callable[[], nn.Module], train: Callable[[], nn.Module]) -> nn.Module:
-        """The trained student: loaded, or trained and kept.
+    def has_student(self, student: int) -> bool:
+        """Whether a trained student is kept."""
+        return self._student(student).exists()
+
+    def keep_student(self, student: int, network: nn.Module, examples: int) -> None:
+        """Keep a trained student, and forget what was measured on another one of its number."""
+        # A student that is trained again need not be the same to the last bit.
+        self.records(student, examples).clear()
+        with atomic_file(self._student(student)) as file:
+            torch.save({name: tensor.cpu() for name, tensor in network.state_dict().items()}, file)
+
+    def load_student(self, student: int, network: Callable[[], nn.Module]) -> nn.Module:
+        """A trained student, in eval mode, on the CPU.
 
         Args:
             student: Its number.
             network: Builds an untrained network of its architecture.
-            train: Trains one.
-
-        Returns:
-            The network in eval mode, on the device that ``train`` chose, or else on the CPU.
 
         Raises:
             UnusableInput: If the kept student is of another architecture or cannot be read.
         """
         path = self._student(student)
-        if not path.exists():
-            trained = train()
-            with atomic_file(path) as file:
-                torch.save({name: tensor.cpu() for name, tensor in trained.state_dict().items()}, file)
-            return trained
         with torch.random.fork_rng(devices=[]):
             loaded = network()
         try:
@@ -79,6 +98,38 @@ class BenchmarkFolder:
 
     def _student(self, student: int) -> Path:
         return self.path / "students" / f"student-{student}.pt"
+
+    def _begin(self, fingerprint: Mapping[str, Any], room: int) -> None:
+        wanted = json.loads(json.dumps(fingerprint))
+        try:
+            for leftover in self.path.rglob(f"*{UNFINISHED}"):
+                leftover.unlink()
+            self._check_room(room)
+            if (self.path / "fingerprint.json").exists():
+                self._compare(wanted)
+            else:
+                self._write_json("fingerprint.json", wanted)
+        except OSError as error:
+            raise self._unwritable(error) from error
+
+    def _check_room(self, room: int) -> None:
+        """Have the system set so much aside for a moment, which quotas count too."""
+        probe = self.path / f".room{UNFINISHED}"
+        try:
+            with probe.open("wb") as file:
+                os.posix_fallocate(file.fileno(), 0, room)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            raise UnusableInput(
+                f"{self.path} has no room for the {room / 2**20:.0f} MiB that this benchmark may write: free some, or "
+                f"choose another --out"
+            ) from error
+        finally:
+            probe.unlink(missing_ok=True)
+
+    def _unwritable(self, error: OSError) -> UnusableInput:
+        return UnusableInput(f"cannot write to {self.path}: {error}. Choose another --out")
 
     def _write_json(self, name: str, value: Mapping[str, Any]) -> None:
         with atomic_file(self.path / name) as file:

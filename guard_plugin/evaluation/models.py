@@ -1,5 +1,7 @@
 """Classifiers in pixel space, and what must hold before one is attacked."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -66,7 +68,7 @@ def check_labels(labels: Tensor, n: int, num_classes: int | None = None, *, what
         raise UnusableInput(f"expected {what} >= 0{bound}, got values from {low} to {high}")
 
 
-def finite_logits(model: nn.Module, pixels: Tensor) -> Tensor:
+def finite_logits(model: Callable[[Tensor], Tensor], pixels: Tensor) -> Tensor:
     """The model's logits, without a graph.
 
     Args:
@@ -80,7 +82,7 @@ def finite_logits(model: nn.Module, pixels: Tensor) -> Tensor:
         UnusableInput: If the output has another shape, or values that are not finite.
     """
     with torch.no_grad():
-        logits: Tensor = model(pixels)
+        logits = model(pixels)
     if not isinstance(logits, Tensor) or logits.dim() != 2 or len(logits) != len(pixels) or logits.shape[1] < 2:
         found = f"shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
         raise UnusableInput(f"expected logits of shape ({len(pixels)}, classes >= 2) from the model, got {found}")
@@ -101,7 +103,7 @@ def check_classifier(model: nn.Module, pixels: Tensor) -> int:
 
     Raises:
         UnusableInput: If a submodule is in training mode, the pixels are not in [0, 1], or the logits have the wrong
-            shape, are not finite, or differ between two passes.
+            shape, are not finite, are probabilities, or differ between two passes.
     """
     check_mode(model)
     check_pixels(pixels)
@@ -110,5 +112,10 @@ def check_classifier(model: nn.Module, pixels: Tensor) -> int:
         raise UnusableInput(
             "expected a deterministic model, but two passes over the same images gave different logits: "
             "a randomised model needs attacks that average over its randomness, which these do not"
+        )
+    if bool((logits >= 0).all()) and torch.allclose(logits.sum(1), torch.ones_like(logits[:, 0]), atol=1e-4):
+        raise UnusableInput(
+            "expected logits, but each row of the model's output is >= 0 and sums to 1, as probabilities do: attacks "
+            "on their cross entropy see next to no gradient; return what goes into the softmax"
         )
     return logits.shape[1]

@@ -1,7 +1,8 @@
 """How a student is trained on a distilled set: one recipe per way that hosts do it."""
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -148,7 +149,9 @@ def train_student(
     """Train a new network on the distilled images as they are, in the host's own input space.
 
     Initialisation, shuffling and any randomness of the network's own come from ``seed`` alone, and the caller's random
-    streams are left as they were. Weights are drawn on the CPU, so they do not depend on the device.
+    streams are left as they were. Weights are drawn on the CPU, so they do not depend on the device. On a CPU, one
+    thread computes: several add up a weight's gradient in another order, and a student must not depend on how many
+    there are.
 
     Args:
         distilled: Images with hard labels or class probabilities.
@@ -162,7 +165,7 @@ def train_student(
         The trained network, on ``device``, in eval mode.
     """
     device = torch.device(device)
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), _one_order():
         torch.default_generator.manual_seed(seed)
         if device.type == "cuda":
             torch.cuda.manual_seed(seed)
@@ -170,3 +173,17 @@ def train_student(
         epochs = tqdm(range(recipe.epochs), f"student {seed}", disable=None if progress else True)
         recipe.for_set(distilled).fit(student, distilled, epochs)
     return student.eval()
+
+
+@contextmanager
+def _one_order() -> Iterator[None]:
+    """Sums in one order, whatever the number of threads and whatever cuDNN would try."""
+    threads, cudnn = torch.get_num_threads(), torch.backends.cudnn
+    settings = cudnn.deterministic, cudnn.benchmark
+    try:
+        torch.set_num_threads(1)
+        cudnn.deterministic, cudnn.benchmark = True, False
+        yield
+    finally:
+        torch.set_num_threads(threads)
+        cudnn.deterministic, cudnn.benchmark = settings

@@ -2,9 +2,9 @@
 
 import os
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -14,7 +14,31 @@ from numpy.typing import NDArray
 from guard_plugin.errors import UnusableInput
 from guard_plugin.evaluation.costs import Cost
 
-__all__ = ["Record", "RecordFolder", "atomic_file"]
+__all__ = ["UNFINISHED", "Flags", "Outcome", "Record", "RecordFolder", "atomic_file"]
+
+Flags = NDArray[np.bool_]
+
+UNFINISHED = ".unfinished"
+"""What the name of a file ends in while it is written; a process that is killed leaves it behind."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of some examples.
+
+    Args:
+        examples: Shape (k,): their positions in the data set.
+        correct: Shape (k,), bool: whether the model is right on them, in an attack's column after the attack.
+        reached: Shape (k,), bool: whether the model chooses the class that a targeted attack aims at; else False.
+        farthest: The largest distance of a returned example from its image, in the attack's norm.
+        cost: What it took.
+    """
+
+    examples: NDArray[np.int64]
+    correct: Flags
+    reached: Flags
+    farthest: float
+    cost: Cost
 
 
 @dataclass(frozen=True)
@@ -24,17 +48,49 @@ class Record:
     Args:
         correct: Shape (examples,), bool: right on the clean example and, in an attack's column, after the attack.
         cost: What it took.
+        done: Shape (examples,), bool: whether that is known already.
+        reached: Shape (examples,), bool: whether the model chooses the class that a targeted attack aims at.
+        farthest: The largest distance of a returned example from its image, in the attack's norm.
     """
 
-    correct: NDArray[np.bool_]
+    correct: Flags
     cost: Cost
+    done: Flags = field(default_factory=lambda: np.zeros(0, dtype=np.bool_))
+    reached: Flags = field(default_factory=lambda: np.zeros(0, dtype=np.bool_))
+    farthest: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name, value in (("done", True), ("reached", False)):
+            if not len(getattr(self, name)):
+                object.__setattr__(self, name, np.full(self.correct.shape, value))
+
+    @classmethod
+    def begun(cls, candidates: Flags) -> "Record":
+        """A record of which the candidates, shape (examples,), are still to be measured; all others count as wrong."""
+        return cls(np.zeros_like(candidates), Cost(0.0, 0, 0), done=~candidates)
+
+    @property
+    def complete(self) -> bool:
+        """Whether every example is done."""
+        return bool(self.done.all())
+
+    def joined(self, outcomes: Sequence[Outcome]) -> "Record":
+        """This record with some more examples done."""
+        correct, done, reached, cost = self.correct.copy(), self.done.copy(), self.reached.copy(), self.cost
+        for outcome in outcomes:
+            done[outcome.examples] = True
+            correct[outcome.examples] = outcome.correct
+            reached[outcome.examples] = outcome.reached
+            cost = cost + outcome.cost
+        farthest = max([self.farthest, *(outcome.farthest for outcome in outcomes)])
+        return replace(self, correct=correct, done=done, reached=reached, cost=cost, farthest=farthest)
 
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[BinaryIO]:
     """Open a file that appears under its name complete, or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}{UNFINISHED}")
     try:
         with unfinished.open("wb") as file:
             yield file
@@ -58,7 +114,7 @@ class RecordFolder:
         self._examples = examples
 
     def get(self, column: str) -> Record | None:
-        """The record of a column, or None where it has not been measured yet.
+        """The record of a column, perhaps of a part of the examples, or None where none has been measured yet.
 
         Raises:
             UnusableInput: If the file is not a record of that many examples.
@@ -68,16 +124,18 @@ class RecordFolder:
             return None
         try:
             with np.load(path, allow_pickle=False) as file:
-                correct = file["correct"]
+                flags = {name: file[name] for name in ("correct", "done", "reached")}
                 cost = Cost(float(file["seconds"]), int(file["forwards"]), int(file["backwards"]))
+                farthest = float(file["farthest"])
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
             raise UnusableInput(f"{path} is not a record of a benchmark ({error}): delete it and run again") from error
-        if correct.shape != (self._examples,) or correct.dtype != np.bool_:
-            raise UnusableInput(
-                f"expected {self._examples} flags in {path}, got shape {correct.shape} of {correct.dtype}: "
-                f"delete it and run again"
-            )
-        return Record(correct, cost)
+        for name, values in flags.items():
+            if values.shape != (self._examples,) or values.dtype != np.bool_:
+                raise UnusableInput(
+                    f"expected {self._examples} flags {name!r} in {path}, got shape {values.shape} of {values.dtype}: "
+                    f"delete it and run again"
+                )
+        return Record(cost=cost, farthest=farthest, **flags)
 
     def put(self, column: str, record: Record) -> None:
         """Keep the record of a column."""
@@ -86,6 +144,9 @@ class RecordFolder:
             np.savez(
                 file,
                 correct=record.correct,
+                done=record.done,
+                reached=record.reached,
+                farthest=np.float64(record.farthest),
                 seconds=np.float64(cost.seconds),
                 forwards=np.int64(cost.forwards),
                 backwards=np.int64(cost.backwards),

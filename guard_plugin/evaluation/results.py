@@ -2,18 +2,18 @@
 
 import importlib.metadata
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from guard_plugin.errors import UnusableInput
 from guard_plugin.evaluation.attacks import Attack
-from guard_plugin.evaluation.engine import CLEAN
-from guard_plugin.evaluation.records import Record
+from guard_plugin.evaluation.engine import CLEAN, Measurement
+from guard_plugin.evaluation.flags import flags_of
+from guard_plugin.evaluation.records import Flags
 from guard_plugin.evaluation.statistics import confidence_interval
 
 __all__ = [
@@ -29,8 +29,6 @@ __all__ = [
 
 SCHEMA = 1
 WORST_CASE = "worst_case"
-
-Flags = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -52,7 +50,7 @@ def attack_columns(attacks: Sequence[Attack]) -> dict[str, Attack]:
     Raises:
         UnusableInput: If two columns would have the same name, or one is called as the others' summary is.
     """
-    several = len({attack.eps.text for attack in attacks}) > 1
+    several = _several_eps(attacks)
     columns = {_column(attack.name, attack, several): attack for attack in attacks}
     different = {(attack.name, attack.eps.value) for attack in attacks}
     if len(different) < len(attacks) or {CLEAN, WORST_CASE} & {attack.name for attack in attacks}:
@@ -63,16 +61,28 @@ def attack_columns(attacks: Sequence[Attack]) -> dict[str, Attack]:
     return columns
 
 
+def _several_eps(attacks: Iterable[Attack]) -> bool:
+    return len({attack.eps.text for attack in attacks}) > 1
+
+
 def _column(name: str, attack: Attack, several: bool) -> str:
     return f"{name}@{attack.eps.text}" if several else name
 
 
 def worst_cases(correct: Mapping[str, Flags], attacks: Mapping[str, Attack]) -> dict[str, Flags]:
-    """The examples that survive every attack at one eps, per worst-case column."""
-    several = len({attack.eps.text for attack in attacks.values()}) > 1
+    """The examples that survive every attack in one ball, per worst-case column.
+
+    Args:
+        correct: Column -> shape (..., examples).
+        attacks: Attacks by column.
+
+    Returns:
+        "worst_case"; with "@" and the eps where there are several, after the norm where that is not the first attack's.
+    """
+    several, first = _several_eps(attacks.values()), next((attack.norm for attack in attacks.values()), None)
     worst: dict[str, Flags] = {}
     for column, attack in attacks.items():
-        summary = _column(WORST_CASE, attack, several)
+        summary = _column(WORST_CASE if attack.norm == first else f"{WORST_CASE}-{attack.norm}", attack, several)
         worst[summary] = worst.get(summary, correct[CLEAN]) & correct[column]
     return worst
 
@@ -96,7 +106,7 @@ def accuracy_entry(correct: Flags) -> dict[str, Any]:
 
 
 def finish(
-    students: Sequence[Mapping[str, Record]],
+    students: Sequence[Measurement],
     attacks: Mapping[str, Attack],
     *,
     subject: Mapping[str, Any],
@@ -104,10 +114,10 @@ def finish(
     ledger: Mapping[str, Any] | None,
     device: torch.device,
 ) -> FinishedBenchmark:
-    """Summarise every student's records.
+    """Summarise what every student did.
 
     Args:
-        students: Per student, a record per column.
+        students: What was measured.
         attacks: Attacks by column.
         subject: What was measured, for results.json.
         protocol: How, for results.json.
@@ -117,11 +127,11 @@ def finish(
     Returns:
         The results, with the outcomes they come from.
     """
-    columns = list(students[0])
-    correct = {column: np.stack([records[column].correct for records in students]) for column in columns}
+    records = [student.records for student in students]
+    correct = {column: np.stack([of[column].correct for of in records]) for column in records[0]}
     correct |= worst_cases(correct, attacks)
     cost = {
-        part: {column: sum(getattr(records[column].cost, part) for records in students) for column in columns}
+        part: {column: sum(getattr(of[column].cost, part) for of in records) for column in records[0]}
         for part in ("seconds", "forwards", "backwards")
     }
     results = {
@@ -129,6 +139,13 @@ def finish(
         "subject": dict(subject),
         "protocol": dict(protocol),
         "accuracy": {column: accuracy_entry(flags) for column, flags in correct.items()},
+        "target_reached": {
+            column: accuracy_entry(np.stack([of[column].reached for of in records]))
+            for column, attack in attacks.items()
+            if attack.targeted
+        },
+        "farthest": {column: max(of[column].farthest for of in records) for column in attacks},
+        "flags": flags_of(students, attacks, correct),
         "cost": cost,
         "ledger": dict(ledger) if ledger is not None else None,
         "versions": versions(device),
@@ -142,6 +159,8 @@ def versions(device: torch.device) -> dict[str, Any]:
         "guard_plugin": _version("guard-plugin"),
         "torch": torch.__version__,
         "torchvision": _version("torchvision"),
+        "pyautoattack": _version("pyautoattack"),
+        "torchattacks": _version("torchattacks"),
         "numpy": np.__version__,
         "python": platform.python_version(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,

@@ -1,26 +1,58 @@
 """Attacks in pixel space: each example checked before, and audited after."""
 
+from guard_plugin.evaluation.attacks.apgd import APGDCE, APGDT
 from guard_plugin.evaluation.attacks.audit import AuditFailure
-from guard_plugin.evaluation.attacks.base import Attack, Classifier
+from guard_plugin.evaluation.attacks.autoattack import AutoAttack
+from guard_plugin.evaluation.attacks.base import Attack
+from guard_plugin.evaluation.attacks.classifier import Classifier, Loss
+from guard_plugin.evaluation.attacks.cw import CW
 from guard_plugin.evaluation.attacks.eps import Eps, parse_eps
+from guard_plugin.evaluation.attacks.fab import FABT
 from guard_plugin.evaluation.attacks.fgsm import FGSM
-from guard_plugin.evaluation.attacks.gradients import cross_entropy_gradient
+from guard_plugin.evaluation.attacks.goals import Goal
+from guard_plugin.evaluation.attacks.mim import MIM
+from guard_plugin.evaluation.attacks.norms import Norm
+from guard_plugin.evaluation.attacks.official import (
+    OfficialAutoAttack,
+    OfficialCW,
+    OfficialMIM,
+    OfficialPGD,
+    OfficialSquare,
+)
 from guard_plugin.evaluation.attacks.pgd import PGD
-from guard_plugin.evaluation.attacks.randomness import uniform_per_example
-from guard_plugin.evaluation.attacks.registry import ATTACKS, PRESETS, builtin_registry, parse_attacks
+from guard_plugin.evaluation.attacks.presets import PRESETS
+from guard_plugin.evaluation.attacks.randomness import example_generator, uniform_per_example
+from guard_plugin.evaluation.attacks.registry import ATTACKS, builtin_registry, parse_attacks, parse_radii
+from guard_plugin.evaluation.attacks.square import Square
 
 __all__ = [
+    "APGDCE",
+    "APGDT",
     "ATTACKS",
+    "CW",
+    "FABT",
     "FGSM",
+    "MIM",
     "PGD",
     "PRESETS",
     "Attack",
     "AuditFailure",
+    "AutoAttack",
     "Classifier",
     "Eps",
+    "Goal",
+    "Loss",
+    "Norm",
+    "OfficialAutoAttack",
+    "OfficialCW",
+    "OfficialMIM",
+    "OfficialPGD",
+    "OfficialSquare",
+    "Square",
     "builtin_registry",
-    "cross_entropy_gradient",
+    "example_generator",
     "parse_attacks",
     "parse_eps",
+    "parse_radii",
     "uniform_per_example",
 ]

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from guard_plugin.errors import GuardError
+from guard_plugin.evaluation.attacks.norms import Norm, distance
 
 __all__ = ["TOLERANCE", "AuditFailure", "audit_examples"]
 
@@ -15,14 +16,15 @@ class AuditFailure(GuardError):
     """An attack returned something that it was not allowed to return."""
 
 
-def audit_examples(attack: str, pixels: Tensor, adversarial: Tensor, eps: float) -> None:
-    """Check examples against the Linf ball of radius ``eps`` around ``pixels``, and the pixel range.
+def audit_examples(attack: str, pixels: Tensor, adversarial: Tensor, eps: float, norm: Norm = "linf") -> None:
+    """Check examples against the ball of radius ``eps`` around ``pixels``, and the pixel range.
 
     Args:
         attack: Its name, for the message.
         pixels: Shape (n, channels, height, width), in [0, 1].
         adversarial: What the attack returned for them.
         eps: The radius, in pixel units.
+        norm: Of the ball.
 
     Raises:
         AuditFailure: If shape or type differ, or any value is not finite, outside [0, 1] or outside the ball.
@@ -39,6 +41,6 @@ def audit_examples(attack: str, pixels: Tensor, adversarial: Tensor, eps: float)
     low, high = float(adversarial.min()), float(adversarial.max())
     if low < 0 or high > 1:
         raise AuditFailure(f"attack {attack} left the pixel range [0, 1]: values from {low:.6g} to {high:.6g}")
-    distance = float((adversarial - pixels).abs().max())
-    if distance > eps + TOLERANCE:
-        raise AuditFailure(f"attack {attack} left its ball: Linf distance {distance:.8g} where eps is {eps:.8g}")
+    farthest = float(distance(norm, adversarial, pixels).max())
+    if farthest > eps + TOLERANCE:
+        raise AuditFailure(f"attack {attack} left its ball: {norm} distance {farthest:.8g} where eps is {eps:.8g}")

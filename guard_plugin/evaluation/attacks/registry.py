@@ -1,20 +1,48 @@
 """From the names that users write to attacks."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from guard_plugin.errors import UnusableInput
+from guard_plugin.evaluation.attacks.apgd import APGDCE, APGDT
+from guard_plugin.evaluation.attacks.autoattack import AutoAttack
 from guard_plugin.evaluation.attacks.base import Attack
-from guard_plugin.evaluation.attacks.eps import Eps
+from guard_plugin.evaluation.attacks.cw import CW
+from guard_plugin.evaluation.attacks.eps import Eps, parse_eps
+from guard_plugin.evaluation.attacks.fab import FABT
 from guard_plugin.evaluation.attacks.fgsm import FGSM
+from guard_plugin.evaluation.attacks.mim import MIM
+from guard_plugin.evaluation.attacks.norms import NORMS
+from guard_plugin.evaluation.attacks.official import (
+    OfficialAutoAttack,
+    OfficialCW,
+    OfficialMIM,
+    OfficialPGD,
+    OfficialSquare,
+)
 from guard_plugin.evaluation.attacks.pgd import PGD
+from guard_plugin.evaluation.attacks.presets import PRESETS
+from guard_plugin.evaluation.attacks.square import Square
 
-__all__ = ["ATTACKS", "PRESETS", "builtin_registry", "parse_attacks"]
+__all__ = ["ATTACKS", "builtin_registry", "parse_attacks", "parse_radii"]
 
-ATTACKS: tuple[type[Attack], ...] = (FGSM, PGD)
+ATTACKS: tuple[type[Attack], ...] = (
+    FGSM,
+    PGD,
+    MIM,
+    APGDCE,
+    APGDT,
+    FABT,
+    AutoAttack,
+    Square,
+    CW,
+    OfficialPGD,
+    OfficialSquare,
+    OfficialAutoAttack,
+    OfficialCW,
+    OfficialMIM,
+)
 """The attacks that guard-plugin brings."""
-
-PRESETS: dict[str, str] = {"quick": "fgsm,pgd10"}
-"""Named lists of attacks."""
 
 
 def builtin_registry() -> dict[str, type[Attack]]:
@@ -22,35 +50,62 @@ def builtin_registry() -> dict[str, type[Attack]]:
     return {attack.family: attack for attack in ATTACKS}
 
 
-def parse_attacks(spec: str, registry: Mapping[str, type[Attack]], eps: Eps, seed: int = 0) -> list[Attack]:
+def parse_radii(attacks: str, eps: Sequence[str | float] | None) -> list[Eps]:
+    """Read the radii that a user gave; a preset has its own where none are given.
+
+    Raises:
+        UnusableInput: If there are none, or one is no radius.
+    """
+    if isinstance(eps, str):
+        raise UnusableInput(f"expected a list of one eps or more, such as ['1/255'], got {eps!r}")
+    if eps:
+        return [parse_eps(one) for one in eps]
+    preset = PRESETS.get(attacks.strip())
+    if preset is None or preset.eps is None:
+        raise UnusableInput(f"expected eps, such as 8/255, for the attacks {attacks!r}")
+    return [parse_eps(preset.eps)]
+
+
+def parse_attacks(spec: str, registry: Mapping[str, type[Attack]], eps: Sequence[Eps], seed: int = 0) -> list[Attack]:
     """Make the attacks of a list or a preset.
 
     Args:
-        spec: A comma list of names, "fgsm,pgd100", or a preset. A name is a family and what the family makes of the
-            rest; where several families fit, the longest one counts.
+        spec: A preset, or a comma list of names such as "fgsm,pgd100,pgd100-l2-targeted@0.5". A name is a family and
+            what the family makes of the rest (where several families fit, the longest one counts), then perhaps a norm
+            (-linf, -l2, -rms), -targeted and -transfer, then perhaps @ and a radius of its own.
         registry: Attack classes by family.
-        eps: Radius of the ball.
+        eps: Radii for all attacks that have none of their own.
         seed: Source of random draws.
 
     Returns:
-        The attacks, in the order given.
+        The attacks, in the order given, for one radius after the other.
 
     Raises:
         UnusableInput: If the list is empty, or a name is unknown or given twice.
     """
-    wanted = [name.strip() for name in PRESETS.get(spec.strip(), spec).split(",")]
-    attacks = [_attack(name, registry, eps, seed) for name in wanted if name]
-    names = [attack.name for attack in attacks]
-    if not names or len(set(names)) < len(names):
+    preset = PRESETS.get(spec.strip())
+    wanted = [name.strip() for name in (preset.attacks if preset else spec).split(",") if name.strip()]
+    if not wanted or len(set(wanted)) < len(wanted):
         raise UnusableInput(f"expected a comma list of different attacks, such as fgsm,pgd100; got {spec!r}")
-    return attacks
+    shared = [_attack(name, registry, one, seed) for one in eps for name in wanted if "@" not in name]
+    own = [name.split("@", 1) for name in wanted if "@" in name]
+    return shared + [_attack(name, registry, parse_eps(radius), seed) for name, radius in own]
 
 
 def _attack(name: str, registry: Mapping[str, type[Attack]], eps: Eps, seed: int) -> Attack:
-    family = max((family for family in registry if name.startswith(family)), key=len, default=None)
+    plain, transfer = _without(name, "-transfer")
+    plain, targeted = _without(plain, "-targeted")
+    norm = next((norm for norm in NORMS if plain.endswith(f"-{norm}")), None)
+    plain = plain.removesuffix(f"-{norm}")
+    family = max((family for family in registry if plain.startswith(family)), key=len, default=None)
     if family is None:
         raise UnusableInput(
             f"unknown attack {name!r}: expected one of {', '.join(sorted(registry))} "
-            f"(with parameters, such as pgd100), or a preset: {', '.join(PRESETS)}"
+            f"(with parameters, such as pgd100 or pgd100-l2), or a preset: {', '.join(PRESETS)}"
         )
-    return registry[family].from_spec(name[len(family) :], eps=eps, seed=seed)
+    attack = registry[family].from_spec(plain[len(family) :], eps=eps, seed=seed)
+    return replace(attack, targeted=targeted, transfer=transfer, norm=norm or attack.norm)
+
+
+def _without(name: str, ending: str) -> tuple[str, bool]:
+    return name.removesuffix(ending), name.endswith(ending)

@@ -1,3 +1,5 @@
+import sys
+
 import pytest
 import torch
 import torchvision
@@ -78,3 +80,123 @@ def test_resnet18_for_large_images_is_torchvisions():
 def test_images_too_small_for_the_blocks_are_refused():
     with pytest.raises(UnusableInput, match="at least 8x8 pixels, got 7x9"):
         build_network("ConvNetBN32-64-128", channels=1, num_classes=10, im_size=(7, 9))
+
+
+@pytest.mark.parametrize(
+    ("arch", "same"),
+    [
+        ("ConvNet-d3-w128-instance-relu-avg", "ConvNet"),
+        ("ConvNet-d2", "ConvNetD2"),
+        ("ConvNet-w32", "ConvNetW32"),
+        ("ConvNet-nonorm", "ConvNetNN"),
+        ("ConvNet-batch", "ConvNetBN"),
+        ("ConvNet-layer", "ConvNetLN"),
+        ("ConvNet-group", "ConvNetGN"),
+        ("ConvNet-sigmoid", "ConvNetAS"),
+        ("ConvNet-leakyrelu", "ConvNetAL"),
+        ("ConvNet-nopool", "ConvNetNP"),
+        ("ConvNet-max", "ConvNetMP"),
+    ],
+)
+def test_the_grammar_says_what_dcs_names_say(arch, same):
+    both = [build_network(name, channels=3, num_classes=7, im_size=(16, 16)) for name in (arch, same)]
+    assert str(both[0]) == str(both[1])
+
+
+def test_the_grammar_combines():
+    """Two blocks of 5 channels by hand, with other layers than the default's."""
+    ours = build_network("ConvNet-max-sigmoid-batch-w5-d2", channels=3, num_classes=7, im_size=(8, 12))
+    theirs = nn.Sequential(
+        *(nn.Conv2d(3, 5, 3, padding=1), nn.BatchNorm2d(5), nn.Sigmoid(), nn.MaxPool2d(2)),
+        *(nn.Conv2d(5, 5, 3, padding=1), nn.BatchNorm2d(5), nn.Sigmoid(), nn.MaxPool2d(2)),
+        *(nn.Flatten(), nn.Linear(5 * 2 * 3, 7)),
+    )
+    theirs.load_state_dict(dict(zip(theirs.state_dict(), ours.state_dict().values(), strict=True)))
+    images = torch.randn(4, 3, 8, 12)
+    with torch.no_grad():
+        assert torch.equal(ours(images), theirs(images))
+
+
+def test_without_pooling_images_may_be_smaller():
+    network = build_network("ConvNet-d4-w8-nopool", channels=1, num_classes=3, im_size=(4, 4))
+    assert network(torch.rand(2, 1, 4, 4)).shape == (2, 3) and network.classifier.in_features == 8 * 16
+
+
+@pytest.mark.parametrize(
+    ("arch", "words"),
+    [
+        ("ConvNet-d0", "'d0' is unknown"),
+        ("ConvNet-none", "'none' is unknown"),
+        ("ConvNet-", "'' is unknown"),
+        ("ConvNet-d2-d3", "'d3' is a second depth"),
+        ("ConvNet-batch-instance", "'instance' is a second norm"),
+        ("ConvNet-group-w6", "width that 4 groups divide, got 6"),
+        ("ConvNet-d5", "at least 32x32"),
+    ],
+)
+def test_other_names_of_convnets_are_refused(arch, words):
+    with pytest.raises(UnusableInput, match=words):
+        build_network(arch, channels=3, num_classes=7, im_size=(16, 16))
+
+
+def build(arch, channels=3, side=32):
+    return build_network(arch, channels=channels, num_classes=7, im_size=(side, side))
+
+
+@pytest.mark.parametrize("arch", ["squeezenet1_1", "mobilenet_v3_small", "regnet_y_400mf", "resnet34"])
+def test_torchvisions_models_are_as_they_are_there(arch):
+    """Also their initialisation: the check of the shapes draws no random number."""
+    torch.manual_seed(0)
+    ours = build(arch)
+    torch.manual_seed(0)
+    theirs = torchvision.models.get_model(arch, weights=None, num_classes=7)
+    assert str(ours) == str(theirs) and ours.training
+    states = (ours.state_dict(), theirs.state_dict())
+    assert states[0].keys() == states[1].keys()
+    assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())
+
+
+@pytest.mark.parametrize("arch", ["squeezenet1_1", "regnet_y_400mf"])
+def test_torchvisions_models_can_be_checked_without_memory(arch):
+    with torch.device("meta"):
+        network = build(arch)
+    assert network.training and all(value.is_meta for value in network.state_dict().values())
+
+
+def test_models_with_auxiliary_outputs_answer_with_logits():
+    assert build("googlenet", side=64)(torch.rand(2, 3, 64, 64)).shape == (2, 7)
+
+
+@pytest.mark.parametrize(
+    ("arch", "channels", "side", "words"),
+    [
+        ("vit_b_16", 3, 32, "vit_b_16 does not take images of 32x32 pixels: Wrong image height"),
+        ("alexnet", 3, 32, "alexnet does not take images of 32x32 pixels"),
+        ("inception_v3", 3, 64, "inception_v3 does not take images of 64x64 pixels"),
+        ("vgg11", 1, 32, "takes images of 3 channels, got 1"),
+    ],
+)
+def test_images_that_torchvisions_models_do_not_take_are_refused(arch, channels, side, words):
+    with pytest.raises(UnusableInput, match=words):
+        build(arch, channels, side)
+
+
+@pytest.mark.parametrize(
+    ("arch", "near"), [("resnet5", "resnet50"), ("ConvNetD5", "ConvNetD4"), ("mobilenetv2", "mobilenet_v2")]
+)
+def test_unknown_architectures_name_close_ones(arch, near):
+    with pytest.raises(UnusableInput, match=f"close to it: [^:]*{near}[^:]*: expected one of"):
+        build(arch)
+
+
+@pytest.mark.parametrize("arch", ["fcn_resnet50", "r3d_18", "resnet50_quantized", "list_models"])
+def test_other_names_of_torchvision_are_no_classifiers(arch):
+    with pytest.raises(UnusableInput, match="unknown architecture"):
+        build(arch)
+
+
+def test_without_torchvision_its_models_are_unknown_and_the_extra_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torchvision.models", None)
+    with pytest.raises(UnusableInput, match="needs pip install"):
+        build("vgg11")
+    assert build("ConvNetD1").training

@@ -3,7 +3,7 @@ import json
 import pytest
 
 from guard_plugin.errors import UnusableInput
-from guard_plugin.evaluation.attacks import FGSM, PGD, builtin_registry, parse_attacks, parse_eps
+from guard_plugin.evaluation.attacks import FGSM, PGD, builtin_registry, parse_attacks, parse_eps, parse_radii
 
 EPS = parse_eps("1/255")
 
@@ -24,22 +24,22 @@ def test_unusable_eps_is_refused(text):
 
 
 def test_names_become_attacks():
-    assert parse_attacks("fgsm, pgd100", builtin_registry(), EPS, 4) == [FGSM(EPS, 4), PGD(EPS, 4, steps=100)]
-    assert [a.name for a in parse_attacks("quick", builtin_registry(), EPS)] == ["fgsm", "pgd10"]
+    assert parse_attacks("fgsm, pgd100", builtin_registry(), [EPS], 4) == [FGSM(EPS, 4), PGD(EPS, 4, steps=100)]
+    assert [a.name for a in parse_attacks("quick", builtin_registry(), [EPS])] == ["fgsm", "pgd10"]
 
 
 def test_the_longest_family_wins():
     class Other(FGSM):
         family = "pgdx"
 
-    (attack,) = parse_attacks("pgdx", {**builtin_registry(), "pgdx": Other}, EPS)
+    (attack,) = parse_attacks("pgdx", {**builtin_registry(), "pgdx": Other}, [EPS])
     assert type(attack) is Other
 
 
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ("fgsm,deepfool", "unknown attack 'deepfool'.*fgsm, pgd.*quick"),
+        ("fgsm,deepfool", "unknown attack 'deepfool'.*fgsm, mim, .*pgd.*quick"),
         ("pgd", "number of steps"),
         ("pgd0", "steps >= 1"),
         ("pgd1x", "number of steps"),
@@ -50,7 +50,7 @@ def test_the_longest_family_wins():
 )
 def test_unusable_lists_are_refused(spec, message):
     with pytest.raises(UnusableInput, match=message):
-        parse_attacks(spec, builtin_registry(), EPS)
+        parse_attacks(spec, builtin_registry(), [EPS])
 
 
 def test_settings_hold_every_parameter():
@@ -61,7 +61,34 @@ def test_settings_hold_every_parameter():
         "eps": "1/255",
         "eps_value": 1 / 255,
         "seed": 3,
+        "targeted": False,
+        "transfer": False,
         "steps": 100,
         "relative_alpha": 0.25,
         "random_start": True,
+        "decay": None,
+        "success": "any",
+        "coupled": None,
     }
+
+
+def test_a_name_may_have_a_norm_a_target_a_source_and_a_radius_of_its_own():
+    found = parse_attacks(
+        "pgd10,pgd10-l2@0.5,mim20-rms-targeted-transfer", builtin_registry(), [EPS, parse_eps("8/255")]
+    )
+    assert [(a.name, a.norm, a.eps.text, a.targeted, a.transfer) for a in found] == [
+        ("pgd10", "linf", "1/255", False, False),
+        ("mim20-rms-targeted-transfer", "rms", "1/255", True, True),
+        ("pgd10", "linf", "8/255", False, False),
+        ("mim20-rms-targeted-transfer", "rms", "8/255", True, True),
+        ("pgd10-l2", "l2", "0.5", False, False),
+    ]
+
+
+def test_radii_come_from_the_user_or_else_from_the_preset():
+    assert [eps.text for eps in parse_radii("quick", ["1/255", 0.5])] == ["1/255", "0.5"]
+    for eps in (None, []):
+        with pytest.raises(UnusableInput, match="expected eps"):
+            parse_radii("pgd10", eps)
+    with pytest.raises(UnusableInput, match="list of one eps"):
+        parse_radii("pgd10", "8/255")

@@ -1,0 +1,250 @@
+"""How fast is the benchmark, against the straightforward loop over the attack libraries, and do both agree?
+
+    python examples/bench_attacks.py --dataset FashionMNIST --data DIR --arch ConvNetW32 --n-examples 128 --out DIR
+
+Both measure the same network on the same images on the same machine, in turn, `--repeats` times. "Straightforward" is
+what evaluation scripts do: for each attack, batch by batch over all images, torchattacks' PGD and MIFGSM, foolbox's
+Carlini-Wagner, pyautoattack's Square and AutoAttack (standard). "Ours" is the preset `paper`. Written to DIR: the
+network (trained once, on real images), a line of JSON per repeat, and the table.
+
+A pair of PGD100 without a random start is measured besides: there, both climb the same path, and the outcome of every
+example is compared.
+"""
+
+import argparse
+import json
+import platform
+import statistics
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from tqdm import tqdm
+
+from guard_plugin.evaluation import PixelModel, build_network, load_images
+from guard_plugin.evaluation.attacks import PGD, builtin_registry, parse_attacks, parse_eps
+from guard_plugin.evaluation.costs import CountedModel
+from guard_plugin.evaluation.engine import CLEAN, evaluate_model
+from guard_plugin.evaluation.normalizations import normalization_named
+from guard_plugin.evaluation.results import versions
+
+PAPER = "pgd100,square,autoattack,cw,mim20"
+CPU = torch.device("cpu")
+
+Perturb = Callable[[Tensor, Tensor], Tensor]
+
+
+def main() -> None:
+    """Measure and print the table."""
+    given = _arguments()
+    given.out.mkdir(parents=True, exist_ok=True)
+    torch.set_num_threads(given.threads)
+    images = load_images(given.dataset, given.data, n_examples=given.n_examples)
+    model = _network(given)
+    eps = parse_eps(given.eps)
+    lines = given.out / "bench.jsonl"
+    done = lines.read_text().splitlines() if lines.exists() else []
+    for repeat in range(len(done), given.repeats):
+        line = {"repeat": repeat, **_repeat(model, images, eps, given.batch_size)}
+        with lines.open("a") as file:
+            file.write(json.dumps(line) + "\n")
+    table = _table([json.loads(line) for line in lines.read_text().splitlines()], given)
+    (given.out / "table.md").write_text(table)
+    print(table)
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--dataset", default="digits")
+    parser.add_argument("--data")
+    parser.add_argument("--arch", default="ConvNetD1")
+    parser.add_argument("--eps", default="1/255")
+    parser.add_argument("--train", type=int, default=1000, help="real images that the network is trained on")
+    parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--n-examples", type=int, default=128)
+    parser.add_argument("--batch-size", type=int, default=64)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--out", type=Path, required=True)
+    return parser.parse_args()
+
+
+def _network(given: argparse.Namespace) -> nn.Module:
+    """The network, trained on real images or loaded."""
+    real = load_images(given.dataset, given.data, split="train", n_examples=given.train)
+    channels, height, width = real.pixels.shape[1:]
+    torch.manual_seed(0)
+    network = build_network(given.arch, channels=channels, num_classes=real.num_classes, im_size=(height, width))
+    model = PixelModel(network, normalization_named(given.dataset))
+    file = given.out / "network.pt"
+    if file.exists():
+        network.load_state_dict(torch.load(file, weights_only=True))
+        return model.eval()
+    optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
+    for _ in tqdm(range(given.epochs), "train", disable=None):
+        for batch in torch.randperm(len(real.labels)).split(64):
+            optimizer.zero_grad()
+            F.cross_entropy(model(real.pixels[batch]), real.labels[batch]).backward()
+            optimizer.step()
+    torch.save(network.state_dict(), file)
+    return model.eval()
+
+
+def _repeat(model, images, eps, batch_size) -> dict:
+    """One turn of each contender."""
+    theirs = {name: _straightforward(model, images, batch_size, make) for name, make in _libraries(eps).items()}
+    attacks = {attack.name: attack for attack in parse_attacks(PAPER, builtin_registry(), [eps])}
+    begin = time.perf_counter()
+    records = evaluate_model(lambda: model, images, attacks, batch_size=batch_size, device=CPU).records
+    preset = time.perf_counter() - begin
+    pair_theirs = _straightforward(model, images, batch_size, _torchattacks_pgd(eps, random_start=False))
+    begin = time.perf_counter()
+    pgd = {"pgd": PGD(eps, steps=100, random_start=False)}
+    pair_ours = evaluate_model(lambda: model, images, pgd, batch_size=batch_size, device=CPU).records
+    pair_seconds = time.perf_counter() - begin
+    ours = {name: _told(record) for name, record in records.items()}
+    clean = _straightforward(model, images, batch_size, lambda counted: lambda pixels, labels: pixels)
+    return {
+        "theirs": {CLEAN: clean, **theirs},
+        "ours": ours,
+        "preset_seconds": {"theirs": clean["seconds"] + sum(one["seconds"] for one in theirs.values()), "ours": preset},
+        "pair": {"theirs": pair_theirs, "ours": {**_told(pair_ours["pgd"]), "seconds": pair_seconds}},
+        "versions": versions(CPU),
+    }
+
+
+def _told(record) -> dict:
+    cost = record.cost
+    return {
+        "seconds": cost.seconds,
+        "forwards": cost.forwards,
+        "backwards": cost.backwards,
+        "correct": np.flatnonzero(record.correct).tolist(),
+    }
+
+
+def _straightforward(model, images, batch_size, make: Callable[[nn.Module], Perturb]) -> dict:
+    """The loop of an evaluation script: all images, batch by batch; right is what is right after the attack."""
+    counted = CountedModel(model).eval()
+    begin = time.perf_counter()
+    perturb, right = make(counted), []
+    for pixels, labels in zip(images.pixels.split(batch_size), images.labels.split(batch_size), strict=True):
+        adversarial = perturb(pixels, labels)
+        with torch.no_grad():
+            right.append(counted(adversarial).argmax(1) == labels)
+    return {
+        "seconds": time.perf_counter() - begin,
+        "forwards": counted.forwards,
+        "backwards": counted.backwards,
+        "correct": torch.nonzero(torch.cat(right))[:, 0].tolist(),
+    }
+
+
+def _libraries(eps) -> dict[str, Callable[[nn.Module], Perturb]]:
+    """The attacks of the paper's evaluation, each by a library, with the settings that ours have."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # foolbox imports a deprecated namespace of SciPy
+        import foolbox
+        import torchattacks
+    import pyautoattack
+    from pyautoattack.square import SquareAttack
+
+    def square(model: nn.Module) -> Perturb:
+        attack = SquareAttack(model, eps=eps.value, n_queries=5000, seed=0, device="cpu", resc_schedule=False)
+
+        def perturb(pixels: Tensor, labels: Tensor) -> Tensor:
+            with torch.no_grad():
+                return attack.perturb(pixels, labels)
+
+        return perturb
+
+    def autoattack(model: nn.Module) -> Perturb:
+        attack = pyautoattack.AutoAttack(model, eps=eps.value, seed=0, device="cpu")
+        return lambda pixels, labels: attack.run_standard_evaluation(pixels, labels, batch_size=len(pixels))[0]
+
+    def cw(model: nn.Module) -> Perturb:
+        attack = foolbox.attacks.L2CarliniWagnerAttack(steps=100, binary_search_steps=9)
+        host = foolbox.PyTorchModel(model, bounds=(0, 1), device="cpu")
+
+        def perturb(pixels: Tensor, labels: Tensor) -> Tensor:
+            radius = eps.value * pixels[0].numel() ** 0.5
+            raw, _, _ = attack(host, pixels, foolbox.criteria.Misclassification(labels), epsilons=None)
+            inside = (raw - pixels).flatten(1).norm(dim=1) <= radius
+            return torch.where(inside.view(-1, 1, 1, 1), raw, pixels)
+
+        return perturb
+
+    return {
+        "pgd100": _torchattacks_pgd(eps, random_start=True),
+        "square": square,
+        "autoattack": autoattack,
+        "cw": cw,
+        "mim20": lambda model: torchattacks.MIFGSM(model, eps=eps.value, alpha=eps.value, steps=20, decay=1.0),
+    }
+
+
+def _torchattacks_pgd(eps, random_start: bool) -> Callable[[nn.Module], Perturb]:
+    def make(model: nn.Module) -> Perturb:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            import torchattacks
+        return torchattacks.PGD(model, eps=eps.value, alpha=eps.value / 4, steps=100, random_start=random_start)
+
+    return make
+
+
+def _table(repeats: list[dict], given: argparse.Namespace) -> str:
+    n = given.n_examples
+    rows = [_row(name, repeats, n) for name in repeats[0]["ours"]]
+    totals = [one["preset_seconds"] for one in repeats]
+    pairs = [one["pair"] for one in repeats]
+    differing = set(pairs[0]["theirs"]["correct"]) ^ set(pairs[0]["ours"]["correct"])
+    used = repeats[0]["versions"]
+    packages = ", ".join(f"{name} {used[name]}" for name in ("torch", "torchattacks", "pyautoattack", "guard_plugin"))
+    return "\n".join(
+        [
+            f"{given.dataset}, {given.arch}, {n} test images, eps {given.eps}, batch {given.batch_size}, "
+            f"{given.threads} thread(s), {len(repeats)} repeat(s) in turn; {packages}; {platform.machine()} CPU.",
+            "",
+            "| | accuracy, libraries | ours | seconds, libraries | ours | ratio | passes per image, libraries | ours |",
+            "|---|---|---|---|---|---|---|---|",
+            *rows,
+            f"| **whole preset** | | | {_seconds(totals, 'theirs')} | {_seconds(totals, 'ours')} | "
+            f"**{_ratio([(one['theirs'], one['ours']) for one in totals])}** | | |",
+            "",
+            f"PGD100 without random start, against torchattacks: "
+            f"{_ratio([(one['theirs']['seconds'], one['ours']['seconds']) for one in pairs])} times as fast; "
+            f"the outcome differs on {len(differing)} of {n} examples.",
+            "",
+            "Seconds are medians; a ratio is the median of the repeats' ratios, with their range. A pass is a forward "
+            "or a backward of one image. Our AutoAttack is without Square's passes, whose column is used again.",
+            "",
+        ]
+    )
+
+
+def _row(name: str, repeats: list[dict], n: int) -> str:
+    theirs, ours = [one["theirs"][name] for one in repeats], [one["ours"][name] for one in repeats]
+    passes = [f"{(side[0]['forwards'] + side[0]['backwards']) / n:.0f}" for side in (theirs, ours)]
+    accuracies = [f"{100 * len(side[0]['correct']) / n:.1f}" for side in (theirs, ours)]
+    ratio = _ratio([(a["seconds"], b["seconds"]) for a, b in zip(theirs, ours, strict=True)])
+    seconds = [f"{statistics.median(one['seconds'] for one in side):.1f}" for side in (theirs, ours)]
+    return "| " + " | ".join([name, *accuracies, *seconds, ratio, *passes]) + " |"
+
+
+def _seconds(totals: list[dict], side: str) -> str:
+    return f"{statistics.median(one[side] for one in totals):.1f}"
+
+
+def _ratio(pairs: list[tuple[float, float]]) -> str:
+    ratios = [theirs / ours for theirs, ours in pairs]
+    return f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
+
+
+if __name__ == "__main__":
+    main()

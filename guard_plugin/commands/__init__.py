@@ -1,0 +1,1 @@
+"""The commands of ``guard``, one module each."""

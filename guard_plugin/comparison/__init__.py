@@ -1,0 +1,19 @@
+"""``guard compare``: finished benchmarks side by side."""
+
+from guard_plugin.comparison.comparing import Comparison, compare
+from guard_plugin.comparison.page import comparison_page, write_page
+from guard_plugin.comparison.pictures import draw_distilled
+from guard_plugin.comparison.reading import Measured, read_benchmark
+from guard_plugin.comparison.screen import comparison_json, comparison_text
+
+__all__ = [
+    "Comparison",
+    "Measured",
+    "compare",
+    "comparison_json",
+    "comparison_page",
+    "comparison_text",
+    "draw_distilled",
+    "read_benchmark",
+    "write_page",
+]

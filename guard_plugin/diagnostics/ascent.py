@@ -1,0 +1,65 @@
+"""The largest loss in an L2 ball, as found by gradient ascent."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from guard_plugin.diagnostics.hessian import Losses, input_gradients, norms, scaled, unit
+from guard_plugin.errors import UnusableInput
+from guard_plugin.evaluation.attacks import uniform_per_example
+
+__all__ = ["Ascent", "BallAttack"]
+
+BallAttack = Callable[[Losses, Tensor, float, Tensor], Tensor]
+"""Maps losses, inputs of shape (n, ...), a radius and the inputs' positions, shape (n,), to inputs in the L2 balls."""
+
+
+@dataclass(frozen=True)
+class Ascent:
+    """Projected L2 gradient ascent on the loss, with shrinking steps; the best point of all that were visited.
+
+    Unlike ``guard_plugin.evaluation``'s attacks it knows no pixel range: GUARD's bound speaks of the whole ball, and
+    distilled images leave the range anyway. What it finds is a lower estimate of the largest loss.
+
+    Args:
+        steps: Gradient steps per start, >= 1, of length 2 rho (1 - t / steps).
+        random_starts: Starts at random points of the ball, beside the one at its centre.
+        seed: Of the random starts, which hang on it and an input's position only.
+
+    Raises:
+        UnusableInput: If a setting is out of range.
+    """
+
+    steps: int = 50
+    random_starts: int = 1
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or self.random_starts < 0:
+            raise UnusableInput(f"expected steps >= 1 and random_starts >= 0, got {self}")
+
+    def __call__(self, losses: Losses, inputs: Tensor, rho: float, indices: Tensor) -> Tensor:
+        """Return, for each input, the point of its ball with the largest loss that was met."""
+        best, highest = inputs, torch.full((len(inputs),), -torch.inf, dtype=inputs.dtype, device=inputs.device)
+        for start in range(1 + self.random_starts):
+            offset = self._start(start, inputs, rho, indices)
+            for t in range(self.steps + 1):
+                found, gradients = input_gradients(losses, inputs + offset)
+                better = found > highest
+                highest = torch.where(better, found, highest)
+                best = torch.where(better.view(-1, *[1] * (inputs.dim() - 1)), inputs + offset, best)
+                step = 2 * rho * (1 - t / self.steps)
+                offset = _into_ball(offset + step * unit(gradients), rho)
+        return best
+
+    def _start(self, start: int, inputs: Tensor, rho: float, indices: Tensor) -> Tensor:
+        if start == 0:
+            return torch.zeros_like(inputs)
+        return rho * unit(uniform_per_example(inputs, seed=self.seed + start, indices=indices))
+
+
+def _into_ball(offset: Tensor, rho: float) -> Tensor:
+    lengths = norms(offset)
+    return scaled(offset, torch.where(lengths > rho, rho / lengths, torch.ones_like(lengths)))

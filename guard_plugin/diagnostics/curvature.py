@@ -1,0 +1,197 @@
+"""How curved the loss is around each image: the largest eigenvalue of the input Hessian, and GUARD's surrogate."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from guard_plugin.diagnostics.hessian import InputHessian, Losses, dot, input_gradients, losses_of, norms, unit
+from guard_plugin.diagnostics.lanczos import largest_eigenpairs
+from guard_plugin.errors import UnusableInput
+from guard_plugin.evaluation.attacks import uniform_per_example
+from guard_plugin.evaluation.models import PixelModel, check_labels, check_mode, check_pixels, finite_logits
+from guard_plugin.penalties import LossFunction, undisturbed
+from guard_plugin.penalties.checks import check_batch, check_h, check_network
+
+__all__ = ["CurvatureReport", "Space", "curvature_at", "input_curvature", "network_and_inputs"]
+
+Space = Literal["input", "pixel"]
+
+
+@dataclass(frozen=True)
+class CurvatureReport:
+    """Curvature per example; every tensor has shape (n,).
+
+    Args:
+        loss: The loss l(x).
+        gradient_norm: ||g||_2 of the input gradient g.
+        largest: The algebraically largest eigenvalue of the input Hessian H (the paper's lambda_1).
+        residual: ||H v1 - largest v1||_2 for the unit eigenvector v1 that was found: an eigenvalue of H lies within
+            this distance of ``largest``.
+        converged: Whether ``residual`` is at most tol times ||H|| (its estimate, or where that is 0, 0).
+        steps: Hessian-vector products that Lanczos' method spent.
+        surrogate: What GUARD penalises in its place: ||grad l(x + h z) - grad l(x)||_2 / h with z = g / ||g||_2.
+        cosine: |<z, v1>|; NaN where g or H is 0.
+        h: The step of the surrogate.
+        tol: Of ``converged``.
+    """
+
+    loss: Tensor
+    gradient_norm: Tensor
+    largest: Tensor
+    residual: Tensor
+    converged: Tensor
+    steps: Tensor
+    surrogate: Tensor
+    cosine: Tensor
+    h: float
+    tol: float
+
+    def per_example(self) -> dict[str, list[Any]]:
+        """The values by name, for JSON; None in place of NaN."""
+        return {name: [_json(value) for value in getattr(self, name).tolist()] for name in _PER_EXAMPLE}
+
+
+_PER_EXAMPLE = [field.name for field in fields(CurvatureReport) if field.type is Tensor]
+
+
+def _json(value: float) -> float | None:
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
+def input_curvature(
+    model: nn.Module,
+    pixels: Tensor,
+    labels: Tensor,
+    *,
+    h: float,
+    space: Space = "input",
+    steps: int = 30,
+    tol: float = 1e-3,
+    batch_size: int = 32,
+    seed: int = 0,
+) -> CurvatureReport:
+    """Measure the curvature of the cross entropy around images.
+
+    Curvature depends on the space: with per-channel normalisation by one std, pixel space has 1/std^2 times the
+    curvature of the network's input space, and 1/std times the gradient. The paper's h is in input space.
+
+    Args:
+        model: A classifier in pixel space, in eval mode; for space "input", a ``PixelModel``.
+        pixels: Shape (n, channels, height, width), in [0, 1], on the model's device.
+        labels: Shape (n,), int64.
+        h: Length > 0 of the surrogate's step, in ``space``.
+        space: "input": with respect to what the network behind the normalisation takes; "pixel": to the pixels.
+        steps: The most Hessian-vector products of Lanczos' method. A network of ReLUs and a softmax over C classes has
+            a Hessian of rank at most C - 1, where C steps are enough.
+        tol: When an eigenvalue counts as converged: residual <= tol * ||H||.
+        batch_size: Examples at once. Memory holds the batch's graph and ``steps`` vectors per example.
+        seed: Of the start vectors, which hang on it and the example's position only.
+
+    Returns:
+        The report, on the CPU.
+
+    Raises:
+        UnusableInput: If the model, the images or a setting cannot be worked with.
+    """
+    network, inputs = network_and_inputs(model, pixels, labels, space, batch_size)
+    return curvature_at(network, inputs, labels, h=h, steps=steps, tol=tol, batch_size=batch_size, seed=seed)
+
+
+def network_and_inputs(
+    model: nn.Module, pixels: Tensor, labels: Tensor, space: Space, batch_size: int
+) -> tuple[nn.Module, Tensor]:
+    """The network whose inputs are in ``space``, and the images there, after checks on all three."""
+    if space not in get_args(Space):
+        raise UnusableInput(f"expected space to be one of {', '.join(get_args(Space))}, got {space!r}")
+    check_network(model)
+    check_mode(model)
+    check_pixels(pixels)
+    check_labels(labels, len(pixels), finite_logits(model, pixels[: max(1, batch_size)]).shape[1])
+    if space == "pixel":
+        return model, pixels
+    if not isinstance(model, PixelModel):
+        raise UnusableInput(
+            f'expected a guard_plugin.evaluation.PixelModel for space "input", as it tells where that space begins; '
+            f'got {type(model).__name__}: wrap the network in one, or choose space "pixel"'
+        )
+    return model.network, model.normalization.to_input(pixels)
+
+
+def curvature_at(
+    network: nn.Module,
+    inputs: Tensor,
+    targets: Tensor,
+    *,
+    h: float,
+    steps: int = 30,
+    tol: float = 1e-3,
+    batch_size: int = 32,
+    seed: int = 0,
+    loss_fn: LossFunction | None = None,
+) -> CurvatureReport:
+    """Measure the curvature of a loss with respect to what a network takes, whatever that is.
+
+    Args:
+        network: In eval mode.
+        inputs: Shape (n, ...), floating point, in the network's precision.
+        targets: Length n.
+        h: As for ``input_curvature``, which also tells ``steps``, ``tol``, ``batch_size`` and ``seed``.
+        steps: See there.
+        tol: See there.
+        batch_size: See there.
+        seed: See there.
+        loss_fn: From outputs and targets to n losses; cross entropy by default.
+
+    Returns:
+        The report, on the CPU.
+
+    Raises:
+        UnusableInput: If an argument cannot be worked with.
+    """
+    check_h(h)
+    check_batch(inputs, targets)
+    check_network(network)
+    check_mode(network)
+    for name, count in (("steps", steps), ("batch_size", batch_size)):
+        if count < 1:
+            raise UnusableInput(f"expected {name} >= 1, got {count}")
+    if not 0 < tol < 1:
+        raise UnusableInput(f"expected 0 < tol < 1, got {tol}")
+    parts = []
+    with undisturbed(network, inputs.device), torch.enable_grad():
+        for batch in _batches(len(inputs), batch_size):
+            start = uniform_per_example(inputs[batch], seed=seed, indices=batch)
+            losses = losses_of(network, targets[batch].to(inputs.device), loss_fn)
+            parts.append(_measured(losses, inputs[batch], start, h=h, steps=steps, tol=tol))
+    return CurvatureReport(**{name: torch.cat([part[name] for part in parts]) for name in _PER_EXAMPLE}, h=h, tol=tol)
+
+
+def _measured(losses: Losses, inputs: Tensor, start: Tensor, *, h: float, steps: int, tol: float) -> dict[str, Tensor]:
+    hessian = InputHessian(losses, inputs)
+    pairs = largest_eigenpairs(hessian.product, start, steps=steps, tol=tol)
+    loss, gradients = hessian.losses, hessian.gradients
+    del hessian  # and with it the graph, before another one is built
+    z = unit(gradients)
+    _, there = input_gradients(losses, inputs + h * z)
+    cosine = dot(z, pairs.vectors).abs()
+    cosine[(norms(z) == 0) | (pairs.scales == 0)] = math.nan
+    found = {
+        "loss": loss,
+        "gradient_norm": norms(gradients),
+        "largest": pairs.values,
+        "residual": pairs.residuals,
+        "converged": pairs.residuals <= tol * pairs.scales,
+        "steps": pairs.steps,
+        "surrogate": norms(there - gradients) / h,
+        "cosine": cosine,
+    }
+    return {name: value.cpu() for name, value in found.items()}
+
+
+def _batches(n: int, size: int) -> Iterator[Tensor]:
+    yield from tqdm(torch.split(torch.arange(n), size), "curvature", unit="batch", leave=False, disable=None)

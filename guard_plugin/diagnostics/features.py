@@ -1,0 +1,101 @@
+"""A network's penultimate features, and how fast the loss changes with them."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from guard_plugin.errors import UnusableInput
+
+__all__ = ["Features", "Penultimate", "largest_slope", "lipschitz_of_head", "penultimate"]
+
+Features = Callable[[Tensor], Tensor]
+"""Maps a network's inputs, shape (n, ...), to features, shape (n, ...)."""
+
+
+class Penultimate:
+    """What a network's last linear layer takes.
+
+    Args:
+        network: In eval mode.
+        head: That layer.
+    """
+
+    def __init__(self, network: nn.Module, head: nn.Linear) -> None:
+        self.network = network
+        self.head = head
+
+    def __call__(self, inputs: Tensor) -> Tensor:
+        """Map inputs of shape (n, ...) to features of shape (n, d), without a graph."""
+        seen, _ = _pass_with_head(self.network, self.head, inputs)
+        return seen[0]
+
+
+def penultimate(network: nn.Module, inputs: Tensor) -> Penultimate:
+    """Find a network's penultimate features.
+
+    Args:
+        network: In eval mode; its last linear layer gives the logits.
+        inputs: Shape (n, ...): some inputs, to check that on.
+
+    Returns:
+        The features.
+
+    Raises:
+        UnusableInput: If the network has no linear layer, or the output of its last one is not the network's.
+    """
+    heads = [(name, module) for name, module in network.named_modules() if isinstance(module, nn.Linear)]
+    if heads:
+        head = heads[-1][1]
+        seen, logits = _pass_with_head(network, head, inputs)
+        if len(seen) == 1 and seen[0].dim() == 2 and torch.equal(head(seen[0]), logits):
+            return Penultimate(network, head)
+    found = f"the output of {heads[-1][0]!r} is not the network's" if heads else "it has none"
+    raise UnusableInput(
+        f"expected a network whose last linear layer gives the logits, but {found}: give features of your own"
+    )
+
+
+def _pass_with_head(network: nn.Module, head: nn.Linear, inputs: Tensor) -> tuple[list[Tensor], Tensor]:
+    seen: list[Tensor] = []
+    handle = head.register_forward_pre_hook(lambda _, arguments: seen.append(arguments[0].detach()))
+    try:
+        with torch.no_grad():
+            logits: Tensor = network(inputs)
+    finally:
+        handle.remove()
+    return seen, logits
+
+
+def lipschitz_of_head(head: nn.Linear, label: int) -> float:
+    """The Lipschitz constant of the cross entropy as a function of the features that a linear layer takes.
+
+    The gradient for class y is W^T (p - e_y) = sum_k p_k (w_k - w_y), a convex combination, so its norm is at most
+    max_k ||w_k - w_y||, and comes as near to it as one likes where p_k goes to 1. So this is exact over all features.
+
+    Args:
+        head: The layer that gives the logits.
+        label: The class y.
+
+    Returns:
+        max_k ||w_k - w_y||_2.
+    """
+    weight = head.weight.detach().double()
+    return float((weight - weight[label]).norm(dim=1).max())
+
+
+def largest_slope(losses: Tensor, features: Tensor) -> float:
+    """The largest |l_i - l_j| / ||f_i - f_j||_2 over all pairs of examples: a LOWER estimate of a Lipschitz constant.
+
+    Args:
+        losses: Shape (n,).
+        features: Shape (n, ...).
+
+    Returns:
+        The slope; 0 where no two examples have different features.
+    """
+    flat = features.double().flatten(1)
+    distances = torch.cdist(flat, flat, compute_mode="donot_use_mm_for_euclid_dist")
+    rises = (losses.double()[:, None] - losses.double()[None]).abs()
+    slopes = torch.where(distances > 0, rises / distances, torch.zeros_like(distances))
+    return float(slopes.max())

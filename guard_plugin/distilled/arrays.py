@@ -1,0 +1,101 @@
+"""Reading numpy's .npz files without executing what they hold, and telling how their images are laid out."""
+
+import zipfile
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from guard_plugin.errors import UnsafeFile, UnusableInput
+
+__all__ = ["ArrayFile", "channels_first", "class_indices"]
+
+_CHANNELS = (1, 3)
+
+
+class ArrayFile:
+    """The arrays of a .npz file, each read when it is asked for; never a pickled one.
+
+    Args:
+        file: What ``numpy.savez`` wrote.
+
+    Raises:
+        UnusableInput: If there is no such file, or ``numpy.savez`` did not write it.
+        UnsafeFile: If it is a pickle.
+    """
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        if not file.is_file():
+            raise UnusableInput(f"no such file: {file}")
+        try:
+            with zipfile.ZipFile(file) as archive:
+                names = archive.namelist()
+        except (OSError, zipfile.BadZipFile) as error:
+            raise UnusableInput(f"{file} cannot be read as a file that numpy.savez wrote: {error}") from error
+        self.names = tuple(name.removesuffix(".npy") for name in names)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.names
+
+    def __getitem__(self, name: str) -> Tensor:
+        """The array of that name, as a tensor.
+
+        Raises:
+            UnusableInput: If it is damaged, or of a type that torch has not.
+            UnsafeFile: If it holds Python objects: reading them would run code.
+        """
+        try:
+            with np.load(self.file, allow_pickle=False) as archive:
+                array: Any = np.asarray(archive[name])
+            return torch.from_numpy(array.astype(array.dtype.newbyteorder("="), copy=False))
+        except (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+            if "pickle" in str(error):
+                raise UnsafeFile(
+                    f"{self.file} is refused: {name!r} holds Python objects, and reading them would run code of the "
+                    f"file's own. Save arrays of numbers instead."
+                ) from error
+            raise UnusableInput(f"{self.file}: {name!r} cannot be read as an array of numbers: {error}") from error
+
+
+def channels_first(images: Tensor, where: str) -> Tensor:
+    """Images as (n, channels, height, width), from (n, height, width), (n, height, width, channels) or that itself.
+
+    Args:
+        images: With 1 or 3 channels, as the first or the last of an image's axes.
+        where: What holds them, for the message.
+
+    Raises:
+        UnusableInput: If the shape is another, or could be either.
+    """
+    if images.dim() == 3:
+        return images.unsqueeze(1)
+    first, last = (images.dim() == 4 and images.shape[axis] in _CHANNELS for axis in (1, 3))
+    if first == last:
+        raise UnusableInput(
+            f"{where}: expected images of shape (n, height, width), (n, channels, height, width) or (n, height, width, "
+            f"channels) with 1 or 3 channels, got {tuple(images.shape)}{', which could be either' if first else ''}"
+        )
+    return images if first else images.permute(0, 3, 1, 2)
+
+
+def class_indices(labels: Tensor, where: str) -> Tensor:
+    """Labels as int64 of shape (n,), from integers of any kind and shape (n,) or (n, 1).
+
+    Args:
+        labels: The labels.
+        where: What holds them, for the message.
+
+    Raises:
+        UnusableInput: If they are no such integers.
+    """
+    flat = labels.squeeze(1) if labels.dim() == 2 and labels.shape[1] == 1 else labels
+    if flat.dim() != 1 or flat.is_floating_point() or flat.is_complex() or flat.dtype == torch.bool:
+        raise UnusableInput(
+            f"{where}: expected class indices, integers of shape (n,), got shape {tuple(labels.shape)} of "
+            f"{labels.dtype}"
+        )
+    return flat.long()

@@ -1,0 +1,101 @@
+"""How attacks look at the model: checked, in passes of bounded size, and alike for every batch size."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from guard_plugin.errors import UnusableInput
+
+__all__ = ["PASS_UNIT", "Classifier", "Loss"]
+
+PASS_UNIT = 16
+"""Passes are filled up to a multiple of so many examples.
+
+A matrix product rounds an example's logits differently in a batch of 7 than in one of 16, which is enough to send an
+attack of thousands of steps another way. In multiples of 16, an example's logits and gradients are the same to the
+last bit, whatever else is in the batch (measured on CPUs; on a GPU, up to rounding).
+"""
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+"""Maps logits of shape (n, classes) and rows of shape (n,), the examples' places in the call, to n losses."""
+
+
+class Classifier:
+    """A model in pixel space whose parameters need no gradients.
+
+    Args:
+        model: Maps pixels of shape (n, channels, height, width) in [0, 1] to logits of shape (n, classes).
+        highest: The highest label that the logits must speak of.
+        batch_size: Examples per pass, >= 1; rounded up to a multiple of ``PASS_UNIT``.
+    """
+
+    def __init__(self, model: nn.Module, *, highest: int, batch_size: int) -> None:
+        self._model = model
+        self._highest = highest
+        self._batch_size = -(-batch_size // PASS_UNIT) * PASS_UNIT
+
+    @property
+    def batch_size(self) -> int:
+        """Examples per pass."""
+        return self._batch_size
+
+    def __call__(self, pixels: Tensor) -> Tensor:
+        """The logits of all examples in one pass, with a graph where gradients are on.
+
+        Raises:
+            UnusableInput: If the output is not logits for the labels.
+        """
+        logits: Tensor = self._model(_filled(pixels))
+        if logits.dim() != 2 or logits.shape[1] <= self._highest:
+            raise UnusableInput(
+                f"expected logits of shape (n, classes) for labels up to {self._highest}, "
+                f"got shape {tuple(logits.shape)}"
+            )
+        return logits[: len(pixels)]
+
+    @torch.no_grad()
+    def logits(self, pixels: Tensor) -> Tensor:
+        """The logits without a graph, in passes of ``batch_size``."""
+        return torch.cat([self(pixels[rows]) for rows in self._passes(pixels)])
+
+    def gradient(self, pixels: Tensor, loss: Loss) -> tuple[Tensor, Tensor]:
+        """The logits, and each example's gradient of its own loss, in passes of ``batch_size``.
+
+        Args:
+            pixels: Shape (n, channels, height, width).
+            loss: What is differentiated.
+
+        Returns:
+            Logits, shape (n, classes), without a graph; gradients, in the shape of ``pixels``. No ``.grad`` is touched.
+
+        Raises:
+            UnusableInput: If the logits do not depend on the pixels in a differentiable way.
+        """
+        logits, gradients = zip(*(self._pass(pixels[rows], rows, loss) for rows in self._passes(pixels)), strict=True)
+        return torch.cat(logits), torch.cat(gradients)
+
+    def _pass(self, pixels: Tensor, rows: Tensor, loss: Loss) -> tuple[Tensor, Tensor]:
+        leaf = pixels.detach().requires_grad_()
+        with torch.enable_grad():
+            logits = self(leaf)
+            # The sum, not the mean: an example's gradient must not depend on how many share its batch.
+            total = loss(logits, rows).sum()
+        (gradient,) = torch.autograd.grad(total, leaf, allow_unused=True) if total.requires_grad else (None,)
+        if gradient is None:
+            raise UnusableInput(
+                "no gradient reaches the pixels: the model detaches them or runs without gradients; "
+                "a gradient attack would report robustness that is not there"
+            )
+        return logits.detach(), gradient
+
+    def _passes(self, pixels: Tensor) -> Sequence[Tensor]:
+        return torch.split(torch.arange(len(pixels), device=pixels.device), self._batch_size)
+
+
+def _filled(pixels: Tensor) -> Tensor:
+    """The batch, filled up with copies of its last example."""
+    missing = -len(pixels) % PASS_UNIT
+    if not missing:
+        return pixels
+    return torch.cat([pixels, pixels[-1:].detach().expand(missing, *pixels.shape[1:])])

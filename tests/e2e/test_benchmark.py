@@ -1,0 +1,186 @@
+import json
+import os
+import pickle
+import random
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from guard_plugin.cli import cli
+from guard_plugin.distilled import file_sha256
+from guard_plugin.errors import UnsafeFile, UnusableInput
+from guard_plugin.evaluation import build_network, load_images, train_student
+from guard_plugin.evaluation.recipes import recipe_named
+from tests.kill_benchmark import kill_loop
+
+SHARED = ("--dataset", "digits", "--arch", "MLP", "--n-examples", "100")
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory) -> Path:
+    """Ten real digits per class, in the place of distilled ones."""
+    digits = load_images("digits", split="train")
+    chosen = torch.cat([torch.nonzero(digits.labels == k)[:10, 0] for k in range(10)])
+    file = tmp_path_factory.mktemp("plain") / "plain.npz"
+    np.savez(file, images=digits.pixels[chosen].numpy(), labels=digits.labels[chosen].numpy())
+    return file
+
+
+def benchmark(*arguments: object) -> None:
+    """The command in this process, which spares the imports of a new one."""
+    cli.main(["benchmark", *map(str, arguments)], standalone_mode=False)
+
+
+def accuracy(folder: Path) -> str:
+    return json.dumps(json.loads((folder / "results.json").read_text())["accuracy"])
+
+
+def torchrun(processes: int, *arguments: object, environment: dict[str, str]) -> "subprocess.CompletedProcess[str]":
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", processes, "--master-port", _port()]
+    command = [*launcher, "-m", "guard_plugin", "benchmark", *arguments]
+    return subprocess.run([*map(str, command)], env=environment, capture_output=True, text=True)
+
+
+def _port() -> int:
+    return random.SystemRandom().randint(20000, 60000)
+
+
+def test_one_process_and_two_and_any_batch_size_give_the_same_bytes(guard, plain, tmp_path, environment):
+    students = ("--distilled", plain, "--adapter", "plain", "--seeds", 2, "--attacks", "fgsm,pgd10-l2,square100")
+    asked = (*students, *SHARED, "--eps", "32/255")
+    one = guard("benchmark", "--out", tmp_path / "one", *asked)
+    assert one.returncode == 0, one.stderr
+    two = torchrun(2, "--out", tmp_path / "two", *asked, "--batch-size", 7, environment=environment)
+    assert two.returncode == 0, two.stderr
+    assert accuracy(tmp_path / "one") == accuracy(tmp_path / "two")
+    assert two.stdout.count("worst case") == 2 and two.stdout.replace("two/", "one/") == one.stdout
+    for k in (0, 1):
+        students = [torch.load(tmp_path / out / "students" / f"student-{k}.pt") for out in ("one", "two")]
+        assert all(torch.equal(students[0][name], students[1][name]) for name in students[0])
+
+
+def test_a_benchmark_survives_being_killed(tmp_path, capsys):
+    assert kill_loop(tmp_path, 2, random.Random(1)) == 0
+    assert "ended with the same bytes" in capsys.readouterr().out
+
+
+@pytest.fixture(scope="module")
+def checkpoint(plain, tmp_path_factory) -> Path:
+    from guard_plugin.distilled.plain import read_plain
+
+    (distilled,) = read_plain(plain)
+    student = train_student(distilled, _mlp, recipe_named("dc"), seed=7)
+    file = tmp_path_factory.mktemp("checkpoint") / "mlp.pt"
+    torch.save({"state_dict": student.state_dict(), "epoch": 3}, file)
+    return file
+
+
+def _mlp():
+    return build_network("MLP", channels=1, num_classes=10, im_size=(8, 8))
+
+
+def test_a_checkpoint_is_measured_as_it_is(guard, checkpoint, tmp_path):
+    out = tmp_path / "out"
+    asked = ("--checkpoint", checkpoint, "--normalization", "none", *SHARED, "--attacks", "pgd10", "--eps", "32/255")
+    done = guard("benchmark", "--out", out, *asked, "--json")
+    assert done.returncode == 0, done.stderr
+    results = json.loads((out / "results.json").read_text())
+    assert json.loads(done.stdout) == results
+    described = {"kind": "checkpoint", "path": str(checkpoint), "sha256": file_sha256(checkpoint)}
+    assert described.items() <= results["subject"].items()
+    assert results["protocol"]["recipe"] is None and results["protocol"]["seeds"] == 1
+    network = _mlp()
+    network.load_state_dict(torch.load(checkpoint)["state_dict"])
+    digits = load_images("digits", n_examples=100)
+    right = (network.eval()(digits.pixels).argmax(1) == digits.labels).double().mean().item()
+    assert results["accuracy"]["clean"]["mean"] == right > 0.6
+    assert results["accuracy"]["pgd10"]["mean"] < right
+    with pytest.raises(UnusableInput, match="differs in normalization"):
+        benchmark("--out", out, "--checkpoint", checkpoint, "--normalization", "digits", *asked[4:])
+
+
+def test_attacks_are_transferred_from_a_source(plain, checkpoint, tmp_path):
+    source = ("--source", checkpoint, "--source-arch", "MLP", "--source-normalization", "none")
+    asked = ("--distilled", plain, "--adapter", "plain", "--seeds", 1, *SHARED, "--eps", "32/255")
+    benchmark("--out", tmp_path / "out", *asked, "--attacks", "pgd10,pgd10-transfer", *source)
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert results["protocol"]["source"]["sha256"] == file_sha256(checkpoint)
+    means = {column: entry["mean"] for column, entry in results["accuracy"].items()}
+    assert means["pgd10"] < means["pgd10-transfer"] < means["clean"]
+    with pytest.raises(UnusableInput, match="--source and attacks .* go together"):
+        benchmark("--out", tmp_path / "o", *asked, "--attacks", "pgd10-transfer")
+    with pytest.raises(UnusableInput, match="no attack is transferred"):
+        benchmark("--out", tmp_path / "o", *asked, "--attacks", "pgd10", *source)
+
+
+class _Hostile:
+    def __reduce__(self):
+        return Path.touch, (Path("executed"),)
+
+
+def test_a_hostile_checkpoint_executes_nothing(tmp_path):
+    (tmp_path / "hostile.pt").write_bytes(pickle.dumps(_Hostile(), protocol=2))
+    for option in ("--checkpoint", "--distilled"):
+        adapter = ("--adapter", "plain") if option == "--distilled" else ()
+        asked = (option, tmp_path / "hostile.pt", *adapter, *SHARED, "--eps", "1/255")
+        with pytest.raises(UnsafeFile, match="refused"):
+            benchmark("--out", tmp_path / "out", *asked)
+    assert not (tmp_path / "executed").exists() and not (tmp_path / "out").exists()
+
+
+def test_a_second_process_in_the_same_folder_is_refused(plain, tmp_path, environment):
+    asked = ["--out", tmp_path / "out", "--distilled", plain, "--adapter", "plain", *SHARED]
+    asked += ["--eps", "32/255", "--seeds", 50]
+    first = subprocess.Popen([sys.executable, "-m", "guard_plugin", "benchmark", *map(str, asked)], env=environment)
+    try:
+        while not (tmp_path / "out" / "fingerprint.json").exists():
+            assert first.poll() is None
+            time.sleep(0.05)
+        with pytest.raises(UnusableInput, match="another process is working in"):
+            benchmark(*asked)
+        assert first.poll() is None
+    finally:
+        first.kill()
+        first.wait()
+    with pytest.raises(UnusableInput, match="differs in seeds"):  # the claim ended with the process
+        benchmark(*asked[:-1], 1)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small file system takes root")
+def test_a_full_disk_is_found_before_training(plain, tmp_path):
+    small = tmp_path / "small"
+    small.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=512k", "tmpfs", str(small)], capture_output=True)
+    if mounted.returncode:
+        pytest.skip(f"cannot mount: {mounted.stderr.decode()}")
+    try:
+        asked = ("--distilled", plain, "--adapter", "plain", *SHARED, "--eps", "1/255")
+        with pytest.raises(UnusableInput, match="has no room"):
+            benchmark("--out", small / "out", *asked)
+        assert not list((small / "out").rglob("*.pt"))
+    finally:
+        subprocess.run(["umount", str(small)], check=True)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ((), "either --distilled PATH with --adapter NAME, or --checkpoint FILE"),
+        (("--distilled", "x", "--checkpoint", "{checkpoint}"), "either --distilled"),
+        (("--distilled", "x"), "expected --adapter"),
+        (("--checkpoint", "{checkpoint}", "--seeds", "3"), "--seeds belongs to --distilled"),
+        (("--distilled", "x", "--adapter", "plain", "--normalization", "none"), "belongs to --checkpoint"),
+        (("--checkpoint", "{checkpoint}", "--source-arch", "MLP"), "expected --source"),
+        (("--checkpoint", "{checkpoint}", "--dataset", "digits"), "expected --arch"),
+    ],
+)
+def test_contradictory_options_are_refused(checkpoint, tmp_path, options, message):
+    options = [option.replace("{checkpoint}", str(checkpoint)) for option in options]
+    with pytest.raises(UnusableInput, match=message):
+        benchmark("--out", tmp_path / "out", "--eps", "1/255", *options)
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,285 @@
+"""The installed robustbench, through the bridge, on small made-up data. Where it cannot be loaded, nothing runs."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+import guard_plugin as guard
+from guard_plugin.errors import UnusableInput
+from guard_plugin.robustbench_bridge import repaired_robustbench, write_model_info
+
+try:
+    with repaired_robustbench():
+        pass
+except UnusableInput as reason:
+    pytest.skip(f"robustbench cannot be loaded: {reason}", allow_module_level=True)
+
+N = 16
+
+
+@pytest.fixture(autouse=True)
+def no_network(monkeypatch):
+    connect = socket.socket.connect
+
+    def local(self, address):
+        if self.family != socket.AF_UNIX:
+            raise AssertionError(f"the network was used: {address}")
+        return connect(self, address)
+
+    monkeypatch.setattr(socket.socket, "connect", local)
+
+
+@pytest.fixture
+def model():
+    """The class is the colour channel with the highest mean, in steps: ten logits, of which three count."""
+    linear = nn.Linear(3, 10)
+    with torch.no_grad():
+        linear.weight.copy_(torch.cat([torch.eye(3), torch.zeros(7, 3)]))
+        linear.bias.copy_(torch.tensor([0.0] * 3 + [-1.0] * 7))
+    return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), linear).eval()
+
+
+def coloured(labels, size=32):
+    """Images whose channel of the label is brighter by 20/255; the last one is labelled wrongly."""
+    values = np.full((len(labels), size, size, 3), 100, dtype=np.uint8)
+    for image, label in zip(values, labels, strict=True):
+        image[..., label] += 20
+    return values
+
+
+@pytest.fixture
+def cifar(tmp_path, monkeypatch):
+    """A CIFAR-10 of 16 images, all classified rightly but the last one."""
+    labels = np.arange(N) % 3
+    values = coloured(labels)
+
+    class CIFAR10:
+        def __init__(self, root, train, transform=None, download=False):
+            if download:
+                raise AssertionError("a download was asked for")
+            self.data, self.targets = values, [*labels[:-1].tolist(), 9]
+
+    monkeypatch.setattr("torchvision.datasets.CIFAR10", CIFAR10)
+    return tmp_path
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Square with few queries: on a model whose gradient is exact, the other attacks decide."""
+    import pyautoattack
+
+    standard = pyautoattack.AutoAttack._set_version
+
+    def set_version(self, version="standard"):
+        standard(self, version)
+        self.square.n_queries = 20
+        self.apgd.n_iter = self.apgd_targeted.n_iter = self.fab.n_iter = 10
+
+    monkeypatch.setattr(pyautoattack.AutoAttack, "_set_version", set_version)
+    return pyautoattack
+
+
+def test_a_fresh_process_imports_it_and_is_left_as_it_was(environment):
+    code = """
+import os, socket, sys
+
+def connect(*args):
+    raise AssertionError("the network was used")
+
+socket.socket.connect = connect
+from guard_plugin.robustbench_bridge import repaired_robustbench
+
+before = {name for name in ("autoattack", "autoattack.state", "pkg_resources") if name in sys.modules}
+with repaired_robustbench(seed=0) as repaired:
+    import robustbench
+    import robustbench.eval
+    from autoattack import AutoAttack
+
+    assert robustbench is repaired.module
+    inside = robustbench.eval.AutoAttack, robustbench.data._clean_dataset_loaders.copy()
+    names = [repair.name for repair in repaired.repairs]
+    assert "autoattack" in names and "AutoAttack" in names and all(repair.why for repair in repaired.repairs)
+after = {name for name in ("autoattack", "autoattack.state", "pkg_resources") if name in sys.modules}
+assert after - {"pkg_resources"} == before - {"pkg_resources"}
+assert robustbench.eval.AutoAttack is not inside[0]
+loaders = robustbench.data._clean_dataset_loaders
+cifar = robustbench.data.BenchmarkDataset.cifar_10
+assert loaders[cifar] is robustbench.data.load_cifar10 is not inside[1][cifar]
+with repaired_robustbench() as again:
+    assert again.module is robustbench
+"""
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("guard: robustbench repaired in memory, AutoAttack: ") == 2 and done.stdout == ""
+
+
+def test_linf_accuracy_is_that_of_the_closed_form(model, cifar, quick, capsys):
+    """The brightest channel leads by 20/255: an attack of eps needs 2 eps for a tie."""
+    accuracies = {
+        eps: tuple(
+            guard.benchmark(model, dataset="cifar10", threat_model="Linf", eps=eps, n_examples=N, data_dir=cifar)
+        )
+        for eps in ("9/255", "11/255")
+    }
+    assert accuracies == {"9/255": (15 / 16, 15 / 16), "11/255": (15 / 16, 0)}
+    told = capsys.readouterr()
+    assert told.out == "" and told.err.count("guard: robustbench repaired in memory, AutoAttack: ") == 2
+
+
+def test_the_first_examples_are_taken_in_order(model, cifar, quick):
+    run = {"dataset": "cifar10", "threat_model": "L2", "eps": 0.01, "data_dir": cifar}
+    assert guard.benchmark(model, n_examples=15, **run).clean_accuracy == 1
+    with pytest.raises(UnusableInput, match="from 1 to 16"):
+        guard.benchmark(model, n_examples=17, **run)
+
+
+def test_a_killed_evaluation_goes_on(model, cifar, quick, tmp_path):
+    class Killed(Exception):
+        pass
+
+    def stop(*args):
+        raise Killed
+
+    def run(state):
+        return tuple(
+            guard.benchmark(
+                model, dataset="cifar10", threat_model="Linf", eps="9/255", n_examples=N, data_dir=cifar,
+                aa_state_path=tmp_path / state,
+            )
+        )  # fmt: skip
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(quick.autoattack.SquareAttack, "perturb", stop)
+        with pytest.raises(Killed):
+            run("killed.json")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(quick.autoattack.APGDAttack, "perturb", stop)
+        assert run("killed.json") == (15 / 16, 15 / 16)
+    assert (tmp_path / "killed.json").read_text() == (run("whole.json") and (tmp_path / "whole.json").read_text())
+
+
+@pytest.fixture
+def cifar_c(cifar, monkeypatch):
+    """A CIFAR-10-C of two kinds, with 10000 images per severity, mostly holes. Fog from severity 3 on turns all red."""
+    folder = cifar / "CIFAR-10-C"
+    folder.mkdir()
+    labels = np.arange(N) % 3
+    np.save(folder / "labels.npy", np.tile(np.append(labels[:-1], 9), 5).astype(np.uint8))
+    for kind in ("fog", "snow"):
+        images = np.lib.format.open_memmap(folder / f"{kind}.npy", "w+", np.uint8, (50000, 32, 32, 3))
+        for severity in range(5):
+            red = kind == "fog" and severity >= 2
+            images[10000 * severity : 10000 * severity + N] = coloured(np.zeros(N, dtype=int) if red else labels)
+    with repaired_robustbench() as repaired:
+        kinds = repaired.module.data.CORRUPTIONS_DICT
+        monkeypatch.setitem(
+            kinds[repaired.module.data.BenchmarkDataset.cifar_10],
+            repaired.module.data.ThreatModel.corruptions,
+            ("fog", "snow"),
+        )
+    return cifar
+
+
+def test_corruptions_are_measured_without_an_mce(model, cifar_c, tmp_path):
+    clean, corrupted = guard.benchmark(
+        model, dataset="cifar10", threat_model="corruptions", n_examples=15, data_dir=cifar_c, to_disk=True,
+        model_name="Mine",
+    )  # fmt: skip
+    # Red, the first of three colours, is right for 5 of 15: in three of the ten sets.
+    assert clean == 1 and corrupted == pytest.approx((7 + 3 * 5 / 15) / 10)
+    known = json.loads((tmp_path / "model_info/cifar10/corruptions/Mine.json").read_text())
+    assert (known["corruptions_acc"], known["corruptions_mce"], known["eps"]) == ("80.0", None, None)
+
+
+def test_an_mce_is_there_where_alexnets_errors_are(model, cifar_c, tmp_path):
+    folder = tmp_path / "model_info/cifar10/corruptions"
+    folder.mkdir(parents=True)
+    columns = [f"{kind},{severity}" for kind in ("fog", "snow") for severity in range(1, 6)]
+    header = [[part.split(",")[i] for part in columns] for i in (0, 1)]
+    rows = [["", *header[0]], ["", *header[1]], ["AlexNet", *["0.5"] * 10]]
+    (folder / "unaggregated_results.csv").write_text("\n".join(",".join(row) for row in rows) + "\n")
+    guard.benchmark(
+        model, dataset="cifar10", threat_model="corruptions", n_examples=15, data_dir=cifar_c, to_disk=True,
+        model_name="Mine",
+    )  # fmt: skip
+    # Errors of 2/3 in three of five sets of fog, over AlexNet's 1/2; none of snow.
+    assert json.loads((folder / "Mine.json").read_text())["corruptions_mce"] == "40.0"
+
+
+@pytest.fixture
+def imagenet(tmp_path):
+    """The first three images of RobustBench's list, among folders for all of its classes."""
+    with repaired_robustbench() as repaired:
+        listed = os.path.join(os.path.dirname(repaired.module.__file__), "helper_files", "imagenet_test_image_ids.txt")
+    with open(listed) as file:
+        names = file.read().split()
+    classes = sorted({name.split("/")[0] for name in names})
+    for name in classes:
+        (tmp_path / "val" / name).mkdir(parents=True)
+    for i, name in enumerate(names[:3]):
+        # The colours of classes 0, 1, 2, whatever the true class: all wrong, but for a true class below 3.
+        Image.fromarray(coloured([i], 224)[0]).save(tmp_path / "val" / name, format="PNG")
+    right = [classes.index(name.split("/")[0]) == i for i, name in enumerate(names[:3])]
+    return tmp_path, sum(right) / 3
+
+
+@pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning", "ignore:.*fork:DeprecationWarning")
+def test_imagenet_is_read_by_robustbench(imagenet, quick):
+    folder, accuracy = imagenet
+    model = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 1000)).eval()
+    with torch.no_grad():
+        model[2].weight.zero_()[:3].copy_(torch.eye(3))
+        model[2].bias.fill_(-1)[:3] = 0
+    run = {"dataset": "imagenet", "threat_model": "Linf", "eps": "4/255", "data_dir": folder, "n_examples": 3}
+    assert guard.benchmark(model, preprocessing="Res256Crop224", **run).clean_accuracy == accuracy
+    with pytest.raises(UnusableInput, match="unknown preprocessing 'Res7': robustbench has Res256Crop224"):
+        guard.benchmark(model, preprocessing="Res7", **run)
+    with pytest.raises(UnusableInput, match="'Mine' is not in RobustBench's zoo"):
+        guard.benchmark(model, model_name="Mine", **run)
+
+
+def test_missing_images_are_named(model, tmp_path):
+    with pytest.raises(UnusableInput, match="robustbench does not find .*val"):
+        guard.benchmark(
+            model, dataset="imagenet", threat_model="Linf", eps=0.1, data_dir=tmp_path, preprocessing="Res256Crop224"
+        )
+
+
+@pytest.mark.parametrize("existing", [None, '{"link": "l", "autoattack_acc": "1", "external": "2", "name": null}'])
+@pytest.mark.parametrize(
+    ("dataset", "threat_model", "accuracies", "eps", "mce"),
+    [
+        ("cifar10", "Linf", (0.912345, 0.4), 8 / 255, None),
+        ("cifar100", "L2", (1.0, 1 / 3), 0.5, None),
+        ("imagenet", "corruptions", (0.5, 0.25), None, 0.87654),
+        ("imagenet", "corruptions_3d", (0.5, 0.25), None, 1.5),
+    ],
+)
+def test_model_info_is_byte_for_byte_robustbenchs(tmp_path, existing, dataset, threat_model, accuracies, eps, mce):
+    with repaired_robustbench() as repaired:
+        from robustbench.utils import update_json
+
+        data = repaired.module.data
+    path = tmp_path / "model_info" / dataset / threat_model.removesuffix("_3d") / "Mine.json"
+    written = []
+    for write in ("theirs", "ours"):
+        path.unlink(missing_ok=True)
+        if existing:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(existing)
+        if write == "theirs":
+            members = data.BenchmarkDataset(dataset), data.ThreatModel(threat_model)
+            update_json(*members, "Mine", *accuracies, eps, {"corruptions_mce": mce})
+        else:
+            clean, robust = accuracies
+            write_model_info(dataset, threat_model, "Mine", clean=clean, robust=robust, eps=eps, mce=mce)
+        written.append(path.read_bytes())
+    assert written[0] == written[1]

@@ -1,0 +1,126 @@
+import json
+
+import numpy as np
+import pytest
+
+from guard_plugin.comparison import read_benchmark
+from guard_plugin.comparison.columns import columns_of
+from guard_plugin.errors import UnusableInput
+from tests.unit.comparison.folders import attacks_at, flags, shaken, write_benchmark
+
+CORRECT = {"clean": flags(0.9, 0.8), "fgsm": flags(0.5, 0.4), "pgd10": flags(0.3, 0.2)}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return write_benchmark(tmp_path / "done", CORRECT)
+
+
+def edit(folder, change):
+    file = folder / "results.json"
+    results = json.loads(file.read_text())
+    change(results)
+    file.write_text(json.dumps(results))
+
+
+def test_outcomes_are_those_that_were_recorded(folder):
+    one = read_benchmark(folder)
+    assert all(np.array_equal(one.finished.correct[column], expected) for column, expected in CORRECT.items())
+    assert [column.kind for column in one.columns] == ["clean", "attack", "attack", "worst"]
+    assert one.columns[2].ball == "eps 8/255 (Linf)"
+
+
+def test_worst_cases_are_per_example_and_per_ball(tmp_path):
+    attacks = attacks_at("4/255", "8/255")
+    columns = ["clean", "fgsm@4/255", "pgd10@4/255", "fgsm@8/255", "pgd10@8/255"]
+    correct = {name: shaken(0.6, seed) for seed, name in enumerate(columns)}
+    one = read_benchmark(write_benchmark(tmp_path / "done", correct, attacks=attacks))
+    for ball in ("4/255", "8/255"):
+        expected = [
+            [all(correct[name][s, e] for name in ("clean", f"fgsm@{ball}", f"pgd10@{ball}")) for e in range(100)]
+            for s in range(3)
+        ]
+        assert np.array_equal(one.finished.correct[f"worst_case@{ball}"], expected)
+
+
+@pytest.mark.parametrize(
+    ("file", "words"),
+    [
+        ("results.json", "unfinished benchmark.*run the same guard benchmark command again"),
+        ("records/student-1/pgd10.npz", "student-1 has no record of column pgd10: run the same"),
+        ("fingerprint.json", "fingerprint.json is missing"),
+    ],
+)
+def test_a_missing_file_is_named_with_the_fix(folder, file, words):
+    (folder / file).unlink()
+    with pytest.raises(UnusableInput, match=words):
+        read_benchmark(folder)
+
+
+def test_a_folder_that_is_none_of_ours_is_refused(tmp_path):
+    with pytest.raises(UnusableInput, match="no such folder"):
+        read_benchmark(tmp_path / "nowhere")
+    with pytest.raises(UnusableInput, match="holds no benchmark"):
+        read_benchmark(tmp_path)
+
+
+def test_another_schema_is_refused(folder):
+    edit(folder, lambda results: results.update(schema=99))
+    with pytest.raises(UnusableInput, match="expected schema 1 in .*, got 99"):
+        read_benchmark(folder)
+
+
+@pytest.mark.parametrize("key", ["protocol", "accuracy", "subject", "cost", "versions"])
+def test_results_that_lack_a_key_are_refused(folder, key):
+    edit(folder, lambda results: results.pop(key))
+    with pytest.raises(UnusableInput, match=f"is not what guard benchmark writes .*{key}"):
+        read_benchmark(folder)
+
+
+def test_results_that_are_no_json_are_refused(folder):
+    (folder / "results.json").write_text("{")
+    with pytest.raises(UnusableInput, match="cannot be read as JSON"):
+        read_benchmark(folder)
+
+
+@pytest.mark.parametrize("column", ["clean", "pgd10", "worst_case"])
+def test_an_accuracy_that_the_records_do_not_give_is_refused(folder, column):
+    def change(results):
+        results["accuracy"][column]["mean"] += 0.01
+
+    edit(folder, change)
+    with pytest.raises(UnusableInput, match=f"records of column {column} give an accuracy of"):
+        read_benchmark(folder)
+
+
+def test_accuracies_that_were_exchanged_between_students_are_refused(folder):
+    edit(folder, lambda results: results["accuracy"]["clean"]["per_seed"].reverse())
+    with pytest.raises(UnusableInput, match="files are of two benchmarks, or were changed"):
+        read_benchmark(folder)
+
+
+def test_results_of_another_protocol_are_refused(folder):
+    edit(folder, lambda results: results["protocol"].update(arch="ConvNet"))
+    with pytest.raises(UnusableInput, match="mixes the files of two benchmarks.*differ in arch"):
+        read_benchmark(folder)
+
+
+def test_columns_that_are_not_the_attacks_are_refused(folder):
+    def change(results):
+        results["accuracy"] = {name: results["accuracy"][name] for name in ("clean", "pgd10", "fgsm", "worst_case")}
+
+    edit(folder, change)
+    with pytest.raises(UnusableInput, match="columns clean, pgd10, fgsm, worst_case are not those of the attacks"):
+        read_benchmark(folder)
+
+
+def test_columns_are_told_apart_by_norm_and_eps():
+    attacks = [
+        {"name": "pgd10", "norm": "linf", "eps": "8/255", "eps_value": 8 / 255},
+        {"name": "square", "norm": "linf", "eps": "8/255", "eps_value": 8 / 255},
+        {"name": "pgd10-l2", "norm": "l2", "eps": "0.5", "eps_value": 0.5},
+    ]
+    names = ["clean", "pgd10@8/255", "square@8/255", "pgd10-l2@0.5", "worst_case@8/255", "worst_case-l2@0.5"]
+    columns = columns_of({"accuracy": dict.fromkeys(names), "protocol": {"attacks": attacks}})
+    assert [column.ball for column in columns[3:]] == ["eps 0.5 (L2)", "eps 8/255 (Linf)", "eps 0.5 (L2)"]
+    assert [column.members for column in columns[4:]] == [("pgd10@8/255", "square@8/255"), ("pgd10-l2@0.5",)]

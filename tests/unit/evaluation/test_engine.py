@@ -1,0 +1,195 @@
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from guard_plugin.errors import UnusableInput
+from guard_plugin.evaluation.attacks import FGSM, PGD, Attack, AutoAttack, parse_eps
+from guard_plugin.evaluation.datasets import images_from_tensors
+from guard_plugin.evaluation.distributed import Group
+from guard_plugin.evaluation.engine import evaluate_model
+from guard_plugin.evaluation.records import RecordFolder
+
+CPU = torch.device("cpu")
+EPS = parse_eps("8/255")
+
+
+def measure(model, images, attacks, **options):
+    return evaluate_model(lambda: model, images, attacks, **{"batch_size": 64, "device": CPU, **options})
+
+
+@dataclass(frozen=True)
+class Cascade(Attack):
+    """FGSM, then PGD on what is left."""
+
+    family: ClassVar[str] = "cascade"
+
+    @property
+    def parts(self):
+        return FGSM(self.eps), PGD(self.eps, steps=5)
+
+    def _perturb(self, classifier, pixels, labels, indices):
+        raise NotImplementedError
+
+
+def test_a_composite_is_the_union_of_its_parts(convnet, digits_test):
+    alone = measure(convnet, digits_test, {"cascade": Cascade(EPS)}).records
+    parts = measure(convnet, digits_test, {"fgsm": FGSM(EPS), "pgd5": PGD(EPS, steps=5)}).records
+    union = parts["fgsm"].correct & parts["pgd5"].correct
+    np.testing.assert_array_equal(alone["cascade"].correct, union)
+    assert union.sum() < parts["fgsm"].correct.sum()
+    # The second part was spared what fell to the first.
+    assert alone["cascade"].cost.forwards < parts["fgsm"].cost.forwards + parts["pgd5"].cost.forwards
+
+
+def test_a_part_with_a_column_of_its_own_is_not_run_again(convnet, digits_test):
+    alone = measure(convnet, digits_test, {"cascade": Cascade(EPS)}).records["cascade"]
+    shared = measure(convnet, digits_test, {"cascade": Cascade(EPS), "pgd5": PGD(EPS, steps=5)}).records
+    assert list(shared) == ["clean", "cascade", "pgd5"]
+    np.testing.assert_array_equal(shared["cascade"].correct, alone.correct)
+    fgsm = measure(convnet, digits_test, {"fgsm": FGSM(EPS)}).records["fgsm"]
+    assert shared["cascade"].cost.forwards == fgsm.cost.forwards
+    other = measure(convnet, digits_test, {"cascade": Cascade(EPS), "pgd5": PGD(EPS, seed=1, steps=5)}).records
+    assert other["cascade"].cost.forwards > fgsm.cost.forwards
+
+
+def test_a_composite_goes_on_from_its_parts(convnet, digits_test, tmp_path, monkeypatch):
+    folder = RecordFolder(tmp_path, 500)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(PGD, "_perturb", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        measure(convnet, digits_test, {"cascade": Cascade(EPS)}, records=folder)
+    monkeypatch.setattr(FGSM, "_perturb", lambda *_: pytest.fail("run again"))
+    resumed = measure(convnet, digits_test, {"cascade": Cascade(EPS)}, records=folder).records["cascade"]
+    monkeypatch.undo()
+    whole = measure(convnet, digits_test, {"cascade": Cascade(EPS)}).records["cascade"]
+    np.testing.assert_array_equal(resumed.correct, whole.correct)
+    assert resumed.cost.forwards == whole.cost.forwards
+    monkeypatch.setattr(PGD, "_perturb", lambda *_: pytest.fail("run again"))
+    again = measure(convnet, digits_test, {"cascade": Cascade(EPS)}, records=folder).records["cascade"]
+    np.testing.assert_array_equal(again.correct, whole.correct)
+
+
+@dataclass(frozen=True)
+class Coupled(Attack):
+    """Moves every image by the mean of its batch, too far; keeps what it was given."""
+
+    family: ClassVar[str] = "coupled"
+    coupled: ClassVar[int | None] = 8
+    seen: ClassVar[list[list[int]]] = []
+
+    def _perturb(self, classifier, pixels, labels, indices):
+        self.seen.append(indices.tolist())
+        return (pixels + 2 * self.eps.value).clamp(0, 1)
+
+
+@pytest.mark.parametrize("batch_size", [4, 64])
+def test_a_coupled_attack_sees_all_examples_in_fixed_batches(mlp, digits_test, batch_size):
+    Coupled.seen.clear()
+    record = measure(mlp, digits_test, {"coupled": Coupled(EPS)}, batch_size=batch_size).records["coupled"]
+    assert Coupled.seen == [list(range(i, min(i + 8, 500))) for i in range(0, 500, 8)]
+    moved = (digits_test.pixels + 2 * EPS.value).clamp(0, 1)
+    np.testing.assert_array_equal(record.correct, (mlp(moved).argmax(1) == digits_test.labels).numpy())
+    assert record.farthest == pytest.approx(2 * EPS.value)
+
+
+def test_transferred_examples_are_made_on_the_source(mlp, convnet, digits_test):
+    attack = PGD(EPS, steps=5, transfer=True)
+    record = measure(mlp, digits_test, {"t": attack}, source=lambda: convnet).records["t"]
+    pixels, labels = digits_test.pixels, digits_test.labels
+    made = attack(convnet, pixels, labels, indices=torch.arange(500))
+    expected = (mlp(pixels).argmax(1) == labels) & (mlp(made).argmax(1) == labels)
+    np.testing.assert_array_equal(record.correct, expected.numpy())
+    own = measure(mlp, digits_test, {"own": PGD(EPS, steps=5)}).records["own"]
+    assert record.correct.sum() > own.correct.sum()
+    with pytest.raises(UnusableInput, match="pgd5-transfer needs: give --source"):
+        measure(mlp, digits_test, {"t": attack})
+
+
+def test_a_targeted_attack_tells_where_the_target_was_reached(mlp, digits_test):
+    record = measure(mlp, digits_test, {"t": PGD(parse_eps("64/255"), steps=20, targeted=True)}).records["t"]
+    assert record.reached.sum() > 50
+    assert not (record.reached & record.correct).any()
+
+
+class Saturated(nn.Module):
+    """Right on every image that is brighter than a threshold, by logits whose softmax is 1 in float32."""
+
+    def forward(self, pixels):
+        score = 1e4 * (pixels.flatten(1).mean(1) - 0.3)
+        return torch.stack([-score, score], 1)
+
+
+def test_examples_without_a_gradient_are_found():
+    pixels = torch.linspace(0.25, 0.35, 20).view(20, 1, 1, 1).expand(20, 1, 4, 4).contiguous()
+    images = images_from_tensors(pixels, torch.ones(20, dtype=torch.int64))
+    flat = measure(Saturated().eval(), images, {"fgsm": FGSM(EPS)}).flat
+    brightness = torch.linspace(0.25, 0.35, 20)
+    expected = 2e4 * (brightness - 0.3) > 104  # exp(-104) is 0 in float32, subnormal numbers included
+    np.testing.assert_array_equal(flat, expected.numpy())
+    assert 0 < flat.sum() < 20
+    assert measure(Saturated().eval(), images, {"b": Blind(EPS)}).flat is None
+
+
+@dataclass(frozen=True)
+class Blind(Attack):
+    """Makes every image darker."""
+
+    family: ClassVar[str] = "blind"
+    whitebox: ClassVar[bool] = False
+
+    def _perturb(self, classifier, pixels, labels, indices):
+        return (pixels - self.eps.value).clamp(0, 1)
+
+
+class Rank(Group):
+    """One of two processes whose shares are put together by hand."""
+
+    def __init__(self, rank, shares):
+        super().__init__(rank, 2)
+        self.shares = shares
+
+    def first(self, function):
+        return function()
+
+    def gather(self, value):
+        self.shares.append(value)
+        return [value]
+
+
+@pytest.mark.parametrize("attack", [PGD(EPS, steps=3), Coupled(EPS)])
+def test_two_processes_share_every_example_once(mlp, digits_test, attack):
+    whole = measure(mlp, digits_test, {"a": attack}).records
+    shares = [[], []]
+    for rank in (0, 1):
+        # Each needs the whole clean record, which the other has a part of.
+        folder = _with_clean(whole["clean"])
+        measure(mlp, digits_test, {"a": attack}, batch_size=16, records=folder, group=Rank(rank, shares[rank]))
+    assert len(shares[0]) == len(shares[1]) > 2  # as many rounds, or they would wait for each other for ever
+    outcomes = [outcome for share in shares for round_ in share for outcome in round_]
+    examples = np.concatenate([outcome.examples for outcome in outcomes if outcome.farthest])
+    candidates = np.arange(500) if attack.coupled else np.flatnonzero(whole["clean"].correct)
+    np.testing.assert_array_equal(np.sort(examples), candidates)
+    for outcome in outcomes:
+        if outcome.farthest:
+            np.testing.assert_array_equal(outcome.correct, whole["a"].correct[outcome.examples])
+
+
+class _with_clean:
+    def __init__(self, clean):
+        self.clean = clean
+
+    def get(self, column):
+        return self.clean if column == "clean" else None
+
+    def put(self, column, record):
+        pass
+
+
+def test_too_few_classes_are_found_before_anything_is_attacked(monkeypatch):
+    images = images_from_tensors(torch.full((4, 1, 4, 4), 0.9), torch.ones(4, dtype=torch.int64))
+    monkeypatch.setattr(FGSM, "_perturb", lambda *_: pytest.fail("attacked"))
+    with pytest.raises(UnusableInput, match="autoattack needs 4 classes or more, and the model has 2"):
+        measure(Saturated().eval(), images, {"fgsm": FGSM(EPS), "autoattack": AutoAttack(EPS)})
