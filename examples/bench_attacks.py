@@ -48,9 +48,12 @@ def main() -> None:
     model = _network(given)
     eps = parse_eps(given.eps)
     lines = given.out / "bench.jsonl"
+    settings = {name: str(value) for name, value in vars(given).items() if name not in ("repeats", "out")}
     done = lines.read_text().splitlines() if lines.exists() else []
+    if done and json.loads(done[0])["settings"] != settings:
+        raise SystemExit(f"{lines} holds a bench of other settings: choose another --out")
     for repeat in range(len(done), given.repeats):
-        line = {"repeat": repeat, **_repeat(model, images, eps, given.batch_size)}
+        line = {"repeat": repeat, "settings": settings, **_repeat(model, images, eps, given.batch_size)}
         with lines.open("a") as file:
             file.write(json.dumps(line) + "\n")
     table = _table([json.loads(line) for line in lines.read_text().splitlines()], given)
@@ -222,7 +225,8 @@ def _table(repeats: list[dict], given: argparse.Namespace) -> str:
             f"the outcome differs on {len(differing)} of {n} examples.",
             "",
             "Seconds are medians; a ratio is the median of the repeats' ratios, with their range. A pass is a forward "
-            "or a backward of one image. Our AutoAttack is without Square's passes, whose column is used again.",
+            "or a backward of one image. Our cw ends at the first fooling image in the ball, foolbox's goes on. Our "
+            "AutoAttack is without Square's passes, whose column is used again.",
             "",
         ]
     )

@@ -10,15 +10,15 @@ from guard_plugin.distilled.plain import read_plain
 from guard_plugin.evaluation.attacks import ATTACKS, Attack
 from guard_plugin.hookspecs import hookimpl
 from guard_plugin.injection import LossCall
-from guard_plugin.penalties import Curvature, Penalty
+from guard_plugin.penalties import Curvature, FastTraining, GradientNorm, Penalty, PgdTraining, Trades
 
 __all__ = ["compute_penalty", "read_distilled", "register_attacks", "register_penalties"]
 
 
 @hookimpl
 def register_penalties() -> Sequence[type[Penalty]]:
-    """Bring the curvature penalty."""
-    return [Curvature]
+    """Bring the curvature penalty, and what it is compared with."""
+    return [Curvature, GradientNorm, PgdTraining, Trades, FastTraining]
 
 
 @hookimpl

@@ -19,6 +19,7 @@ from guard_plugin.errors import GuardError
 from guard_plugin.injection.attach import commit_of, look_up
 from guard_plugin.injection.doctor import Diagnosis, examine
 from guard_plugin.injection.launch import find_script, run_script
+from guard_plugin.penalties.settings import assigned
 from guard_plugin.plugins import Plugins
 
 __all__ = ["cli", "main"]
@@ -61,7 +62,7 @@ def _penalty_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--strength", type=float, help="Weight of the penalty; 0 is the plain run, bit for bit."),
         click.option("--h", type=float, help="L2 length of the step in the network's input space."),
         click.option("--form", type=click.Choice(["gradient", "loss"]), help="Form of the curvature penalty."),
-        click.option("--penalty", metavar="NAME", help="Penalty to add.  [default: curvature]"),
+        click.option("--penalty", metavar="NAME", help="Which penalty: see guard plugins.  [default: curvature]"),
     ]
     for option in reversed(options):
         command = option(command)
@@ -87,6 +88,8 @@ class _RunCommand(click.Command):
 @cli.command(cls=_RunCommand, context_settings={"allow_interspersed_args": False})
 @_penalty_options
 @click.option("--h-ramp", type=int, help="Guarded loss calls over which h rises to its value.  [default: 0]")
+@click.option("--strength-ramp", type=int, help="Guarded loss calls over which strength rises.  [default: 0]")
+@click.option("--set", "assignments", multiple=True, metavar="NAME=VALUE", help="Another setting of the penalty.")
 @click.option("--repair", is_flag=True, help="Mend the host's known faults, in memory.")
 @click.option(
     "--teacher",
@@ -109,6 +112,7 @@ def run(
     cwd: Path | None,
     repair: bool,
     teacher: Path | None,
+    assignments: tuple[str, ...],
     **options: Any,
 ) -> int:
     """Run an unmodified SCRIPT of a host under GUARD.
@@ -118,6 +122,7 @@ def run(
     code: the script's own if it failed; 2 for unusable input; 3 if the script ended well but what had to be guarded
     was not.
     """
+    options |= assigned(assignments, taken=options)
     path = find_script(script, cwd)
     ledger_file = ledger.absolute() if ledger else None
     teacher = teacher.absolute() if teacher else None

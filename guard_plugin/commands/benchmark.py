@@ -126,6 +126,8 @@ def _show(finished: FinishedBenchmark, out: Path, as_json: bool) -> None:
         click.echo(json.dumps(finished.results))
         return
     click.echo(results_table(finished))
+    if finished.results["subject"]["kind"] == "checkpoint":
+        click.echo(f"\nnormalization: {json.dumps(finished.results['protocol']['normalization'])}")
     for flag in finished.results["flags"]:
         click.echo(f"\nflag: {flag['column']}: {flag['reason']}")
     click.echo(f"\nfiles: {out / 'results.json'}, {out / 'records'}")
@@ -149,12 +151,16 @@ def _source(file: Path | None, arch: str | None, normalization: str | None) -> t
 
 def _read_ledger(file: Path) -> dict[str, Any]:
     try:
-        ledger = json.loads(file.read_text(encoding="utf-8"))
+        ledger = json.loads(file.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
     except (OSError, ValueError) as error:
         raise UnusableInput(f"--ledger {file} cannot be read as JSON: {error}") from error
     if not isinstance(ledger, dict):
         raise UnusableInput(f"--ledger {file}: expected what guard run --ledger writes, got {type(ledger).__name__}")
     return ledger
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"it holds {name}, which is no JSON")
 
 
 def _given(name: str, given: str | None, found: str | None) -> str:

@@ -45,8 +45,9 @@ def columns_of(results: Mapping[str, Any]) -> list[Column]:
     """
     names, attacks = list(results["accuracy"]), list(results["protocol"]["attacks"])
     clean, attacked, worst = names[:1], names[1 : 1 + len(attacks)], names[1 + len(attacks) :]
-    balls = _balls(attacked, attacks)
-    fits = clean == ["clean"] and len(attacked) == len(attacks) and len(worst) == len(balls)
+    balls = _balls(attacks)
+    members = results["worst_cases"]
+    fits = clean == ["clean"] and len(attacked) == len(attacks) and worst == list(members) and len(worst) == len(balls)
     if not fits or not all(name.startswith(attack["name"]) for name, attack in zip(attacked, attacks, strict=True)):
         raise UnusableInput(
             f"the columns {', '.join(names)} are not those of the attacks "
@@ -59,15 +60,12 @@ def columns_of(results: Mapping[str, Any]) -> list[Column]:
             for name, attack in zip(attacked, attacks, strict=True)
         ),
         *(
-            Column(name, "worst", "worst case", *ball, members=tuple(members))
-            for name, (ball, members) in zip(worst, balls.items(), strict=True)
+            Column(name, "worst", "worst case", *ball, members=tuple(members[name]))
+            for name, ball in zip(worst, balls, strict=True)
         ),
     ]
 
 
-def _balls(names: Sequence[str], attacks: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str, float], list[str]]:
-    """The attacks' columns by ball, in the order in which the balls appear."""
-    balls: dict[tuple[str, str, float], list[str]] = {}
-    for name, attack in zip(names, attacks, strict=False):
-        balls.setdefault((attack["norm"], attack["eps"], attack["eps_value"]), []).append(name)
-    return balls
+def _balls(attacks: Sequence[Mapping[str, Any]]) -> list[tuple[str, str, float]]:
+    """The balls in the order in which they appear."""
+    return list(dict.fromkeys((attack["norm"], attack["eps"], attack["eps_value"]) for attack in attacks))

@@ -29,16 +29,24 @@ _OPTIONS = {
 
 @dataclass(frozen=True)
 class Difference:
-    """An accuracy minus the first folder's, as a fraction, with its 95 % confidence interval."""
+    """An accuracy minus the first folder's, as a fraction, with its 95 % confidence interval.
+
+    Args:
+        value: The difference.
+        low: Lower bound.
+        high: Upper bound.
+        pairs: How many networks there are on each side.
+    """
 
     value: float
     low: float
     high: float
+    pairs: int
 
     @property
     def sign(self) -> int:
-        """1 or -1 where the interval excludes 0, else 0."""
-        return (self.low > 0) - (self.high < 0)
+        """1 or -1 where the interval excludes 0, else 0; one network on each side shows nothing of others."""
+        return ((self.low > 0) - (self.high < 0)) if self.pairs > 1 else 0
 
 
 @dataclass(frozen=True)
@@ -88,7 +96,8 @@ class Comparison:
         return {
             column.name: {
                 label: Difference(
-                    *paired_difference(self.benchmarks[label].finished.correct[column.name], first[column.name])
+                    *paired_difference(self.benchmarks[label].finished.correct[column.name], first[column.name]),
+                    pairs=len(first[column.name]),
                 )
                 for label in self.others
             }

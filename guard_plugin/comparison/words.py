@@ -101,9 +101,10 @@ def _clean(comparison: Comparison, label: str) -> str:
 
 
 def _interval(difference: Difference) -> str:
+    includes = ", which includes 0" if difference.low <= 0 <= difference.high else ""
     return (
         f"{points(difference.value)} points (95 % interval {points(difference.low)} to "
-        f"{points(difference.high)}{'' if difference.sign else ', which includes 0'})"
+        f"{points(difference.high)}{includes})"
     )
 
 
@@ -111,7 +112,7 @@ def notes(comparison: Comparison) -> list[str]:
     """How to read the numbers, and what they do not cover."""
     students = comparison.protocol["seeds"]
     return [
-        f"95 % intervals: pigeonhole bootstrap over {counted_networks(comparison)} and "
+        f"95 % intervals: Student's t, from the spread between {counted_networks(comparison)} and between "
         f"{comparison.protocol['n_examples']} examples; differences are paired by "
         f"{_noun(comparison)} and example.",
         *_on_students(students, _noun(comparison)),
@@ -138,13 +139,13 @@ def counted_networks(comparison: Comparison) -> str:
 def _on_students(students: int, noun: str) -> list[str]:
     if students == 1:
         return [
-            f"There is one {noun} per folder: the spread between {noun}s is not seen at all, and a difference holds "
-            f"for these alone. Measure 5 or more (--seeds)."
+            f"There is one {noun} per folder: the spread between {noun}s is not seen at all, the intervals hold for "
+            f"these alone, and no difference is marked. Measure 5 or more (--seeds)."
         ]
     if students < _FEW:
         return [
-            f"With {students} {noun}s their spread is underestimated (by the factor {students - 1}/{students} in "
-            f"variance): read the intervals as somewhat too narrow."
+            f"With {students} {noun}s their spread is hardly known, which makes the intervals wide: measure 5 or more "
+            f"(--seeds)."
         ]
     return []
 

@@ -53,4 +53,4 @@ def load_untrusted(path: Path) -> Any:
             f"would run code of the file's own. Save plain tensors instead. (torch: {reason})"
         ) from error
     except Exception as error:  # damaged files make torch fail in many ways
-        raise UnusableInput(f"{path} cannot be read as a file that torch.save wrote: {error}") from error
+        raise UnusableInput(f"{path} cannot be read as a file that torch.save wrote: {error!r}") from error

@@ -1,12 +1,11 @@
 """The public one-liner: one model in pixel space, clean and under attack, with RobustBench's arguments and ours."""
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -15,7 +14,8 @@ from guard_plugin.evaluation.attacks import Attack, parse_attacks, parse_radii
 from guard_plugin.evaluation.datasets import images_from_tensors, load_images
 from guard_plugin.evaluation.engine import CLEAN, Measurement, evaluate_model
 from guard_plugin.evaluation.flags import flags_of
-from guard_plugin.evaluation.results import attack_columns
+from guard_plugin.evaluation.results import attack_columns, worst_cases
+from guard_plugin.evaluation.running import usable_device
 from guard_plugin.plugins import Plugins
 from guard_plugin.robustbench_bridge import DATASETS, Repair, RobustBenchRun, run_robustbench
 from guard_plugin.robustbench_bridge.model_info import model_info_path, write_model_info
@@ -35,7 +35,9 @@ class BenchmarkResult:
         clean_accuracy: On the images as they are.
         robust_accuracy: Per attack: right on the image and after the attack. For corruptions, the one entry is the mean
             over kinds and severities.
-        worst_case: Right on the image and after every attack; for corruptions, that mean.
+        worst_case: Right on the image and after every attack in one ball, that of the first attack; for corruptions,
+            that mean.
+        worst_cases: The same for every ball.
         repairs: What was mended in robustbench, where that did the measurement.
         flags: Signs that the robustness is only apparent, each "COLUMN: REASON"; robustbench looks for none.
     """
@@ -43,6 +45,7 @@ class BenchmarkResult:
     clean_accuracy: float
     robust_accuracy: dict[str, float]
     worst_case: float
+    worst_cases: dict[str, float] = field(default_factory=dict)
     repairs: tuple[Repair, ...] = ()
     flags: tuple[str, ...] = ()
 
@@ -106,11 +109,10 @@ def benchmark(
         UnusableInput: If an argument, the data or the model cannot be worked with, or arguments contradict each other.
         AuditFailure: If an attack breaks its own bounds.
     """
-    if batch_size < 1:
-        raise UnusableInput(f"expected batch_size >= 1, got {batch_size}")
+    _check_types(model, dataset, eps, n_examples=n_examples, batch_size=batch_size)
     data: str | tuple[Tensor, Tensor] = dataset.value if isinstance(dataset, Enum) else dataset
     threat = threat_model.value if isinstance(threat_model, Enum) else threat_model
-    place = _device_of(model) if device is None else torch.device(device)
+    place = usable_device(_device_of(model) if device is None else device)
     if isinstance(data, str) and data in DATASETS and threat is not None and attacks is None:
         _refuse(f"where robustbench measures, as it does {data} without attacks", registry=registry)
         run = RobustBenchRun(
@@ -143,26 +145,42 @@ def benchmark(
         pixels, labels = data
         images = images_from_tensors(pixels, labels, n_examples)
     measured = evaluate_model(lambda: model.to(place), images, chosen, batch_size=batch_size, device=place)
-    result = _summary(measured, chosen)
+    result = _summary(measured, chosen, images.num_classes)
     if file is not None:
         (attack,) = chosen.values()
         write_model_info(*file, clean=result.clean_accuracy, robust=result.worst_case, eps=attack.eps.value)
     return result
 
 
+def _check_types(model: object, dataset: object, eps: object, **counts: object) -> None:
+    """Refuse what would end in a traceback from far below."""
+    if not isinstance(model, nn.Module):
+        raise UnusableInput(f"expected the model to be a torch.nn.Module, got {type(model).__name__}")
+    if isinstance(dataset, tuple) and not (len(dataset) == 2 and all(isinstance(part, Tensor) for part in dataset)):
+        raise UnusableInput("expected dataset to be a name, or pixels and labels as two tensors: torch.from_numpy(...)")
+    if eps is not None and not isinstance(eps, str | int | float):
+        raise UnusableInput(f"expected one eps, a number or text such as '8/255', got {eps!r}")
+    for name, count in counts.items():
+        if count is not None and not (isinstance(count, int) and count >= 1):
+            raise UnusableInput(f"expected {name} as a whole number >= 1, got {count!r}")
+
+
 def _by_robustbench(model: nn.Module, run: RobustBenchRun, place: torch.device, seed: int) -> BenchmarkResult:
     measured = run_robustbench(model, run, device=place, seed=seed)
     column = _STANDARD_ATTACK.get(run.threat_model, run.threat_model)
-    return BenchmarkResult(measured.clean, {column: measured.robust}, measured.robust, measured.repairs)
+    return BenchmarkResult(measured.clean, {column: measured.robust}, measured.robust, repairs=measured.repairs)
 
 
-def _summary(measured: Measurement, attacks: Mapping[str, Attack]) -> BenchmarkResult:
+def _summary(measured: Measurement, attacks: Mapping[str, Attack], num_classes: int) -> BenchmarkResult:
     correct = {column: record.correct for column, record in measured.records.items()}
-    flags = flags_of([measured], attacks, {column: outcomes[None] for column, outcomes in correct.items()})
+    students = {column: outcomes[None] for column, outcomes in correct.items()}
+    flags = flags_of([measured], attacks, students, num_classes)
+    worst = {column: float(outcomes.mean()) for column, outcomes in worst_cases(correct, attacks).items()}
     return BenchmarkResult(
         clean_accuracy=float(correct[CLEAN].mean()),
         robust_accuracy={column: float(flags.mean()) for column, flags in correct.items() if column != CLEAN},
-        worst_case=float(np.logical_and.reduce(list(correct.values())).mean()),
+        worst_case=next(iter(worst.values())),
+        worst_cases=worst,
         flags=tuple(f"{flag['column']}: {flag['reason']}" for flag in flags),
     )
 
@@ -192,6 +210,8 @@ def _attacks(
         )
     radii = parse_radii(spec, None if eps is None else [eps])
     chosen = attack_columns(parse_attacks(spec, registry or Plugins().attack_classes, radii, seed))
+    if any(attack.transfer for attack in chosen.values()):
+        raise UnusableInput("transferred attacks need a source model: use guard benchmark --source")
     others = [column for column, attack in chosen.items() if threat is not None and attack.norm != threat.lower()]
     if others:
         raise UnusableInput(f"threat model {threat} contradicts the norm of these attacks: {', '.join(others)}")

@@ -11,7 +11,7 @@ from torch import nn
 from guard_plugin.distilled import InputSpace
 from guard_plugin.distilled.digests import joint_sha256
 from guard_plugin.errors import UnusableInput
-from guard_plugin.evaluation.attacks import Attack
+from guard_plugin.evaluation.attacks import Attack, check_classes
 from guard_plugin.evaluation.datasets import load_images
 from guard_plugin.evaluation.distributed import Group
 from guard_plugin.evaluation.folder import BenchmarkFolder
@@ -76,18 +76,19 @@ def benchmark_checkpoints(
         AuditFailure: If an attack breaks its own bounds.
     """
     check_counts(batch_size=batch_size)
-    if not files or len(set(files)) < len(files):
+    described = [checkpoint_subject(file) for file in files]
+    if not files or len({one["sha256"] for one in described}) < len(files):
         raise UnusableInput(f"expected at least one checkpoint, all different, got {', '.join(map(str, files))}")
     columns = planned_attacks(attacks, eps, registry)
     place = usable_device(device)
     images = load_images(dataset, data_dir, split, n_examples)
+    check_classes(columns, images.num_classes)
     space = given_normalization(normalization, images)
     channels, height, width = images.pixels.shape[1:]
     networks = [
         load_checkpoint(file, arch, channels=channels, num_classes=images.num_classes, im_size=(height, width))
         for file in files
     ]
-    described = [checkpoint_subject(file) for file in files]
     transfer = Source.read(*source, images, place) if source else None
     protocol = {
         **data_protocol(images, split),

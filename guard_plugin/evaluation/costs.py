@@ -12,9 +12,9 @@ class Cost:
     """The price of measuring one column on one student.
 
     Args:
-        seconds: Wall-clock time.
-        forwards: Examples times forward passes.
-        backwards: Examples times backward passes to the pixels.
+        seconds: Time of computing, summed over processes.
+        forwards: Examples times forward passes, with those that fill passes up (``PASS_UNIT``).
+        backwards: Examples times backward passes to the pixels, likewise.
     """
 
     seconds: float

@@ -12,7 +12,7 @@ from torch import nn
 from guard_plugin.distilled import DistilledSet, InputSpace
 from guard_plugin.errors import UnusableInput
 from guard_plugin.evaluation.architectures import build_network
-from guard_plugin.evaluation.attacks import Attack
+from guard_plugin.evaluation.attacks import Attack, check_classes
 from guard_plugin.evaluation.datasets import ImageSet, load_images, load_training_images, tensors_sha256
 from guard_plugin.evaluation.distributed import Group
 from guard_plugin.evaluation.folder import BenchmarkFolder
@@ -102,6 +102,7 @@ def benchmark_distilled(
     columns = planned_attacks(attacks, eps, registry)
     place = usable_device(device)
     images = load_images(dataset, data_dir, split, n_examples)
+    check_classes(columns, images.num_classes)
     _check_fit(sets, images)
     network = _network(arch, images)
     with torch.device("meta"):

@@ -4,9 +4,11 @@ An example counts for an attack's column when the model is right on it clean AND
 wrong clean needs no attack. (Attacks that are coupled, see ``Attack.coupled``, count as their authors did.)
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -79,8 +81,9 @@ def evaluate_model(
     transferred = [attack.name for attack in attacks.values() if attack.transfer]
     if transferred and source is None:
         raise UnusableInput(f"expected a source model, which {', '.join(transferred)} needs: give --source")
-    worker = Worker(model, source, images, attacks.values(), batch_size, device)
-    return _Evaluation(worker, len(images.labels), attacks, records, group or Group()).run()
+    worker = Worker(model, source, images, attacks, batch_size, device)
+    with _full_precision():
+        return _Evaluation(worker, len(images.labels), attacks, records, group or Group()).run()
 
 
 _Work = Callable[[NDArray[np.int64]], Outcome]
@@ -160,6 +163,20 @@ class _Evaluation:
         batches = _split(left, coupled)
         per_round = max(1, size // coupled) * processes
         return [batches[i : i + per_round][rank::processes] for i in range(0, len(batches), per_round)]
+
+
+@contextmanager
+def _full_precision() -> Iterator[None]:
+    """No TF32 on GPUs: an attack that rounds to ten bits is another attack."""
+    places: tuple[Any, ...] = torch.backends.cudnn, torch.backends.cuda.matmul
+    before = [place.allow_tf32 for place in places]
+    try:
+        for place in places:
+            place.allow_tf32 = False
+        yield
+    finally:
+        for place, allowed in zip(places, before, strict=True):
+            place.allow_tf32 = allowed
 
 
 def _split(examples: NDArray[np.int64], size: int) -> list[NDArray[np.int64]]:

@@ -19,9 +19,14 @@ __all__ = ["flags_of"]
 # Shares of all examples below which a sign may be chance.
 _NOTICED = 0.01
 
+_NEAR_CHANCE = 1.5  # times chance
+
 
 def flags_of(
-    students: Sequence[Measurement], attacks: Mapping[str, Attack], correct: Mapping[str, Flags]
+    students: Sequence[Measurement],
+    attacks: Mapping[str, Attack],
+    correct: Mapping[str, Flags],
+    num_classes: int,
 ) -> list[dict[str, Any]]:
     """Find the signs.
 
@@ -29,12 +34,32 @@ def flags_of(
         students: What was measured.
         attacks: Attacks by column.
         correct: Column -> shape (students, examples).
+        num_classes: Of the data set.
 
     Returns:
         A list of {"column", "reason"}; empty where nothing is suspicious.
     """
-    found = [*_flat(students), *_outside(students, attacks), *_blind_is_better(attacks, correct)]
-    return [{"column": column, "reason": reason} for column, reason in [*found, *_rising(attacks, correct)]]
+    found = [
+        *_chance(correct[CLEAN], num_classes),
+        *_flat(students),
+        *_outside(students, attacks),
+        *_blind_is_better(attacks, correct),
+        *_rising(attacks, correct),
+    ]
+    return [{"column": column, "reason": reason} for column, reason in found]
+
+
+def _chance(clean: Flags, num_classes: int) -> list[tuple[str, str]]:
+    accuracy = float(clean.mean())
+    if accuracy >= _NEAR_CHANCE / num_classes:
+        return []
+    return [
+        (
+            CLEAN,
+            f"{100 * accuracy:.1f} % is next to chance ({100 / num_classes:.1f} %): is the normalization the one that "
+            f"the network was trained with, and are the classes in the same order?",
+        )
+    ]
 
 
 def _flat(students: Sequence[Measurement]) -> list[tuple[str, str]]:

@@ -14,7 +14,7 @@ from torch import nn
 
 from guard_plugin.distilled import load_untrusted
 from guard_plugin.errors import UnusableInput
-from guard_plugin.evaluation.records import UNFINISHED, RecordFolder, atomic_file
+from guard_plugin.evaluation.records import UNFINISHED, RecordFolder, atomic_file, explained
 
 __all__ = ["BenchmarkFolder"]
 
@@ -70,7 +70,7 @@ class BenchmarkFolder:
         """Keep a trained student, and forget what was measured on another one of its number."""
         # A student that is trained again need not be the same to the last bit.
         self.records(student, examples).clear()
-        with atomic_file(self._student(student)) as file:
+        with explained(self._student(student)), atomic_file(self._student(student)) as file:
             torch.save({name: tensor.cpu() for name, tensor in network.state_dict().items()}, file)
 
     def load_student(self, student: int, network: Callable[[], nn.Module]) -> nn.Module:
@@ -88,13 +88,14 @@ class BenchmarkFolder:
             loaded = network()
         try:
             loaded.load_state_dict(load_untrusted(path))
-        except (RuntimeError, TypeError) as error:
+        except (RuntimeError, TypeError, UnusableInput) as error:
             raise UnusableInput(f"{path} does not hold the expected network ({error}): delete it, run again") from error
         return loaded.eval()
 
     def write_results(self, results: Mapping[str, Any]) -> None:
         """Write results.json."""
-        self._write_json("results.json", results)
+        with explained(self.path / "results.json"):
+            self._write_json("results.json", results)
 
     def _student(self, student: int) -> Path:
         return self.path / "students" / f"student-{student}.pt"
@@ -117,7 +118,11 @@ class BenchmarkFolder:
         probe = self.path / f".room{UNFINISHED}"
         try:
             with probe.open("wb") as file:
-                os.posix_fallocate(file.fileno(), 0, room)
+                if hasattr(os, "posix_fallocate"):
+                    os.posix_fallocate(file.fileno(), 0, room)
+                else:  # macOS
+                    for _ in range(0, room, 2**20):
+                        file.write(bytes(2**20))
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
@@ -141,6 +146,8 @@ class BenchmarkFolder:
             kept = json.loads(file.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise UnusableInput(f"{file} cannot be read ({error}): choose another --out") from error
+        if not isinstance(kept, dict):
+            raise UnusableInput(f"expected a JSON object in {file}, got {type(kept).__name__}: choose another --out")
         differences = [
             f"{key} (there: {kept.get(key)}; now: {wanted.get(key)})"
             for key in dict.fromkeys([*kept, *wanted])

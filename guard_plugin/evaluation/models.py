@@ -92,7 +92,7 @@ def finite_logits(model: Callable[[Tensor], Tensor], pixels: Tensor) -> Tensor:
 
 
 def check_classifier(model: nn.Module, pixels: Tensor) -> int:
-    """Refuse a model that robustness cannot be measured on; costs two forward passes.
+    """Refuse a model that robustness cannot be measured on; costs three forward passes.
 
     Args:
         model: A classifier in pixel space.
@@ -103,15 +103,26 @@ def check_classifier(model: nn.Module, pixels: Tensor) -> int:
 
     Raises:
         UnusableInput: If a submodule is in training mode, the pixels are not in [0, 1], or the logits have the wrong
-            shape, are not finite, are probabilities, or differ between two passes.
+            shape, are not finite, are probabilities, differ between two passes, or depend on what else is in the
+            batch; or the model does not compute in the pixels' precision.
     """
     check_mode(model)
     check_pixels(pixels)
+    other = next((p.dtype for p in model.parameters() if p.is_floating_point() and p.dtype != pixels.dtype), None)
+    if other is not None:
+        raise UnusableInput(f"expected a model in {pixels.dtype}, as the pixels are, got {other}: call model.float()")
     logits = finite_logits(model, pixels)
     if not torch.allclose(logits, finite_logits(model, pixels), rtol=1e-5, atol=1e-5):
         raise UnusableInput(
             "expected a deterministic model, but two passes over the same images gave different logits: "
             "a randomised model needs attacks that average over its randomness, which these do not"
+        )
+    half = pixels[: -(-len(pixels) // 2)]
+    among_others = finite_logits(model, torch.cat([half, 1 - half]))[: len(half)]
+    if not torch.allclose(logits[: len(half)], among_others, rtol=1e-3, atol=1e-3):
+        raise UnusableInput(
+            "expected each example's logits to depend on that example alone, but they change with what else is in the "
+            "batch: BatchNorm without running statistics? Its robustness would hang on the batch size"
         )
     if bool((logits >= 0).all()) and torch.allclose(logits.sum(1), torch.ones_like(logits[:, 0]), atol=1e-4):
         raise UnusableInput(

@@ -18,10 +18,14 @@ def planned_attacks(
     """The attacks by column.
 
     Raises:
-        UnusableInput: If the list or a radius is unusable.
+        UnusableInput: If the list or a radius is unusable, or the package of an attack is not installed.
     """
     # The draws have seed 0 for every student: starts in common make students and arms comparable.
-    return attack_columns(parse_attacks(attacks, registry or builtin_registry(), parse_radii(attacks, eps)))
+    columns = attack_columns(parse_attacks(attacks, registry or builtin_registry(), parse_radii(attacks, eps)))
+    for attack in columns.values():
+        for one in (attack, *attack.parts):
+            one.check_available()
+    return columns
 
 
 def data_protocol(images: ImageSet, split: str) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from guard_plugin.errors import UnusableInput
 from guard_plugin.evaluation.costs import Cost
 
-__all__ = ["UNFINISHED", "Flags", "Outcome", "Record", "RecordFolder", "atomic_file"]
+__all__ = ["UNFINISHED", "Flags", "Outcome", "Record", "RecordFolder", "atomic_file", "explained"]
 
 Flags = NDArray[np.bool_]
 
@@ -101,6 +101,17 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
         unfinished.unlink(missing_ok=True)
 
 
+@contextmanager
+def explained(path: Path) -> Iterator[None]:
+    """Say what to do where a file cannot be written in the middle of the work."""
+    try:
+        yield
+    except OSError as error:
+        raise UnusableInput(
+            f"cannot write {path}: {error}. What was kept before is still there: make room, then run the same command"
+        ) from error
+
+
 class RecordFolder:
     """The records of one student, one .npz file per column.
 
@@ -127,7 +138,7 @@ class RecordFolder:
                 flags = {name: file[name] for name in ("correct", "done", "reached")}
                 cost = Cost(float(file["seconds"]), int(file["forwards"]), int(file["backwards"]))
                 farthest = float(file["farthest"])
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
             raise UnusableInput(f"{path} is not a record of a benchmark ({error}): delete it and run again") from error
         for name, values in flags.items():
             if values.shape != (self._examples,) or values.dtype != np.bool_:
@@ -140,7 +151,7 @@ class RecordFolder:
     def put(self, column: str, record: Record) -> None:
         """Keep the record of a column."""
         cost = record.cost
-        with atomic_file(self._path(column)) as file:
+        with explained(self._path(column)), atomic_file(self._path(column)) as file:
             np.savez(
                 file,
                 correct=record.correct,

@@ -24,6 +24,7 @@ __all__ = [
     "attack_columns",
     "finish",
     "versions",
+    "worst_case_members",
     "worst_cases",
 ]
 
@@ -77,14 +78,33 @@ def worst_cases(correct: Mapping[str, Flags], attacks: Mapping[str, Attack]) -> 
         attacks: Attacks by column.
 
     Returns:
+        A column for each of ``worst_case_members``.
+    """
+    return {
+        summary: np.logical_and.reduce([correct[column] for column in (CLEAN, *members)])
+        for summary, members in worst_case_members(attacks).items()
+    }
+
+
+def worst_case_members(attacks: Mapping[str, Attack]) -> dict[str, list[str]]:
+    """The columns that each worst case unites: the attacks in one ball.
+
+    Attacks that are reproduced with their faults (``Attack.coupled``) are not held to their ball, and are left out
+    where there are others.
+
+    Args:
+        attacks: Attacks by column.
+
+    Returns:
         "worst_case"; with "@" and the eps where there are several, after the norm where that is not the first attack's.
     """
     several, first = _several_eps(attacks.values()), next((attack.norm for attack in attacks.values()), None)
-    worst: dict[str, Flags] = {}
+    members: dict[str, list[str]] = {}
     for column, attack in attacks.items():
         summary = _column(WORST_CASE if attack.norm == first else f"{WORST_CASE}-{attack.norm}", attack, several)
-        worst[summary] = worst.get(summary, correct[CLEAN]) & correct[column]
-    return worst
+        members.setdefault(summary, []).append(column)
+    held = {column for column, attack in attacks.items() if attack.coupled is None}
+    return {summary: [column for column in of if column in held] or of for summary, of in members.items()}
 
 
 def accuracy_entry(correct: Flags) -> dict[str, Any]:
@@ -112,6 +132,8 @@ def finish(
     subject: Mapping[str, Any],
     protocol: Mapping[str, Any],
     ledger: Mapping[str, Any] | None,
+    num_classes: int,
+    run: Mapping[str, Any],
     device: torch.device,
 ) -> FinishedBenchmark:
     """Summarise what every student did.
@@ -122,6 +144,8 @@ def finish(
         subject: What was measured, for results.json.
         protocol: How, for results.json.
         ledger: Of the run that made the subject, where there was one.
+        num_classes: Of the data set.
+        run: What changes no number, for results.json.
         device: Where it was computed.
 
     Returns:
@@ -145,7 +169,9 @@ def finish(
             if attack.targeted
         },
         "farthest": {column: max(of[column].farthest for of in records) for column in attacks},
-        "flags": flags_of(students, attacks, correct),
+        "worst_cases": worst_case_members(attacks),
+        "flags": flags_of(students, attacks, correct, num_classes),
+        "run": dict(run),
         "cost": cost,
         "ledger": dict(ledger) if ledger is not None else None,
         "versions": versions(device),

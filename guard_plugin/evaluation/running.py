@@ -16,7 +16,7 @@ from guard_plugin.evaluation.datasets import ImageSet
 from guard_plugin.evaluation.distributed import Group, joined_group, local_device
 from guard_plugin.evaluation.engine import evaluate_model
 from guard_plugin.evaluation.folder import BenchmarkFolder
-from guard_plugin.evaluation.results import FinishedBenchmark, finish
+from guard_plugin.evaluation.results import FinishedBenchmark, finish, versions
 from guard_plugin.evaluation.sources import Source
 
 __all__ = ["Plan", "Subjects", "check_counts", "run_plan", "usable_device"]
@@ -87,7 +87,7 @@ def run_plan(plan: Plan, subjects: Subjects) -> FinishedBenchmark:
     """
     folder = BenchmarkFolder(plan.out)
     room = _OTHER_BYTES + _TIMES_WRITTEN * subjects.count * (subjects.room + plan.room)
-    fingerprint = {**plan.protocol, **plan.identity}
+    fingerprint = {**plan.protocol, **plan.identity, "software": _software(plan.device)}
     with joined_group() as group, ExitStack() as claim:
         group.first(lambda: claim.enter_context(folder.claimed(fingerprint, room)))
         subjects.prepare(folder, group)
@@ -110,11 +110,19 @@ def run_plan(plan: Plan, subjects: Subjects) -> FinishedBenchmark:
             subject=plan.subject,
             protocol=plan.protocol,
             ledger=plan.ledger,
+            num_classes=plan.images.num_classes,
+            run={"batch_size": plan.batch_size, "processes": group.size},
             device=plan.device,
         )
         if group.speaks:
             folder.write_results(finished.results)
     return finished
+
+
+def _software(device: torch.device) -> dict[str, Any]:
+    """What the numbers come from: records of one version do not go with those of another."""
+    used = versions(device)
+    return {name: used[name] for name in ("guard_plugin", "torch", "pyautoattack", "torchattacks", "device")}
 
 
 def usable_device(device: torch.device | str) -> torch.device:

@@ -1,7 +1,7 @@
 """What is done with a handful of examples: look at them, differentiate, attack."""
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
 from functools import cached_property
 
 import numpy as np
@@ -9,8 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from guard_plugin.errors import UnusableInput
-from guard_plugin.evaluation.attacks import Attack, Classifier, Goal
+from guard_plugin.evaluation.attacks import Attack, Classifier, Goal, check_classes
 from guard_plugin.evaluation.attacks.norms import distance
 from guard_plugin.evaluation.costs import Cost, CountedModel
 from guard_plugin.evaluation.datasets import ImageSet
@@ -39,12 +38,12 @@ class Worker:
         model: Model,
         source: Model | None,
         images: ImageSet,
-        attacks: Iterable[Attack],
+        attacks: Mapping[str, Attack],
         batch_size: int,
         device: torch.device,
     ) -> None:
         self.batch_size = batch_size
-        self._attacks = tuple(attacks)
+        self._attacks = attacks
         self._makers = model, source
         self._images = images
         self._device = device
@@ -116,11 +115,6 @@ class Worker:
         model = make()
         num_classes = check_classifier(model, self._images.pixels[: self.batch_size].to(self._device))
         check_labels(self._images.labels, len(self._images.labels), num_classes)
-        for attack in self._attacks:
-            if num_classes < attack.least_classes:
-                raise UnusableInput(
-                    f"attack {attack.name} needs {attack.least_classes} classes or more, and the model has "
-                    f"{num_classes}: leave it out"
-                )
+        check_classes(self._attacks, num_classes)
         self._counted.append(CountedModel(model))
         return self._counted[-1]

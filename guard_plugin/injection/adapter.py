@@ -20,7 +20,8 @@ class Adapter:
         name: What users call it: "dc".
         host: The repository it is for, and the commit it was tried on.
         profiles: Its scripts.
-        settings: Recommended penalty settings, by form: {"gradient": {"h": 0.5, "strength": 1.0}}.
+        settings: Recommended settings: of the curvature penalty by its form, of another by its name:
+            {"gradient": {"h": 0.5, "strength": 1.0}, "gradient_norm": {"strength": 1.0}}.
     """
 
     name: str

@@ -28,6 +28,8 @@ from guard_plugin.injection.tap import Tap
 from guard_plugin.injection.teacher import Teacher
 from guard_plugin.injection.told import ExpectedCount
 from guard_plugin.penalties import Penalty
+from guard_plugin.penalties.adversarial import WHY_NOT_FREE
+from guard_plugin.penalties.settings import read_settings
 from guard_plugin.plugins import Plugins, Registered
 
 __all__ = ["Attachment", "attach", "look_up", "make_penalty"]
@@ -195,9 +197,10 @@ def attach(adapter: str, *, script: str | os.PathLike[str] | None = None, **opti
     Args:
         adapter: The adapter's name, as in ``guard plugins``.
         script: The host's script; by default the one that this process runs.
-        **options: The penalty's settings (``strength``, ``h``, ``form``, ``h_ramp``), by default the adapter's
-            recommended ones, and ``penalty``, its name (default "curvature"). For the adapter "auto" also ``guard``
-            and ``suspend``, lists of seams such as "utils:epoch", and ``expect``, the number of loss calls to guard.
+        **options: The penalty's settings (``strength``, ``h``, ``form``, ``h_ramp``; docs/penalty.md has those of
+            others), by default the adapter's recommended ones, and ``penalty``, its name (default "curvature"). For
+            the adapter "auto" also ``guard`` and ``suspend``, lists of seams such as "utils:epoch", and ``expect``,
+            the number of loss calls to guard.
 
     Raises:
         GuardError: If adapter, script, seams or settings do not fit, before anything is changed.
@@ -240,13 +243,16 @@ def make_penalty(plugins: Plugins, adapter: Adapter | None, options: dict[str, A
     """Make a penalty from a user's options, filled up with the adapter's recommended settings.
 
     Raises:
-        UnusableInput: If the penalty is unknown, has no such setting, or lacks one.
+        UnusableInput: If the penalty is unknown, has no such setting, lacks one, or has one of another kind.
     """
     options = {key: value for key, value in options.items() if value is not None}
     name = options.pop("penalty", "curvature")
+    if name == "free" and name not in plugins.penalties:
+        raise UnusableInput(WHY_NOT_FREE)
     kind: type[Penalty] = look_up("penalty", name, plugins.penalties)
-    if name == "curvature" and adapter is not None:
-        options = {**adapter.settings.get(options.get("form", "gradient"), {}), **options}
+    if adapter is not None:
+        recommended = options.get("form", "gradient") if name == "curvature" else name
+        options = {**adapter.settings.get(recommended, {}), **options}
     parameters = signature(kind).parameters
     strange = sorted(set(options) - set(parameters))
     if strange:
@@ -254,7 +260,7 @@ def make_penalty(plugins: Plugins, adapter: Adapter | None, options: dict[str, A
     missing = [key for key, p in parameters.items() if p.default is p.empty and key not in options]
     if missing:
         raise UnusableInput(f"penalty {name!r} needs {', '.join(missing)}: there is no recommended value for this run")
-    return kind(**options)
+    return kind(**read_settings(kind, options))
 
 
 def commit_of(folder: Path) -> str | None:

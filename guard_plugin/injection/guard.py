@@ -1,5 +1,6 @@
 """The guard: it decides which loss calls are on real data, adds the penalty to them, and keeps the ledger."""
 
+import torch
 from pluggy import HookRelay
 from torch import Tensor
 
@@ -34,7 +35,9 @@ def why_not_real(call: LossCall) -> str | None:
 
 
 def guarded_loss(call: LossCall, penalty: Penalty, hooks: HookRelay) -> tuple[Tensor, Tensor]:
-    """Return a loss call's loss with the penalty added, and the penalty."""
+    """Return the loss that the host gets, with the penalty added or in the place of the host's, and the penalty."""
+    if penalty.combination == "replaces":
+        _refuse_other_reductions(call, penalty)
     value = hooks.compute_penalty(call=call, penalty=penalty)
     if not isinstance(value, Tensor) or value.dim() != 0 or not value.requires_grad:
         found = (
@@ -45,7 +48,25 @@ def guarded_loss(call: LossCall, penalty: Penalty, hooks: HookRelay) -> tuple[Te
             f"got {found}"
         )
     hooks.guarded_step(call=call, value=value.detach())
-    return call.loss + value.to(call.loss.dtype), value
+    return _combined(call.loss, value.to(call.loss.dtype), penalty), value
+
+
+def _combined(loss: Tensor, value: Tensor, penalty: Penalty) -> Tensor:
+    if penalty.combination == "added":
+        return loss + value
+    return value if penalty.strength == 1 else (1 - penalty.strength) * loss + value
+
+
+def _refuse_other_reductions(call: LossCall, penalty: Penalty) -> None:
+    """Refuse a loss that a mean over examples cannot stand in for: the host would be given one of another scale."""
+    with torch.no_grad():
+        mean = call.loss_fn()(call.output, call.targets).mean()
+    if not torch.isclose(mean.double(), call.loss.double(), rtol=1e-2, atol=1e-4, equal_nan=True):
+        raise UnsupportedLoss(
+            f"expected {call.criterion}, which penalty {penalty.name!r} replaces, to return the mean of the examples' "
+            f"losses, {mean.item():.6g}, found {call.loss.item():.6g}: it sums them, weights classes or ignores some "
+            f"examples; use a penalty that is added, such as 'trades' or 'curvature'"
+        )
 
 
 class Guard:

@@ -17,7 +17,7 @@ __all__ = ["GuardedCriterion", "wrap"]
 
 
 class GuardedCriterion(nn.Module):
-    """A criterion that adds the penalty to the loss on what a network returned for real data, in training.
+    """A criterion that gives the loss on what a network returned for real data, in training, the penalty.
 
     Made by :func:`wrap`. Called in evaluation (network in eval mode, gradients off) or on inputs that require grad,
     it returns the criterion's own loss. ``guarded`` counts the calls that received the penalty.
@@ -40,7 +40,7 @@ class GuardedCriterion(nn.Module):
         self._finalizer = weakref.finalize(self, self._origins.remove)
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
-        """Return the criterion's loss, with the penalty added where it is due.
+        """Return the criterion's loss, with the penalty where it is due.
 
         Args:
             input: What the model returned, shape (n, ...); named as torch names it.
@@ -84,8 +84,8 @@ def wrap(
             with ``loss_fn``.
         model: The network whose outputs it judges. Neither is modified.
         loss_fn: The criterion per example, shape (n,); by default read off the criterion.
-        **options: ``strength`` and ``h`` (both needed), ``form`` ("gradient" or "loss"), ``h_ramp``, and ``penalty``,
-            the name of another penalty.
+        **options: ``strength`` and ``h`` (both needed), ``form`` ("gradient" or "loss"), ``h_ramp``,
+            ``strength_ramp``; or ``penalty``, the name of another, with its settings (docs/penalty.md).
 
     Raises:
         GuardError: If a setting does not fit, or the criterion needs a ``loss_fn``.

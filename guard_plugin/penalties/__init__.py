@@ -1,7 +1,20 @@
-"""Penalties: what is added to the loss on real data."""
+"""Penalties: what the loss on real data gets, beside it or in its place."""
 
+from guard_plugin.penalties.adversarial import FastTraining, PgdTraining, Trades
 from guard_plugin.penalties.base import LossFunction, Penalty
 from guard_plugin.penalties.curvature import Curvature, curvature_penalty, scale_h
+from guard_plugin.penalties.gradient_norm import GradientNorm
 from guard_plugin.penalties.undisturbed import undisturbed
 
-__all__ = ["Curvature", "LossFunction", "Penalty", "curvature_penalty", "scale_h", "undisturbed"]
+__all__ = [
+    "Curvature",
+    "FastTraining",
+    "GradientNorm",
+    "LossFunction",
+    "Penalty",
+    "PgdTraining",
+    "Trades",
+    "curvature_penalty",
+    "scale_h",
+    "undisturbed",
+]

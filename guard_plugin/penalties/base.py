@@ -2,43 +2,67 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from typing import Any, ClassVar
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, ClassVar, Literal, TypeVar, get_args
 
 from torch import Tensor, nn
 
-from guard_plugin.penalties.checks import check_strength
+from guard_plugin.errors import PluginError
+from guard_plugin.penalties.checks import check_count, check_share, check_strength
 
-__all__ = ["LossFunction", "Penalty"]
+__all__ = ["Combination", "LossFunction", "Penalty"]
 
 LossFunction = Callable[[Tensor, Tensor], Tensor]
 """Maps a network's output, shape (n, ...), and targets, length n, to n losses, shape (n,)."""
 
+Combination = Literal["added", "replaces"]
+
+PenaltyT = TypeVar("PenaltyT", bound="Penalty")
+
+_RAMP = "_ramp"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Penalty(ABC):
-    """A term that is added to each loss call on real data.
+    """A term that each loss call on real data gets.
 
     A subclass is a frozen dataclass with a ``name``. Its fields are its settings: ``guard run`` fills those that it
-    has from the command line, and the ledger records all of them.
+    has from the command line, and the ledger records all of them. A setting NAME with a companion field NAME_ramp
+    rises to its value, evenly, over that many guarded loss calls; 0: it has it from the first.
+
+    ``combination`` says what becomes of the host's own loss: "added" to it, or "replaces" the part ``strength`` of it,
+    so that the host gets ``(1 - strength) * loss + term``, with ``strength`` <= 1.
 
     Args:
         strength: The weight of the term ("lambda"), >= 0. At 0 nothing is computed and the run is the plain run.
+        strength_ramp: Over how many guarded loss calls it rises to its value.
     """
 
     name: ClassVar[str]
+    combination: ClassVar[Combination] = "added"
     strength: float
+    strength_ramp: int = 0
 
     def __post_init__(self) -> None:
         check_strength(self.strength)
+        if self.combination not in get_args(Combination):
+            raise PluginError(
+                f"penalty {self.name!r}: expected combination to be one of {', '.join(get_args(Combination))}, "
+                f"got {self.combination!r}"
+            )
+        if self.combination == "replaces":
+            check_share(self.name, self.strength)
+        for ramp in self._ramps().values():
+            check_count(ramp, getattr(self, ramp), least=0, of="guarded loss calls")
 
     @abstractmethod
     def __call__(self, network: nn.Module, inputs: Tensor, targets: Tensor, *, loss_fn: LossFunction) -> Tensor:
         """Compute the term for one batch, its weight included.
 
         Args:
-            network: The network that the host trains. It must be left exactly as it was found: see
-                :func:`guard_plugin.penalties.undisturbed`.
+            network: The network that the host trains. It must be left as it was found (see
+                :func:`guard_plugin.penalties.undisturbed`), but for what a pass that trains does to running statistics
+                where the method makes one.
             inputs: The batch that the host gave the network, shape (n, ...).
             targets: Its targets, length n: class indices or class probabilities.
             loss_fn: The host's own criterion, per example.
@@ -47,10 +71,19 @@ class Penalty(ABC):
             A scalar, differentiable with respect to the network's parameters.
         """
 
-    def at(self, step: int) -> "Penalty":
-        """Return the penalty as it is after ``step`` guarded loss calls: itself, unless its settings rise."""
-        return self
+    def at(self: PenaltyT, step: int) -> PenaltyT:
+        """Return the penalty as it is after ``step`` guarded loss calls, with nothing left to rise."""
+        rising = {name: ramp for name, ramp in self._ramps().items() if step < getattr(self, ramp)}
+        if not rising:
+            return self
+        risen = {name: getattr(self, name) * (step + 1) / getattr(self, ramp) for name, ramp in rising.items()}
+        return replace(self, **risen, **dict.fromkeys(self._ramps().values(), 0))
 
     def settings(self) -> dict[str, Any]:
-        """The name and every setting, as the ledger writes them."""
-        return {"name": self.name, **asdict(self)}
+        """The name, the combination and every setting, as the ledger writes them."""
+        return {"name": self.name, "combination": self.combination, **asdict(self)}
+
+    def _ramps(self) -> dict[str, str]:
+        """Each setting that can rise, and the setting that tells over how many calls."""
+        names = [field.name for field in fields(self)]
+        return {name: name + _RAMP for name in names if name + _RAMP in names}

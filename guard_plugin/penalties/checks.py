@@ -1,13 +1,25 @@
 """Checks on what a penalty is given, before any pass is spent."""
 
 import math
+from collections.abc import Sequence
 from numbers import Real
 
 from torch import Tensor, nn
 
 from guard_plugin.errors import UnusableInput
 
-__all__ = ["check_batch", "check_h", "check_losses", "check_network", "check_outputs", "check_strength"]
+__all__ = [
+    "check_batch",
+    "check_count",
+    "check_h",
+    "check_losses",
+    "check_network",
+    "check_numbers",
+    "check_outputs",
+    "check_positive",
+    "check_share",
+    "check_strength",
+]
 
 
 def check_strength(strength: float) -> None:
@@ -23,6 +35,32 @@ def check_h(h: float) -> None:
             f"expected h, the L2 length of the step in the network's input space, to be a finite number > 0, "
             f"got {h!r}; to switch the penalty off, set strength to 0"
         )
+
+
+def check_share(name: str, strength: float) -> None:
+    """Refuse the strength of a penalty that replaces the host's loss, where it is more than all of it."""
+    if strength > 1:
+        raise UnusableInput(
+            f"expected strength between 0 and 1, as {name!r} replaces that part of the host's loss, got {strength!r}"
+        )
+
+
+def check_positive(name: str, value: float) -> None:
+    """Refuse a setting that is not a finite number > 0."""
+    if not (isinstance(value, Real) and math.isfinite(value) and value > 0):
+        raise UnusableInput(f"expected {name} to be a finite number > 0, got {value!r}")
+
+
+def check_count(name: str, value: int, *, least: int, of: str) -> None:
+    """Refuse a setting that is not a whole number of at least so many."""
+    if not isinstance(value, int) or value < least:
+        raise UnusableInput(f"expected {name} >= {least}, a number of {of}, got {value!r}")
+
+
+def check_numbers(name: str, value: Sequence[float]) -> None:
+    """Refuse a setting that is not a sequence of finite numbers."""
+    if not isinstance(value, (tuple, list)) or not all(isinstance(v, Real) and math.isfinite(v) for v in value):
+        raise UnusableInput(f"expected {name} to be finite numbers, one per channel, got {value!r}")
 
 
 def check_batch(inputs: Tensor, targets: Tensor) -> None:

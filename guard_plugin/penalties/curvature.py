@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar, Literal, get_args
 
 import torch
@@ -11,15 +11,9 @@ from torch.nn import functional
 
 from guard_plugin.errors import UnusableInput
 from guard_plugin.penalties.base import LossFunction, Penalty
-from guard_plugin.penalties.checks import (
-    check_batch,
-    check_h,
-    check_losses,
-    check_network,
-    check_outputs,
-    check_strength,
-)
-from guard_plugin.penalties.undisturbed import random_streams_kept, undisturbed
+from guard_plugin.penalties.checks import check_batch, check_h, check_network, check_strength
+from guard_plugin.penalties.per_example import Losses, full_precision
+from guard_plugin.penalties.undisturbed import undisturbed
 
 __all__ = ["Curvature", "Form", "curvature_penalty", "scale_h"]
 
@@ -78,30 +72,14 @@ def curvature_penalty(
     check_network(model)
     if strength == 0:
         return torch.zeros((), dtype=x.dtype, device=x.device)
-    x, y = _at_least_parameter_precision(x, model), _full_precision(y)
-    losses = _Losses(model, y, loss_fn or _cross_entropy)
+    x, y = full_precision(x, y, model)
+    losses = Losses(model, y, loss_fn or _cross_entropy)
     with undisturbed(model, x.device), torch.enable_grad():
         penalty = strength * (_gradient_form if form == "gradient" else _loss_form)(losses, x, h)
     return penalty if torch.is_grad_enabled() else penalty.detach()
 
 
-@dataclass(frozen=True)
-class _Losses:
-    """The per-example losses of a model on fixed targets, as a function of its inputs."""
-
-    model: nn.Module
-    targets: Tensor
-    loss_fn: LossFunction
-
-    def __call__(self, inputs: Tensor) -> Tensor:
-        # A network that is random even in evaluation draws the same in each pass, as the two are compared.
-        with random_streams_kept(inputs.device):
-            # A copy, because a network may begin with an in-place operation, which a leaf would not survive.
-            outputs = check_outputs(self.model(inputs.clone()))
-        return check_losses(self.loss_fn(outputs, self.targets), len(inputs))
-
-
-def _gradient_form(losses: _Losses, x: Tensor, h: float) -> Tensor:
+def _gradient_form(losses: Losses, x: Tensor, h: float) -> Tensor:
     x = x.detach().requires_grad_()
     (gradient,) = torch.autograd.grad(losses(x).sum(), x, create_graph=True)
     shifted = (x.detach() + h * _unit(gradient)).requires_grad_()
@@ -109,7 +87,7 @@ def _gradient_form(losses: _Losses, x: Tensor, h: float) -> Tensor:
     return (shifted_gradient - gradient).reshape(len(x), -1).square().sum(dim=1).mean()
 
 
-def _loss_form(losses: _Losses, x: Tensor, h: float) -> Tensor:
+def _loss_form(losses: Losses, x: Tensor, h: float) -> Tensor:
     x = x.detach().requires_grad_()
     here = losses(x)
     (gradient,) = torch.autograd.grad(here.sum(), x, retain_graph=True)
@@ -130,17 +108,6 @@ def _divide(rows: Tensor, sizes: Tensor) -> Tensor:
 
 def _cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
     return functional.cross_entropy(outputs, targets, reduction="none")
-
-
-def _at_least_parameter_precision(x: Tensor, model: nn.Module) -> Tensor:
-    # Under autocast a host may hand over a float16 batch; the penalty's passes run with autocast off.
-    parameter = next((p for p in model.parameters() if p.is_floating_point()), None)
-    return x if parameter is None else x.to(torch.promote_types(x.dtype, parameter.dtype))
-
-
-def _full_precision(targets: Tensor) -> Tensor:
-    half = targets.dtype in (torch.float16, torch.bfloat16)
-    return targets.float() if half else targets
 
 
 def scale_h(h: float, *, from_shape: Sequence[int], to_shape: Sequence[int]) -> float:
@@ -173,11 +140,10 @@ class Curvature(Penalty):
     """The curvature penalty with its settings: see :func:`curvature_penalty`.
 
     Args:
-        strength: The weight, >= 0.
         h: The step's L2 length in the network's input space, > 0.
         form: "gradient" or "loss".
-        h_ramp: Over how many guarded loss calls h rises to its value, evenly; 0: it has it from the first. CURE's
-            authors, whose regularizer GUARD's descends from, ramp h (Moosavi-Dezfooli et al., CVPR 2019).
+        h_ramp: Over how many guarded loss calls h rises to its value. CURE's authors, whose regularizer GUARD's
+            descends from, ramp h (Moosavi-Dezfooli et al., CVPR 2019).
     """
 
     name: ClassVar[str] = "curvature"
@@ -190,12 +156,6 @@ class Curvature(Penalty):
         check_h(self.h)
         if self.form not in get_args(Form):
             raise UnusableInput(f"expected form to be one of {', '.join(get_args(Form))}, got {self.form!r}")
-        if not isinstance(self.h_ramp, int) or self.h_ramp < 0:
-            raise UnusableInput(f"expected h_ramp >= 0, a number of guarded loss calls, got {self.h_ramp!r}")
-
-    def at(self, step: int) -> "Curvature":
-        """Return the penalty with the h that it has after ``step`` guarded loss calls."""
-        return replace(self, h=self.h * (step + 1) / self.h_ramp, h_ramp=0) if step < self.h_ramp else self
 
     def __call__(self, network: nn.Module, inputs: Tensor, targets: Tensor, *, loss_fn: LossFunction) -> Tensor:
         """Compute the penalty of one batch."""

@@ -2,6 +2,7 @@ import json
 import os
 import pickle
 import random
+import shutil
 import subprocess
 import sys
 import time
@@ -100,6 +101,9 @@ def test_a_checkpoint_is_measured_as_it_is(guard, checkpoint, tmp_path):
     right = (network.eval()(digits.pixels).argmax(1) == digits.labels).double().mean().item()
     assert results["accuracy"]["clean"]["mean"] == right > 0.6
     assert results["accuracy"]["pgd10"]["mean"] < right
+    with pytest.raises(UnusableInput, match="all different"):
+        shutil.copy(checkpoint, tmp_path / "copy.pt")
+        benchmark("--out", tmp_path / "o", "--checkpoint", tmp_path / "copy.pt", *asked)
     with pytest.raises(UnusableInput, match="differs in normalization"):
         benchmark("--out", out, "--checkpoint", checkpoint, "--normalization", "digits", *asked[4:])
 
@@ -179,6 +183,23 @@ def test_a_full_disk_is_found_before_training(plain, tmp_path):
         (("--checkpoint", "{checkpoint}", "--dataset", "digits"), "expected --arch"),
     ],
 )
+def test_a_ledger_that_is_no_json_is_refused_at_the_start(checkpoint, tmp_path):
+    (tmp_path / "ledger.json").write_text('{"penalty_value": {"mean": NaN}}')
+    with pytest.raises(UnusableInput, match="it holds NaN"):
+        benchmark(
+            "--out",
+            tmp_path / "o",
+            "--checkpoint",
+            checkpoint,
+            *SHARED,
+            "--eps",
+            "1/255",
+            "--ledger",
+            tmp_path / "ledger.json",
+        )
+    assert not (tmp_path / "o").exists()
+
+
 def test_contradictory_options_are_refused(checkpoint, tmp_path, options, message):
     options = [option.replace("{checkpoint}", str(checkpoint)) for option in options]
     with pytest.raises(UnusableInput, match=message):

@@ -117,7 +117,8 @@ def test_its_adapter_and_penalty_are_used(guard, target, tmp_path):
     assert lines.count("observed 2.0") == 3  # 0.5 * (1 + 1 + 1 + 1)
     assert [float(line.split()[1]) for line in lines if line.startswith("loss")] == [pytest.approx(2.693147)] * 3
     ledger = json.loads((tmp_path / "ledger.json").read_text())
-    assert ledger["penalty"] == {"name": "weight-norm", "strength": 0.5, "power": 2.0}
+    settings = {"strength": 0.5, "strength_ramp": 0, "power": 2.0}
+    assert ledger["penalty"] == {"name": "weight-norm", "combination": "added", **settings}
     assert ledger["versions"]["adapter"] == "guard-tiny 1.2.3"
 
 

@@ -22,7 +22,13 @@ from guard_plugin.evaluation.attacks.official import (
 from guard_plugin.evaluation.attacks.pgd import PGD
 from guard_plugin.evaluation.attacks.presets import PRESETS
 from guard_plugin.evaluation.attacks.randomness import example_generator, uniform_per_example
-from guard_plugin.evaluation.attacks.registry import ATTACKS, builtin_registry, parse_attacks, parse_radii
+from guard_plugin.evaluation.attacks.registry import (
+    ATTACKS,
+    builtin_registry,
+    check_classes,
+    parse_attacks,
+    parse_radii,
+)
 from guard_plugin.evaluation.attacks.square import Square
 
 __all__ = [
@@ -50,6 +56,7 @@ __all__ = [
     "OfficialSquare",
     "Square",
     "builtin_registry",
+    "check_classes",
     "example_generator",
     "parse_attacks",
     "parse_eps",

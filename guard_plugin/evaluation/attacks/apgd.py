@@ -1,7 +1,7 @@
 """Auto-PGD (Croce and Hein, 2020), run by pyautoattack."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar
@@ -28,11 +28,15 @@ __all__ = ["APGDCE", "APGDT", "check_targetable"]
 _SILENT = logging.Logger("guard_plugin.pyautoattack", logging.CRITICAL + 1)
 
 
+_CONSTANTS = {"restarts": 1, "rho": 0.75, "eot_iter": 1}
+
+
 @dataclass(frozen=True)
 class APGDCE(RunByPyAutoAttack):
     """Gradient steps on the cross entropy whose length halves where they bring nothing; one random start."""
 
     family: ClassVar[str] = "apgd-ce"
+    constants: ClassVar[Mapping[str, Any]] = {**_CONSTANTS, "loss": "cross entropy"}
 
     def _rounds(self, attacked: Attacked) -> Iterator[Round]:
         apgd = pyautoattack_module("autopgd_base", self.family).APGDAttack(
@@ -47,6 +51,7 @@ class APGDT(TowardsTopClasses):
 
     family: ClassVar[str] = "apgd-t"
     least_classes: ClassVar[int] = 4
+    constants: ClassVar[Mapping[str, Any]] = {**_CONSTANTS, "loss": "targeted difference of logits ratio"}
 
     def _rounds(self, attacked: Attacked) -> Iterator[Round]:
         check_targetable(self.family, attacked.logits)

@@ -34,7 +34,8 @@ class GradientAscent(Attack):
         random_start: Whether to start from a random point of the ball, instead of the image.
         decay: Weight of the accumulated gradient; None for none.
         success: "any": an example counts as fooled where any iterate fools, and that iterate is returned; "last": the
-            last iterate is returned, whatever it does, as torchattacks and foolbox do.
+            last iterate is returned, whatever it does, as torchattacks and foolbox do. A transferred attack always has
+            "last": where its source is fooled says little about the model that is measured.
 
     Raises:
         UnusableInput: If a parameter is out of range.
@@ -42,6 +43,7 @@ class GradientAscent(Attack):
 
     norms: ClassVar[tuple[Norm, ...]] = NORMS
     can_target: ClassVar[bool] = True
+    can_transfer: ClassVar[bool] = True
 
     steps: int = 1
     relative_alpha: float = 1.0
@@ -51,6 +53,8 @@ class GradientAscent(Attack):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.transfer:
+            object.__setattr__(self, "success", "last")
         if self.steps < 1 or not self.relative_alpha > 0:
             raise UnusableInput(
                 f"expected {self.family} with steps >= 1 and relative_alpha > 0, "

@@ -37,7 +37,6 @@ class AutoAttack(Attack):
             "eps": self.eps,
             "seed": self.seed,
             "norm": self.norm,
-            "transfer": self.transfer,
         }
         return APGDCE(**shared), APGDT(**shared), FABT(**shared), Square(**shared)
 

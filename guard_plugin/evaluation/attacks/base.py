@@ -1,7 +1,7 @@
 """What an attack is. Third parties subclass ``Attack`` and register the class as a plugin."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar, final
@@ -44,8 +44,12 @@ class Attack(ABC):
     norms: ClassVar[tuple[Norm, ...]] = ("linf",)
     """The balls that the attack is defined for; the first, the field's default, is the one meant by its name alone."""
     can_target: ClassVar[bool] = False
+    can_transfer: ClassVar[bool] = False
+    """Whether it climbs on to the end: one that stops where the source is fooled is no attack on another model."""
     whitebox: ClassVar[bool] = True
     """Whether it follows the model's gradients."""
+    constants: ClassVar[Mapping[str, Any]] = {}
+    """What a user cannot choose and a reader must know, for JSON."""
     least_classes: ClassVar[int] = 2
     """How many classes the attack needs."""
     coupled: ClassVar[int | None] = None
@@ -63,8 +67,15 @@ class Attack(ABC):
             raise UnusableInput(f"attack {self.family} is for {' and '.join(self.norms)}, got {self.norm}")
         if self.targeted and not self.can_target:
             raise UnusableInput(f"attack {self.family} has no targeted form: leave -targeted away")
-        if self.transfer and self.coupled:
-            raise UnusableInput(f"attack {self.family} cannot be transferred: leave -transfer away")
+        if self.transfer and not self.can_transfer:
+            raise UnusableInput(
+                f"attack {self.family} stops where the source is fooled, which says little about another model: "
+                f"transfer one that goes on, such as pgd100-transfer"
+            )
+        if self.norm != "l2" and self.eps.value > 1:
+            raise UnusableInput(
+                f"expected 0 < eps <= 1 in norm {self.norm}, in units of pixels in [0, 1], got {self.eps.text}"
+            )
         if not 0 <= self.seed < 2**63:
             raise UnusableInput(f"expected a seed in [0, 2**63), got {self.seed}")
 
@@ -85,6 +96,13 @@ class Attack(ABC):
         if suffix:
             raise UnusableInput(f"attack {cls.family} takes no parameters in its name, got {cls.family + suffix!r}")
         return cls(**common)
+
+    def check_available(self) -> None:  # noqa: B027 - most need nothing
+        """Refuse, before anything is computed, an attack whose package is not installed.
+
+        Raises:
+            UnusableInput: If it is not.
+        """
 
     @property
     def base_name(self) -> str:
@@ -115,7 +133,8 @@ class Attack(ABC):
         """Every parameter, for JSON; eps as the text given and as a number."""
         parameters = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "eps"}
         settings = {"name": self.name, "norm": self.norm, "eps": self.eps.text, "eps_value": self.eps.value}
-        settings |= {**parameters, "coupled": self.coupled}
+        kind = f"{type(self).__module__}.{type(self).__qualname__}"
+        settings |= {**parameters, **self.constants, "coupled": self.coupled, "class": kind}
         return settings | ({"parts": [part.settings() for part in self.parts]} if self.parts else {})
 
     @final

@@ -56,6 +56,10 @@ class RunByPyAutoAttack(Attack):
 
     steps: int = 100
 
+    def check_available(self) -> None:
+        """Refuse where pyautoattack is not installed."""
+        pyautoattack_module("autopgd_base", self.family)
+
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.steps < 1:

@@ -1,5 +1,6 @@
 """The size of the ball that an attack may search."""
 
+import math
 import re
 from dataclasses import dataclass
 
@@ -17,7 +18,7 @@ class Eps:
 
     Args:
         text: As the user wrote it, for instance "8/255".
-        value: The number, 0 < value <= 1.
+        value: The number, > 0; for all norms but l2, an attack takes 1 at most.
 
     Raises:
         UnusableInput: If the value is out of range.
@@ -27,8 +28,8 @@ class Eps:
     value: float
 
     def __post_init__(self) -> None:
-        if not 0 < self.value <= 1:
-            raise UnusableInput(f"expected 0 < eps <= 1, in units of pixels in [0, 1], got {self.text}")
+        if not 0 < self.value < math.inf:
+            raise UnusableInput(f"expected a finite eps > 0, in units of pixels in [0, 1], got {self.text}")
 
 
 def parse_eps(text: str | float) -> Eps:
@@ -41,13 +42,13 @@ def parse_eps(text: str | float) -> Eps:
         The text with its value.
 
     Raises:
-        UnusableInput: If it is neither, or not in (0, 1].
+        UnusableInput: If it is neither, or not above 0.
     """
     if isinstance(text, bool):
-        raise UnusableInput(f"expected eps as a number or a fraction such as 8/255, in (0, 1]; got {text}")
+        raise UnusableInput(f"expected eps as a number or a fraction such as 8/255, above 0; got {text}")
     if not isinstance(text, str):
         return Eps(str(float(text)), float(text))
     match = _FRACTION.fullmatch(text.strip())
     if match is None or (match[2] is not None and float(match[2]) == 0):
-        raise UnusableInput(f"expected eps as a number or a fraction such as 8/255, in (0, 1]; got {text!r}")
+        raise UnusableInput(f"expected eps as a number or a fraction such as 8/255, above 0; got {text!r}")
     return Eps(text.strip(), float(match[1]) / float(match[2] or 1))

@@ -1,6 +1,6 @@
 """The fast adaptive boundary attack (Croce and Hein, 2020), run by pyautoattack."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar
@@ -28,6 +28,7 @@ class FABT(TowardsTopClasses):
     """
 
     family: ClassVar[str] = "fab-t"
+    constants: ClassVar[Mapping[str, Any]] = {"restarts": 1, "alpha_max": 0.1, "eta": 1.05, "beta": 0.9}
 
     def _rounds(self, attacked: Attacked) -> Iterator[Round]:
         fab = pyautoattack_module("fab_pt", self.family).FABAttack_PT(

@@ -1,6 +1,7 @@
 """The evaluation that GUARD's authors published, as it is: with its flaws, through the library that they used."""
 
 from abc import abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any, ClassVar
@@ -42,12 +43,7 @@ class OfficialAttack(Attack):
     """
 
     coupled: ClassVar[int | None] = 25
-    parameters: ClassVar[dict[str, Any]] = {}
-    """What the authors chose, and those defaults of torchattacks that differ elsewhere."""
-
-    def settings(self) -> dict[str, Any]:
-        """Every parameter; none of them but eps and the seed can be chosen."""
-        return super().settings() | self.parameters
+    # ``constants`` holds what the authors chose, and those defaults of torchattacks that differ elsewhere.
 
     def _perturb(self, classifier: Classifier, pixels: Tensor, labels: Tensor, indices: Tensor) -> Tensor:
         if self.whitebox:
@@ -72,6 +68,10 @@ class OfficialAttack(Attack):
 class _RunByTorchAttacks(OfficialAttack):
     """Those that the authors take from torchattacks."""
 
+    def check_available(self) -> None:
+        """Refuse where torchattacks is not installed, or another version of it."""
+        self._library()
+
     def _library(self) -> Any:
         library = required("torchattacks", family=self.family, install=_INSTALL)
         if version("torchattacks") != _TORCHATTACKS:
@@ -87,11 +87,11 @@ class OfficialPGD(_RunByTorchAttacks):
     """PGD with a random start; the last iterate counts."""
 
     family: ClassVar[str] = "official-pgd"
-    parameters: ClassVar[dict[str, Any]] = {"steps": 100, "relative_alpha": 0.25}
+    constants: ClassVar[Mapping[str, Any]] = {"steps": 100, "relative_alpha": 0.25}
 
     def _attack_batch(self, model: nn.Module, pixels: Tensor, labels: Tensor) -> Tensor:
-        eps, steps = self.eps.value, self.parameters["steps"]
-        attack = self._library().PGD(model, eps=eps, alpha=self.parameters["relative_alpha"] * eps, steps=steps)
+        eps, steps = self.eps.value, self.constants["steps"]
+        attack = self._library().PGD(model, eps=eps, alpha=self.constants["relative_alpha"] * eps, steps=steps)
         return torch.as_tensor(attack(pixels, labels))
 
 
@@ -101,7 +101,7 @@ class OfficialSquare(_RunByTorchAttacks):
 
     family: ClassVar[str] = "official-square"
     whitebox: ClassVar[bool] = False
-    parameters: ClassVar[dict[str, Any]] = {"queries": 5000, "p_init": 0.8, "resc_schedule": True}
+    constants: ClassVar[Mapping[str, Any]] = {"queries": 5000, "p_init": 0.8, "resc_schedule": True}
 
     def _attack_batch(self, model: nn.Module, pixels: Tensor, labels: Tensor) -> Tensor:
         return torch.as_tensor(self._library().Square(model, eps=self.eps.value)(pixels, labels))
@@ -113,10 +113,10 @@ class OfficialAutoAttack(_RunByTorchAttacks):
 
     family: ClassVar[str] = "official-autoattack"
     least_classes: ClassVar[int] = 10
-    parameters: ClassVar[dict[str, Any]] = {"steps": 10, "target_classes": 9, "queries": 5000, "resc_schedule": True}
+    constants: ClassVar[Mapping[str, Any]] = {"steps": 10, "target_classes": 9, "queries": 5000, "resc_schedule": True}
 
     def _attack_batch(self, model: nn.Module, pixels: Tensor, labels: Tensor) -> Tensor:
-        targets = self.parameters["target_classes"]
+        targets = self.constants["target_classes"]
         with torch.no_grad():
             classes = model(pixels[:1]).shape[1]
         if classes <= targets:
@@ -131,10 +131,10 @@ class OfficialCW(_RunByTorchAttacks):
     """Carlini and Wagner's L2 attack with c = 1e-4, which ends after a few steps, inside no ball; eps means nothing."""
 
     family: ClassVar[str] = "official-cw"
-    parameters: ClassVar[dict[str, Any]] = {"c": 1e-4, "kappa": 0, "steps": 50, "lr": 0.01}
+    constants: ClassVar[Mapping[str, Any]] = {"c": 1e-4, "kappa": 0, "steps": 50, "lr": 0.01}
 
     def _attack_batch(self, model: nn.Module, pixels: Tensor, labels: Tensor) -> Tensor:
-        return torch.as_tensor(self._library().CW(model, **self.parameters)(pixels, labels))
+        return torch.as_tensor(self._library().CW(model, **self.constants)(pixels, labels))
 
 
 @dataclass(frozen=True)
@@ -142,16 +142,16 @@ class OfficialMIM(OfficialAttack):
     """The authors' own momentum method: steps of eps, each gradient over the L1 norm of the whole batch's."""
 
     family: ClassVar[str] = "official-mim"
-    parameters: ClassVar[dict[str, Any]] = {"steps": 20, "relative_alpha": 1.0, "decay": 1.0}
+    constants: ClassVar[Mapping[str, Any]] = {"steps": 20, "relative_alpha": 1.0, "decay": 1.0}
 
     def _attack_batch(self, model: nn.Module, pixels: Tensor, labels: Tensor) -> Tensor:
         eps = self.eps.value
         images, momentum = pixels, torch.zeros_like(pixels)
-        for _ in range(self.parameters["steps"]):
+        for _ in range(self.constants["steps"]):
             leaf = images.detach().requires_grad_()
             (gradient,) = torch.autograd.grad(F.cross_entropy(model(leaf), labels), leaf)
-            momentum = self.parameters["decay"] * momentum + gradient / torch.linalg.vector_norm(gradient, 1)
-            moved = images + self.parameters["relative_alpha"] * eps * momentum.sign()
+            momentum = self.constants["decay"] * momentum + gradient / torch.linalg.vector_norm(gradient, 1)
+            moved = images + self.constants["relative_alpha"] * eps * momentum.sign()
             images = moved.clamp(pixels - eps, pixels + eps).clamp(0, 1)
         return images
 

@@ -24,7 +24,7 @@ from guard_plugin.evaluation.attacks.pgd import PGD
 from guard_plugin.evaluation.attacks.presets import PRESETS
 from guard_plugin.evaluation.attacks.square import Square
 
-__all__ = ["ATTACKS", "builtin_registry", "parse_attacks", "parse_radii"]
+__all__ = ["ATTACKS", "builtin_registry", "check_classes", "parse_attacks", "parse_radii"]
 
 ATTACKS: tuple[type[Attack], ...] = (
     FGSM,
@@ -58,19 +58,28 @@ def parse_radii(attacks: str, eps: Sequence[str | float] | None) -> list[Eps]:
     """
     if isinstance(eps, str):
         raise UnusableInput(f"expected a list of one eps or more, such as ['1/255'], got {eps!r}")
-    if eps:
-        return [parse_eps(one) for one in eps]
+    without = [name for name in _names(attacks) if "@" not in name]
+    if eps and not without:
+        raise UnusableInput(f"every attack of {attacks!r} has a radius of its own: leave eps away")
+    if eps or not without:
+        return [parse_eps(one) for one in eps or []]
     preset = PRESETS.get(attacks.strip())
     if preset is None or preset.eps is None:
-        raise UnusableInput(f"expected eps, such as 8/255, for the attacks {attacks!r}")
+        raise UnusableInput(f"expected eps, such as 8/255, for {', '.join(without)}")
     return [parse_eps(preset.eps)]
+
+
+def _names(spec: str) -> list[str]:
+    """The names in a list, those of presets in their place."""
+    listed = [name.strip() for name in spec.split(",") if name.strip()]
+    return [one for name in listed for one in (PRESETS[name].attacks.split(",") if name in PRESETS else [name])]
 
 
 def parse_attacks(spec: str, registry: Mapping[str, type[Attack]], eps: Sequence[Eps], seed: int = 0) -> list[Attack]:
     """Make the attacks of a list or a preset.
 
     Args:
-        spec: A preset, or a comma list of names such as "fgsm,pgd100,pgd100-l2-targeted@0.5". A name is a family and
+        spec: A comma list of presets and names such as "fgsm,pgd100,pgd100-l2-targeted@0.5". A name is a family and
             what the family makes of the rest (where several families fit, the longest one counts), then perhaps a norm
             (-linf, -l2, -rms), -targeted and -transfer, then perhaps @ and a radius of its own.
         registry: Attack classes by family.
@@ -83,13 +92,26 @@ def parse_attacks(spec: str, registry: Mapping[str, type[Attack]], eps: Sequence
     Raises:
         UnusableInput: If the list is empty, or a name is unknown or given twice.
     """
-    preset = PRESETS.get(spec.strip())
-    wanted = [name.strip() for name in (preset.attacks if preset else spec).split(",") if name.strip()]
+    wanted = _names(spec)
     if not wanted or len(set(wanted)) < len(wanted):
         raise UnusableInput(f"expected a comma list of different attacks, such as fgsm,pgd100; got {spec!r}")
     shared = [_attack(name, registry, one, seed) for one in eps for name in wanted if "@" not in name]
     own = [name.split("@", 1) for name in wanted if "@" in name]
     return shared + [_attack(name, registry, parse_eps(radius), seed) for name, radius in own]
+
+
+def check_classes(attacks: Mapping[str, Attack], num_classes: int) -> None:
+    """Refuse attacks that need more classes than there are.
+
+    Raises:
+        UnusableInput: If one does.
+    """
+    for attack in attacks.values():
+        if num_classes < attack.least_classes:
+            raise UnusableInput(
+                f"attack {attack.name} needs {attack.least_classes} classes or more, and there are {num_classes}: "
+                f"leave it out"
+            )
 
 
 def _attack(name: str, registry: Mapping[str, type[Attack]], eps: Eps, seed: int) -> Attack:

@@ -1,5 +1,6 @@
 """The Square attack."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -43,6 +44,7 @@ class Square(Attack):
     family: ClassVar[str] = "square"
     norms: ClassVar[tuple[Norm, ...]] = ("linf", "l2")
     whitebox: ClassVar[bool] = False
+    constants: ClassVar[Mapping[str, Any]] = {"loss": "margin", "restarts": 1, "rescaled_schedule": False}
 
     queries: int = 5000
     p_init: float = 0.8

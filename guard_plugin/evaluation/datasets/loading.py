@@ -81,7 +81,12 @@ def _named(dataset: str, data_dir: Path | str | None) -> tuple[str, Source]:
     if size and at_once:
         raise UnusableInput(f"expected no size behind {name}, whose images are measured as they are; got @{size}")
     if at_once:
-        return name, npz_source(name, data_dir) if name.endswith(".npz") else known_source(name, data_dir)
+        # The file's own name: where it lies is no part of what is measured.
+        return (
+            (Path(name).name, npz_source(name, data_dir))
+            if name.endswith(".npz")
+            else (name, known_source(name, data_dir))
+        )
     folder = _FOLDERS.get(name.lower())
     source = folder_source(folder, data_dir, size) if folder else torchvision_source(name, data_dir, size)
     return f"{folder or name}{f'@{size}' if size else ''}", source

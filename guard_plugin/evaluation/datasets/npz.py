@@ -21,6 +21,9 @@ _KERAS = {part: (f"x_{part}", f"y_{part}") for part in ("train", "val", "test")}
 _ONE_PART = {"test": ("images", "labels")}
 
 
+_MOST_CLASSES = 100_000
+
+
 def npz_source(name: str, data_dir: Path | str | None) -> Source:
     """Open a .npz file, whose images stay in the file's order.
 
@@ -49,6 +52,8 @@ def npz_source(name: str, data_dir: Path | str | None) -> Source:
         )
     labels = {part: class_indices(arrays[keys[1]], f"{file}, {keys[1]}") for part, keys in held.items()}
     num_classes = max((int(one.max()) + 1 for one in labels.values() if len(one)), default=0)
+    if num_classes > _MOST_CLASSES:
+        raise UnusableInput(f"{file}: expected class indices below {_MOST_CLASSES}, got {num_classes - 1}")
     return {part: partial(_part, arrays, keys[0], labels[part], num_classes) for part, keys in held.items()}
 
 

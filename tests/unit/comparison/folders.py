@@ -8,7 +8,14 @@ import torch
 from guard_plugin.evaluation.attacks import builtin_registry, parse_eps
 from guard_plugin.evaluation.costs import Cost
 from guard_plugin.evaluation.records import Record, RecordFolder
-from guard_plugin.evaluation.results import SCHEMA, accuracy_entry, attack_columns, versions, worst_cases
+from guard_plugin.evaluation.results import (
+    SCHEMA,
+    accuracy_entry,
+    attack_columns,
+    versions,
+    worst_case_members,
+    worst_cases,
+)
 
 EXAMPLES = 100
 GONE = {"kind": "distilled", "path": "gone.pt", "sha256": "0" * 64, "adapter": "dc", "ipc": 1.0}
@@ -70,6 +77,7 @@ def write_benchmark(folder, correct, *, attacks=None, ledger=None, subject=None,
         "subject": subject or GONE,
         "protocol": protocol,
         "accuracy": {column: accuracy_entry(outcomes) for column, outcomes in summarised.items()},
+        "worst_cases": worst_case_members(columns),
         "flags": flagged or [],
         "cost": {
             "seconds": {column: float(1 + i) for i, column in enumerate(correct)},

@@ -113,10 +113,10 @@ def test_notes_tell_what_the_intervals_do_not_cover(tmp_path):
     told = " ".join(notes(compare(pair)))
     assert "the spread between students is not seen at all" in told
     assert "One distilled set only: a and b" in told
-    assert "pigeonhole bootstrap over 1 student and 100 examples" in told
+    assert "between 1 student and between 100 examples" in told
     many = [benchmark(tmp_path / name, students=5) for name in ("c", "d", "e")]
     told = " ".join(notes(compare(many)))
-    assert "spread" not in told and "distilled" not in told
+    assert "hardly known" not in told and "not seen" not in told and "distilled" not in told
     assert "8 differences" in told and "about 0.4 of them" in told  # 4 columns, 2 others, 1 in 20
 
 
@@ -155,7 +155,7 @@ def test_points_have_no_sign_at_zero():
 def test_checkpoints_are_networks_without_a_recipe(tmp_path):
     subject = {"kind": "checkpoint", "path": "net.pt", "sha256": "0", "adapter": None, "ipc": None}
     compared = compare([benchmark(tmp_path / name, subject=subject, recipe=None) for name in ("a", "b")])
-    assert "bootstrap over 3 networks and 100 examples" in notes(compared)[0]
+    assert "between 3 networks and between 100 examples" in notes(compared)[0]
     page = comparison_page(compared)
     assert "3 networks per folder" in page and "benchmark of a checkpoint" in page
 

@@ -121,6 +121,8 @@ def test_columns_are_told_apart_by_norm_and_eps():
         {"name": "pgd10-l2", "norm": "l2", "eps": "0.5", "eps_value": 0.5},
     ]
     names = ["clean", "pgd10@8/255", "square@8/255", "pgd10-l2@0.5", "worst_case@8/255", "worst_case-l2@0.5"]
-    columns = columns_of({"accuracy": dict.fromkeys(names), "protocol": {"attacks": attacks}})
+    members = {"worst_case@8/255": ["pgd10@8/255", "square@8/255"], "worst_case-l2@0.5": ["pgd10-l2@0.5"]}
+    results = {"accuracy": dict.fromkeys(names), "protocol": {"attacks": attacks}, "worst_cases": members}
+    columns = columns_of(results)
     assert [column.ball for column in columns[3:]] == ["eps 0.5 (L2)", "eps 8/255 (Linf)", "eps 0.5 (L2)"]
     assert [column.members for column in columns[4:]] == [("pgd10@8/255", "square@8/255"), ("pgd10-l2@0.5",)]

@@ -17,7 +17,7 @@ def test_eps_keeps_its_text(text, value):
     assert eps.text == str(text).strip()
 
 
-@pytest.mark.parametrize("text", ["abc", "", "0", "0/255", "-1/255", "1/0", "256/255", "1/2/3", "nan", 0, -0.1, 2.0])
+@pytest.mark.parametrize("text", ["abc", "", "0", "0/255", "-1/255", "1/0", "1/2/3", "nan", "inf", 0, -0.1])
 def test_unusable_eps_is_refused(text):
     with pytest.raises(UnusableInput, match="eps"):
         parse_eps(text)
@@ -69,6 +69,7 @@ def test_settings_hold_every_parameter():
         "decay": None,
         "success": "any",
         "coupled": None,
+        "class": "guard_plugin.evaluation.attacks.pgd.PGD",
     }
 
 
@@ -92,3 +93,15 @@ def test_radii_come_from_the_user_or_else_from_the_preset():
             parse_radii("pgd10", eps)
     with pytest.raises(UnusableInput, match="list of one eps"):
         parse_radii("pgd10", "8/255")
+
+
+def test_attacks_with_radii_of_their_own_need_no_other():
+    assert parse_radii("fgsm@8/255,pgd10@1/255", None) == []
+    assert [a.eps.text for a in parse_attacks("fgsm@8/255,pgd10@1/255", builtin_registry(), [])] == ["8/255", "1/255"]
+    with pytest.raises(UnusableInput, match="leave eps away"):
+        parse_radii("fgsm@8/255", ["1/255"])
+
+
+def test_a_preset_may_stand_in_a_list():
+    found = parse_attacks("quick,mim20", builtin_registry(), [EPS])
+    assert [attack.name for attack in found] == ["fgsm", "pgd10", "mim20"]

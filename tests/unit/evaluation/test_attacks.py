@@ -295,3 +295,21 @@ def test_masked_gradients_are_refused(mlp, batch):
 def test_unusable_parameters_are_refused(parameters):
     with pytest.raises(UnusableInput, match="expected"):
         PGD(EPS, **parameters)
+
+
+def test_a_transferred_attack_goes_on_where_its_source_is_fooled(convnet, batch):
+    for attack in (FGSM(EPS, transfer=True), PGD(EPS, steps=20, transfer=True)):
+        assert attack.settings()["success"] == "last"
+        own = dataclasses.replace(attack, transfer=False, success="last")
+        assert torch.equal(run(attack, convnet, batch), run(own, convnet, batch))
+    with pytest.raises(UnusableInput, match="broken stops where the source is fooled.*pgd100-transfer"):
+        Broken(EPS, breakage="none", transfer=True)
+
+
+def test_only_euclidean_radii_may_be_above_1(mlp, batch):
+    far = parse_eps("3")
+    moved = run(PGD(far, norm="l2", steps=5), mlp, batch)
+    assert distance("l2", moved, batch[0]).max() > 1.5
+    for norm in ("linf", "rms"):
+        with pytest.raises(UnusableInput, match=f"eps <= 1 in norm {norm}"):
+            PGD(far, norm=norm)

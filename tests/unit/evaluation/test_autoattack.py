@@ -172,9 +172,9 @@ def test_autoattack_runs_its_parts_each_on_what_is_left(mlp, batch, monkeypatch)
 
 
 def test_the_parts_share_what_autoattack_was_given():
-    attack = AutoAttack(RADII["l2"], seed=4, norm="l2", transfer=True)
+    attack = AutoAttack(RADII["l2"], seed=4, norm="l2")
     assert [part.name for part in attack.parts] == [
-        f"{family}-l2-transfer" for family in ("apgd-ce", "apgd-t", "fab-t", "square")
+        f"{family}-l2" for family in ("apgd-ce", "apgd-t", "fab-t", "square")
     ]
     assert all((part.eps, part.seed) == (attack.eps, 4) for part in attack.parts)
     assert [part["name"] for part in attack.settings()["parts"]] == [part.name for part in attack.parts]
@@ -327,7 +327,7 @@ def test_presets_are_attacks_with_a_radius(preset, eps, names):
 
 
 def test_attacks_are_named_with_their_norms():
-    names = "apgd-ce,apgd-t-l2,fab-t-transfer,autoattack-l2"
+    names = "apgd-ce,apgd-t-l2,fab-t,autoattack-l2"
     attacks = parse_attacks(names, builtin_registry(), [EPS])
     assert [type(attack) for attack in attacks] == [APGDCE, APGDT, FABT, AutoAttack]
     assert ",".join(attack.name for attack in attacks) == names

@@ -79,10 +79,10 @@ class Constant(nn.Module):
         (Constant(float("nan")).eval(), {}, "finite logits"),
         (Constant(0.0, classes=5).eval(), {}, "labels >= 0 and < 5"),
         (Constant(0.0).eval(), {"eps": "abc"}, "fraction such as 8/255"),
-        (Constant(0.0).eval(), {"eps": 0}, "0 < eps <= 1"),
+        (Constant(0.0).eval(), {"eps": 0}, "finite eps > 0"),
         (Constant(0.0).eval(), {"n_examples": 501}, "from 1 to 500"),
         (Constant(0.0).eval(), {"attacks": "deepfool"}, "expected one of .*fgsm, .*pgd"),
-        (Constant(0.0).eval(), {"batch_size": 0}, "batch_size >= 1"),
+        (Constant(0.0).eval(), {"batch_size": 0}, "batch_size as a whole number >= 1"),
         (Constant(0.0).eval(), {"dataset": (torch.rand(2, 1, 8, 8) * 3, torch.tensor([0, 1]))}, "pixels in"),
         (Constant(0.0).eval(), {"dataset": (torch.rand(2, 1, 8, 8), torch.tensor([0, -1]))}, "labels >= 0"),
     ],
@@ -103,3 +103,31 @@ def test_third_party_attacks_come_in_through_the_registry(mlp):
         mlp, dataset="digits", eps="1/255", attacks="nothing", n_examples=50, registry={"nothing": Nothing}
     )
     assert result.robust_accuracy == {"nothing": result.clean_accuracy}
+
+
+def test_the_worst_case_is_that_of_one_ball(convnet, digits_test):
+    result = benchmark(convnet, dataset="digits", eps=0.05, attacks="pgd3,fgsm,pgd3-l2", n_examples=100)
+    assert list(result.worst_cases) == ["worst_case", "worst_case-l2"]
+    assert (
+        result.worst_case
+        == result.worst_cases["worst_case"]
+        <= min(result.robust_accuracy[c] for c in ("pgd3", "fgsm"))
+    )
+    assert result.worst_cases["worst_case-l2"] == result.robust_accuracy["pgd3-l2"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"model": lambda pixels: pixels}, "torch.nn.Module, got function"),
+        ({"dataset": (np.zeros((2, 1, 8, 8)), np.zeros(2))}, "two tensors"),
+        ({"eps": ["1/255"]}, "one eps"),
+        ({"n_examples": 1.5}, "n_examples as a whole number"),
+        ({"batch_size": 2.5}, "batch_size as a whole number"),
+        ({"device": "gpu0"}, "cannot compute on device 'gpu0'"),
+        ({"attacks": "pgd10-transfer"}, "need a source model"),
+    ],
+)
+def test_common_mistakes_are_explained(mlp, options, message):
+    with pytest.raises(UnusableInput, match=message):
+        benchmark(**{"model": mlp, "dataset": "digits", "eps": 0.05, "n_examples": 20, **options})

@@ -1,5 +1,7 @@
 import dataclasses
+import errno
 import json
+import os
 from functools import partial
 
 import numpy as np
@@ -9,7 +11,8 @@ import torch
 from guard_plugin.distilled import UndecidedZca, ZcaWhitening
 from guard_plugin.errors import UnusableInput
 from guard_plugin.evaluation import RECIPES, benchmark_distilled, build_network, train_student
-from guard_plugin.evaluation.attacks import PGD, builtin_registry
+from guard_plugin.evaluation.attacks import PGD, builtin_registry, parse_eps
+from guard_plugin.evaluation.results import versions
 from guard_plugin.evaluation.statistics import confidence_interval
 
 
@@ -178,11 +181,79 @@ def test_another_distilled_set_in_the_same_folder_is_refused(run, distilled):
         run(sets=[dataclasses.replace(distilled, images=distilled.images + 0.1)])
 
 
+def test_another_attack_of_the_same_name_does_not_go_on(run):
+    class Other(PGD):
+        family = "pgd"
+
+    run(attacks="pgd10", registry={**builtin_registry(), "pgd": Other})
+    with pytest.raises(UnusableInput, match=r"differs in attacks .*Other.*; now: .*attacks\.pgd\.PGD"):
+        run(attacks="pgd10")
+
+
+def test_records_of_another_version_do_not_go_on(run, monkeypatch):
+    run()
+    told = {**versions(torch.device("cpu")), "torch": "1.0"}
+    monkeypatch.setattr("guard_plugin.evaluation.running.versions", lambda device: told)
+    with pytest.raises(UnusableInput, match=r"differs in software .*'torch': '1\.0'"):
+        run()
+
+
+@pytest.mark.parametrize("attacks", ["fgsm,needy", "fgsm,composite"])
+def test_what_an_attack_lacks_is_found_before_training(run, tmp_path, monkeypatch, attacks):
+    class Needy(PGD):
+        family = base_name = "needy"
+
+        @classmethod
+        def from_spec(cls, suffix, **common):
+            return cls(**common)
+
+        def check_available(self):
+            raise UnusableInput("its package is not installed")
+
+    class Composite(Needy):
+        family = base_name = "composite"
+        parts = (Needy(parse_eps("1/255")),)
+
+        def check_available(self):
+            pass
+
+    with pytest.raises(UnusableInput, match="not installed"):
+        run(attacks=attacks, registry={**builtin_registry(), "needy": Needy, "composite": Composite})
+    assert not (tmp_path / "out").exists()
+    monkeypatch.setattr(PGD, "least_classes", 11)
+    with pytest.raises(UnusableInput, match="pgd10 needs 11 classes or more, and there are 10"):
+        run()
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_disk_that_fills_up_on_the_way_is_explained_and_nothing_is_lost(run, accuracy_bytes, monkeypatch):
+    run("whole")
+    fsync, left = os.fsync, iter(range(5))
+
+    def full(file):
+        if next(left, None) is None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        fsync(file)
+
+    with (
+        monkeypatch.context() as patch,
+        pytest.raises(UnusableInput, match="No space left.*make room, then run"),
+    ):
+        patch.setattr(os, "fsync", full)
+        run()
+    run()
+    assert accuracy_bytes() == accuracy_bytes("whole")
+
+
 def test_damaged_files_are_named(run, tmp_path):
     run()
     record = tmp_path / "out" / "records" / "student-0" / "fgsm.npz"
     kept = dict(np.load(record))
     record.write_bytes(b"nonsense")
+    with pytest.raises(UnusableInput, match=r"fgsm\.npz.*delete it"):
+        run()
+    np.save(record.with_suffix(".npy"), np.ones(3))
+    record.with_suffix(".npy").rename(record)
     with pytest.raises(UnusableInput, match=r"fgsm\.npz.*delete it"):
         run()
     np.savez(record, **{**kept, "correct": np.ones(3, bool)})
@@ -192,6 +263,12 @@ def test_damaged_files_are_named(run, tmp_path):
     student = tmp_path / "out" / "students" / "student-0.pt"
     torch.save({"weight": torch.zeros(1)}, student)
     with pytest.raises(UnusableInput, match=r"student-0\.pt does not hold"):
+        run()
+    student.write_bytes(student.read_bytes()[:100])
+    with pytest.raises(UnusableInput, match=r"student-0\.pt does not hold.*delete it"):
+        run()
+    (tmp_path / "out" / "fingerprint.json").write_text("[]")
+    with pytest.raises(UnusableInput, match="expected a JSON object"):
         run()
     (tmp_path / "out" / "fingerprint.json").write_text("{")
     with pytest.raises(UnusableInput, match=r"fingerprint\.json cannot be read"):

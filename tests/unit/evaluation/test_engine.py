@@ -12,6 +12,7 @@ from guard_plugin.evaluation.datasets import images_from_tensors
 from guard_plugin.evaluation.distributed import Group
 from guard_plugin.evaluation.engine import evaluate_model
 from guard_plugin.evaluation.records import RecordFolder
+from guard_plugin.evaluation.results import worst_case_members, worst_cases
 
 CPU = torch.device("cpu")
 EPS = parse_eps("8/255")
@@ -191,5 +192,15 @@ class _with_clean:
 def test_too_few_classes_are_found_before_anything_is_attacked(monkeypatch):
     images = images_from_tensors(torch.full((4, 1, 4, 4), 0.9), torch.ones(4, dtype=torch.int64))
     monkeypatch.setattr(FGSM, "_perturb", lambda *_: pytest.fail("attacked"))
-    with pytest.raises(UnusableInput, match="autoattack needs 4 classes or more, and the model has 2"):
+    with pytest.raises(UnusableInput, match="autoattack needs 4 classes or more, and there are 2"):
         measure(Saturated().eval(), images, {"fgsm": FGSM(EPS), "autoattack": AutoAttack(EPS)})
+
+
+def test_attacks_that_are_not_held_to_their_ball_are_no_part_of_the_worst_case():
+    held, loose = PGD(EPS), Coupled(EPS)
+    right = np.ones((1, 4), dtype=np.bool_)
+    correct = {"clean": right, "pgd": right, "coupled": ~right}
+    both = {"pgd": held, "coupled": loose}
+    assert worst_case_members(both) == {"worst_case": ["pgd"]}
+    np.testing.assert_array_equal(worst_cases(correct, both)["worst_case"], right)
+    assert worst_case_members({"coupled": loose}) == {"worst_case": ["coupled"]}

@@ -36,7 +36,7 @@ def found(attacks, outcomes, flat=None, farthest=0.0):
     correct = {"clean": ALL, **outcomes}
     records = {column: Record(flags, Cost(0, 0, 0), farthest=farthest) for column, flags in correct.items()}
     stacked = {column: flags[None] for column, flags in correct.items()}
-    return flags_of([Measurement(records, flat)], attacks, stacked)
+    return flags_of([Measurement(records, flat)], attacks, stacked, 10)
 
 
 def test_nothing_is_said_of_an_ordinary_benchmark():
@@ -69,6 +69,13 @@ def test_accuracy_that_rises_with_eps_is_a_sign():
 def test_a_coupled_attack_outside_its_ball_is_told():
     (flag,) = found({"coupled": Coupled(EPS)}, {"coupled": ALL}, farthest=0.05)
     assert flag["column"] == "coupled" and "left its ball: linf distance 0.05 at eps 8/255" in flag["reason"]
+
+
+def test_clean_accuracy_next_to_chance_is_a_sign():
+    correct = {"clean": ~but(*range(14))[None]}
+    (flag,) = flags_of([Measurement({"clean": Record(correct["clean"][0], Cost(0, 0, 0))}, None)], {}, correct, 10)
+    assert flag["column"] == "clean" and "14.0 % is next to chance (10.0 %)" in flag["reason"]
+    assert not flags_of([], {}, {"clean": ~but(*range(16))[None]}, 10)
 
 
 def test_the_one_liner_tells_too():

@@ -79,3 +79,24 @@ def test_unusable_outputs_are_refused(output, reason):
 def test_unusable_labels_are_refused(labels):
     with pytest.raises(UnusableInput, match="labels"):
         check_labels(labels, 2, 10)
+
+
+def test_a_model_whose_logits_hang_on_the_batch_is_refused():
+    torch.manual_seed(0)
+    layers = nn.Flatten(), nn.BatchNorm1d(16, track_running_stats=False), nn.Linear(16, 3)
+    with pytest.raises(UnusableInput, match="change with what else is in the batch"):
+        check_classifier(nn.Sequential(*layers).eval(), torch.rand(8, 1, 4, 4))
+    ordinary = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(16), nn.Linear(16, 3)).eval()
+    assert check_classifier(ordinary, torch.rand(7, 1, 4, 4)) == 3
+
+
+def test_a_model_in_another_precision_is_refused():
+    model = nn.Sequential(nn.Flatten(), nn.Linear(16, 3)).double().eval()
+    with pytest.raises(UnusableInput, match=r"float32.*got torch.float64: call model.float"):
+        check_classifier(model, torch.rand(2, 1, 4, 4))
+
+
+def test_probabilities_are_refused():
+    model = nn.Sequential(nn.Flatten(), nn.Linear(16, 3), nn.Softmax(1)).eval()
+    with pytest.raises(UnusableInput, match="expected logits.*sums to 1"):
+        check_classifier(model, torch.rand(2, 1, 4, 4))

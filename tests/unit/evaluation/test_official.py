@@ -223,15 +223,15 @@ def test_another_version_of_the_library_is_refused(mlp, batch, monkeypatch):
 def test_every_parameter_is_recorded_and_none_can_be_chosen(make):
     settings = make(EPS).settings()
     assert settings["coupled"] == 25
-    assert make.parameters and make.parameters.items() <= settings.items()
+    assert make.constants and make.constants.items() <= settings.items()
     with pytest.raises(UnusableInput, match="takes no parameters"):
         make.from_spec("20", eps=EPS)
-    with pytest.raises(UnusableInput, match="cannot be transferred"):
+    with pytest.raises(UnusableInput, match="stops where the source is fooled"):
         replace(make(EPS), transfer=True)
 
 
 def test_the_recorded_parameters_are_those_of_the_library(mlp):
-    pgd, square, autoattack, cw, _ = (attack.parameters for attack in ALL)
+    pgd, square, autoattack, cw, _ = (attack.constants for attack in ALL)
     parts = torchattacks.AutoAttack(mlp, eps=EPS.value, seed=0)._autoattack.attacks
     assert [type(part).__name__ for part in parts] == ["APGD", "APGDT", "FAB", "Square"]
     assert {part.steps for part in parts[:3]} == {autoattack["steps"]}

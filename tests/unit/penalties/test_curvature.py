@@ -374,13 +374,3 @@ def test_scale_h_keeps_the_step_per_value():
     assert guard_plugin.scale_h(3.0, from_shape=(3, 224, 224), to_shape=(3, 32, 32)) == pytest.approx(3.0 / 7)
     with pytest.raises(UnusableInput, match="positive sizes"):
         guard_plugin.scale_h(3.0, from_shape=(3, 0), to_shape=(3, 3))
-
-
-def test_h_rises_evenly_over_the_ramp():
-    ramped = Curvature(strength=2.0, h=0.8, form="loss", h_ramp=4)
-    assert [ramped.at(step).h for step in range(6)] == pytest.approx([0.2, 0.4, 0.6, 0.8, 0.8, 0.8])
-    assert ramped.at(0).settings() == {"name": "curvature", "strength": 2.0, "h": 0.2, "form": "loss", "h_ramp": 0}
-    assert Curvature(strength=2.0, h=0.8).at(0).h == 0.8
-    for wrong in (-1, 1.5):
-        with pytest.raises(UnusableInput, match="expected h_ramp >= 0"):
-            Curvature(strength=1.0, h=1.0, h_ramp=wrong)

@@ -1,0 +1,101 @@
+"""What all adversarial training shares: the ball, its own random numbers, and the pass that trains."""
+
+from abc import abstractmethod
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+import numpy
+import torch
+from torch import Tensor, nn
+
+from guard_plugin.distilled import Normalization
+from guard_plugin.penalties.adversarial.ball import Ball, ball_around
+from guard_plugin.penalties.base import LossFunction, Penalty
+from guard_plugin.penalties.checks import (
+    check_batch,
+    check_count,
+    check_network,
+    check_numbers,
+    check_outputs,
+    check_positive,
+)
+from guard_plugin.penalties.per_example import full_precision
+from guard_plugin.penalties.undisturbed import random_streams_kept, undisturbed
+
+__all__ = ["Adversarial", "Batch"]
+
+AdversarialT = TypeVar("AdversarialT", bound="Adversarial")
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What the host had when it evaluated its loss: see :class:`guard_plugin.penalties.Penalty`."""
+
+    network: nn.Module
+    inputs: Tensor
+    targets: Tensor
+    loss_fn: LossFunction
+
+    def training_pass(self, inputs: Tensor) -> Tensor:
+        """Make a pass that trains, as the host's own did: BatchNorm normalises by this batch, its statistics run on.
+
+        That is what the methods' authors do. Each module keeps the behaviour that the host gave it (a layer frozen in
+        eval stays so), dropout acts, and the host's random streams are afterwards what they were. Autocast is off.
+        """
+        with random_streams_kept(inputs.device), torch.autocast(inputs.device.type, enabled=False):
+            return check_outputs(self.network(inputs.clone()))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Adversarial(Penalty):
+    """A term on adversarial examples, in the Linf balls of radius eps around the host's batch.
+
+    The search makes its passes :func:`guard_plugin.penalties.undisturbed`: evaluation behaviour, and no trace left. The
+    passes on what it found train the network: see :meth:`Batch.training_pass`.
+
+    Args:
+        eps: The radius: in pixels of pictures in [0, 1] if ``mean`` and ``std`` are given, which then also keep the
+            examples pictures; else in the units of the network's input, and nothing is clipped.
+        eps_ramp: Over how many guarded loss calls it rises to its value.
+        mean: What the host subtracts from its pixels, one number per channel.
+        std: What it then divides them by.
+        seed: Of the search's own random numbers; the host's random streams are not used.
+    """
+
+    eps: float
+    eps_ramp: int = 0
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_positive("eps", self.eps)
+        check_count("seed", self.seed, least=0, of="the search's random stream")
+        check_numbers("mean", self.mean)
+        check_numbers("std", self.std)
+        Normalization(tuple(self.mean), tuple(self.std))
+
+    def at(self: AdversarialT, step: int) -> AdversarialT:
+        """Return the penalty as it is after ``step`` guarded loss calls, with random numbers of its own for each."""
+        (seed,) = numpy.random.SeedSequence([self.seed, step]).generate_state(1)
+        return replace(super().at(step), seed=int(seed))
+
+    def __call__(self, network: nn.Module, inputs: Tensor, targets: Tensor, *, loss_fn: LossFunction) -> Tensor:
+        """Search adversarial examples of one batch, and compute the term on them."""
+        check_batch(inputs, targets)
+        check_network(network)
+        batch = Batch(network, *full_precision(inputs.detach(), targets, network), loss_fn)
+        ball = ball_around(batch.inputs, self.eps, self.mean, self.std)
+        random = torch.Generator(inputs.device).manual_seed(self.seed)
+        with undisturbed(network, inputs.device), torch.enable_grad():
+            found = self._search(batch, ball, random)
+        return self.strength * self._term(batch, found)
+
+    @abstractmethod
+    def _search(self, batch: Batch, ball: Ball, random: torch.Generator) -> Tensor:
+        """Return adversarial examples, in the ball."""
+
+    @abstractmethod
+    def _term(self, batch: Batch, found: Tensor) -> Tensor:
+        """Compute the term, without its weight, on what was found."""

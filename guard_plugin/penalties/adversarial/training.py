@@ -1,0 +1,80 @@
+"""Adversarial training proper: the host's loss is replaced by the loss on adversarial examples."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from guard_plugin.penalties.adversarial.ball import Ball, ascend
+from guard_plugin.penalties.adversarial.base import Adversarial, Batch
+from guard_plugin.penalties.base import Combination
+from guard_plugin.penalties.checks import check_count, check_losses, check_positive
+from guard_plugin.penalties.per_example import Losses
+
+__all__ = ["FastTraining", "PgdTraining"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _AdversarialTraining(Adversarial):
+    """The mean loss on examples found from a uniform random start, by steps that increase the loss."""
+
+    combination: ClassVar[Combination] = "replaces"
+    strength: float = 1.0
+    rel_step_size: float
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_positive("rel_step_size", self.rel_step_size)
+
+    def _climb(self, batch: Batch, ball: Ball, random: torch.Generator, steps: int) -> Tensor:
+        centre = ball.centre
+        draws = torch.rand(centre.shape, generator=random, dtype=centre.dtype, device=centre.device)
+        start = centre + (2 * draws - 1) * self.eps * ball.pixel
+        objective = Losses(batch.network, batch.targets, batch.loss_fn)
+        return ascend(objective, start, ball, steps=steps, step_size=self.rel_step_size * self.eps)
+
+    def _term(self, batch: Batch, found: Tensor) -> Tensor:
+        return check_losses(batch.loss_fn(batch.training_pass(found), batch.targets), len(found)).mean()
+
+
+@dataclass(frozen=True, kw_only=True)
+class PgdTraining(_AdversarialTraining):
+    """Training on PGD's examples: Madry et al., "Towards Deep Learning Models Resistant to Adversarial Attacks", 2018.
+
+    The host's loss becomes ``(1 - strength) * loss + strength * mean_i l_i(x_i')``. The defaults are the paper's for
+    CIFAR-10: nothing of the clean loss, 7 steps of 2/255 at eps 8/255.
+
+    Args:
+        steps: Of the search.
+        rel_step_size: Their length, in parts of eps.
+    """
+
+    name: ClassVar[str] = "pgd_at"
+    steps: int = 7
+    rel_step_size: float = 0.25
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_count("steps", self.steps, least=1, of="steps")
+
+    def _search(self, batch: Batch, ball: Ball, random: torch.Generator) -> Tensor:
+        return self._climb(batch, ball, random, self.steps)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FastTraining(_AdversarialTraining):
+    """Training on the examples of one step from a random start: Wong et al., "Fast is better than free", 2020.
+
+    The host's loss becomes ``(1 - strength) * loss + strength * mean_i l_i(x_i')``. The default step is the paper's,
+    10/255 at eps 8/255; the result is projected onto the ball.
+
+    Args:
+        rel_step_size: The step's length, in parts of eps.
+    """
+
+    name: ClassVar[str] = "fast"
+    rel_step_size: float = 1.25
+
+    def _search(self, batch: Batch, ball: Ball, random: torch.Generator) -> Tensor:
+        return self._climb(batch, ball, random, steps=1)

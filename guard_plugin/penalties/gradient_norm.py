@@ -1,0 +1,36 @@
+"""The squared norm of the loss's input gradient: the first-order penalty that curvature is compared with."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from guard_plugin.penalties.base import LossFunction, Penalty
+from guard_plugin.penalties.checks import check_batch, check_network
+from guard_plugin.penalties.per_example import Losses, full_precision
+from guard_plugin.penalties.undisturbed import undisturbed
+
+__all__ = ["GradientNorm"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class GradientNorm(Penalty):
+    """``strength * mean_i || grad_x l_i(x_i) ||_2^2``: double backpropagation (Drucker and LeCun, 1992).
+
+    As a defence: Ross and Doshi-Velez, AAAI 2018. The passes are those of the curvature penalty: evaluation behaviour,
+    autocast off, no trace left. The value does not depend on the batch size.
+    """
+
+    name: ClassVar[str] = "gradient_norm"
+
+    def __call__(self, network: nn.Module, inputs: Tensor, targets: Tensor, *, loss_fn: LossFunction) -> Tensor:
+        """Compute the penalty of one batch."""
+        check_batch(inputs, targets)
+        check_network(network)
+        inputs, targets = full_precision(inputs, targets, network)
+        with undisturbed(network, inputs.device), torch.enable_grad():
+            here = inputs.detach().requires_grad_()
+            losses = Losses(network, targets, loss_fn)(here)
+            (gradient,) = torch.autograd.grad(losses.sum(), here, create_graph=True)
+            return self.strength * gradient.reshape(len(inputs), -1).square().sum(dim=1).mean()

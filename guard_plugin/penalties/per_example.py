@@ -1,0 +1,50 @@
+"""The host's loss, example by example, in full precision: what every penalty is computed from."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from guard_plugin.penalties.base import LossFunction
+from guard_plugin.penalties.checks import check_losses, check_outputs
+from guard_plugin.penalties.undisturbed import random_streams_kept
+
+__all__ = ["Losses", "Outputs", "full_precision"]
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """A network's outputs, as a function of its inputs."""
+
+    network: nn.Module
+
+    def __call__(self, inputs: Tensor) -> Tensor:
+        """Make one pass; a network that is random even in evaluation draws the same in each, as they are compared."""
+        with random_streams_kept(inputs.device):
+            # A copy, because a network may begin with an in-place operation, which a leaf would not survive.
+            return check_outputs(self.network(inputs.clone()))
+
+
+@dataclass(frozen=True)
+class Losses:
+    """The per-example losses of a network on fixed targets, as a function of its inputs."""
+
+    network: nn.Module
+    targets: Tensor
+    loss_fn: LossFunction
+
+    def __call__(self, inputs: Tensor) -> Tensor:
+        """Make one pass, and return n losses."""
+        return check_losses(self.loss_fn(Outputs(self.network)(inputs), self.targets), len(inputs))
+
+
+def full_precision(inputs: Tensor, targets: Tensor, network: nn.Module) -> tuple[Tensor, Tensor]:
+    """Return inputs in at least the parameters' precision, and targets that are not of half precision.
+
+    Under autocast a host may hand over float16; a penalty's passes run with autocast off.
+    """
+    parameter = next((p for p in network.parameters() if p.is_floating_point()), None)
+    if parameter is not None:
+        inputs = inputs.to(torch.promote_types(inputs.dtype, parameter.dtype))
+    half = targets.dtype in (torch.float16, torch.bfloat16)
+    return inputs, targets.float() if half else targets

@@ -1,0 +1,79 @@
+"""A penalty's settings as text, as the command line has them."""
+
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import fields
+from fractions import Fraction
+from typing import Any, Literal, get_origin, get_type_hints
+
+from guard_plugin.errors import UnusableInput
+from guard_plugin.penalties.base import Penalty
+
+__all__ = ["assigned", "read_settings"]
+
+
+def assigned(assignments: Iterable[str], *, taken: Collection[str]) -> dict[str, str]:
+    """Take NAME=VALUE apart.
+
+    Args:
+        assignments: Texts such as "eps=8/255".
+        taken: Names that have an option of their own.
+
+    Raises:
+        UnusableInput: If one is not of this form, or its name is taken or given twice.
+    """
+    values: dict[str, str] = {}
+    for text in assignments:
+        name, equals, value = text.partition("=")
+        if not (name.isidentifier() and equals and value):
+            raise UnusableInput(f"expected --set NAME=VALUE, such as --set eps=8/255, got {text!r}")
+        if name in taken:
+            raise UnusableInput(f"--set {text}: {name} has an option of its own, --{name.replace('_', '-')}")
+        if name in values:
+            raise UnusableInput(f"--set {name} is given twice, as {values[name]} and as {value}")
+        values[name] = value
+    return values
+
+
+def read_settings(kind: type[Penalty], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Read the settings that are given as text; others stay as they are.
+
+    Args:
+        kind: The penalty's class, whose fields tell what each setting is.
+        settings: By name; all of them fields of the class.
+
+    Raises:
+        UnusableInput: If a text is not what its setting is.
+    """
+    hints = get_type_hints(kind)
+    hints = {field.name: hints[field.name] for field in fields(kind)}
+    return {
+        name: _read(kind.name, name, hints[name], value) if isinstance(value, str) else value
+        for name, value in settings.items()
+    }
+
+
+def _read(penalty: str, name: str, hint: Any, text: str) -> Any:
+    if hint is str or get_origin(hint) is Literal:
+        return text
+    if hint not in _KINDS:
+        raise UnusableInput(f"penalty {penalty!r}: {name} cannot be given as text: set it in Python")
+    reader, expected = _KINDS[hint]
+    try:
+        return reader(text)
+    except (ValueError, ArithmeticError):
+        raise UnusableInput(f"penalty {penalty!r}: expected {name} to be {expected}, got {text!r}") from None
+
+
+def _number(text: str) -> float:
+    return float(Fraction(text))
+
+
+def _numbers(text: str) -> tuple[float, ...]:
+    return tuple(_number(part) for part in text.split(","))
+
+
+_KINDS: Mapping[Any, tuple[Callable[[str], Any], str]] = {
+    float: (_number, "a number, such as 0.5 or 8/255"),
+    int: (int, "a whole number"),
+    tuple[float, ...]: (_numbers, "numbers, such as 0.49,0.48,0.45"),
+}

@@ -1,0 +1,137 @@
+import importlib.util
+import json
+import sys
+
+import pytest
+import torch
+from torch import nn
+from torch.func import functional_call, grad, vmap
+from torch.nn import functional
+from torch.nn.modules import module as torch_module
+
+from guard_plugin.errors import UnusableInput
+from tests.conftest import ROOT
+
+TINY = ["--arch", "MLP", "--size", "4", "--batch-size", "3"]
+MIB = 2**20
+
+
+@pytest.fixture(scope="module")
+def overhead():
+    specification = importlib.util.spec_from_file_location("overhead", ROOT / "examples" / "overhead.py")
+    module = importlib.util.module_from_spec(specification)
+    sys.modules["overhead"] = module  # dataclasses look their module up
+    specification.loader.exec_module(module)
+    yield module
+    del sys.modules["overhead"]
+
+
+@pytest.fixture
+def smooth():
+    """A small network without kinks, and a batch, in double precision."""
+    network = nn.Sequential(nn.Linear(5, 7), nn.Tanh(), nn.Linear(7, 3)).double()
+    return network, torch.randn(4, 5, dtype=torch.float64), torch.tensor([0, 2, 1, 1])
+
+
+def formulas(network, inputs, labels, h):
+    """Both published penalties, without their weight, one example at a time."""
+
+    def loss(one, label):
+        return functional.cross_entropy(functional_call(network, dict(network.named_parameters()), one), label)
+
+    here = vmap(grad(loss))(inputs, labels)
+    flat = here.detach() / len(inputs)  # their loss is the mean over the batch, and so is flatter in each example
+    ends = inputs + h * (flat + 1e-7) / (flat.norm(dim=1, keepdim=True) + 1e-7)
+    losses, there = vmap(loss), vmap(grad(loss))(ends, labels)
+    return {
+        "published_gradient_form": (there - here).norm(dim=1).mean() / len(inputs),
+        "published_loss_form": (losses(ends, labels).mean() - losses(inputs, labels).mean()).abs(),
+    }
+
+
+@pytest.mark.parametrize("form", ["published_gradient_form", "published_loss_form"])
+def test_the_published_passes_compute_their_formula_and_its_gradient(overhead, smooth, form):
+    network, inputs, labels = smooth
+    expected = 100 * formulas(network, inputs, labels, h=0.5)[form]
+    term = getattr(overhead, form)(h=0.5, strength=100.0)(network, inputs, labels)
+    torch.testing.assert_close(term, expected, rtol=1e-9, atol=0)
+    parameters = list(network.parameters())
+    for found, right in zip(gradients(term, parameters), gradients(expected, parameters), strict=True):
+        torch.testing.assert_close(found, right, rtol=1e-9, atol=1e-9)
+
+
+def gradients(value, parameters):
+    # The last bias moves no input gradient.
+    return torch.autograd.grad(value, parameters, materialize_grads=True)
+
+
+@pytest.mark.parametrize("form", ["published_gradient_form", "published_loss_form"])
+def test_the_published_passes_leave_no_gradient_and_the_network_in_training(overhead, smooth, form):
+    network, inputs, labels = smooth
+    getattr(overhead, form)(h=0.5, strength=1.0)(network, inputs, labels)
+    assert network.training and not inputs.requires_grad
+    assert all(parameter.grad is None for parameter in network.parameters())
+
+
+def test_every_method_makes_the_passes_that_its_description_says(overhead):
+    network, batch = overhead.Case("MLP", 3, 4, 10, 1, 0, "cpu").build(torch.device("cpu"))
+    made = {name: overhead.Contender(network, make).passes(batch) for name, make in overhead.methods((3, 4, 4)).items()}
+    assert made["plain"] == (1, 1)
+    # The host's pass, the direction, then both ends; backward: the direction, then all three outputs ...
+    assert made["authors, loss form"] == (4, 4)
+    # ... and the gradient of the difference, through both ends.
+    assert made["authors, gradient form"] == (4, 6)
+    # The host's pass, ten steps and the pass that trains; TRADES trains on the clean images, too, and starts from them.
+    assert made["PGD-10 training"] == (12, 11)
+    assert made["TRADES-10"] == (14, 13)
+    assert made["fast training"] == (3, 2)
+    # Not more than this: a faster way may make fewer.
+    assert made["gradient norm"] <= (2, 3) and made["GUARD, gradient form"] <= (3, 5)
+    assert (1, 1) < made["GUARD, loss form"] <= (3, 4)
+
+
+def test_other_methods_do_not_pay_for_a_wrapped_criterion(overhead):
+    network, _ = overhead.Case("MLP", 3, 4, 10, 1, 0, "cpu").build(torch.device("cpu"))
+    contender = overhead.Contender(network, overhead.methods((3, 4, 4))["GUARD, loss form"])
+    with contender.turn() as step:
+        assert torch_module._global_forward_hooks
+    assert step is not None  # held, and its criterion with it
+    assert not torch_module._global_forward_hooks and not torch_module._global_forward_pre_hooks
+
+
+def test_memory_is_the_most_that_was_held_at_once(overhead):
+    def step(batch):
+        first = torch.empty(5 * MIB, dtype=torch.uint8)
+        del first
+        second = torch.empty(4 * MIB, dtype=torch.uint8)
+        third = torch.empty(3 * MIB, dtype=torch.uint8)
+        del second, third
+
+    assert overhead.peak_on_cpu(step, (torch.empty(1), torch.empty(1))) == 7 * MIB
+
+
+def test_ratios_are_paired_within_a_round(overhead):
+    rounds = [{"plain": 1.0, "x": 2.0}, {"plain": 10.0, "x": 40.0}, {"plain": 2.0, "x": 6.0}]
+    assert overhead.Measured({}, rounds).ratios("x") == (2.5, 3.0, 3.5)
+
+
+def run(overhead, monkeypatch, *arguments):
+    monkeypatch.setattr(sys, "argv", ["overhead.py", *TINY, "--out", "out", *arguments])
+    overhead.main()
+
+
+def test_the_script_measures_draws_and_goes_on(overhead, monkeypatch, tmp_path, capsys):
+    run(overhead, monkeypatch, "--rounds", "2")
+    file = tmp_path / "out" / "MLP-4px-batch3.jsonl"
+    before = file.read_text()
+    assert len(before.splitlines()) == 3
+    run(overhead, monkeypatch, "--rounds", "3")
+    assert file.read_text().startswith(before)
+    rounds = [json.loads(line) for line in file.read_text().splitlines()[1:]]
+    assert [one["round"] for one in rounds] == [0, 1, 2]
+    assert {next(iter(one["seconds"])) for one in rounds} == set(list(rounds[0]["seconds"])[:3])  # the order rotates
+    table = (tmp_path / "out" / "table.md").read_text()
+    assert table in capsys.readouterr().out and table.count("\n| ") == 10
+    assert (tmp_path / "out" / "overhead.png").read_bytes().startswith(b"\x89PNG")
+    with pytest.raises(UnusableInput, match="another measurement"):
+        run(overhead, monkeypatch, "--rounds", "4", "--seed", "1")
