@@ -194,13 +194,19 @@ def _logged_to(path: Path | str | None) -> Iterator[None]:
         yield
         return
     logger = logging.getLogger("auto-attack")
-    handler, level = logging.FileHandler(path, encoding="utf-8"), logger.level
+    handler = logging.FileHandler(path, encoding="utf-8")
+    level, disabled, threshold = logger.level, logger.disabled, logger.manager.disable
     logger.addHandler(handler)
     logger.setLevel(logging.DEBUG)
+    # Whoever configures logging may have switched off what there was before; the user asked for this log.
+    logger.disabled = False
+    logging.disable(logging.NOTSET)
     try:
         yield
     finally:
         logger.setLevel(level)
+        logger.disabled = disabled
+        logging.disable(threshold)
         logger.removeHandler(handler)
         handler.close()
 

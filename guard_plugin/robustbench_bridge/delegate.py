@@ -85,9 +85,10 @@ class RobustBenchRun:
         if self.threat_model not in LP_THREATS or self.eps is None:
             return None
         # Euclidean balls may be larger than a pixel's range: RobustBench's own L2 radius on ImageNet is 3.
-        if self.threat_model == "L2" and isinstance(self.eps, (int, float)) and self.eps > 1:
-            return float(self.eps)
-        return parse_eps(self.eps).value
+        radius = parse_eps(self.eps)
+        if self.threat_model == "Linf" and radius.value > 1:
+            raise UnusableInput(f"expected 0 < eps <= 1 for Linf, in units of pixels in [0, 1], got {radius.text}")
+        return radius.value
 
     def _check_threat(self) -> None:
         if self.threat_model in LP_THREATS:

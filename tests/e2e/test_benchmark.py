@@ -171,18 +171,6 @@ def test_a_full_disk_is_found_before_training(plain, tmp_path):
         subprocess.run(["umount", str(small)], check=True)
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ((), "either --distilled PATH with --adapter NAME, or --checkpoint FILE"),
-        (("--distilled", "x", "--checkpoint", "{checkpoint}"), "either --distilled"),
-        (("--distilled", "x"), "expected --adapter"),
-        (("--checkpoint", "{checkpoint}", "--seeds", "3"), "--seeds belongs to --distilled"),
-        (("--distilled", "x", "--adapter", "plain", "--normalization", "none"), "belongs to --checkpoint"),
-        (("--checkpoint", "{checkpoint}", "--source-arch", "MLP"), "expected --source"),
-        (("--checkpoint", "{checkpoint}", "--dataset", "digits"), "expected --arch"),
-    ],
-)
 def test_a_ledger_that_is_no_json_is_refused_at_the_start(checkpoint, tmp_path):
     (tmp_path / "ledger.json").write_text('{"penalty_value": {"mean": NaN}}')
     with pytest.raises(UnusableInput, match="it holds NaN"):
@@ -200,6 +188,18 @@ def test_a_ledger_that_is_no_json_is_refused_at_the_start(checkpoint, tmp_path):
     assert not (tmp_path / "o").exists()
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ((), "either --distilled PATH with --adapter NAME, or --checkpoint FILE"),
+        (("--distilled", "x", "--checkpoint", "{checkpoint}"), "either --distilled"),
+        (("--distilled", "x"), "expected --adapter"),
+        (("--checkpoint", "{checkpoint}", "--seeds", "3"), "--seeds belongs to --distilled"),
+        (("--distilled", "x", "--adapter", "plain", "--normalization", "none"), "belongs to --checkpoint"),
+        (("--checkpoint", "{checkpoint}", "--source-arch", "MLP"), "expected --source"),
+        (("--checkpoint", "{checkpoint}", "--dataset", "digits"), "expected --arch"),
+    ],
+)
 def test_contradictory_options_are_refused(checkpoint, tmp_path, options, message):
     options = [option.replace("{checkpoint}", str(checkpoint)) for option in options]
     with pytest.raises(UnusableInput, match=message):

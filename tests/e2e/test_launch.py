@@ -158,7 +158,7 @@ def test_help_of_an_attached_script_is_untouched(forks, environment):
         (["dc", "main_DM.py"], "main_DM.py cannot be guarded: it matches feature distributions"),
         (["--h", "0", "dc", "main.py"], "expected h, "),
         (["--strength", "-1", "dc", "main.py"], "expected strength"),
-        (["--penalty", "trades", "dc", "main.py"], "unknown penalty 'trades'"),
+        (["--penalty", "tradess", "dc", "main.py"], "unknown penalty 'tradess'"),
         (["--form", "both", "dc", "main.py"], "'both' is not one of"),
         (["--lamda", "1", "dc", "main.py"], "No such option"),
         (["--ledger", "no/such/folder/l.json", "dc", "main.py"], "the ledger cannot be written"),

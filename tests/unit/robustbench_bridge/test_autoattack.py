@@ -128,7 +128,12 @@ def test_the_state_of_another_measurement_is_refused(quick_autoattack, network, 
         run(**changed.get(other, {"labels": images[1].flip(0)}))
 
 
-def test_the_log_goes_to_the_file(quick_autoattack, network, images, tmp_path, capsys):
+@pytest.mark.parametrize("switch", ["none", "logger", "all"])
+def test_the_log_goes_to_the_file(quick_autoattack, network, images, tmp_path, capsys, monkeypatch, switch):
+    logger = logging.getLogger("auto-attack")
+    monkeypatch.setattr(logger, "disabled", switch == "logger")
+    monkeypatch.setattr(logger.manager, "disable", logging.CRITICAL if switch == "all" else logging.NOTSET)
+    logger._cache.clear()
     AutoAttack(network, eps=EPS, log_path=tmp_path / "log.txt").run_standard_evaluation(*images)
     AutoAttack(network, eps=EPS).run_standard_evaluation(*images)
     assert (tmp_path / "log.txt").read_text().count("running apgd-ce\n") == 1
