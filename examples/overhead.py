@@ -20,6 +20,7 @@ import gc
 import json
 import platform
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -34,7 +35,7 @@ from tqdm import tqdm
 
 import guard_plugin
 from guard_plugin.diagnostics import matplotlib_figure
-from guard_plugin.errors import UnusableInput
+from guard_plugin.errors import GuardError, UnusableInput
 from guard_plugin.evaluation import build_network
 from guard_plugin.evaluation.results import versions
 from guard_plugin.evaluation.running import usable_device
@@ -52,6 +53,8 @@ SGD_RATE = 1e-4  # small: the weights, and so the work, hardly change over a run
 def main() -> None:
     """Measure one case, and print the table of all cases in the folder."""
     given = _arguments()
+    if given.rounds < 2:
+        raise UnusableInput(f"expected --rounds >= 2, as quartiles are taken over them, got {given.rounds}")
     device = usable_device(given.device)
     if device.type == "cuda" and given.clock == "cpu":
         raise UnusableInput("expected --clock wall on CUDA: the CPU's time is not the GPU's")
@@ -72,7 +75,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--size", type=int, default=32, help="height and width of the images")
     parser.add_argument("--classes", type=int, default=10)
-    parser.add_argument("--rounds", type=int, default=15, help="in all, with those of earlier runs")
+    parser.add_argument("--rounds", type=int, default=15, help="at least 2; in all, with those of earlier runs")
     parser.add_argument("--steps", type=int, default=1, help="of each method in a round")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", default="cpu")
@@ -414,4 +417,8 @@ def draw(cases: list[Measured], file: Path) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except GuardError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)

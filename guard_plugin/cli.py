@@ -4,6 +4,7 @@ import json
 import os
 import sys
 from collections.abc import Callable
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from guard_plugin.commands.bound import bound
 from guard_plugin.commands.compare import compare
 from guard_plugin.commands.curvature import curvature
 from guard_plugin.demo import METHODS, DemoSettings, run_demo, settings_for
-from guard_plugin.errors import GuardError
+from guard_plugin.errors import GuardError, UnusableInput
 from guard_plugin.injection.attach import commit_of, look_up
 from guard_plugin.injection.doctor import Diagnosis, examine
 from guard_plugin.injection.launch import find_script, run_script
@@ -215,7 +216,22 @@ def list_plugins(as_json: bool) -> None:
 def demo(out: Path, **options: Any) -> None:
     """Distil small real images with a baseline and again under GUARD, attack students of both, and compare.
 
-    Needs no network. Prints what it measures, whatever that is.
+    Needs no network. Prints what it measures, whatever that is. A penalty that needs more than --strength, --h and
+    --form (pgd_at, fast, trades) is one for guard run.
     """
+    _refuse_penalties_without_options(options["penalty"])
     given = {key: value for key, value in options.items() if value is not None}
     run_demo(settings_for(**given), out, click.echo)
+
+
+def _refuse_penalties_without_options(name: str | None) -> None:
+    penalties = Plugins().penalties
+    if name is None or name not in penalties:
+        return  # the default, or a name whose refusal lists those that there are
+    settings = signature(penalties[name].value).parameters.values()
+    needed = [s.name for s in settings if s.default is s.empty and s.name not in ("strength", "h", "form")]
+    if needed:
+        raise UnusableInput(
+            f"guard demo cannot run penalty {name!r}: it needs {', '.join(needed)}, for which the demo has no option; "
+            f"use guard run --penalty {name}, with --set {needed[0]}=VALUE, and guard benchmark"
+        )

@@ -42,7 +42,7 @@ def measuring_options(split: str) -> Callable[[Callable[..., Any]], Callable[...
             type=click.FloatRange(0, 1, min_open=True, max_open=True),
             default=1e-3,
             show_default=True,
-            help="Residual over ||H|| at which an eigenvalue counts as converged.",
+            help="Residual over |lambda_1| at which an eigenvalue counts as converged.",
         ),
         click.option("--batch-size", type=_at_least_1, default=32, show_default=True, help="Examples at once."),
         click.option("--device", default="cpu", show_default=True, help="Where to compute."),

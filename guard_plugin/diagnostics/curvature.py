@@ -7,10 +7,11 @@ from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from tqdm import tqdm
 
 from guard_plugin.diagnostics.hessian import InputHessian, Losses, dot, input_gradients, losses_of, norms, unit
-from guard_plugin.diagnostics.lanczos import largest_eigenpairs
+from guard_plugin.diagnostics.lanczos import largest_eigenpairs, tolerated
 from guard_plugin.errors import UnusableInput
 from guard_plugin.evaluation.attacks import uniform_per_example
 from guard_plugin.evaluation.models import PixelModel, check_labels, check_mode, check_pixels, finite_logits
@@ -32,7 +33,7 @@ class CurvatureReport:
         largest: The algebraically largest eigenvalue of the input Hessian H (the paper's lambda_1).
         residual: ||H v1 - largest v1||_2 for the unit eigenvector v1 that was found: an eigenvalue of H lies within
             this distance of ``largest``.
-        converged: Whether ``residual`` is at most tol times ||H|| (its estimate, or where that is 0, 0).
+        converged: Whether ``residual`` is at most tol times |largest|, or rounding next to ||H||.
         steps: Hessian-vector products that Lanczos' method spent.
         surrogate: What GUARD penalises in its place: ||grad l(x + h z) - grad l(x)||_2 / h with z = g / ||g||_2.
         cosine: |<z, v1>|; NaN where g or H is 0.
@@ -88,7 +89,7 @@ def input_curvature(
         space: "input": with respect to what the network behind the normalisation takes; "pixel": to the pixels.
         steps: The most Hessian-vector products of Lanczos' method. A network of ReLUs and a softmax over C classes has
             a Hessian of rank at most C - 1, where C steps are enough.
-        tol: When an eigenvalue counts as converged: residual <= tol * ||H||.
+        tol: When an eigenvalue counts as converged: residual <= tol * its magnitude, or rounding next to ||H||.
         batch_size: Examples at once. Memory holds the batch's graph and ``steps`` vectors per example.
         seed: Of the start vectors, which hang on it and the example's position only.
 
@@ -163,7 +164,8 @@ def curvature_at(
     if not 0 < tol < 1:
         raise UnusableInput(f"expected 0 < tol < 1, got {tol}")
     parts = []
-    with undisturbed(network, inputs.device), torch.enable_grad():
+    # Of torch's attention kernels only MATH can be differentiated twice.
+    with undisturbed(network, inputs.device), torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
         for batch in _batches(len(inputs), batch_size):
             start = uniform_per_example(inputs[batch], seed=seed, indices=batch)
             losses = losses_of(network, targets[batch].to(inputs.device), loss_fn)
@@ -185,7 +187,7 @@ def _measured(losses: Losses, inputs: Tensor, start: Tensor, *, h: float, steps:
         "gradient_norm": norms(gradients),
         "largest": pairs.values,
         "residual": pairs.residuals,
-        "converged": pairs.residuals <= tol * pairs.scales,
+        "converged": pairs.residuals <= tolerated(pairs.values, pairs.scales, tol=tol, dtype=inputs.dtype),
         "steps": pairs.steps,
         "surrogate": norms(there - gradients) / h,
         "cosine": cosine,

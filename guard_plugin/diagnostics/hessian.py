@@ -77,12 +77,21 @@ class InputHessian:
         return self._gradients.detach()
 
     def product(self, vectors: Tensor) -> Tensor:
-        """The products H_i v_i, of the same shape as ``vectors`` and the inputs."""
+        """The products H_i v_i, of the same shape as ``vectors`` and the inputs.
+
+        Raises:
+            UnusableInput: If one is not finite.
+        """
         if not self._gradients.requires_grad:  # the losses are linear in the inputs
             return torch.zeros_like(vectors)
         (product,) = torch.autograd.grad(
             self._gradients, self._leaf, vectors, retain_graph=True, allow_unused=True, materialize_grads=True
         )
+        if not bool(torch.isfinite(product).all()):
+            raise UnusableInput(
+                "expected finite products with the input Hessian, got NaN or infinity: the curvature is beyond the "
+                "network's precision or undefined at these inputs; has the training diverged?"
+            )
         return product
 
 
@@ -92,12 +101,13 @@ def _cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
 
 def dot(a: Tensor, b: Tensor) -> Tensor:
     """The inner product of each example of a with that of b, shape (n,)."""
-    return (a * b).flatten(1).sum(dim=1)
+    return _flat(a * b).sum(dim=1)
 
 
 def norms(vectors: Tensor) -> Tensor:
-    """The L2 norm of each example, shape (n,)."""
-    found: Tensor = torch.linalg.vector_norm(vectors.flatten(1), dim=1)
+    """The L2 norm of each example, shape (n,), also where its squares underflow or overflow."""
+    largest = _largest(vectors)
+    found: Tensor = torch.linalg.vector_norm(_flat(_divided(vectors, largest)), dim=1) * largest
     return found
 
 
@@ -108,8 +118,16 @@ def scaled(vectors: Tensor, factors: Tensor) -> Tensor:
 
 def unit(vectors: Tensor) -> Tensor:
     """Each example at length 1 (0 stays 0), without underflow where it is tiny."""
-    once = _divided(vectors, vectors.flatten(1).abs().amax(dim=1))
+    once = _divided(vectors, _largest(vectors))
     return _divided(once, norms(once))
+
+
+def _largest(vectors: Tensor) -> Tensor:
+    return _flat(vectors).abs().amax(dim=1)
+
+
+def _flat(vectors: Tensor) -> Tensor:
+    return vectors.reshape(len(vectors), -1)  # unlike flatten(1), also of shape (n,)
 
 
 def _divided(vectors: Tensor, sizes: Tensor) -> Tensor:

@@ -8,7 +8,9 @@ from torch import Tensor
 
 from guard_plugin.diagnostics.hessian import dot, norms, scaled, unit
 
-__all__ = ["Eigenpairs", "largest_eigenpairs"]
+__all__ = ["Eigenpairs", "largest_eigenpairs", "tolerated"]
+
+_ROUNDING = 4  # units of ||H|| times the machine epsilon that a residual may be, whatever its eigenvalue
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ def largest_eigenpairs(product: Callable[[Tensor], Tensor], start: Tensor, *, st
         product: Maps vectors, shape (n, ...), to the products of n symmetric operators with them.
         start: Shape (n, ...): where to start, nowhere zero; random ones meet every eigenvector with probability 1.
         steps: The most Lanczos steps, >= 1; memory grows with it. More than the number of values are never needed.
-        tol: Stop where the residual's estimate falls to ``tol`` times the largest Ritz value's magnitude.
+        tol: Stop where the residual's estimate falls to what ``tolerated`` allows.
 
     Returns:
         The eigenpairs; one more product than steps is spent, on the residuals.
@@ -58,7 +60,8 @@ def largest_eigenpairs(product: Callable[[Tensor], Tensor], start: Tensor, *, st
         rest = _orthogonalised(_orthogonalised(image, basis), basis)
         betas.append(norms(rest))
         values, weights = _ritz(alphas, betas)
-        small = (betas[-1].double().cpu() * weights[:, -1, -1].abs()) <= tol * values.abs().amax(dim=1)
+        allowed = tolerated(values[:, -1], values.abs().amax(dim=1), tol=tol, dtype=start.dtype)
+        small = betas[-1].double().cpu() * weights[:, -1, -1].abs() <= allowed
         done = torch.where((done == 0) & (small | (k == min(steps, size))), k, done)
         if bool((done > 0).all()):
             break
@@ -67,6 +70,21 @@ def largest_eigenpairs(product: Callable[[Tensor], Tensor], start: Tensor, *, st
     image = product(vectors)
     found = dot(vectors, image)
     return Eigenpairs(found, vectors, norms(image - scaled(vectors, found)), scales, done)
+
+
+def tolerated(values: Tensor, scales: Tensor, *, tol: float, dtype: torch.dtype) -> Tensor:
+    """The residuals at which eigenvalues count as found.
+
+    It is the eigenvalue's own magnitude that counts: next to a large negative end of the spectrum, a residual that is
+    small against ||H|| is met by any vector of the null space.
+
+    Args:
+        values: Shape (n,): the eigenvalues.
+        scales: Shape (n,): estimates of ||H||.
+        tol: A residual may be this share of the eigenvalue's magnitude ...
+        dtype: ... and what is rounding to ||H|| in this precision, where the eigenvalue is smaller than that, or 0.
+    """
+    return torch.maximum(tol * values.abs(), _ROUNDING * torch.finfo(dtype).eps * scales)
 
 
 def _orthogonalised(vectors: Tensor, basis: list[Tensor]) -> Tensor:

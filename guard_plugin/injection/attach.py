@@ -259,8 +259,17 @@ def make_penalty(plugins: Plugins, adapter: Adapter | None, options: dict[str, A
         raise UnusableInput(f"penalty {name!r} has no setting {', '.join(strange)}: expected {', '.join(parameters)}")
     missing = [key for key, p in parameters.items() if p.default is p.empty and key not in options]
     if missing:
-        raise UnusableInput(f"penalty {name!r} needs {', '.join(missing)}: there is no recommended value for this run")
+        raise UnusableInput(
+            f"penalty {name!r} needs {', '.join(missing)}: there is no recommended value for this run; "
+            f"give {' '.join(map(_how_to_give, missing))}"
+        )
     return kind(**read_settings(kind, options))
+
+
+def _how_to_give(setting: str) -> str:
+    if setting == "eps":
+        return "--set eps=8/255 (in Python, eps=8 / 255)"
+    return f"--{setting} NUMBER" if setting in ("strength", "h") else f"--set {setting}=VALUE"
 
 
 def commit_of(folder: Path) -> str | None:

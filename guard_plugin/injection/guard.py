@@ -17,14 +17,17 @@ __all__ = ["Guard", "guarded_loss", "why_not_real"]
 def why_not_real(call: LossCall) -> str | None:
     """Say why a loss call is not one on real data in training; None where it is.
 
-    Real data in training shows in four signals, none of which suffices alone: gradients flow to the output, the
-    network is in training mode, its input does not require grad (synthetic images do), some parameter does.
+    Real data in training shows in five signals, none of which suffices alone: gradients flow to the output, they are
+    on where the loss is evaluated (a host may log it without), the network is in training mode,
+    its input does not require grad (synthetic images do), some parameter does.
 
     Raises:
         UnsupportedLoss: If gradients flow to the output, but not straight from a network.
     """
     if not call.output.requires_grad:
         return "no gradient"
+    if not torch.is_grad_enabled():
+        return "gradients off"
     if not call.network.training:
         return "network in eval mode"
     if call.inputs.requires_grad:
@@ -48,13 +51,17 @@ def guarded_loss(call: LossCall, penalty: Penalty, hooks: HookRelay) -> tuple[Te
             f"got {found}"
         )
     hooks.guarded_step(call=call, value=value.detach())
-    return _combined(call.loss, value.to(call.loss.dtype), penalty), value
+    return _combined(call, value.to(call.loss.dtype), penalty), value
 
 
-def _combined(loss: Tensor, value: Tensor, penalty: Penalty) -> Tensor:
+def _combined(call: LossCall, value: Tensor, penalty: Penalty) -> Tensor:
     if penalty.combination == "added":
-        return loss + value
-    return value if penalty.strength == 1 else (1 - penalty.strength) * loss + value
+        return call.loss + value
+    if penalty.strength < 1:
+        return (1 - penalty.strength) * call.loss + value
+    # DDP may begin to exchange gradients only where they pass its own output (static_graph): pass it a zero. Not by
+    # way of the host's loss, which, where it is not finite, would make it NaN.
+    return value + (0 * torch.nan_to_num(call.output, 0.0, 0.0, 0.0)).sum() if call.distributed else value
 
 
 def _refuse_other_reductions(call: LossCall, penalty: Penalty) -> None:
@@ -135,7 +142,17 @@ class Guard:
                 f"expected finite penalties, found {ledger.values.nonfinite} of {ledger.guarded} that are not: what "
                 f"the script wrote is not a GUARD result; lower strength or h"
             )
-        return None
+        return self._unfinished_ramp()
+
+    def _unfinished_ramp(self) -> GuardError | None:
+        name, calls = max(self._penalty.ramps().items(), key=lambda ramp: ramp[1], default=("", 0))
+        if self.ledger.unguarded or self._penalty.strength == 0 or self.ledger.guarded >= calls:
+            return None
+        return NothingGuarded(
+            f"expected at least {calls} guarded loss calls for the ramp, found {self.ledger.guarded}: {name} rose to "
+            f"{self.ledger.reached[name]:.6g} only, not to {getattr(self._penalty, name):.6g}, and what the script "
+            f"wrote is not a GUARD result; shorten the ramp"
+        )
 
     def _handle(self, call: LossCall) -> Tensor:
         place = self._reader.read()
@@ -149,7 +166,9 @@ class Guard:
         if self._penalty.strength == 0:
             loss, value = call.loss, None
         else:
-            loss, value = guarded_loss(call, self._penalty.at(self.ledger.guarded), self._hooks)
+            penalty = self._penalty.at(self.ledger.guarded)
+            loss, value = guarded_loss(call, penalty, self._hooks)
+            self.ledger.reached = {name: getattr(penalty, name) for name in self._penalty.ramps()}
         self.ledger.note_guarded(place.site, value)
         self._refuse_excess(place)
         return loss

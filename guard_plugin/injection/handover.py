@@ -15,7 +15,7 @@ from guard_plugin.distilled import file_sha256
 from guard_plugin.injection.ledger import Ledger
 from guard_plugin.injection.ranks import speaks
 
-__all__ = ["Handover", "marker_of", "why_not_guarded"]
+__all__ = ["Handover", "marker_of", "penalty_of", "why_not_guarded"]
 
 
 def marker_of(file: Path) -> Path:
@@ -38,27 +38,41 @@ def why_not_guarded(file: Path) -> str:
         return f"{marker.name} cannot be read ({type(error).__name__})"
 
 
+def penalty_of(file: Path) -> str:
+    """Return the name of the penalty that a file was made under.
+
+    Args:
+        file: A file that :func:`why_not_guarded` has nothing against.
+    """
+    return str(json.loads(marker_of(file).read_text(encoding="utf-8"))["ledger"]["penalty"]["name"])
+
+
 def _doubt(marker: Any, file: Path) -> str:
     ledger = marker["ledger"]
     faults = [str(fault["name"]) for fault in ledger["faults"] if not fault["repaired"]]
     if marker["sha256"] != file_sha256(file):
         return "it is another file than its marker was written for"
+    name = str(ledger["penalty"]["name"])
     if float(ledger["penalty"]["strength"]) == 0:
         return "it was made at strength 0"
     if ledger["outcome"] != "complete":
         return f"the run that wrote it ended as {str(ledger['outcome'])!r}"
     if faults:
         return f"the run that wrote it had a fault of the host, {', '.join(map(repr, faults))}, which --repair mends"
-    plain = [str(name) for name, reason in (ledger["taken_over"] or {}).items() if reason]
+    taken_over = ledger["taken_over"] or {}
+    plain = [str(source) for source, made in taken_over.items() if made["reason"]]
+    others = [f"{source} ({made['penalty']})" for source, made in taken_over.items() if made["penalty"] != name]
     if plain:
         return f"the run that wrote it went on from {', '.join(map(repr, plain))}, not known to be made under GUARD"
+    if others:
+        return f"the run that wrote it, under penalty {name}, went on from files of another: {', '.join(others)}"
     return ""
 
 
 class Handover:
     """Notes, while on, the files that the script hands on (``torch.save``) or takes over (``torch.load``).
 
-    What is taken over and not known to be made under GUARD is warned of at once, on stderr.
+    What is taken over and not known to be made under GUARD, or under another penalty, is warned of at once, on stderr.
 
     Args:
         writes: Names of the files that it hands on, as a glob: "replay_buffer_*.pt"; empty for none.
@@ -120,7 +134,11 @@ class Handover:
         taken_over = self._ledger.taken_over
         if taken_over is None or str(file) in taken_over:
             return
-        reason = taken_over[str(file)] = why_not_guarded(file)
+        reason, own = why_not_guarded(file), str(self._ledger.penalty["name"])
+        made_under = "" if reason else penalty_of(file)
+        taken_over[str(file)] = {"penalty": made_under, "reason": reason}
+        if not reason and made_under != own:
+            _warn(f"{file} was made under penalty {made_under!r}, and this run's is {own!r}: give both the same")
         if reason:
             _warn(
                 f"{file} is not known to be made under GUARD ({reason}): what is distilled from it is no GUARD result"

@@ -57,6 +57,14 @@ def _finite(value: Tensor | float | None) -> float | None:
     return number if math.isfinite(number) else None
 
 
+def _made_under(files: Mapping[str, Mapping[str, str]]) -> str:
+    under = Counter(file["penalty"] for file in files.values() if not file["reason"])
+    guards = under.pop("curvature", 0)
+    known = " (made under curvature)" if guards else ""
+    others = "".join(f", {count} made under {name}" for name, count in under.items())
+    return f"; {guards} of {len(files)} files read are GUARD's{known}{others}"
+
+
 @dataclass
 class Ledger:
     """The account of one run.
@@ -71,9 +79,10 @@ class Ledger:
         versions: What ran: name to version.
         host: The host's folder and commit.
         faults: The host's known faults that were found, in JSON's form.
-        taken_over: Of each file that another script handed to this one, why it is not known to be GUARD's ("" where
-            it is); None where there are none.
+        taken_over: Of each file that another script handed to this one, the penalty that it was made under ("" where
+            unknown), and the reason why it is not known to be guarded ("" where it is); None where there are none.
         teacher: The checkpoint that was given for pretrained weights, in JSON's form.
+        reached: The penalty's settings that rise, as they were at the last guarded loss call.
     """
 
     adapter: str
@@ -85,8 +94,9 @@ class Ledger:
     versions: Mapping[str, str]
     host: Mapping[str, Any] = field(default_factory=dict)
     faults: Sequence[Mapping[str, Any]] = ()
-    taken_over: dict[str, str] | None = None
+    taken_over: dict[str, dict[str, str]] | None = None
     teacher: Mapping[str, Any] | None = None
+    reached: Mapping[str, float] = field(default_factory=dict)
     seen: int = 0
     guarded: int = 0
     expected: int | None = None
@@ -123,7 +133,7 @@ class Ledger:
         mean = f"; mean penalty {value:.4g}" if value is not None else ""
         phase = f"; nothing to guard here: {self.unguarded}" if self.unguarded else ""
         if self.taken_over or (self.taken_over is not None and self.unguarded):
-            phase += f"; {list(self.taken_over.values()).count('')} of {len(self.taken_over)} files read are GUARD's"
+            phase += _made_under(self.taken_over)
         if self.teacher:
             phase += f"; {self.teacher['file']} given for {', '.join(self.teacher['given_for']) or 'nothing'}"
         bad = f"; {self.values.nonfinite} penalties were NOT FINITE" if self.values.nonfinite else ""
@@ -140,7 +150,7 @@ class Ledger:
             "script": self.script,
             "outcome": self.outcome,
             "summary": self.summary(),
-            "penalty": dict(self.penalty),
+            "penalty": {**self.penalty, **({"reached": dict(self.reached)} if self.reached else {})},
             "loss_calls": {
                 "seen": self.seen,
                 "guarded": self.guarded,

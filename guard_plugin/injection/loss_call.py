@@ -48,6 +48,11 @@ class LossCall:
         return network.module if isinstance(network, DistributedDataParallel) else network
 
     @property
+    def distributed(self) -> bool:
+        """Whether the output is that of a network that is distributed over processes."""
+        return isinstance(self._known_origin().network, DistributedDataParallel)
+
+    @property
     def inputs(self) -> Tensor:
         """The batch that the network was given, shape (n, ...)."""
         return self._known_origin().batch()

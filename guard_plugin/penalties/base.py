@@ -52,8 +52,13 @@ class Penalty(ABC):
             )
         if self.combination == "replaces":
             check_share(self.name, self.strength)
-        for ramp in self._ramps().values():
+        for name, ramp in self._ramps().items():
             check_count(ramp, getattr(self, ramp), least=0, of="guarded loss calls")
+            if self.__dataclass_fields__[name].type in (int, "int"):
+                raise PluginError(
+                    f"penalty {self.name!r}: expected {name}, which has a {ramp}, to be a float, found an int: a whole "
+                    f"number cannot rise evenly; remove {ramp}"
+                )
 
     @abstractmethod
     def __call__(self, network: nn.Module, inputs: Tensor, targets: Tensor, *, loss_fn: LossFunction) -> Tensor:
@@ -78,6 +83,10 @@ class Penalty(ABC):
             return self
         risen = {name: getattr(self, name) * (step + 1) / getattr(self, ramp) for name, ramp in rising.items()}
         return replace(self, **risen, **dict.fromkeys(self._ramps().values(), 0))
+
+    def ramps(self) -> dict[str, int]:
+        """Each setting that rises, and over how many guarded loss calls it does."""
+        return {name: getattr(self, ramp) for name, ramp in self._ramps().items() if getattr(self, ramp)}
 
     def settings(self) -> dict[str, Any]:
         """The name, the combination and every setting, as the ledger writes them."""

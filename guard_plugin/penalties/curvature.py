@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import ClassVar, Literal, get_args
 
@@ -13,7 +14,7 @@ from guard_plugin.errors import UnusableInput
 from guard_plugin.penalties.base import LossFunction, Penalty
 from guard_plugin.penalties.checks import check_batch, check_h, check_network, check_strength
 from guard_plugin.penalties.per_example import Losses, full_precision
-from guard_plugin.penalties.undisturbed import undisturbed
+from guard_plugin.penalties.undisturbed import twice_differentiable, undisturbed
 
 __all__ = ["Curvature", "Form", "curvature_penalty", "scale_h"]
 
@@ -74,7 +75,8 @@ def curvature_penalty(
         return torch.zeros((), dtype=x.dtype, device=x.device)
     x, y = full_precision(x, y, model)
     losses = Losses(model, y, loss_fn or _cross_entropy)
-    with undisturbed(model, x.device), torch.enable_grad():
+    second_order = twice_differentiable if form == "gradient" else nullcontext
+    with undisturbed(model, x.device), torch.enable_grad(), second_order():
         penalty = strength * (_gradient_form if form == "gradient" else _loss_form)(losses, x, h)
     return penalty if torch.is_grad_enabled() else penalty.detach()
 

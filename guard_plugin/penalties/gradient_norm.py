@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from guard_plugin.penalties.base import LossFunction, Penalty
 from guard_plugin.penalties.checks import check_batch, check_network
 from guard_plugin.penalties.per_example import Losses, full_precision
-from guard_plugin.penalties.undisturbed import undisturbed
+from guard_plugin.penalties.undisturbed import twice_differentiable, undisturbed
 
 __all__ = ["GradientNorm"]
 
@@ -29,7 +29,7 @@ class GradientNorm(Penalty):
         check_batch(inputs, targets)
         check_network(network)
         inputs, targets = full_precision(inputs, targets, network)
-        with undisturbed(network, inputs.device), torch.enable_grad():
+        with undisturbed(network, inputs.device), torch.enable_grad(), twice_differentiable():
             here = inputs.detach().requires_grad_()
             losses = Losses(network, targets, loss_fn)(here)
             (gradient,) = torch.autograd.grad(losses.sum(), here, create_graph=True)

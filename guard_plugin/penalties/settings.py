@@ -1,5 +1,6 @@
 """A penalty's settings as text, as the command line has them."""
 
+import math
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import fields
 from fractions import Fraction
@@ -65,7 +66,11 @@ def _read(penalty: str, name: str, hint: Any, text: str) -> Any:
 
 
 def _number(text: str) -> float:
-    return float(Fraction(text))
+    # A Fraction of "1e99999999" would have that many digits.
+    number = float(Fraction(text)) if "/" in text else float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text} is not finite")
+    return number
 
 
 def _numbers(text: str) -> tuple[float, ...]:

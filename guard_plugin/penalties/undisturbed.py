@@ -7,10 +7,11 @@ from contextlib import contextmanager
 import numpy
 import torch
 from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from guard_plugin.errors import UnusableInput
 
-__all__ = ["random_streams_kept", "undisturbed"]
+__all__ = ["random_streams_kept", "twice_differentiable", "undisturbed"]
 
 _BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
@@ -55,15 +56,38 @@ def undisturbed(network: nn.Module, device: torch.device) -> Iterator[None]:
 
 
 @contextmanager
-def random_streams_kept(device: torch.device) -> Iterator[None]:
-    """Put back, afterwards, the random streams of Python, numpy and torch (the CPU's and the device's)."""
+def twice_differentiable() -> Iterator[None]:
+    """Compute attention in its plain form: the fused ones have no second derivative."""
+    with sdpa_kernel(SDPBackend.MATH):
+        yield
+
+
+@contextmanager
+def random_streams_kept(device: torch.device, *, seed: int | None = None) -> Iterator[None]:
+    """Put back, afterwards, the random streams of Python, numpy and torch (the CPU's and the device's).
+
+    Args:
+        device: Where the network's inputs are.
+        seed: What the streams begin with inside, below 2 ** 32; by default, they go on.
+    """
     python, numpy_state = random.getstate(), numpy.random.get_state()
     try:
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            if seed is not None:
+                _seed(device, seed)
             yield
     finally:
         random.setstate(python)
         numpy.random.set_state(numpy_state)
+
+
+def _seed(device: torch.device, seed: int) -> None:
+    random.seed(seed)
+    numpy.random.seed(seed)
+    torch.default_generator.manual_seed(seed)  # torch.manual_seed reaches devices that are not put back
+    if device.type == "cuda":
+        with torch.cuda.device(device):
+            torch.cuda.manual_seed(seed)
 
 
 def _refuse_coupled_examples(network: nn.Module) -> None:

@@ -55,6 +55,9 @@ def test_exactly_the_loss_calls_on_real_data_are_guarded_as_set(guard, baseline,
     assert done.returncode == 0, done.stderr
     ledger = json.loads((tmp_path / "ledger.json").read_text())
     assert (ledger["loss_calls"]["guarded"], ledger["loss_calls"]["expected"]) == (CALLS, CALLS)
+    assert ledger["penalty"].pop("reached", {}) == {
+        n: settings[n] for n in ("strength", "eps") if settings.get(f"{n}_ramp")
+    }
     assert ledger["penalty"] == {"name": penalty, **settings}
     assert ledger["penalty_value"]["mean"] > 0 and ledger["penalty_value"]["nonfinite"] == 0
 
@@ -74,7 +77,7 @@ def test_strength_zero_is_the_plain_run_bit_for_bit_and_above_zero_is_not(guard,
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ("--penalty trades", "penalty 'trades' needs eps"),
+        ("--penalty trades", r"penalty 'trades' needs eps: .* --set eps=8/255"),
         ("--penalty trades --set eps=0.1 --h 3", "penalty 'trades' has no setting h: expected strength,"),
         ("--penalty trades --set epsilon=0.1", "penalty 'trades' has no setting epsilon: expected strength,"),
         ("--penalty trades --set eps=some", "expected eps to be a number, such as 0.5 or 8/255, got 'some'"),
@@ -86,3 +89,37 @@ def test_what_cannot_be_set_is_refused_before_anything_runs(baseline, options, m
     arguments = ["run", *shlex.split(options), "dc", str(baseline / "main.py"), *ARGUMENTS]
     with pytest.raises(UnusableInput, match=message):
         cli.main(arguments, standalone_mode=False)
+
+
+DISTRIBUTED = """
+import sys, torch, torch.distributed as dist
+from torch import nn
+import guard_plugin
+dist.init_process_group("gloo")
+torch.manual_seed(0)
+net = nn.parallel.DistributedDataParallel(nn.Linear(5, 3), static_graph=True)
+criterion = guard_plugin.wrap(nn.CrossEntropyLoss(), net, penalty=sys.argv[1], eps=0.1)
+torch.manual_seed(1 + dist.get_rank())
+for _ in range(2):
+    net.zero_grad()
+    criterion(net(torch.randn(6, 5)), torch.randint(3, (6,))).backward()
+    gradient = net.module.weight.grad
+    everyones = [torch.zeros_like(gradient) for _ in range(2)]
+    dist.all_gather(everyones, gradient)
+    assert gradient.any() and torch.equal(*everyones), everyones
+dist.destroy_process_group()
+"""
+
+
+@pytest.mark.parametrize("penalty", ["pgd_at", "fast"])
+def test_two_processes_exchange_gradients_where_the_hosts_loss_is_replaced(tmp_path, environment, penalty):
+    (tmp_path / "train.py").write_text(DISTRIBUTED)
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    done = subprocess.run([*torchrun, "train.py", penalty], cwd=tmp_path, env=environment, capture_output=True)
+    assert done.returncode == 0, done.stderr.decode()
+
+
+def test_the_demo_refuses_a_penalty_that_it_has_no_options_for(tmp_path):
+    with pytest.raises(UnusableInput, match="guard demo cannot run penalty 'pgd_at': it needs eps"):
+        cli.main(["demo", "--penalty", "pgd_at"], standalone_mode=False)
+    assert not list(tmp_path.iterdir())

@@ -29,20 +29,26 @@ AdversarialT = TypeVar("AdversarialT", bound="Adversarial")
 
 @dataclass(frozen=True)
 class Batch:
-    """What the host had when it evaluated its loss: see :class:`guard_plugin.penalties.Penalty`."""
+    """What the host had when it evaluated its loss: see :class:`guard_plugin.penalties.Penalty`.
+
+    ``seed`` is that of the passes that train.
+    """
 
     network: nn.Module
     inputs: Tensor
     targets: Tensor
     loss_fn: LossFunction
+    seed: int
 
     def training_pass(self, inputs: Tensor) -> Tensor:
         """Make a pass that trains, as the host's own did: BatchNorm normalises by this batch, its statistics run on.
 
         That is what the methods' authors do. Each module keeps the behaviour that the host gave it (a layer frozen in
-        eval stays so), dropout acts, and the host's random streams are afterwards what they were. Autocast is off.
+        eval stays so). Dropout acts, with a mask of its own, the same in each pass on this batch; the host's random
+        streams are afterwards what they were. Autocast is off.
         """
-        with random_streams_kept(inputs.device), torch.autocast(inputs.device.type, enabled=False):
+        streams = random_streams_kept(inputs.device, seed=self.seed)
+        with streams, torch.autocast(inputs.device.type, enabled=False):
             return check_outputs(self.network(inputs.clone()))
 
 
@@ -59,7 +65,7 @@ class Adversarial(Penalty):
         eps_ramp: Over how many guarded loss calls it rises to its value.
         mean: What the host subtracts from its pixels, one number per channel.
         std: What it then divides them by.
-        seed: Of the search's own random numbers; the host's random streams are not used.
+        seed: Of the random numbers of the search and of the passes that train; the host's random streams are not used.
     """
 
     eps: float
@@ -85,7 +91,9 @@ class Adversarial(Penalty):
         """Search adversarial examples of one batch, and compute the term on them."""
         check_batch(inputs, targets)
         check_network(network)
-        batch = Batch(network, *full_precision(inputs.detach(), targets, network), loss_fn)
+        # Of its own, as the search's generator draws from the penalty's seed itself.
+        (seed,) = numpy.random.SeedSequence(self.seed).generate_state(1)
+        batch = Batch(network, *full_precision(inputs.detach(), targets, network), loss_fn, int(seed))
         ball = ball_around(batch.inputs, self.eps, self.mean, self.std)
         random = torch.Generator(inputs.device).manual_seed(self.seed)
         with undisturbed(network, inputs.device), torch.enable_grad():

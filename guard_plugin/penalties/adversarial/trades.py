@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from guard_plugin.penalties.adversarial.ball import Ball, ascend
 from guard_plugin.penalties.adversarial.base import Adversarial, Batch
-from guard_plugin.penalties.checks import check_count, check_positive
+from guard_plugin.penalties.checks import check_count, check_losses, check_positive
 from guard_plugin.penalties.per_example import Outputs
 
 __all__ = ["Trades"]
@@ -22,7 +22,8 @@ class Trades(Adversarial):
     """``strength * mean_i KL(p(x_i) || p(x_i'))``: Zhang et al., ICML 2019; strength is their beta, or 1 / lambda.
 
     x' is searched by steps that increase that divergence, from x + 0.001 * N(0, 1), and gradients flow through both
-    predictions, as in the authors' code. The defaults are theirs for CIFAR-10 (with eps 0.031: steps of 0.007).
+    predictions, as in the authors' code. The defaults are theirs for CIFAR-10 (with eps 0.031: steps of 0.007). The
+    divergence of an example that the host's criterion ignores counts as 0.
 
     Args:
         steps: Of the search.
@@ -54,12 +55,19 @@ class Trades(Adversarial):
 
     def _term(self, batch: Batch, found: Tensor) -> Tensor:
         moved = _log_probabilities(batch.training_pass(found))
-        return _divergences(_log_probabilities(batch.training_pass(batch.inputs)), moved).mean()
+        divergences = _divergences(_log_probabilities(batch.training_pass(batch.inputs)), moved)
+        return torch.where(_ignored(batch, moved), 0, divergences).mean()
 
 
 def _log_probabilities(outputs: Tensor) -> Tensor:
     # Of log-probabilities, which NLLLoss is given, this is the identity.
     return functional.log_softmax(outputs, dim=1)
+
+
+def _ignored(batch: Batch, log_probabilities: Tensor) -> Tensor:
+    """Tell the examples that the host's criterion ignores: those without a loss even if nothing is known of them."""
+    unknowing = _log_probabilities(torch.zeros_like(log_probabilities))
+    return check_losses(batch.loss_fn(unknowing, batch.targets), len(unknowing)) == 0
 
 
 def _divergences(clean: Tensor, moved: Tensor) -> Tensor:

@@ -279,3 +279,57 @@ def test_a_diverged_network_is_refused():
     nn.init.constant_(network.weight, math.nan)
     with pytest.raises(UnusableInput, match="finite"):
         curvature_at(network, torch.rand(2, 3), torch.tensor([0, 1]), h=0.1)
+
+
+def test_converged_is_relative_to_the_eigenvalue_and_not_to_a_larger_negative_one():
+    diagonal = torch.zeros(64, dtype=torch.float64)
+    diagonal[0], diagonal[1] = -1.0, 0.003
+    x = torch.zeros(1, 64, dtype=torch.float64)
+    network = Quadratic(torch.diag(diagonal)).eval()
+    report = curvature_at(network, x, torch.zeros(1), h=0.1, steps=2, loss_fn=first_column)
+    assert report.residual.item() < 1e-3  # of ||H||, which is 1
+    assert not report.converged
+
+
+def test_hessian_products_that_are_not_finite_are_refused():
+    network = nn.Sequential(nn.Linear(3, 4), nn.Softplus(), nn.Linear(4, 1)).eval()
+    with torch.no_grad():
+        network[0].weight.fill_(1e25).mul_(torch.tensor([[1.0], [-1.0], [1.0], [-1.0]]))
+        network[0].bias.zero_()
+    with pytest.raises(UnusableInput, match="finite products"):
+        curvature_at(network, torch.zeros(2, 3), torch.zeros(2), h=0.1, loss_fn=first_column)
+
+
+def test_an_attention_network_agrees_with_its_closed_form_written_out():
+    class Attention(nn.Module):
+        def __init__(self, attend) -> None:
+            super().__init__()
+            self.attend = attend
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.attend(x, x.flip(1), x.square())[:, 0]
+
+    def written_out(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        return (q @ k.mT / q.shape[-1] ** 0.5).softmax(-1) @ v
+
+    x, y = torch.rand(3, 5, 4), torch.tensor([0, 1, 3])
+    reports = [
+        curvature_at(Attention(attend).eval(), x, y, h=0.1)
+        for attend in (
+            lambda *qkv: functional.scaled_dot_product_attention(*(t[:, None] for t in qkv))[:, 0],
+            written_out,
+        )
+    ]
+    torch.testing.assert_close(reports[0].largest, reports[1].largest, rtol=1e-4, atol=1e-7)
+    torch.testing.assert_close(reports[0].surrogate, reports[1].surrogate, rtol=1e-3, atol=1e-6)
+
+
+def test_inputs_of_one_number_each_need_no_axis_of_their_own():
+    class Square(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return 1.5 * x[:, None].square()
+
+    report = curvature_at(Square().eval(), torch.tensor([1.0, 2.0]), torch.zeros(2), h=0.1, loss_fn=first_column)
+    assert report.largest.tolist() == pytest.approx([3.0, 3.0])
+    assert report.surrogate.tolist() == pytest.approx([3.0, 3.0], rel=1e-4)
+    assert report.gradient_norm.tolist() == pytest.approx([3.0, 6.0])

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from guard_plugin.diagnostics.lanczos import largest_eigenpairs
+from guard_plugin.diagnostics.lanczos import largest_eigenpairs, tolerated
 
 
 def symmetric(spectrum: list[float]) -> Tensor:
@@ -74,3 +74,29 @@ def test_an_example_does_not_depend_on_how_long_the_others_go_on():
     both, alone = solved([0, 1]), solved([0])
     assert int(both.steps[0]) == int(alone.steps[0]) < int(both.steps[1])
     torch.testing.assert_close(both.residuals[0], alone.residuals[0], rtol=1e-6, atol=1e-12)
+
+
+def in_float32(diagonal: Tensor, *, n: int = 8, tol: float = 1e-3):
+    return largest_eigenpairs(lambda v: v * diagonal, torch.rand(n, len(diagonal)) * 2 - 1, steps=30, tol=tol)
+
+
+@pytest.mark.parametrize("top", [0.001, 0.003, 0.01, 0.03])
+def test_the_null_space_is_not_taken_for_the_top_where_the_negative_end_dominates(top):
+    diagonal = torch.zeros(3072)
+    diagonal[0], diagonal[1] = -1.0, top
+    found = in_float32(diagonal)
+    torch.testing.assert_close(found.values, torch.full((8,), top), rtol=1e-2, atol=0)
+
+
+def test_a_top_of_zero_stops_at_what_is_rounding_next_to_the_operators_norm():
+    diagonal = torch.zeros(3072)
+    diagonal[0] = -1.0
+    found = in_float32(diagonal)
+    assert int(found.steps.max()) <= 3
+    assert found.residuals.le(tolerated(found.values, found.scales, tol=1e-3, dtype=torch.float32)).all()
+
+
+@pytest.mark.parametrize("size", [1e-30, 1e30])
+def test_float32_eigenvalues_whose_squares_leave_its_range_are_found(size):
+    found = in_float32(torch.tensor([size, size / 2, 0.0, 0.0]))
+    torch.testing.assert_close(found.values / size, torch.ones(8), rtol=1e-5, atol=0)

@@ -175,6 +175,34 @@ def test_nothing_of_the_hosts_is_kept_alive(script, net):
     assert len(seen) == 6 and all(ref() is None for ref in seen)
 
 
+@pytest.mark.parametrize(("ramp", "h"), [(6, 0.5), (7, 0.5 * 6 / 7)])
+def test_a_ramp_that_is_not_finished_is_no_complete_run(script, net, ramp, h):
+    attachment = attached(script, h_ramp=ramp)
+    run_main(script, lambda: functional.cross_entropy(net(X), Y))
+    problem = attachment.conclude(succeeded=True)
+    assert attachment.ledger.to_json()["penalty"]["reached"] == {"h": pytest.approx(h)}
+    assert attachment.ledger.outcome == ("complete" if ramp == 6 else "incomplete")
+    assert problem is None or "at least 7 guarded loss calls for the ramp, found 6: h rose to 0.428571" in str(problem)
+
+
+def test_at_strength_zero_no_ramp_is_asked_for(script, net):
+    with attached(script, strength=0.0, h_ramp=7) as g:
+        run_main(script, lambda: functional.cross_entropy(net(X), Y))
+    assert g.ledger.outcome == "complete" and "reached" not in g.ledger.to_json()["penalty"]
+
+
+def test_a_loss_that_is_logged_without_gradients_is_not_guarded(script, net):
+    def step():
+        output = net(X)
+        functional.cross_entropy(output, Y)
+        with torch.no_grad():
+            functional.cross_entropy(output, Y)
+
+    with attached(script) as g:
+        run_main(script, step)
+    assert g.ledger.guarded == 6 and g.ledger.skipped == {"gradients off": 6}
+
+
 class Opinion:
     """A plugin with an opinion on everything."""
 

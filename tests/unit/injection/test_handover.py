@@ -14,11 +14,13 @@ from guard_plugin.injection.ledger import Ledger
 NAMES = "replay_*.pt"
 
 
-def ledger(strength: float = 1.0, outcome: str = "complete", faults: tuple[dict, ...] = ()) -> Ledger:
+def ledger(
+    strength: float = 1.0, outcome: str = "complete", faults: tuple[dict, ...] = (), penalty="curvature"
+) -> Ledger:
     return Ledger(
         adapter="mtt",
         script="buffer.py",
-        penalty={"name": "curvature", "strength": strength},
+        penalty={"name": penalty, "strength": strength},
         strength=strength,
         unguarded="",
         definitions=[],
@@ -112,5 +114,26 @@ def test_reading_warns_of_what_is_not_guards_once(tmp_path, capsys):
     handover.remove()
     warning = capsys.readouterr().err
     assert warning.count("warning") == 1 and f"{plain} is not known to be made under GUARD (there is no" in warning
-    assert reading.taken_over == {str(guarded): "", str(plain): why_not_guarded(plain)}
-    assert "1 of 2 files read are GUARD's" in reading.summary()
+    assert reading.taken_over == {
+        str(guarded): {"penalty": "curvature", "reason": ""},
+        str(plain): {"penalty": "", "reason": why_not_guarded(plain)},
+    }
+    assert "1 of 2 files read are GUARD's (made under curvature)" in reading.summary()
+
+
+def test_a_comparators_file_is_not_guards_and_is_warned_of_under_another_penalty(tmp_path, capsys):
+    file = write(tmp_path / "replay_0.pt", ledger(penalty="pgd_at"))
+    same, other = ledger(penalty="pgd_at"), ledger()
+    for reading in (same, other):
+        handover = Handover(NAMES, NAMES, reading)
+        torch.load(file)
+        torch.save([3], tmp_path / "replay_1.pt")
+        handover.remove()
+        handover.mark()
+        assert reading.taken_over == {str(file): {"penalty": "pgd_at", "reason": ""}}
+        assert "0 of 1 files read are GUARD's, 1 made under pgd_at" in reading.summary()
+        doubt = "" if reading is same else f"under penalty curvature, went on from files of another: {file} (pgd_at)"
+        assert why_not_guarded(tmp_path / "replay_1.pt").endswith(doubt)
+        warning = f"{file} was made under penalty 'pgd_at', and this run's is 'curvature'"
+        assert (warning in capsys.readouterr().err) == (reading is other)
+    assert why_not_guarded(tmp_path / "replay_1.pt")

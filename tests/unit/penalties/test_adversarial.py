@@ -94,7 +94,12 @@ def test_trades_averages_over_positions():
             return self.net(x)[:, :, None, None].expand(-1, -1, 2, 3)
 
     expected = Trades(eps=EPS)(net, x, y, loss_fn=cross_entropy)
-    torch.testing.assert_close(Trades(eps=EPS)(Dense(), x, y, loss_fn=cross_entropy), expected)
+    everywhere = y[:, None, None].expand(-1, 2, 3)
+
+    def mean_loss(output, target):
+        return cross_entropy(output, target).flatten(1).mean(dim=1)
+
+    torch.testing.assert_close(Trades(eps=EPS)(Dense(), x, everywhere, loss_fn=mean_loss), expected)
 
 
 def test_with_mean_and_std_eps_is_in_pixels_and_examples_stay_pictures():
@@ -217,3 +222,32 @@ def test_a_batch_of_other_channels_than_mean_and_std_is_refused():
     penalty = PgdTraining(eps=EPS, mean=(0.5,), std=(0.5,))
     with pytest.raises(UnusableInput, match=r"expected images of 1 channel\(s\), got shape \(2, 3, 2, 2\)"):
         penalty(net, torch.randn(2, 3, 2, 2), torch.tensor([0, 1]), loss_fn=cross_entropy)
+
+
+@BY_NAME
+def test_dropout_masks_are_neither_the_hosts_last_nor_its_next(penalty):
+    """The masks of the passes that train, which the seed of the call determines."""
+    (net, _), (x, y), masks = as_in_dc(), batch(), []
+    net[3].register_forward_hook(lambda module, args, output: masks.append(output != 0) if module.training else None)
+
+    def trained() -> torch.Tensor:
+        masks.clear()
+        penalty.at(0)(net, x, y, loss_fn=cross_entropy)
+        return torch.stack(masks)
+
+    first = trained()
+    net(x)
+    host = masks[-1]
+    assert all((mask != host).any() for mask in first) and torch.equal(trained(), first)
+    for stream in (0, 1):  # the same whatever the host's streams are
+        torch.manual_seed(stream)
+        assert torch.equal(trained(), first)
+
+
+def test_trades_leaves_out_what_the_host_ignores():
+    net, (x, _), y = nn.Linear(5, 3), batch(4), torch.tensor([0, -100, 2, -100])
+    other = x + torch.randn(4, 5) * (y == -100)[:, None]
+    values = [Trades(eps=EPS)(net, inputs, y, loss_fn=cross_entropy) for inputs in (x, other)]
+    unmasked = Trades(eps=EPS)(net, x, torch.zeros_like(y), loss_fn=cross_entropy)
+    assert_same_with_gradients(*values, net)
+    assert 0 < values[0] < unmasked

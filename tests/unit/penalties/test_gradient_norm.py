@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from guard_plugin.penalties import GradientNorm
+from guard_plugin.penalties import Curvature, GradientNorm
 from tests.unit.penalties.linear import cross_entropy
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -40,3 +40,23 @@ def test_under_autocast_it_is_in_full_precision():
     expected = GradientNorm(strength=1.0)(net, x, y, loss_fn=cross_entropy)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert torch.equal(GradientNorm(strength=1.0)(net, x, y, loss_fn=cross_entropy), expected)
+
+
+class Attends(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.project, self.classify = nn.Linear(4, 12), nn.Linear(4, 3)
+
+    def forward(self, x):
+        q, k, v = self.project(x)[:, None].chunk(3, dim=-1)
+        return self.classify(functional.scaled_dot_product_attention(q, k, v).mean(dim=(1, 2)))
+
+
+@pytest.mark.parametrize(
+    "penalty", [GradientNorm(strength=1.0), Curvature(strength=1.0, h=0.5)], ids=lambda penalty: penalty.name
+)
+def test_networks_with_fused_attention_are_differentiated_twice(penalty):
+    net, x, y = Attends(), torch.randn(2, 5, 4), torch.tensor([0, 2])
+    value = penalty(net, x, y, loss_fn=cross_entropy)
+    (gradient,) = torch.autograd.grad(value, [net.project.weight])
+    assert gradient.abs().sum() > 0

@@ -78,3 +78,27 @@ def test_a_combination_that_does_not_exist_is_refused():
 def test_free_adversarial_training_is_refused_with_the_reason():
     with pytest.raises(UnusableInput, match="'free': .* updates the network several times .* use 'fast'"):
         guard_plugin.wrap(nn.CrossEntropyLoss(), binary(), penalty="free", eps=EPS)
+
+
+class Overflows(nn.Module):
+    """Its first pass, the host's, overflows."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner, self.passes = nn.Linear(5, 2), 0
+
+    def forward(self, x):
+        self.passes += 1
+        output = self.inner(x)
+        return output + torch.inf if self.passes == 1 else output
+
+
+def test_what_ddp_is_passed_is_zero_even_where_the_hosts_loss_is_not_finite(tmp_path):
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
+    try:
+        net, (x, y) = nn.parallel.DistributedDataParallel(Overflows(), static_graph=True), batch()
+        loss = guard_plugin.wrap(nn.CrossEntropyLoss(), net, penalty="pgd_at", eps=EPS)(net(x), y)
+        loss.backward()
+    finally:
+        torch.distributed.destroy_process_group()
+    assert torch.isfinite(loss) and all(torch.isfinite(p.grad).all() for p in net.parameters())

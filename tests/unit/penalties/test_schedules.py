@@ -1,11 +1,13 @@
 """Settings that rise over the guarded loss calls."""
 
+from dataclasses import dataclass
+
 import pytest
 import torch
 from torch import nn
 
 import guard_plugin
-from guard_plugin.errors import UnusableInput
+from guard_plugin.errors import PluginError, UnusableInput
 from guard_plugin.penalties import Curvature, GradientNorm, PgdTraining
 from tests.unit.penalties.linear import cross_entropy
 
@@ -44,6 +46,16 @@ def test_the_ledger_gets_the_ramps_as_they_were_set():
 def test_a_ramp_that_is_no_number_of_calls_is_refused(ramp, wrong):
     with pytest.raises(UnusableInput, match=f"expected {ramp} >= 0, a number of guarded loss calls, got {wrong}"):
         Curvature(strength=1.0, h=1.0, **{ramp: wrong})
+
+
+def test_a_whole_number_with_a_ramp_is_refused_when_it_is_made():
+    @dataclass(frozen=True, kw_only=True)
+    class Stepwise(GradientNorm):
+        steps: int = 3
+        steps_ramp: int = 0
+
+    with pytest.raises(PluginError, match="expected steps, which has a steps_ramp, to be a float"):
+        Stepwise(strength=1.0)
 
 
 def test_the_ramp_reaches_the_loss():

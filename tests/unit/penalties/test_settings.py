@@ -31,6 +31,8 @@ def test_texts_become_what_the_settings_are():
         ({"eps": "much"}, "penalty 'pgd_at': expected eps to be a number, such as 0.5 or 8/255, got 'much'"),
         ({"eps": "1/0"}, "expected eps to be a number"),
         ({"eps": "1e400"}, "expected eps to be a number"),
+        ({"eps": "1e99999999"}, "expected eps to be a number"),
+        ({"eps": "nan"}, "expected eps to be a number"),
         ({"steps": "7.5"}, "expected steps to be a whole number, got '7.5'"),
         ({"mean": "0.5;0.5"}, "expected mean to be numbers, such as"),
     ],
