@@ -46,9 +46,13 @@ def test_a_composite_is_the_union_of_its_parts(convnet, digits_test):
     assert alone["cascade"].cost.forwards < parts["fgsm"].cost.forwards + parts["pgd5"].cost.forwards
 
 
-def test_a_part_with_a_column_of_its_own_is_not_run_again(convnet, digits_test):
+def test_a_part_with_a_column_of_its_own_is_not_run_again(convnet, digits_test, monkeypatch):
     alone = measure(convnet, digits_test, {"cascade": Cascade(EPS)}).records["cascade"]
-    shared = measure(convnet, digits_test, {"cascade": Cascade(EPS), "pgd5": PGD(EPS, steps=5)}).records
+    attacked, perturb = [], PGD._perturb
+    with monkeypatch.context() as patch:
+        patch.setattr(PGD, "_perturb", lambda *given: attacked.extend(given[-1].tolist()) or perturb(*given))
+        shared = measure(convnet, digits_test, {"cascade": Cascade(EPS), "pgd5": PGD(EPS, steps=5)}).records
+    assert len(attacked) == len(set(attacked)) > 0
     assert list(shared) == ["clean", "cascade", "pgd5"]
     np.testing.assert_array_equal(shared["cascade"].correct, alone.correct)
     fgsm = measure(convnet, digits_test, {"fgsm": FGSM(EPS)}).records["fgsm"]
