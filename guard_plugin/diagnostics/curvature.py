@@ -7,7 +7,6 @@ from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from tqdm import tqdm
 
 from guard_plugin.diagnostics.hessian import InputHessian, Losses, dot, input_gradients, losses_of, norms, unit
@@ -15,8 +14,9 @@ from guard_plugin.diagnostics.lanczos import largest_eigenpairs, tolerated
 from guard_plugin.errors import UnusableInput
 from guard_plugin.evaluation.attacks import uniform_per_example
 from guard_plugin.evaluation.models import PixelModel, check_labels, check_mode, check_pixels, finite_logits
-from guard_plugin.penalties import LossFunction, undisturbed
+from guard_plugin.penalties import LossFunction
 from guard_plugin.penalties.checks import check_batch, check_h, check_network
+from guard_plugin.penalties.undisturbed import twice_differentiable, undisturbed
 
 __all__ = ["CurvatureReport", "Space", "curvature_at", "input_curvature", "network_and_inputs"]
 
@@ -164,8 +164,7 @@ def curvature_at(
     if not 0 < tol < 1:
         raise UnusableInput(f"expected 0 < tol < 1, got {tol}")
     parts = []
-    # Of torch's attention kernels only MATH can be differentiated twice.
-    with undisturbed(network, inputs.device), torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
+    with undisturbed(network, inputs.device), torch.enable_grad(), twice_differentiable():
         for batch in _batches(len(inputs), batch_size):
             start = uniform_per_example(inputs[batch], seed=seed, indices=batch)
             losses = losses_of(network, targets[batch].to(inputs.device), loss_fn)
