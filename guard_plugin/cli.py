@@ -91,6 +91,16 @@ class _RunCommand(click.Command):
 @click.option("--h-ramp", type=int, help="Guarded loss calls over which h rises to its value.  [default: 0]")
 @click.option("--strength-ramp", type=int, help="Guarded loss calls over which strength rises.  [default: 0]")
 @click.option("--set", "assignments", multiple=True, metavar="NAME=VALUE", help="Another setting of the penalty.")
+@click.option(
+    "--memory",
+    type=click.Choice(["normal", "low"]),
+    help="low: compute the penalty in small parts of the batch, slower.  [default: normal]",
+)
+@click.option(
+    "--path",
+    type=click.Choice(["auto", "shared", "separate", "reference"]),
+    help="How the penalty is computed, for debugging: docs/performance.md.  [default: auto]",
+)
 @click.option("--repair", is_flag=True, help="Mend the host's known faults, in memory.")
 @click.option(
     "--teacher",

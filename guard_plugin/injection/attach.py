@@ -22,6 +22,7 @@ from guard_plugin.injection.faults import Repairs
 from guard_plugin.injection.guard import Guard
 from guard_plugin.injection.handover import Handover
 from guard_plugin.injection.ledger import Ledger
+from guard_plugin.injection.paths import PathOptions, Paths
 from guard_plugin.injection.ranks import speaks
 from guard_plugin.injection.stack import StackReader
 from guard_plugin.injection.tap import Tap
@@ -73,7 +74,9 @@ class Attachment:
         self.profile = profile = known.profile(script)
         profile.check_arguments(arguments)
         self.definitions = known.locate(profile, script)
+        paths = Paths(plugins.hook, PathOptions.take_from(settings))
         penalty = make_penalty(plugins, known, settings)
+        paths.options.check(penalty)
         faults = profile.find_faults(script)
         host = profile.host(script)
         unguarded = profile.why_unguarded(arguments)
@@ -89,6 +92,7 @@ class Attachment:
             host={"folder": str(host), "commit": commit_of(host)},
             faults=[fault.to_json(repaired=repair) for fault in faults],
             expected=expected if isinstance(expected, int) else None,
+            paths=paths,
         )
         self._hooks = plugins.hook
         self._guard = Guard(
@@ -96,6 +100,7 @@ class Attachment:
             reader=StackReader(host, self.definitions),
             expected=expected if isinstance(expected, ExpectedCount) else None,
             hooks=plugins.hook,
+            paths=paths,
             ledger=self.ledger,
         )
         self._teacher = Teacher(teacher) if teacher is not None else None
@@ -108,7 +113,7 @@ class Attachment:
         if self._teacher is not None:
             self._teacher.install()
             self._handover.take_over(self._teacher.file)
-        self._tap: Tap | None = Tap(self._guard)
+        self._tap: Tap | None = Tap(self._guard, self._guard.open if penalty.strength else None)
         self._exits: ExitWatch | None = None
         Attachment._active = self
 
@@ -198,7 +203,8 @@ def attach(adapter: str, *, script: str | os.PathLike[str] | None = None, **opti
         adapter: The adapter's name, as in ``guard plugins``.
         script: The host's script; by default the one that this process runs.
         **options: The penalty's settings (``strength``, ``h``, ``form``, ``h_ramp``; docs/penalty.md has those of
-            others), by default the adapter's recommended ones, and ``penalty``, its name (default "curvature"). For
+            others), by default the adapter's recommended ones, and ``penalty``, its name (default "curvature");
+            ``memory`` ("normal" or "low") and ``path`` (docs/performance.md) say how it is computed. For
             the adapter "auto" also ``guard`` and ``suspend``, lists of seams such as "utils:epoch", and ``expect``,
             the number of loss calls to guard.
 

@@ -1,12 +1,16 @@
 """The guard: it decides which loss calls are on real data, adds the penalty to them, and keeps the ledger."""
 
+from typing import Any
+
 import torch
 from pluggy import HookRelay
-from torch import Tensor
+from torch import Tensor, nn
 
 from guard_plugin.errors import GuardError, NothingGuarded, UnsupportedLoss
 from guard_plugin.injection.ledger import Ledger
 from guard_plugin.injection.loss_call import LossCall
+from guard_plugin.injection.opening import Opening
+from guard_plugin.injection.paths import Paths
 from guard_plugin.injection.stack import Place, StackReader
 from guard_plugin.injection.told import ExpectedCount
 from guard_plugin.penalties import Penalty
@@ -37,8 +41,15 @@ def why_not_real(call: LossCall) -> str | None:
     return None
 
 
-def guarded_loss(call: LossCall, penalty: Penalty, hooks: HookRelay) -> tuple[Tensor, Tensor]:
+def guarded_loss(call: LossCall, penalty: Penalty, hooks: HookRelay, paths: Paths) -> tuple[Tensor, Tensor]:
     """Return the loss that the host gets, with the penalty added or in the place of the host's, and the penalty."""
+    guarded = paths.guarded(call, penalty)
+    loss, value = _by_graph(call, penalty, hooks) if guarded is None else guarded
+    hooks.guarded_step(call=call, value=value.detach())
+    return loss, value
+
+
+def _by_graph(call: LossCall, penalty: Penalty, hooks: HookRelay) -> tuple[Tensor, Tensor]:
     if penalty.combination == "replaces":
         _refuse_other_reductions(call, penalty)
     value = hooks.compute_penalty(call=call, penalty=penalty)
@@ -50,7 +61,6 @@ def guarded_loss(call: LossCall, penalty: Penalty, hooks: HookRelay) -> tuple[Te
             f"expected penalty {penalty.name!r} to be a scalar tensor through which gradients reach the network, "
             f"got {found}"
         )
-    hooks.guarded_step(call=call, value=value.detach())
     return _combined(call, value.to(call.loss.dtype), penalty), value
 
 
@@ -84,6 +94,7 @@ class Guard:
         reader: Reads which seams a loss call is made under.
         expected: How many calls must be guarded, where the host's variables tell.
         hooks: The plugin manager's hooks.
+        paths: Choose how the penalty is computed.
         ledger: Where everything is noted.
     """
 
@@ -94,6 +105,7 @@ class Guard:
         reader: StackReader,
         expected: ExpectedCount | None,
         hooks: HookRelay,
+        paths: Paths,
         ledger: Ledger,
     ) -> None:
         self.ledger = ledger
@@ -102,6 +114,7 @@ class Guard:
         self._reader = reader
         self._expected = expected
         self._hooks = hooks
+        self._paths = paths
 
     def __call__(self, call: LossCall) -> Tensor:
         """Return the loss that the host gets.
@@ -115,6 +128,10 @@ class Guard:
         except GuardError as error:
             self.failure = error
             raise
+
+    def open(self, network: nn.Module, args: tuple[Any, ...]) -> Opening | str:
+        """Open a network's call to the penalty, or say why not; it may yet turn out not to be guarded."""
+        return self._paths.open(self._penalty.at(self.ledger.guarded), network, args, self._in_open_seam)
 
     def problem(self) -> GuardError | None:
         """Say what is wrong with a run whose script ended well: nothing, one failed call, or the wrong count."""
@@ -167,11 +184,15 @@ class Guard:
             loss, value = call.loss, None
         else:
             penalty = self._penalty.at(self.ledger.guarded)
-            loss, value = guarded_loss(call, penalty, self._hooks)
+            loss, value = guarded_loss(call, penalty, self._hooks, self._paths)
             self.ledger.reached = {name: getattr(penalty, name) for name in self._penalty.ramps()}
         self.ledger.note_guarded(place.site, value)
         self._refuse_excess(place)
         return loss
+
+    def _in_open_seam(self) -> bool:
+        place = self._reader.read()
+        return place.suspending is None and place.opening is not None
 
     def _why_skipped(self, call: LossCall, place: Place) -> str | None:
         if place.suspending is not None:

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from guard_plugin.injection.paths import Paths
 from guard_plugin.injection.seams import Definition, Seam
 
 __all__ = ["Ledger", "PenaltyValues"]
@@ -82,6 +83,7 @@ class Ledger:
         taken_over: Of each file that another script handed to this one, the penalty that it was made under ("" where
             unknown), and the reason why it is not known to be guarded ("" where it is); None where there are none.
         teacher: The checkpoint that was given for pretrained weights, in JSON's form.
+        paths: On which ways the penalty was computed.
         reached: The penalty's settings that rise, as they were at the last guarded loss call.
     """
 
@@ -96,6 +98,7 @@ class Ledger:
     faults: Sequence[Mapping[str, Any]] = ()
     taken_over: dict[str, dict[str, str]] | None = None
     teacher: Mapping[str, Any] | None = None
+    paths: Paths | None = None
     reached: Mapping[str, float] = field(default_factory=dict)
     seen: int = 0
     guarded: int = 0
@@ -158,6 +161,8 @@ class Ledger:
                 "skipped": dict(self.skipped),
             },
             "penalty_value": self.values.to_json(),
+            "memory": "normal" if self.paths is None else self.paths.options.memory,
+            "paths": {} if self.paths is None else self.paths.to_json(),
             "seams": {name: self._seam(name) for name in dict.fromkeys(d.seam.name for d in self.definitions)},
             "sites": {site: dict(counts) for site, counts in self.sites.items()},
             "host": dict(self.host),

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from guard_plugin.errors import UnsupportedLoss
+from guard_plugin.injection.opening import Opening
 from guard_plugin.injection.origins import Origin
 from guard_plugin.penalties import LossFunction
 
@@ -28,6 +30,7 @@ class LossCall:
         targets: The targets, or None where the call gave none.
         origin: The network call that made the output; None where the output is not a network's own.
         make_loss_fn: Makes the per-example version of the criterion, or raises UnsupportedLoss.
+        paused: Lets module calls pass unseen by the tap.
     """
 
     criterion: str
@@ -36,6 +39,7 @@ class LossCall:
     targets: Any
     origin: Origin | None
     make_loss_fn: Callable[[], LossFunction]
+    paused: Callable[[], AbstractContextManager[None]]
 
     @property
     def network(self) -> nn.Module:
@@ -56,6 +60,16 @@ class LossCall:
     def inputs(self) -> Tensor:
         """The batch that the network was given, shape (n, ...)."""
         return self._known_origin().batch()
+
+    @property
+    def opening(self) -> Opening | str:
+        """The network's call as it was opened to the penalty, or why it was not."""
+        return self._known_origin().opening
+
+    @property
+    def largest(self) -> int:
+        """The size of the largest tensor that a module of the network returned, in bytes."""
+        return self._known_origin().largest
 
     def loss_fn(self) -> LossFunction:
         """Return the host's criterion per example, with its own weights, smoothing and ignored class."""

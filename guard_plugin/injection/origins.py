@@ -1,7 +1,7 @@
 """Which network, on which input, made a given output."""
 
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -12,8 +12,12 @@ from torch.nn.modules.module import register_module_forward_hook, register_modul
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from guard_plugin.errors import UnsupportedLoss
+from guard_plugin.injection.opening import Opening
 
-__all__ = ["Origin", "Origins", "RootCallObserver"]
+__all__ = ["Opener", "Origin", "Origins", "RootCallObserver"]
+
+Opener = Callable[[nn.Module, tuple[Any, ...]], Opening | str]
+"""Opens a call of a network to the penalty, or says why not."""
 
 
 @dataclass(frozen=True)
@@ -21,7 +25,8 @@ class Origin:
     """The call that made an output: ``network(*args, **kwargs)``.
 
     ``parameters`` are those that the network had during the call, ``versions`` count in-place changes to the inputs
-    before it, and ``output_version`` those to the output after it.
+    before it, and ``output_version`` those to the output after it. ``opening`` is the call opened to the penalty, or
+    why it was not, and ``largest`` the size of the largest tensor that one of its modules returned, in bytes.
     """
 
     network: nn.Module
@@ -30,6 +35,8 @@ class Origin:
     parameters: tuple[Tensor, ...]
     versions: tuple[int, ...]
     output_version: int
+    opening: Opening | str
+    largest: int
 
     def batch(self) -> Tensor:
         """Return the one tensor that the network was called with.
@@ -90,6 +97,8 @@ class _ThreadState(threading.local):
         self.depth = 0
         self.paused = False
         self.versions: tuple[int, ...] = ()
+        self.opening: Opening | str = "not guarded"
+        self.largest = 0
         self.made_by = WeakTensorKeyDictionary()
 
 
@@ -99,11 +108,18 @@ class Origins:
     Args:
         network: Remember this network's outputs, wherever it is called; by default those of every outermost call.
         observer: Is asked about each outermost call; only what is no loss call is remembered.
+        opener: Is asked whether a call that is to be remembered is opened to the penalty.
     """
 
-    def __init__(self, network: nn.Module | None = None, observer: RootCallObserver | None = None) -> None:
+    def __init__(
+        self,
+        network: nn.Module | None = None,
+        observer: RootCallObserver | None = None,
+        opener: Opener | None = None,
+    ) -> None:
         self._network = network
         self._observer = observer
+        self._opener = opener
         self._state = _ThreadState()
         self._handles = [
             register_module_forward_pre_hook(self._enter),
@@ -139,14 +155,19 @@ class Origins:
         finally:
             self._state.paused = False
 
-    def _enter(self, module: nn.Module, args: Any) -> None:
+    def _enter(self, module: nn.Module, args: Any) -> Any:
         state = self._state
         if state.paused:
-            return
+            return None
         watched = self._watches(module)
         state.depth += 1
-        if watched:
-            state.versions = tuple(_version(argument) for argument in args if isinstance(argument, Tensor))
+        if not watched:
+            return None
+        state.versions = tuple(_version(argument) for argument in args if isinstance(argument, Tensor))
+        if self._opener is None:
+            return None
+        state.largest, state.opening = 0, self._opener(module, args)
+        return (state.opening.given,) if isinstance(state.opening, Opening) else None
 
     def _leave(self, module: nn.Module, args: tuple[Any, ...], *kwargs_and_output: Any) -> Tensor | None:
         # After a forward that raised, torch calls without kwargs, whatever was registered (2.6 to 2.15).
@@ -158,12 +179,19 @@ class Origins:
         if state.paused:
             return None
         state.depth -= 1
+        if self._opener is not None and isinstance(output, Tensor):
+            state.largest = max(state.largest, output.nbytes)
         if not self._watches(module):
             return None
+        opening, state.opening = state.opening, "not guarded"
+        if isinstance(opening, Opening):
+            opening.close()
+            args = (opening.source,)
         loss = self._observer(module, args, kwargs, output) if self._observer else None
         if loss is None and isinstance(output, Tensor) and output.requires_grad:
             parameters = tuple(module.parameters())
-            self._remember(output, Origin(module, args, kwargs, parameters, state.versions, output._version))
+            origin = Origin(module, args, kwargs, parameters, state.versions, output._version, opening, state.largest)
+            self._remember(output, origin)
         return loss
 
     def _watches(self, module: nn.Module) -> bool:

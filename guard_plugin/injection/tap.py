@@ -10,7 +10,7 @@ from torch.nn import functional
 from torch.nn.modules.loss import _Loss
 
 from guard_plugin.injection.loss_call import SUPPORTED, LossCall, per_example
-from guard_plugin.injection.origins import Origins
+from guard_plugin.injection.origins import Opener, Origins
 from guard_plugin.penalties import LossFunction
 
 __all__ = ["Tap"]
@@ -29,12 +29,13 @@ class Tap:
 
     Args:
         handler: Called with each loss call; returns the loss that the host gets. Its own module calls pass unseen.
+        opener: Is asked whether a network's call is opened to the penalty.
     """
 
-    def __init__(self, handler: LossCallHandler) -> None:
+    def __init__(self, handler: LossCallHandler, opener: Opener | None = None) -> None:
         self._handler = handler
         self._originals = {name: getattr(functional, name) for name in _FUNCTIONS}
-        self._origins = Origins(observer=self._observe)
+        self._origins = Origins(observer=self._observe, opener=opener)
         for name, original in self._originals.items():
             setattr(functional, name, self._tapped(name, original))
 
@@ -82,7 +83,7 @@ class Tap:
     ) -> Tensor:
         origin = self._origins.of(judged)
         with self._origins.paused():
-            return self._handler(LossCall(criterion, loss, judged, targets, origin, make_loss_fn))
+            return self._handler(LossCall(criterion, loss, judged, targets, origin, make_loss_fn, self._origins.paused))
 
 
 def _arguments(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Any, Any]:

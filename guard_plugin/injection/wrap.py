@@ -9,7 +9,9 @@ from torch import Tensor, nn
 from guard_plugin.injection.attach import make_penalty
 from guard_plugin.injection.guard import guarded_loss, why_not_real
 from guard_plugin.injection.loss_call import LossCall, per_example
-from guard_plugin.injection.origins import Origins
+from guard_plugin.injection.opening import Opening
+from guard_plugin.injection.origins import Opener, Origins
+from guard_plugin.injection.paths import PathOptions, Paths
 from guard_plugin.penalties import LossFunction
 from guard_plugin.plugins import Plugins
 
@@ -20,7 +22,8 @@ class GuardedCriterion(nn.Module):
     """A criterion that gives the loss on what a network returned for real data, in training, the penalty.
 
     Made by :func:`wrap`. Called in evaluation (network in eval mode, gradients off) or on inputs that require grad,
-    it returns the criterion's own loss. ``guarded`` counts the calls that received the penalty.
+    it returns the criterion's own loss. ``guarded`` counts the calls that received the penalty, and ``paths`` knows
+    on which way.
     """
 
     def __init__(
@@ -34,9 +37,11 @@ class GuardedCriterion(nn.Module):
         self.criterion = criterion
         self.guarded = 0
         self._plugins = Plugins()
+        self.paths = Paths(self._plugins.hook, PathOptions.take_from(options))
         self._penalty = make_penalty(self._plugins, None, options)
+        self.paths.options.check(self._penalty)
         self._loss_fn = loss_fn or per_example(criterion)
-        self._origins = Origins(network=model)
+        self._origins = Origins(network=model, opener=_opener(weakref.ref(self)) if self._penalty.strength else None)
         self._finalizer = weakref.finalize(self, self._origins.remove)
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
@@ -53,7 +58,9 @@ class GuardedCriterion(nn.Module):
         if not self._finalizer.alive:
             return loss
         loss_fn, origin = self._loss_fn, self._origins.of(input)
-        call = LossCall(type(self.criterion).__name__, loss, input, target, origin, lambda: loss_fn)
+        call = LossCall(
+            type(self.criterion).__name__, loss, input, target, origin, lambda: loss_fn, self._origins.paused
+        )
         if why_not_real(call) is not None:
             return loss
         call.check_guardable()
@@ -62,11 +69,24 @@ class GuardedCriterion(nn.Module):
         if penalty.strength == 0:
             return loss
         with self._origins.paused():
-            return guarded_loss(call, penalty, self._plugins.hook)[0]
+            return guarded_loss(call, penalty, self._plugins.hook, self.paths)[0]
 
     def unwrap(self) -> None:
         """Take the hooks off; the criterion then returns its own loss. Happens by itself when it is discarded."""
         self._finalizer()
+
+    def open(self, network: nn.Module, args: tuple[Any, ...]) -> Opening | str:
+        """Open a call of the network to the penalty, or say why not."""
+        return self.paths.open(self._penalty.at(self.guarded), network, args, lambda: True)
+
+
+def _opener(criterion: "weakref.ref[GuardedCriterion]") -> Opener:
+    # Weak: the hooks must not keep the criterion, with whose end they end.
+    def open(network: nn.Module, args: tuple[Any, ...]) -> Opening | str:
+        alive = criterion()
+        return "not guarded" if alive is None else alive.open(network, args)
+
+    return open
 
 
 def wrap(
@@ -85,7 +105,9 @@ def wrap(
         model: The network whose outputs it judges. Neither is modified.
         loss_fn: The criterion per example, shape (n,); by default read off the criterion.
         **options: ``strength`` and ``h`` (both needed), ``form`` ("gradient" or "loss"), ``h_ramp``,
-            ``strength_ramp``; or ``penalty``, the name of another, with its settings (docs/penalty.md).
+            ``strength_ramp``; or ``penalty``, the name of another, with its settings (docs/penalty.md). Further
+            ``memory`` ("normal" or "low") and ``path`` ("auto", "shared", "separate" or "reference";
+            docs/performance.md).
 
     Raises:
         GuardError: If a setting does not fit, or the criterion needs a ``loss_fn``.

@@ -11,8 +11,16 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from guard_plugin.errors import UnusableInput
-from guard_plugin.penalties.base import LossFunction, Penalty
+from guard_plugin.penalties.base import HostPass, LossFunction, Path, Penalty
 from guard_plugin.penalties.checks import check_batch, check_h, check_network, check_strength
+from guard_plugin.penalties.curvature_known import (
+    Step,
+    gradient_form,
+    gradient_form_on_host,
+    loss_form,
+    loss_form_on_host,
+)
+from guard_plugin.penalties.known_gradient import Known
 from guard_plugin.penalties.per_example import Losses, full_precision
 from guard_plugin.penalties.undisturbed import twice_differentiable, undisturbed
 
@@ -149,6 +157,7 @@ class Curvature(Penalty):
     """
 
     name: ClassVar[str] = "curvature"
+    paths: ClassVar[tuple[Path, ...]] = ("shared", "separate", "reference")
     h: float
     form: Form = "gradient"
     h_ramp: int = 0
@@ -164,3 +173,31 @@ class Curvature(Penalty):
         return curvature_penalty(
             network, inputs, targets, h=self.h, strength=self.strength, form=self.form, loss_fn=loss_fn
         )
+
+    @property
+    def differentiates_twice(self) -> bool:
+        """Whether its gradient is one of input gradients."""
+        return self.form == "gradient"
+
+    def in_parts(
+        self, network: nn.Module, inputs: Tensor, targets: Tensor, *, loss_fn: LossFunction, size: int
+    ) -> Known:
+        """Compute the penalty and its gradient at once, at most ``size`` examples at a time."""
+        check_batch(inputs, targets)
+        check_network(network)
+        inputs, targets = full_precision(inputs, targets, network)
+        compute = gradient_form if self.form == "gradient" else loss_form
+        with undisturbed(network, inputs.device), torch.enable_grad():
+            return compute(self._step(network, targets, loss_fn, size), inputs)
+
+    def on_host(
+        self, host: HostPass, network: nn.Module, targets: Tensor, *, loss_fn: LossFunction, size: int
+    ) -> tuple[Known, Tensor] | None:
+        """Compute the host's loss and the penalty, and their gradient, at once, and the penalty alone."""
+        check_batch(host.batch, targets)
+        compute = gradient_form_on_host if self.form == "gradient" else loss_form_on_host
+        with undisturbed(network, host.batch.device), torch.enable_grad():
+            return compute(self._step(network, targets, loss_fn, size), host)
+
+    def _step(self, network: nn.Module, targets: Tensor, loss_fn: LossFunction, size: int) -> Step:
+        return Step(network, loss_fn, targets, lambda gradient: self.h * _unit(gradient), self.strength, size)

@@ -1,0 +1,132 @@
+"""A scalar whose gradient is known already, in the place of one that has yet to be differentiated."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import Function
+
+from guard_plugin.errors import UnsupportedLoss
+
+__all__ = ["Known", "hand_over", "reached_leaves"]
+
+
+@dataclass
+class Known:
+    """A scalar and its gradient, added up part by part.
+
+    Args:
+        value: The scalar.
+        gradients: By id of a tensor, the tensor and its gradient.
+    """
+
+    value: Tensor
+    gradients: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
+
+    def add(self, tensors: Sequence[Tensor], gradients: Sequence[Tensor | None], weight: Tensor | float = 1.0) -> None:
+        """Add ``weight`` times gradients to those known; None is a gradient of 0."""
+        for tensor, gradient in zip(tensors, gradients, strict=True):
+            if gradient is None:
+                continue
+            if id(tensor) in self.gradients:
+                self.gradients[id(tensor)][1].add_(gradient * weight)
+            else:
+                self.gradients[id(tensor)] = (tensor, gradient * weight)
+
+    def scaled(self, value: Tensor, weight: Tensor | float) -> "Known":
+        """Return another value, with the gradients times ``weight``; these are not to be used any more."""
+        for _, gradient in self.gradients.values():
+            gradient.mul_(weight)
+        return Known(value, self.gradients)
+
+
+def hand_over(known: Known, *, again: Callable[[], Tensor] | None, own: Tensor | None = None) -> Tensor:
+    """Return a scalar whose first derivatives are the known ones.
+
+    They travel on when the host calls ``backward()`` or ``autograd.grad()`` on what it made of the scalar, times the
+    gradient that arrives there: into ``.grad``, through the hooks of DDP and GradScaler, as any gradient does.
+
+    Args:
+        known: The value and its gradients.
+        again: Computes the same scalar with torch's own graph; called where the host differentiates with
+            ``create_graph=True``. None: that is refused.
+        own: A part of the scalar that has a graph, which ``again`` therefore leaves out.
+
+    Raises:
+        UnsupportedLoss: In the backward pass, with ``create_graph=True``, where ``again`` is None, or a tensor was
+            modified in place since.
+    """
+    if not known.gradients or not torch.is_grad_enabled():
+        return known.value.detach()
+    tensors, gradients = zip(*known.gradients.values(), strict=True)
+    scalar: Tensor = _HandOver.apply(known.value.detach(), again, () if own is None else (own,), gradients, *tensors)
+    return scalar
+
+
+class _HandOver(Function):
+    @staticmethod
+    def forward(
+        ctx: Any, value: Tensor, again: Any, own: tuple[Tensor, ...], gradients: tuple[Tensor, ...], *tensors: Tensor
+    ) -> Tensor:
+        ctx.save_for_backward(*gradients, *own)  # so that backward() frees them
+        ctx.again, ctx.tensors, ctx.versions = again, tensors, [tensor._version for tensor in tensors]
+        return value.clone()
+
+    @staticmethod
+    def backward(ctx: Any, weight: Tensor) -> Any:
+        saved, count = ctx.saved_tensors, len(ctx.tensors)
+        if torch.is_grad_enabled():
+            return None, None, None, None, *_differentiable(ctx, saved[count:], weight)
+        return None, None, None, None, *(gradient * weight for gradient in saved[:count])
+
+
+def _differentiable(ctx: Any, own: tuple[Tensor, ...], weight: Tensor) -> Iterable[Tensor | None]:
+    if ctx.again is None:
+        raise UnsupportedLoss(
+            "expected backward() or autograd.grad() without create_graph=True: this host differentiates the guarded "
+            "gradients again, which --memory low computes once and for all; use --memory normal"
+        )
+    if [tensor._version for tensor in ctx.tensors] != ctx.versions:
+        raise UnsupportedLoss(
+            "expected the network as it was when its loss was computed, found parameters modified in place before "
+            "backward(create_graph=True): the penalty cannot be computed again; use --path reference"
+        )
+    scalar = sum(own, ctx.again())
+    gradients: tuple[Tensor | None, ...] = torch.autograd.grad(
+        scalar, ctx.tensors, weight, create_graph=True, allow_unused=True
+    )
+    return gradients
+
+
+def reached_leaves(*roots: Tensor, but: Sequence[Tensor] = (), beyond: Tensor | None = None) -> list[Tensor]:
+    """Return the leaf tensors that gradients of scalars or outputs reach, read off their autograd graph.
+
+    Args:
+        *roots: Where the gradients start.
+        but: Leaves to leave out.
+        beyond: Do not look behind this tensor: return the leaves that are reached by other ways.
+    """
+    stop = None if beyond is None else beyond.grad_fn
+    excluded = {id(tensor) for tensor in but}
+    leaves = {id(leaf): leaf for leaf in _leaves(roots, stop)}
+    return [leaf for key, leaf in leaves.items() if key not in excluded]
+
+
+def _leaves(roots: Iterable[Tensor], stop: Any) -> Iterator[Tensor]:
+    seen = {stop, None}
+    nodes: list[Any] = []
+    for root in roots:
+        if root.grad_fn is not None:
+            nodes.append(root.grad_fn)
+        elif root.requires_grad:
+            yield root
+    while nodes:
+        node = nodes.pop()
+        if node in seen:
+            continue
+        seen.add(node)
+        if node.name() == "torch::autograd::AccumulateGrad":
+            yield node.variable
+        nodes.extend(following for following, _ in node.next_functions)

@@ -1,0 +1,5 @@
+"""Operations whose input gradients are cheap to differentiate again."""
+
+from guard_plugin.penalties.second_order.mode import SecondOrder
+
+__all__ = ["SecondOrder"]

@@ -1,0 +1,99 @@
+"""A convolution, and its two gradients, as three autograd functions that differentiate into each other.
+
+All three are partial derivatives of one form that is linear in input x, weight w and output gradient g. torch's own
+second derivative takes the weight's part from a convolution with swapped axes, whose kernel is as large as an image.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import Function
+
+from guard_plugin.penalties.second_order.wanted import Wanted
+
+__all__ = ["Convolution", "Geometry"]
+
+Geometry = tuple[list[int], list[int], list[int], bool, list[int], int]
+"""Stride, padding, dilation, whether transposed, output padding, groups: as torch's operators take them."""
+
+_BACKWARD = torch.ops.aten.convolution_backward
+
+
+class Convolution(Function):
+    """x, w, b -> x * w + b."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, w: Tensor, b: Tensor | None, geometry: Geometry, wanted: Wanted, of_batch: bool
+    ) -> Tensor:
+        """Convolve."""
+        ctx.save_for_backward(x, w)
+        ctx.geometry, ctx.wanted, ctx.of_batch = geometry, wanted, of_batch
+        convolved: Tensor = torch.ops.aten.convolution(x, w, b, *geometry)
+        return convolved
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> Any:
+        """Differentiate; what a gradient needs is decided by who asks."""
+        x, w = ctx.saved_tensors
+        of_x, of_w, of_b = ctx.needs_input_grad[:3]
+        of_x = of_x and ctx.wanted.inputs(of_batch=ctx.of_batch)
+        of_w, of_b = of_w and ctx.wanted.parameters, of_b and ctx.wanted.parameters
+        if not torch.is_grad_enabled():
+            gradients = _BACKWARD(g, x, w, [w.shape[0]], *ctx.geometry, (of_x, of_w, of_b))
+            return *gradients, None, None, None
+        return (
+            _InputGradient.apply(g, w, x.shape, ctx.geometry) if of_x else None,
+            _WeightGradient.apply(g, x, w.shape, ctx.geometry) if of_w else None,
+            g.sum([0, *range(2, g.dim())]) if of_b else None,
+            None,
+            None,
+            None,
+        )
+
+
+class _InputGradient(Function):
+    """g, w -> the gradient for x."""
+
+    @staticmethod
+    def forward(ctx: Any, g: Tensor, w: Tensor, shape: torch.Size, geometry: Geometry) -> Tensor:
+        ctx.save_for_backward(g, w)
+        ctx.geometry = geometry
+        x = g.new_empty(1).expand(shape)  # only its shape is looked at
+        gradient: Tensor = _BACKWARD(g, x, w, None, *geometry, (True, False, False))[0]
+        return gradient
+
+    @staticmethod
+    def backward(ctx: Any, v: Tensor) -> Any:
+        g, w = ctx.saved_tensors
+        of_g, of_w = ctx.needs_input_grad[:2]
+        return (
+            Convolution.apply(v, w, None, ctx.geometry, Wanted(), False) if of_g else None,
+            _WeightGradient.apply(g, v, w.shape, ctx.geometry) if of_w else None,
+            None,
+            None,
+        )
+
+
+class _WeightGradient(Function):
+    """g, x -> the gradient for w."""
+
+    @staticmethod
+    def forward(ctx: Any, g: Tensor, x: Tensor, shape: torch.Size, geometry: Geometry) -> Tensor:
+        ctx.save_for_backward(g, x)
+        ctx.geometry = geometry
+        w = g.new_empty(1).expand(shape)
+        gradient: Tensor = _BACKWARD(g, x, w, None, *geometry, (False, True, False))[1]
+        return gradient
+
+    @staticmethod
+    def backward(ctx: Any, u: Tensor) -> Any:
+        g, x = ctx.saved_tensors
+        of_g, of_x = ctx.needs_input_grad[:2]
+        return (
+            Convolution.apply(x, u, None, ctx.geometry, Wanted(), False) if of_g else None,
+            _InputGradient.apply(g, u, x.shape, ctx.geometry) if of_x else None,
+            None,
+            None,
+        )

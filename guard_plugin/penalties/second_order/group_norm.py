@@ -1,0 +1,119 @@
+"""Group normalisation whose input gradient has a derivative in closed form.
+
+Per example and group of N values, with mean m, r = 1 / sqrt(variance + eps), x' = (x - m) r, and P v = v - mean(v) -
+x' mean(v x'): for an output gradient g, and a = w g, the gradient for x is r P a. P is symmetric, so for a cotangent
+v of that gradient, and u = r P v: the derivative for g is w u, for w the sum of g u, and for x it is
+-r (mean(a x') u + mean(v x') r P a) - (a . u) r x' / N. torch composes all of this from elementwise operations instead.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
+
+from guard_plugin.penalties.second_order.wanted import Wanted
+
+__all__ = ["GroupNorm"]
+
+
+class GroupNorm(Function):
+    """x, w, b -> the normalised x, times w, plus b."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, w: Tensor | None, b: Tensor | None, groups: int, eps: float, wanted: Wanted
+    ) -> Tensor:
+        """Normalise."""
+        x = x.contiguous()
+        y: Tensor
+        y, mean, r = torch.ops.aten.native_group_norm(x, w, b, *_sizes(x), groups, eps)
+        ctx.save_for_backward(x, w, mean, r)
+        ctx.groups, ctx.eps, ctx.wanted, ctx.biased = groups, eps, wanted, b is not None
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> Any:
+        """Differentiate; what a gradient needs is decided by who asks."""
+        x, w, mean, r = ctx.saved_tensors
+        of_x, of_w, of_b = ctx.needs_input_grad[:3]
+        of_w, of_b = of_w and ctx.wanted.parameters, of_b and ctx.wanted.parameters
+        g = g.contiguous()
+        if not torch.is_grad_enabled():
+            mask = [of_x, of_w, of_b]
+            gradients = torch.ops.aten.native_group_norm_backward(g, x, mean, r, w, *_sizes(x), ctx.groups, mask)
+            return *gradients, None, None, None
+        if of_w or of_b:
+            return *_composed(g, x, w, ctx.groups, ctx.eps, (of_x, of_w, of_b)), None, None, None
+        return _InputGradient.apply(g, x, w, mean, r, ctx.groups), None, None, None, None, None
+
+
+class _InputGradient(Function):
+    """g, x, w -> the gradient for x, by torch's kernel."""
+
+    @staticmethod
+    def forward(ctx: Any, g: Tensor, x: Tensor, w: Tensor | None, mean: Tensor, r: Tensor, groups: int) -> Tensor:
+        gradient = _gradient(g, x, mean, r, w, groups)
+        ctx.save_for_backward(g, x, w, mean, r, gradient)
+        ctx.groups = groups
+        return gradient
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, v: Tensor) -> Any:
+        g, x, w, mean, r, gradient = ctx.saved_tensors
+        (n, c, values), groups = _sizes(x), ctx.groups
+        u = _gradient(v.contiguous(), x, mean, r, None, groups)
+        rows, size = n * groups, c // groups * values
+        r = r.reshape(rows, 1)
+        centred = x.reshape(rows, size) - mean.reshape(rows, 1)
+        g_u = _channel_dots(g, u)
+        a_x = _group_sums(_channel_dots(g, centred), w, groups) * r / size
+        v_x = _group_sums(_channel_dots(v.contiguous(), centred), None, groups) * r / size
+        # In place, as every new tensor of this size costs as much as the arithmetic on it.
+        of_x = centred.mul_(-_group_sums(g_u, w, groups) * r * r / size)
+        of_x.addcmul_(u.reshape(rows, size), -r * a_x).addcmul_(gradient.reshape(rows, size), -r * v_x)
+        of_w = None if w is None else g_u.sum(dim=0)
+        of_g = u if w is None else u.mul_(w.view(1, c, *[1] * (x.dim() - 2)))
+        return of_g, of_x.reshape(x.shape), of_w, None, None, None
+
+
+def _sizes(x: Tensor) -> tuple[int, int, int]:
+    """Examples, channels, and values per channel."""
+    n, c = x.shape[:2]
+    return n, c, x[0, 0].numel()
+
+
+def _gradient(g: Tensor, x: Tensor, mean: Tensor, r: Tensor, w: Tensor | None, groups: int) -> Tensor:
+    mask = [True, False, False]
+    gradient: Tensor = torch.ops.aten.native_group_norm_backward(g, x, mean, r, w, *_sizes(x), groups, mask)[0]
+    return gradient
+
+
+def _channel_dots(a: Tensor, like: Tensor) -> Tensor:
+    """Return each example's and channel's inner product, shape (n, c), without a product of the full size."""
+    n, c, values = _sizes(a)
+    return torch.bmm(a.reshape(n * c, 1, values), like.reshape(n * c, values, 1)).reshape(n, c)
+
+
+def _group_sums(per_channel: Tensor, w: Tensor | None, groups: int) -> Tensor:
+    """Add up the channels of each group, weighted: shape (n * groups, 1)."""
+    weighted = per_channel if w is None else per_channel * w
+    return weighted.reshape(len(per_channel), groups, -1).sum(dim=2).reshape(-1, 1)
+
+
+def _composed(g: Tensor, x: Tensor, w: Tensor | None, groups: int, eps: float, needed: tuple[bool, ...]) -> list[Any]:
+    """Differentiate elementary operations, for who differentiates the parameters' gradients again."""
+    shape = (1, -1, *[1] * (x.dim() - 2))
+    grouped = x.reshape(len(x), groups, -1)
+    variance, mean = torch.var_mean(grouped, dim=2, correction=0, keepdim=True)
+    normalised = ((grouped - mean) * (variance + eps).rsqrt()).reshape(x.shape)
+    of_x, of_w, of_b = needed
+    scaled = g if w is None else g * w.view(shape)
+    over = [0, *range(2, x.dim())]
+    return [
+        torch.autograd.grad(normalised, x, scaled, create_graph=True)[0] if of_x else None,
+        (g * normalised).sum(over) if of_w else None,
+        g.sum(over) if of_b else None,
+    ]
