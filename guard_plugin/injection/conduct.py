@@ -1,6 +1,7 @@
-"""How a network behaves, found out by passes that leave no trace: once for each network, and when its flags change."""
+"""How a network behaves, found out by passes that leave no trace, once for each network and its training flags."""
 
 from dataclasses import dataclass, replace
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -9,7 +10,9 @@ from guard_plugin.injection.opening import random_state
 from guard_plugin.penalties.per_example import full_precision
 from guard_plugin.penalties.undisturbed import undisturbed
 
-__all__ = ["Conduct", "examine"]
+__all__ = ["Conduct", "conduct_of", "known_conduct", "note_not_shared"]
+
+_KNOWN: "WeakKeyDictionary[nn.Module, Conduct]" = WeakKeyDictionary()
 
 
 @dataclass(frozen=True)
@@ -26,23 +29,35 @@ class Conduct:
     against_parts: str
     against_sharing: str
 
-    def holds_for(self, network: nn.Module) -> bool:
-        """Whether the flags are still the same."""
-        return self.flags == _flags(network)
 
-    def not_shared(self, reason: str) -> "Conduct":
-        """The same, with a reason against sharing that a pass has shown since."""
-        return replace(self, against_sharing=reason)
+def known_conduct(network: nn.Module) -> Conduct | None:
+    """Return a network's conduct where it has been examined under its present flags."""
+    known = _KNOWN.get(network)
+    return known if known is not None and known.flags == _flags(network) else None
 
 
-def examine(network: nn.Module, inputs: Tensor, output: Tensor) -> Conduct:
-    """Compare a network's evaluation with its output in training, and its outputs for parts of a batch with the whole.
+def conduct_of(network: nn.Module, inputs: Tensor, output: Tensor) -> Conduct:
+    """Return a network's conduct, and examine it where it is not known.
+
+    Its evaluation is compared with its output in training, and its outputs for two parts of a batch with the whole.
 
     Args:
         network: In the state in which it gave the output.
         inputs: Its batch, shape (n, ...).
         output: What it returned for it, in training.
     """
+    known = known_conduct(network)
+    if known is None:
+        known = _KNOWN[network] = _examine(network, inputs, output)
+    return known
+
+
+def note_not_shared(network: nn.Module, conduct: Conduct, reason: str) -> None:
+    """Remember a reason against sharing that a training pass has shown."""
+    _KNOWN[network] = replace(conduct, against_sharing=reason)
+
+
+def _examine(network: nn.Module, inputs: Tensor, output: Tensor) -> Conduct:
     flags = _flags(network)
     inputs, _ = full_precision(inputs, inputs, network)
     half = (len(inputs) + 1) // 2

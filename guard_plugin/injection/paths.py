@@ -4,7 +4,6 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
-from weakref import WeakKeyDictionary
 
 import torch
 from pluggy import HookRelay
@@ -13,7 +12,7 @@ from torch.nn.modules import module as torch_module
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 from guard_plugin.errors import UnsupportedLoss, UnusableInput
-from guard_plugin.injection.conduct import Conduct, examine
+from guard_plugin.injection.conduct import conduct_of, known_conduct, note_not_shared
 from guard_plugin.injection.loss_call import LossCall
 from guard_plugin.injection.opening import Opening
 from guard_plugin.penalties import Penalty
@@ -92,7 +91,6 @@ class Paths:
     options: PathOptions = field(default_factory=PathOptions)
     taken: Counter[str] = field(default_factory=Counter)
     reasons: dict[str, Counter[str]] = field(default_factory=dict)
-    _conducts: "WeakKeyDictionary[nn.Module, Conduct]" = field(default_factory=WeakKeyDictionary)
 
     def open(
         self, penalty: Penalty, module: nn.Module, args: tuple[Any, ...], is_guarded: Callable[[], bool]
@@ -151,10 +149,10 @@ class Paths:
         batch, network = args[0], _inner(module)
         if batch.requires_grad or batch.is_inference():
             return "not guarded"
-        conduct = self._conducts.get(network)
+        conduct = known_conduct(network)
         return (
             self._why_not("shared", penalty)
-            or (conduct.against_sharing if conduct is not None and conduct.holds_for(network) else "")
+            or (conduct.against_sharing if conduct is not None else "")
             or _why_not_this_pass(module, batch)
         )
 
@@ -165,22 +163,15 @@ class Paths:
             return "its targets are computed from what is trained"
         if any(leaf._backward_hooks for leaf in reached_leaves(call.loss)):
             return "a hook on a parameter changes or reads its gradient"
-        return self._conduct(call).against_parts
-
-    def _conduct(self, call: LossCall) -> Conduct:
-        network = call.network
-        known = self._conducts.get(network)
-        if known is None or not known.holds_for(network):
-            known = self._conducts[network] = examine(network, call.inputs, call.output)
-        return known
+        return conduct_of(call.network, call.inputs, call.output).against_parts
 
     def _shared(self, call: LossCall, penalty: Penalty) -> tuple[Tensor, Tensor] | str:
-        opening, conduct = call.opening, self._conduct(call)
+        opening, conduct = call.opening, conduct_of(call.network, call.inputs, call.output)
         if not isinstance(opening, Opening):
             return opening
         reason = opening.disturbance or conduct.against_sharing
         if reason:
-            self._conducts[call.network] = conduct.not_shared(reason)
+            note_not_shared(call.network, conduct, reason)
             return reason
         host = HostPass(opening.batch, opening.operations, call.output, call.loss)
         loss_fn, network, targets = call.loss_fn(), call.network, call.targets

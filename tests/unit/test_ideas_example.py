@@ -101,6 +101,14 @@ def test_the_finite_difference_has_the_penalty_s_value_and_nears_its_gradient_wh
     assert off[0] < 1e-4 < off[1] < 0.1
 
 
+def test_kinks_and_not_rounding_put_the_finite_difference_off(ideas):
+    network = nn.Sequential(nn.Linear(5, 400), nn.ReLU(), nn.Linear(400, 3))
+    found = ideas.finite_deviations(network, (torch.randn(256, 5), torch.randint(3, (256,))), 1.0)
+    step = str(ideas.FINITE_STEP)
+    assert found["float64"][step] > 0.1 > 0.01 > found["float64, GELU for ReLU"][step]
+    assert isinstance(network[1], nn.ReLU) and network[0].weight.dtype == torch.float32
+
+
 def test_a_finite_difference_of_no_curvature_is_no_gradient(ideas):
     network = nn.Linear(5, 1)  # one class: the loss is 0 everywhere
     value = ideas.finite_difference(H, 2.0)(network, torch.randn(4, 5), torch.zeros(4, dtype=torch.long))
