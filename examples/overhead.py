@@ -18,12 +18,13 @@ import argparse
 import copy
 import gc
 import json
+import os
 import platform
 import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,7 +62,7 @@ def main() -> None:
     torch.set_num_threads(given.threads)
     given.out.mkdir(parents=True, exist_ok=True)
     case = Case(given.arch, given.batch_size, given.size, given.classes, given.steps, given.seed, given.clock)
-    measure(case, device, given.rounds, given.out / f"{case.name}.jsonl")
+    measure(case, device, given.rounds, given.out / f"{case.name}.jsonl", given.only)
     cases = [read_case(file) for file in sorted(given.out.glob("*.jsonl"))]
     text = "\n".join(table(one) for one in cases)
     (given.out / "table.md").write_text(text)
@@ -83,6 +84,7 @@ def _arguments() -> argparse.Namespace:
         "--clock", choices=CLOCKS, default="wall", help="cpu: what the process used, on a machine that others use too"
     )
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", action="append", metavar="STEP", help="measure this step, by name; may be repeated")
     parser.add_argument("--out", type=Path, required=True)
     return parser.parse_args()
 
@@ -174,20 +176,51 @@ def _published_passes(network: nn.Module, images: Tensor, labels: Tensor, h: flo
     network.train()
 
 
+def train_step(loss: Loss, network: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+    """The seam that `guard run` opens here."""
+    return loss(network, images, labels)
+
+
+@contextmanager
+def attached(network: nn.Module, **options: Any) -> Iterator[Loss]:
+    """The loss of an unmodified script under `guard run`."""
+    criterion = nn.CrossEntropyLoss()
+
+    def plain(network: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+        return criterion(network(images), labels)
+
+    seams = {"guard": ["overhead:train_step"]}
+    attachment = guard_plugin.attach("auto", script=__file__, **seams, **options)
+    try:
+        yield lambda *step: train_step(plain, *step)
+    finally:
+        attachment.detach()
+
+
 def methods(shape: tuple[int, int, int]) -> dict[str, Callable[[nn.Module], Any]]:
     """By name, what makes the loss of a network; settings are the paper's, h carried over to this image size."""
     h = guard_plugin.scale_h(PAPER_H, from_shape=PAPER_SHAPE, to_shape=shape)
-    curvature = {"h": h, "strength": PAPER_STRENGTH}
+    loss_form = {"form": "loss", "h": h, "strength": 1.0}
+    gradient_form = {"form": "gradient", "h": h, "strength": PAPER_STRENGTH}
     return {
         PLAIN: unwrapped,
-        "GUARD, loss form": lambda network: wrapped(network, form="loss", h=h, strength=1.0),
-        "GUARD, gradient form": lambda network: wrapped(network, form="gradient", **curvature),
+        "strength 0": lambda network: attached(network, **{**gradient_form, "strength": 0.0}),
+        "GUARD, loss form": lambda network: wrapped(network, **loss_form),
+        "GUARD, loss form, guard run": lambda network: attached(network, **loss_form),
+        "GUARD, loss form, memory low": lambda network: wrapped(network, memory="low", **loss_form),
+        "GUARD, loss form, separate": lambda network: wrapped(network, path="separate", **loss_form),
+        "GUARD, loss form, reference": lambda network: wrapped(network, path="reference", **loss_form),
+        "GUARD, gradient form": lambda network: wrapped(network, **gradient_form),
+        "GUARD, gradient form, guard run": lambda network: attached(network, **gradient_form),
+        "GUARD, gradient form, memory low": lambda network: wrapped(network, memory="low", **gradient_form),
+        "GUARD, gradient form, separate": lambda network: wrapped(network, path="separate", **gradient_form),
+        "GUARD, gradient form, reference": lambda network: wrapped(network, path="reference", **gradient_form),
         "gradient norm": lambda network: wrapped(network, penalty="gradient_norm", strength=1.0),
         "fast training": lambda network: wrapped(network, penalty="fast", eps=EPS),
         "PGD-10 training": lambda network: wrapped(network, penalty="pgd_at", eps=EPS, steps=10),
         "TRADES-10": lambda network: wrapped(network, penalty="trades", eps=EPS, steps=10),
         "authors, loss form": lambda network: unwrapped(network, published_loss_form(h, 1.0)),
-        "authors, gradient form": lambda network: unwrapped(network, published_gradient_form(**curvature)),
+        "authors, gradient form": lambda network: unwrapped(network, published_gradient_form(h, PAPER_STRENGTH)),
     }
 
 
@@ -227,21 +260,22 @@ class Contender:
             _wait_for(batch)
             return (clock() - begin) / steps
 
-    def passes(self, batch: Batch) -> tuple[int, int]:
-        """Count one step's forward passes, and the backward passes through their outputs."""
-        forwards: list[None] = []
-        backwards: list[None] = []
+    def passes(self, batch: Batch) -> tuple[float, float]:
+        """Count one step's forward passes, and the backward passes through them, in whole batches."""
+        forwards: list[int] = []
+        backwards: list[int] = []
 
         def count(module: nn.Module, args: Any, output: Tensor) -> None:
-            forwards.append(None)
-            if output.requires_grad:
-                output.register_hook(lambda gradient: backwards.append(None))
+            forwards.append(len(output))
+            if output.grad_fn is not None:
+                output.grad_fn.register_hook(lambda *gradients: backwards.append(len(output)))
 
-        handle = self.network.register_forward_hook(count)
         with self.turn() as step:
+            step(batch)  # the first of a network has passes that find out how it behaves
+            handle = self.network.register_forward_hook(count)
             step(batch)
         handle.remove()
-        return len(forwards), len(backwards)
+        return sum(forwards) / len(batch[0]), sum(backwards) / len(batch[0])
 
     def peak_bytes(self, batch: Batch) -> int:
         """Measure one step's peak memory above what is held between steps."""
@@ -287,15 +321,19 @@ def peak_on_cpu(step: Callable[[Batch], None], batch: Batch) -> int:
     return peak
 
 
-def measure(case: Case, device: torch.device, rounds: int, file: Path) -> None:
+def measure(case: Case, device: torch.device, rounds: int, file: Path, only: Sequence[str] | None = None) -> None:
     """Append what is missing of the rounds to a file, after its first line, which tells all that has no spread."""
     network, batch = case.build(device)
-    contenders = {name: Contender(network, make) for name, make in methods(tuple(batch[0].shape[1:])).items()}
+    known = methods(tuple(batch[0].shape[1:]))
+    names = [PLAIN, *(only or [name for name in known if name != PLAIN])]
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise UnusableInput(f"expected --only to be one of {'; '.join(known)}, got {'; '.join(unknown)}")
+    contenders = {name: Contender(network, known[name]) for name in names}
     done, clock = _begun(case, device, contenders, batch, file), CLOCKS[case.clock]
     if done < rounds:
         for contender in contenders.values():
             contender.seconds(batch, 1, clock)
-    names = list(contenders)
     for number in tqdm(range(done, rounds), case.name, disable=None):
         order = names[number % len(names) :] + names[: number % len(names)]
         seconds = {name: contenders[name].seconds(batch, case.steps, clock) for name in order}
@@ -307,7 +345,8 @@ def measure(case: Case, device: torch.device, rounds: int, file: Path) -> None:
 
 def _begun(case: Case, device: torch.device, contenders: Mapping[str, Contender], batch: Batch, file: Path) -> int:
     """Write the first line, or check that it is of the same measurement; return how many rounds are there."""
-    used = {**versions(device), "machine": platform.machine(), "system": platform.system()}
+    allocator = {name: value for name, value in os.environ.items() if name.startswith(("MALLOC_", "THP_MEM", "LD_PRE"))}
+    used = {**versions(device), "machine": platform.machine(), "system": platform.system(), "allocator": allocator}
     settings = {"case": vars(case), "methods": list(contenders), "versions": used}
     if file.exists():
         first, *others = file.read_text().splitlines()
@@ -368,7 +407,8 @@ def table(case: Measured) -> str:
     return "\n".join(
         [
             f"**{case.title}**: {len(case.rounds)} rounds of {settings['steps']} step(s), {used['device']} "
-            f"({used['machine']}), {used['threads']} thread(s), {settings['clock']} time, torch {used['torch']}",
+            f"({used['machine']}), {used['threads']} thread(s), {settings['clock']} time, torch {used['torch']}"
+            + "".join(f", {name}={value}" for name, value in used["allocator"].items()),
             "",
             "| step | ms | time, ratio to plain [quartiles] | peak MiB | ratio | forwards | backwards |",
             "|---|---|---|---|---|---|---|",
@@ -388,8 +428,8 @@ def _row(case: Measured, name: str) -> str:
         "1" if name == PLAIN else f"**{middle:.2f}** [{low:.2f}, {high:.2f}]",
         f"{case.fixed['peak_bytes'][name] / 2**20:.0f}",
         f"{case.memory_ratio(name):.2f}",
-        str(forwards),
-        str(backwards),
+        f"{forwards:g}",
+        f"{backwards:g}",
     ]
     return "| " + " | ".join(cells) + " |"
 
