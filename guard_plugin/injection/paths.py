@@ -23,7 +23,7 @@ from guard_plugin.penalties.per_example import full_precision
 __all__ = ["PathOptions", "Paths"]
 
 # In memory "low", a pass takes this part of the batch.
-_LOW_MEMORY_PARTS = 32
+_LOW_MEMORY_PARTS = 16
 # On a CPU, a pass takes so many examples that no layer's output is larger: what is above 32 MiB, glibc returns to the
 # system each time and is given anew, page by page, which costs as much as the arithmetic.
 _CPU_BYTES = 16 * 2**20

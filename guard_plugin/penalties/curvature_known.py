@@ -62,10 +62,9 @@ def loss_form(step: Step, x: Tensor) -> Known:
         here = x[part].detach().requires_grad_()
         mean = losses(here).sum() / n
         leaves = reached_leaves(mean, but=[here])
-        of_here, *gradients = torch.autograd.grad(mean, [here, *leaves], allow_unused=True)
+        (of_here,) = gap.differentiate([-mean], leaves, also=[here])
         gap.value = gap.value - mean.detach()
-        gap.add(leaves, gradients, -1.0)
-        _add_mean(gap, losses, here.detach() + step.direction(of_here), n)
+        _add_mean(gap, losses, here.detach() + step.direction(-of_here), n)
     return gap.scaled(step.strength * gap.value.abs(), step.strength * gap.value.sign())
 
 
@@ -80,24 +79,20 @@ def loss_form_on_host(step: Step, host: HostPass) -> tuple[Known, Tensor] | None
     leaves = reached_leaves(host.output, but=[host.batch])
     if {id(leaf) for leaf in direct} & {id(leaf) for leaf in leaves}:
         return None
-    of_output, *of_direct = _gradients(host.loss, [host.output, *direct])
-    ours, *ours_direct = _gradients(mean, [host.output, *direct])
+    # The gap is l(x + h z) - l(x): what is of x carries a minus.
+    own, minus_here, gap = Known(host.loss.detach()), Known(-mean.detach()), Known(-mean.detach())
+    (of_output,) = own.differentiate([host.loss], direct, also=[host.output], keep=True)
+    (ours,) = gap.differentiate([-mean], direct, also=[host.output], keep=True)
     ratio = _ratio(of_output, ours)
     if ratio is None:
         return None
-    of_batch, *gradients = torch.autograd.grad(
-        host.output, [host.batch, *leaves], ours, retain_graph=True, allow_unused=True
-    )
-    gap = Known(-mean.detach())
-    shifted = host.batch.detach() + step.direction(of_batch)
+    (of_batch,) = minus_here.differentiate([host.output], leaves, [ours], also=[host.batch], keep=True)
+    shifted = host.batch.detach() + step.direction(-of_batch)
     for part, losses in step.parts():
         _add_mean(gap, losses, shifted[part], n)
     weight, value = step.strength * gap.value.sign(), step.strength * gap.value.abs()
     total = gap.scaled(host.loss.detach() + value, weight)
-    total.add(leaves, gradients, ratio - weight)
-    total.add(direct, ours_direct, -weight)
-    total.add(direct, of_direct)
-    return total, value
+    return total.plus(minus_here.scaled(minus_here.value, ratio + weight)).plus(own), value
 
 
 def gradient_form(step: Step, x: Tensor) -> Known:
@@ -127,8 +122,7 @@ def gradient_form_on_host(step: Step, host: HostPass) -> tuple[Known, Tensor]:
 
 def _add_mean(gap: Known, losses: Losses, shifted: Tensor, n: int) -> None:
     mean = losses(shifted).sum() / n
-    leaves = reached_leaves(mean)
-    gap.add(leaves, torch.autograd.grad(mean, leaves, allow_unused=True))
+    gap.differentiate([mean], reached_leaves(mean))
     gap.value = gap.value + mean.detach()
 
 
@@ -162,18 +156,11 @@ def _add(
     """Add the gradients of <outputs, cotangents> for all leaves but the batch."""
     leaves = reached_leaves(*outputs, but=[batch])
     with operations.for_parameters():
-        gradients = torch.autograd.grad(outputs, leaves, cotangents, retain_graph=keep, allow_unused=True)
-    total.add(leaves, gradients)
+        total.differentiate(outputs, leaves, cotangents, keep=keep)
 
 
-def _gradients(loss: Tensor, tensors: Sequence[Tensor]) -> tuple[Tensor | None, ...]:
-    return torch.autograd.grad(loss, tensors, retain_graph=True, allow_unused=True)
-
-
-def _ratio(host: Tensor | None, ours: Tensor | None) -> Tensor | None:
+def _ratio(host: Tensor, ours: Tensor) -> Tensor | None:
     """Return c where host = c * ours, up to rounding; None where it is not so."""
-    if host is None or ours is None:
-        return None
     theirs, mine = host.double(), ours.double()
     ratio = (theirs * mine).sum() / mine.square().sum()
     rounding = 64 * torch.finfo(host.dtype).eps * theirs.abs().max()

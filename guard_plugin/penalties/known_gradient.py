@@ -25,21 +25,65 @@ class Known:
     value: Tensor
     gradients: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
 
-    def add(self, tensors: Sequence[Tensor], gradients: Sequence[Tensor | None], weight: Tensor | float = 1.0) -> None:
-        """Add ``weight`` times gradients to those known; None is a gradient of 0."""
-        for tensor, gradient in zip(tensors, gradients, strict=True):
-            if gradient is None:
-                continue
-            if id(tensor) in self.gradients:
-                self.gradients[id(tensor)][1].add_(gradient * weight)
-            else:
-                self.gradients[id(tensor)] = (tensor, gradient * weight)
+    def add(self, tensor: Tensor, gradient: Tensor) -> None:
+        """Add a gradient to the one known."""
+        if id(tensor) in self.gradients:
+            self.gradients[id(tensor)][1].add_(gradient)
+        else:
+            self.gradients[id(tensor)] = (tensor, gradient.clone())  # the caller's may be part of something else
+
+    def differentiate(
+        self,
+        outputs: Sequence[Tensor],
+        leaves: Sequence[Tensor],
+        cotangents: Sequence[Tensor] | None = None,
+        *,
+        also: Sequence[Tensor] = (),
+        keep: bool = False,
+    ) -> list[Tensor]:
+        """Add the gradients of <outputs, cotangents> for leaves, each as soon as the backward pass has it.
+
+        Args:
+            outputs: Tensors.
+            leaves: Leaf tensors, whose gradients are never held all at once besides those known.
+            cotangents: Of the outputs; by default 1, for scalars.
+            also: Further tensors.
+            keep: Keep the graph.
+
+        Returns:
+            The gradients for ``also``.
+
+        Raises:
+            UnsupportedLoss: If one of them is not reached.
+        """
+        handles = [leaf.register_hook(self._taker(leaf)) for leaf in leaves]  # type: ignore[no-untyped-call]
+        try:
+            found = torch.autograd.grad(outputs, [*also, *leaves], cotangents, retain_graph=keep, allow_unused=True)
+        finally:
+            for handle in handles:
+                handle.remove()
+        if any(gradient is None for gradient in found[: len(also)]):
+            raise UnsupportedLoss("expected the loss to depend on the network's batch, found that it does not")
+        return list(found[: len(also)])
+
+    def _taker(self, leaf: Tensor) -> Callable[[Tensor], Tensor]:
+        def take(gradient: Tensor) -> Tensor:
+            self.add(leaf, gradient)
+            return gradient.new_zeros(()).expand_as(gradient)  # what autograd then holds takes no memory
+
+        return take
 
     def scaled(self, value: Tensor, weight: Tensor | float) -> "Known":
         """Return another value, with the gradients times ``weight``; these are not to be used any more."""
         for _, gradient in self.gradients.values():
             gradient.mul_(weight)
         return Known(value, self.gradients)
+
+    def plus(self, other: "Known") -> "Known":
+        """Return the same value, with the sum of both's gradients; these are not to be used any more."""
+        for tensor, gradient in other.gradients.values():
+            self.add(tensor, gradient)
+        return self
 
 
 def hand_over(known: Known, *, again: Callable[[], Tensor] | None, own: Tensor | None = None) -> Tensor:
@@ -79,6 +123,9 @@ class _HandOver(Function):
         saved, count = ctx.saved_tensors, len(ctx.tensors)
         if torch.is_grad_enabled():
             return None, None, None, None, *_differentiable(ctx, saved[count:], weight)
+        # Beside a host's loss of its own, no copy is needed: what autograd returns is the sum. On CUDA, asking would wait.
+        if len(saved) == count and not weight.is_cuda and weight == 1:
+            return None, None, None, None, *saved
         return None, None, None, None, *(gradient * weight for gradient in saved[:count])
 
 
