@@ -5,11 +5,12 @@
 
 None of them is GUARD's default. Steps, rounds, ratios and memory are those of overhead.py, which lies beside this file.
 
-- A part of the batch: the penalty of randomly drawn examples. In the gradient form, a mean over examples, this is an
-  unbiased estimate. In the loss form it is NOT: the absolute value is taken after the mean, and the mean of absolute
-  values is larger than the absolute value of the mean wherever parts of a batch differ in sign.
-- Every k-th step: k times the penalty; unbiased over time. Times are means over k steps, memory and passes those of a
-  step that has the penalty.
+- A part of the batch: the penalty of randomly drawn examples, by guard_plugin.curvature_penalty, which makes all of
+  its own passes; what guard_plugin.wrap shares with the step's own pass, it cannot. In the gradient form, a mean over
+  examples, this is an unbiased estimate. In the loss form it is NOT: the absolute value is taken after the mean, and
+  the mean of absolute values is larger than the absolute value of the mean wherever parts of a batch differ in sign.
+- Every k-th step: k times the penalty; unbiased over time. Times and passes are means over k steps,
+  memory is the peak of the k.
 - Second difference: the penalty | mean_i l_i(x + hz) - 2 l_i(x) + l_i(x - hz) |, another one than either form.
 - Finite difference: the gradient form's parameter gradient from first-order gradients alone. Another penalty on ReLU
   networks: its steps see kinks, which the derivative does not. How far it is off is measured, also where neither
@@ -153,17 +154,29 @@ class Tried(Contender):
         images, labels = batch
         return images.contiguous(memory_format=self._idea.memory_format), labels
 
+    @contextmanager
+    def turn(self) -> Iterator[Callable[[Batch], None]]:
+        """Make ready, give a whole cycle of steps, and put away."""
+        with super().turn() as step:
+
+            def cycle(batch: Batch) -> None:
+                for _ in range(self._idea.cycle):
+                    step(batch)
+
+            yield cycle
+
     def seconds(self, batch: Batch, steps: int, clock: Callable[[], float]) -> float:
         """Time whole cycles, per step."""
-        return super().seconds(self._own(batch), steps * self._idea.cycle, clock)
+        return super().seconds(self._own(batch), steps, clock) / self._idea.cycle
 
-    def passes(self, batch: Batch) -> tuple[int, int]:
-        """Count a cycle's first step, uncompiled: compiled code would have to be made anew for the counting hooks."""
+    def passes(self, batch: Batch) -> tuple[float, float]:
+        """Count a cycle's, per step, uncompiled: compiled code would have to be made anew for the counting hooks."""
         with torch.compiler.set_stance("force_eager"):
-            return super().passes(self._own(batch))
+            forwards, backwards = super().passes(self._own(batch))
+        return forwards / self._idea.cycle, backwards / self._idea.cycle
 
     def peak_bytes(self, batch: Batch) -> int:
-        """Measure a cycle's first step."""
+        """Measure a whole cycle."""
         return super().peak_bytes(self._own(batch))
 
 
@@ -183,7 +196,7 @@ def ideas(shape: tuple[int, int, int], *, compiled: bool) -> dict[str, Idea]:
         for name, part in PARTS.items():
             found[f"{name}, {form} form"] = Idea(partial(unwrapped, term=on_part(penalty, part)), guard)
         for name, k in PERIODS.items():
-            found[f"{name}, {form} form"] = Idea(partial(every, k, penalty), guard, cycle=k)
+            found[f"{name}, {form} form"] = Idea(partial(every, k, settings), guard, cycle=k)
         found[f"{guard}, channels_last"] = Idea(
             partial(wrapped, **settings), f"{PLAIN}, channels_last", memory_format=last
         )
@@ -228,14 +241,16 @@ def on_part(penalty: Loss, part: int, seed: int = 0) -> Loss:
 
 
 @contextmanager
-def every(k: int, penalty: Loss, network: nn.Module) -> Iterator[Loss]:
+def every(k: int, settings: dict[str, Any], network: nn.Module) -> Iterator[Loss]:
     """The loss with k times the penalty in the first, the k-th after it, and so on."""
-    del network
+    scaled = {**settings, "strength": k * settings["strength"]}
     numbers = itertools.count()
 
     def loss(network: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
-        own = functional.cross_entropy(network(images), labels)
-        return own if next(numbers) % k else own + k * penalty(network, images, labels)
+        if next(numbers) % k:
+            return functional.cross_entropy(network(images), labels)
+        with wrapped(network, **scaled) as guarded:  # for this step alone: its hooks would slow the others
+            return guarded(network, images, labels)
 
     yield loss
 

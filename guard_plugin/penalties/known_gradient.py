@@ -123,7 +123,7 @@ class _HandOver(Function):
         saved, count = ctx.saved_tensors, len(ctx.tensors)
         if torch.is_grad_enabled():
             return None, None, None, None, *_differentiable(ctx, saved[count:], weight)
-        # Beside a host's loss of its own, no copy is needed: what autograd returns is the sum. On CUDA, asking would wait.
+        # Beside a loss of the host's own no copy is needed: autograd returns the sum. On CUDA, asking would wait.
         if len(saved) == count and not weight.is_cuda and weight == 1:
             return None, None, None, None, *saved
         return None, None, None, None, *(gradient * weight for gradient in saved[:count])

@@ -92,7 +92,7 @@ def test_what_cannot_be_set_is_refused_before_anything_runs(baseline, options, m
 
 
 DISTRIBUTED = """
-import sys, torch, torch.distributed as dist
+import os, sys, torch, torch.distributed as dist
 from torch import nn
 import guard_plugin
 dist.init_process_group("gloo")
@@ -107,7 +107,10 @@ for _ in range(2):
     everyones = [torch.zeros_like(gradient) for _ in range(2)]
     dist.all_gather(everyones, gradient)
     assert gradient.any() and torch.equal(*everyones), everyones
+dist.barrier()
 dist.destroy_process_group()
+sys.stdout.flush()
+os._exit(0)  # gloo's threads now and then abort the interpreter's shutdown
 """
 
 

@@ -61,9 +61,11 @@ def rounded(value):
 def test_a_cycle_of_steps_holds_the_penalty_as_often_as_each_step_would(ideas, smooth):
     network, images, labels = smooth
     own = functional.cross_entropy(network(images), labels)
-    with ideas.every(3, penalty, network) as loss:
+    with ideas.every(3, {"form": "gradient", "h": H, "strength": 2.0}, network) as loss:
         cycle = [loss(network, images, labels) for _ in range(3)]
-    torch.testing.assert_close(cycle[0], own + 3 * penalty(network, images, labels))
+    whole = own + 3 * penalty(network, images, labels)
+    torch.testing.assert_close(cycle[0], whole)
+    torch.testing.assert_close(gradients(cycle[0], network), gradients(whole, network))
     torch.testing.assert_close(torch.stack(cycle[1:]), own.repeat(2))
 
 
@@ -141,17 +143,20 @@ def test_the_layout_is_the_network_s_and_the_images(ideas):
     assert network[0].weight.is_contiguous()
 
 
-def test_an_idea_is_timed_over_whole_cycles(ideas, smooth):
+def test_an_idea_is_timed_and_counted_over_whole_cycles_and_told_per_step(ideas, smooth):
     network, images, labels = smooth
     made = []
 
-    def term(*batch):
+    def loss(network, images, labels):
         made.append(None)
-        return penalty(*batch)
+        passes = 4 if len(made) % 3 == 1 else 1
+        return sum(functional.cross_entropy(network(images), labels) for _ in range(passes))
 
-    one = ideas.Tried(network, ideas.Idea(lambda network: ideas.every(3, term, network), cycle=3))
-    one.seconds((images, labels), 2, ideas.CLOCKS["wall"])
-    assert len(made) == 2
+    one = ideas.Tried(network, ideas.Idea(lambda network: ideas.given(loss, network), cycle=3))
+    ticks = iter((0.0, 12.0))
+    assert one.seconds((images, labels), 2, lambda: next(ticks)) == 2.0
+    assert len(made) == 6
+    assert one.passes((images, labels)) == (2, 2)
 
 
 def test_a_network_is_compiled_once_and_only_for_the_penalty(ideas, smooth, monkeypatch):

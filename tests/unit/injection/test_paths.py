@@ -1,0 +1,663 @@
+"""Every way of computing the curvature penalty against the reference way, in float64, through ``guard_plugin.wrap``."""
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.overrides import _len_torch_function_stack
+
+import guard_plugin
+from guard_plugin import hookimpl
+from guard_plugin.errors import UnsupportedLoss, UnusableInput
+from guard_plugin.evaluation import build_network
+from guard_plugin.injection.paths import PathOptions
+from guard_plugin.injection.wrap import GuardedCriterion
+
+FORMS = ["gradient", "loss"]
+WAYS: dict[str, dict[str, Any]] = {
+    "separate": {"path": "separate"},
+    "auto": {},
+    "low": {"memory": "low"},
+}
+X, Y = torch.empty(0), torch.empty(0)
+
+
+@pytest.fixture(autouse=True)
+def float64():
+    global X, Y
+    torch.set_default_dtype(torch.float64)
+    X, Y = torch.randn(5, 2, 8, 8), torch.tensor([0, 2, 1, 1, 2])
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+class Labels(nn.Module):
+    """A network, and the labels that its host learns with it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net, self.labels = conv_net(), nn.Parameter(torch.randn(5, 3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(x)
+
+
+class Attention(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.patches, self.last = nn.Conv2d(2, 4, 4, stride=4), nn.Linear(4, 3)
+        self.block = nn.TransformerEncoderLayer(4, 2, 8, dropout=0.0, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.block(self.patches(x).flatten(2).transpose(1, 2)).mean(dim=1))
+
+
+class Tied(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Conv2d(2, 2, 3, padding=1), nn.Linear(128, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.first(self.first(x).tanh()).tanh().flatten(1))
+
+
+def conv_net() -> nn.Module:
+    return build_network("ConvNet-d1-w4-group", channels=2, num_classes=3, im_size=(8, 8))
+
+
+def batch_norm() -> nn.Module:
+    return build_network("ConvNet-d1-w4-batch", channels=2, num_classes=3, im_size=(8, 8))
+
+
+def frozen_batch_norm() -> nn.Module:
+    net = batch_norm()
+    for module in net.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.eval()
+    return net
+
+
+def dropout() -> nn.Module:
+    return nn.Sequential(nn.Conv2d(2, 4, 3), nn.Softplus(), nn.Dropout(0.5), nn.Flatten(), nn.Linear(144, 3))
+
+
+def frozen_start() -> nn.Module:
+    net = nn.Sequential(nn.Conv2d(2, 4, 3), nn.GroupNorm(2, 4), nn.Softplus(), nn.Flatten(), nn.Linear(144, 3))
+    return net.requires_grad_(False).append(nn.Linear(3, 3))
+
+
+def in_place() -> nn.Module:
+    return nn.Sequential(nn.Conv2d(2, 4, 3), nn.ReLU(inplace=True), nn.Flatten(), nn.Linear(144, 3))
+
+
+NETWORKS: dict[str, Callable[[], nn.Module]] = {
+    "conv_net": conv_net,
+    "batch_norm": batch_norm,
+    "frozen_batch_norm": frozen_batch_norm,
+    "dropout": dropout,
+    "attention": Attention,
+    "tied": Tied,
+    "frozen_start": frozen_start,
+    "in_place": in_place,
+}
+
+
+@dataclass(frozen=True)
+class Loss:
+    """A criterion, and what it is called with."""
+
+    criterion: Callable[[], Any] = nn.CrossEntropyLoss
+    targets: Callable[[nn.Module], Tensor] = lambda net: Y
+    loss_fn: Callable[[Tensor, Tensor], Tensor] | None = None
+    after: tuple[Callable[[], nn.Module], ...] = ()
+
+
+def squared(output: Tensor, targets: Tensor) -> Tensor:
+    return (output.softmax(1) - functional.one_hot(targets, 3)).square().sum(dim=1) + output.square().mean(dim=1)
+
+
+def mean_squared(output: Tensor, targets: Tensor) -> Tensor:
+    return 3 + 0.5 * squared(output, targets).mean()
+
+
+LOSSES = {
+    "plain": Loss(),
+    "soft": Loss(targets=lambda net: functional.one_hot(Y, 3) * 0.7 + 0.1),
+    "smoothed": Loss(lambda: nn.CrossEntropyLoss(label_smoothing=0.2)),
+    "weighted": Loss(lambda: nn.CrossEntropyLoss(weight=torch.tensor([0.2, 1.0, 3.0]))),
+    "weighted_smoothed": Loss(lambda: nn.CrossEntropyLoss(weight=torch.tensor([0.2, 1.0, 3.0]), label_smoothing=0.2)),
+    "ignoring": Loss(lambda: nn.CrossEntropyLoss(ignore_index=-7), lambda net: Y.masked_fill(Y == 1, -7)),
+    "summed": Loss(lambda: nn.CrossEntropyLoss(reduction="sum")),
+    "nll": Loss(nn.NLLLoss, after=(lambda: nn.LogSoftmax(dim=1),)),
+    "own": Loss(lambda: mean_squared, loss_fn=squared),
+}
+
+
+@dataclass
+class Step:
+    """What one guarded loss call gave."""
+
+    net: nn.Module
+    criterion: GuardedCriterion
+    loss: Tensor
+    output: Tensor
+    leaves: list[Tensor] = field(default_factory=list)
+
+    def gradients(self, **options: Any) -> list[Tensor]:
+        return list(torch.autograd.grad(self.loss, self.leaves, materialize_grads=True, allow_unused=True, **options))
+
+    @property
+    def taken(self) -> dict[str, Any]:
+        return self.criterion.paths.to_json()
+
+
+def guarded(net: nn.Module, loss: Loss | None = None, *, n: int = 5, copied: bool = True, **options: Any) -> Step:
+    loss, net = loss or Loss(), copy.deepcopy(net) if copied else net
+    model = nn.Sequential(net, *(make() for make in loss.after)) if loss.after else net
+    settings = {"strength": 2.0, "h": 0.7, **options}
+    criterion = guard_plugin.wrap(loss.criterion(), model, loss_fn=loss.loss_fn, **settings)
+    torch.manual_seed(3)
+    output = model(X[:n])
+    targets = net.labels.softmax(1) if isinstance(net, Labels) and loss.targets(net) is Y else loss.targets(net)
+    value = criterion(output, targets if len(targets) == n else targets[:n])
+    return Step(net, criterion, value, output, [p for p in net.parameters() if p.requires_grad])
+
+
+def distance(one: list[Tensor], other: list[Tensor]) -> float:
+    flat = [torch.cat([t.flatten() for t in tensors]) for tensors in (one, other)]
+    return float((flat[0] - flat[1]).norm() / flat[1].norm())
+
+
+def check_same(step: Step, reference: Step) -> None:
+    assert abs(step.loss - reference.loss) <= 1e-10 * abs(reference.loss)
+    assert distance(step.gradients(), reference.gradients(retain_graph=True)) < 1e-10
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("n", [1, 5])
+def test_every_way_gives_the_reference_gradients_on_every_network(name, form, n):
+    torch.manual_seed(0)
+    net = NETWORKS[name]()
+    if "norm" in name:
+        net(torch.randn(6, 2, 8, 8))  # running statistics that are not the initial ones
+    reference = guarded(net, n=n, form=form, path="reference")
+    for options in WAYS.values():
+        check_same(guarded(net, n=n, form=form, **options), reference)
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("n", [1, 5])
+def test_every_way_gives_the_reference_gradients_with_every_criterion(name, form, n):
+    net = conv_net()
+    reference = guarded(net, LOSSES[name], n=n, form=form, path="reference")
+    for options in WAYS.values():
+        step = guarded(net, LOSSES[name], n=n, form=form, **options)
+        check_same(step, reference)
+    assert list(guarded(net, LOSSES[name], n=n, form=form).taken) == ["shared"]
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("way", [*WAYS, "shared"])
+def test_labels_that_are_learnt_as_they_are_get_their_gradients(form, way):
+    net, labels = conv_net(), torch.rand(5, 3).softmax(1).requires_grad_()
+    loss = Loss(targets=lambda net: labels)
+
+    def gradients(**options: Any) -> list[Tensor]:
+        step = guarded(net, loss, form=form, **options)
+        return list(torch.autograd.grad(step.loss, [labels, *step.leaves]))
+
+    got, wanted = gradients(**WAYS.get(way, {"path": way})), gradients(path="reference")
+    assert distance(got[:1], wanted[:1]) < 1e-10 and distance(got, wanted) < 1e-10
+
+
+def test_labels_that_are_computed_from_what_is_learnt_are_left_to_torch():
+    net = Labels()
+    step = guarded(net)
+    check_same(step, guarded(net, path="reference"))
+    assert step.taken == {"reference": {"calls": 1, "because": {"its targets are computed from what is trained": 1}}}
+    with pytest.raises(UnsupportedLoss, match="memory 'low' was asked for, but is closed"):
+        guarded(net, memory="low")
+
+
+class Hill(nn.Module):
+    """A loss of -bend * |x|^2 / 2: a step against x raises it, and one that is longer than 2 |x| lowers it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bend, self.base = nn.Parameter(torch.tensor(1.5)), nn.Parameter(torch.tensor(0.3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.base - self.bend * x.flatten(1).square().sum(dim=1, keepdim=True) / 2
+
+
+def column(output: Tensor, targets: Tensor) -> Tensor:
+    return output[:, 0]
+
+
+@pytest.mark.parametrize("way", [*WAYS, "shared"])
+def test_the_sign_of_the_losses_difference_may_be_negative_and_flip(way):
+    net, settings = Hill(), {"strength": 1.0, "h": 40.0, "h_ramp": 8, "form": "loss", "loss_fn": column}
+    lengths, options = X.flatten(1).norm(dim=1), WAYS.get(way, {"path": way})
+    criterion = guard_plugin.wrap(lambda o, t: column(o, t).mean(), net, **settings, **options)
+    signs = set()
+    for step in range(1, 9):
+        h = 5.0 * step
+        gap = (h * lengths - h * h / 2).mean()  # for a bend of 1
+        signs.add(gap.sign().item())
+        loss = criterion(net(X), Y)
+        expected = 0.3 - 1.5 * (lengths.square() / 2).mean() + 1.5 * gap.abs()
+        torch.testing.assert_close(loss.detach(), expected, rtol=1e-12, atol=0)
+        of_bend, of_base = torch.autograd.grad(loss, [net.bend, net.base])
+        torch.testing.assert_close(of_bend, gap.abs() - (lengths.square() / 2).mean(), rtol=1e-10, atol=0)
+        torch.testing.assert_close(of_base, torch.tensor(1.0), rtol=1e-10, atol=0)
+    assert signs == {1.0, -1.0}
+
+
+class Coupled(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = conv_net()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(x - 0.5 * x.mean(dim=0, keepdim=True))
+
+
+class AlwaysRandom(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = conv_net()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(functional.dropout(x, 0.5, training=True))
+
+
+def hooked() -> nn.Module:
+    net = conv_net()
+    list(net.modules())[-1].register_full_backward_hook(lambda *_: None)
+    return net
+
+
+def hooked_leaf() -> nn.Module:
+    net = conv_net()
+    next(net.parameters()).register_hook(lambda gradient: 2 * gradient)
+    return net
+
+
+CONDUCT = {
+    "conv_net": (conv_net, "shared", None),
+    "frozen_batch_norm": (frozen_batch_norm, "shared", None),
+    "attention": (Attention, "shared", None),
+    "batch_norm": (batch_norm, "separate", "its forward pass changes buffers ("),
+    "dropout": (dropout, "separate", "its forward pass draws random numbers"),
+    "hooked": (hooked, "separate", "a hook on its modules reads gradients"),
+    "hooked_leaf": (hooked_leaf, "reference", "a hook on a parameter changes or reads its gradient"),
+    "coupled": (Coupled, "reference", "its outputs for an example depend on the others of the batch"),
+    "random": (AlwaysRandom, "reference", "it is random in evaluation too"),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("name", CONDUCT)
+def test_the_way_is_chosen_by_what_the_network_allows(name, form):
+    make, path, reason = CONDUCT[name]
+    net = make()
+    criterion = guard_plugin.wrap(nn.CrossEntropyLoss(), net, strength=1.0, h=0.7, form=form)
+    for _ in range(2):
+        criterion(net(X), Y).backward()
+    taken = criterion.paths.to_json()
+    assert taken[path]["calls"] == 2 and list(taken) == [path]
+    reasons = taken[path]["because"]
+    assert sum(reasons.values()) == (0 if reason is None else 2)
+    assert all(why.startswith(reason) for why in reasons)
+
+
+@pytest.mark.parametrize("name", CONDUCT)
+def test_a_way_that_is_asked_for_is_gone_or_refused(name):
+    make, best, _ = CONDUCT[name]
+    order = ("reference", "separate", "shared")
+    for path in order:
+        if order.index(path) <= order.index(best):
+            assert list(guarded(make(), path=path, copied=False).taken) == [path]
+        else:
+            with pytest.raises(UnsupportedLoss, match=f"path '{path}' was asked for, but is closed.*: .*; leave it"):
+                guarded(make(), path=path, copied=False)
+
+
+def test_a_hook_on_a_parameter_changes_its_gradient_as_ever():
+    net = conv_net()
+
+    def gradients(**options: Any) -> list[Tensor]:
+        model = copy.deepcopy(net)
+        next(model.parameters()).register_hook(lambda gradient: gradient.clamp(-1e-3, 1e-3))
+        return guarded(model, copied=False, **options).gradients()
+
+    assert distance(gradients(), gradients(path="reference")) < 1e-10
+
+
+def test_the_way_is_chosen_anew_when_the_networks_flags_change():
+    net = batch_norm()
+    criterion = guard_plugin.wrap(nn.CrossEntropyLoss(), net, strength=1.0, h=0.7)
+    criterion(net(X), Y)
+    for module in net.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.eval()
+    criterion(net(X), Y)
+    criterion(net(X), Y)
+    taken = criterion.paths.to_json()
+    assert taken["separate"]["calls"] == 1 and taken["shared"]["calls"] == 2
+
+
+def test_under_autocast_the_penalty_has_passes_of_its_own():
+    net = conv_net().float()
+    criterion = guard_plugin.wrap(nn.CrossEntropyLoss(), net, strength=1.0, h=0.7)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        loss = criterion(net(X.float()), Y)
+    assert criterion.paths.to_json() == {"separate": {"calls": 1, "because": {"autocast is on": 1}}}
+    loss.backward()
+    reference = copy.deepcopy(net)
+    other = guard_plugin.wrap(nn.CrossEntropyLoss(), reference, strength=1.0, h=0.7, path="reference")
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        other(reference(X.float()), Y).backward()
+    gradients = [[p.grad for p in model.parameters()] for model in (net, reference)]
+    assert distance(*gradients) < 1e-2
+
+
+def test_a_penalty_without_other_paths_is_left_to_torch():
+    net = conv_net()
+    criterion = guard_plugin.wrap(nn.CrossEntropyLoss(), net, penalty="gradient_norm", strength=1.0)
+    criterion(net(X), Y).backward()
+    assert criterion.paths.to_json() == {"reference": {"calls": 1, "because": {"gradient_norm has no other path": 1}}}
+    with pytest.raises(UnusableInput, match="penalty 'gradient_norm' cannot be had with memory 'low'.*reference only"):
+        guard_plugin.wrap(nn.CrossEntropyLoss(), net, penalty="gradient_norm", strength=1.0, memory="low")
+
+
+class Halving:
+    """A plugin that computes the penalty itself."""
+
+    @hookimpl
+    def compute_penalty(self, call, penalty):
+        return 0.5 * penalty(call.network, call.inputs, call.targets, loss_fn=call.loss_fn())
+
+
+class Watching:
+    """A plugin that notes each penalty."""
+
+    def __init__(self) -> None:
+        self.values: list[Tensor] = []
+
+    @hookimpl
+    def guarded_step(self, call, value):
+        self.values.append(value)
+
+
+def test_a_plugin_that_computes_penalties_is_asked():
+    net = conv_net()
+    criterion = guard_plugin.wrap(nn.CrossEntropyLoss(), net, strength=2.0, h=0.7)
+    criterion._plugins.register(Halving(), "halving", "test 1")
+    penalty = guard_plugin.curvature_penalty(net, X, Y, h=0.7, strength=2.0)
+    torch.testing.assert_close(criterion(net(X), Y), functional.cross_entropy(net(X), Y) + 0.5 * penalty)
+    assert criterion.paths.to_json() == {"reference": {"calls": 1, "because": {"a plugin computes penalties": 1}}}
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("way", [*WAYS, "shared", "reference"])
+def test_the_value_that_is_noted_is_the_penalty(form, way):
+    net, watching = conv_net(), Watching()
+    options = WAYS.get(way, {"path": way})
+    criterion = guard_plugin.wrap(nn.CrossEntropyLoss(), net, strength=2.0, h=0.7, form=form, **options)
+    criterion._plugins.register(watching, "watching", "test 1")
+    criterion(net(X), Y)
+    penalty = guard_plugin.curvature_penalty(net, X, Y, h=0.7, strength=2.0, form=form)
+    torch.testing.assert_close(watching.values, [penalty.detach()], rtol=1e-10, atol=0)
+    assert not watching.values[0].requires_grad
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"memory": "lower"}, "expected memory to be one of normal, low, got 'lower'"),
+        ({"path": "shard"}, "expected path to be one of auto, shared, separate, reference, got 'shard'"),
+        ({"memory": "low", "path": "shared"}, "expected path auto or separate with memory low, got 'shared'"),
+        ({"memory": "low", "path": "reference"}, "expected path auto or separate with memory low, got 'reference'"),
+    ],
+)
+def test_unusable_options_are_refused(options, message):
+    with pytest.raises(UnusableInput, match=message):
+        guard_plugin.wrap(nn.CrossEntropyLoss(), nn.Linear(2, 2), strength=1.0, h=1.0, **options)
+
+
+def test_options_are_taken_out_and_none_is_not_given():
+    options = {"memory": None, "path": "separate", "h": 3}
+    assert PathOptions.take_from(options) == PathOptions(path="separate") and options == {"h": 3}
+
+
+def test_memory_low_passes_a_small_part_at_a_time():
+    net, sizes = conv_net(), []
+    criterion = guard_plugin.wrap(nn.CrossEntropyLoss(), net, strength=1.0, h=0.7, memory="low")
+    x, y = torch.randn(70, 2, 8, 8), torch.randint(3, (70,))
+    criterion(net(x), y)  # examines the network, once
+    net.register_forward_pre_hook(lambda _, args: sizes.append(len(args[0])))
+    criterion(net(x), y)
+    assert sizes[0] == 70 and set(sizes[1:]) == {3, 1} and sum(sizes[1:]) == 2 * 70
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_the_hosts_own_graph_stays_usable(form):
+    net = conv_net()
+    criterion = guard_plugin.wrap(nn.CrossEntropyLoss(), net, strength=1.0, h=0.7, form=form, path="shared")
+    output = net(X)
+    second = functional.mse_loss(output, torch.zeros_like(output))
+    criterion(output, Y).backward()
+    parameters = list(net.parameters())
+    got = torch.autograd.grad(second, parameters)
+    wanted = torch.autograd.grad(functional.mse_loss(net(X), torch.zeros_like(output)), parameters)
+    assert distance(list(got), list(wanted)) < 1e-12
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_two_guarded_losses_on_one_output_add_up(form):
+    net, other = conv_net(), torch.tensor([1, 1, 0, 2, 0])
+
+    def gradients(**options: Any) -> list[Tensor]:
+        model = copy.deepcopy(net)
+        criterion = guard_plugin.wrap(nn.CrossEntropyLoss(), model, strength=1.0, h=0.7, form=form, **options)
+        output = model(X)
+        loss = 0.3 * criterion(output, Y) + 0.7 * criterion(output, other)
+        return list(torch.autograd.grad(loss, list(model.parameters())))
+
+    assert distance(gradients(path="shared"), gradients(path="reference")) < 1e-10
+
+
+class Subtracting(nn.Module):
+    """Modifies its batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = conv_net()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(x.sub_(0.5))
+
+
+@pytest.mark.parametrize("way", ["auto", "shared", "reference"])
+def test_a_batch_that_the_network_modifies_is_refused_and_is_what_it_would_be(way):
+    net, x = Subtracting(), X.clone()
+    criterion = guard_plugin.wrap(nn.CrossEntropyLoss(), net, strength=1.0, h=0.7, path=way)
+    output = net(x)
+    assert torch.equal(x, X - 0.5)
+    with pytest.raises(UnsupportedLoss, match="was modified in place"):
+        criterion(output, Y)
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("way", WAYS)
+def test_gradients_accumulate_over_batches(form, way):
+    net = conv_net()
+
+    def gradients(**options: Any) -> list[Tensor]:
+        model = copy.deepcopy(net)
+        criterion = guard_plugin.wrap(nn.CrossEntropyLoss(), model, strength=1.0, h=0.7, form=form, **options)
+        for part in (slice(0, 3), slice(3, 5)):
+            (criterion(model(X[part]), Y[part]) / 2).backward()
+        return [parameter.grad for parameter in model.parameters()]
+
+    assert distance(gradients(**WAYS[way]), gradients(path="reference")) < 1e-10
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("way", WAYS)
+def test_a_scaled_loss_leaves_the_unscaled_gradients(form, way):
+    net = conv_net()
+    step = guarded(net, form=form, copied=False, **WAYS[way])
+    wanted = step.gradients(retain_graph=True)
+    scaler, optimizer = torch.amp.GradScaler("cpu", init_scale=1024.0), torch.optim.SGD(net.parameters(), lr=0.1)
+    scaler.scale(step.loss).backward()
+    assert distance([p.grad for p in net.parameters()], [1024 * g for g in wanted]) < 1e-12
+    before = [parameter.detach().clone() for parameter in net.parameters()]
+    scaler.step(optimizer)
+    after = [b - 0.1 * g for b, g in zip(before, wanted, strict=True)]
+    assert distance([parameter.detach() for parameter in net.parameters()], after) < 1e-12
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("form", FORMS)
+def test_the_networks_output_is_bit_for_bit_the_plain_one(name, form):
+    net = NETWORKS[name]()
+    torch.manual_seed(3)
+    plain = copy.deepcopy(net)(X)
+    if name == "attention":  # the plain attention in the place of the fused one: another order of summation
+        torch.testing.assert_close(guarded(net, form=form).output, plain, rtol=1e-12, atol=1e-14)
+    else:
+        assert torch.equal(guarded(net, form=form).output, plain)
+
+
+def test_strength_zero_opens_nothing_and_is_bit_for_bit_the_plain_run():
+    net = conv_net()
+    inputs: list[Tensor] = []
+    net.register_forward_pre_hook(lambda _, args: inputs.append(args[0]))
+    step = guarded(net, strength=0, copied=False)
+    assert inputs[0].data_ptr() == X.data_ptr() and not inputs[0].requires_grad and len(inputs) == 1
+    loss = functional.cross_entropy(net(X), Y)
+    assert torch.equal(step.loss, loss) and step.taken == {}
+    assert all(map(torch.equal, step.gradients(), torch.autograd.grad(loss, step.leaves)))
+
+
+class Raising(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.net, self.error = conv_net(), None
+
+    def forward(self, x: Tensor) -> Tensor:
+        output = self.net(x)
+        if self.error is not None:
+            raise self.error
+        return output
+
+
+def test_after_an_error_in_the_forward_pass_nothing_is_left_behind():
+    net = Raising()
+    plain = net(X)
+    criterion = guard_plugin.wrap(nn.CrossEntropyLoss(), net, strength=1.0, h=0.7)
+    net.error = ZeroDivisionError()
+    with pytest.raises(ZeroDivisionError):
+        net(X)
+    assert _len_torch_function_stack() == 0
+    net.error = None
+    assert torch.equal(net(X), plain)
+    criterion(net(X), Y)
+    assert _len_torch_function_stack() == 0 and list(criterion.paths.to_json()) == ["shared"]
+
+
+def test_after_unwrap_the_network_is_as_it_was():
+    net = conv_net()
+    plain = net(X)
+    step = guarded(net, copied=False)
+    step.criterion.unwrap()
+    seen: list[bool] = []
+    net.register_forward_pre_hook(lambda _, args: seen.append(args[0].requires_grad))
+    again = net(X)
+    assert _len_torch_function_stack() == 0 and seen == [False]
+    assert torch.equal(again, plain)
+    assert again.grad_fn.name() == plain.grad_fn.name()
+
+
+def test_what_is_no_training_on_real_data_is_not_opened():
+    net, seen = conv_net(), []
+    criterion = guard_plugin.wrap(nn.CrossEntropyLoss(), net, strength=1.0, h=0.7)
+    net.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    with torch.no_grad():
+        net(X)
+    net.eval()(X)
+    synthetic = X.clone().requires_grad_()
+    net.train()(synthetic)
+    assert all(one.data_ptr() == X.data_ptr() for one in seen[:2]) and seen[2] is synthetic
+    assert criterion.paths.to_json() == {}
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("path", ["shared", "separate"])
+def test_the_guarded_gradients_can_be_differentiated_again(form, path):
+    net = nn.Sequential(
+        nn.Conv2d(2, 4, 3), nn.GroupNorm(2, 4), nn.Softplus(), nn.AvgPool2d(2), nn.Flatten(), nn.Linear(36, 3)
+    )
+
+    def second(**options: Any) -> list[Tensor]:
+        step = guarded(net, form=form, **options)
+        product = sum(gradient.square().sum() for gradient in step.gradients(create_graph=True))
+        return list(torch.autograd.grad(product, step.leaves))
+
+    assert distance(second(path=path), second(path="reference")) < 1e-10
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_differentiating_again_is_refused_under_memory_low(form):
+    step = guarded(conv_net(), form=form, memory="low")
+    with pytest.raises(UnsupportedLoss, match="use --memory normal"):
+        step.gradients(create_graph=True)
+
+
+@pytest.mark.parametrize("path", ["shared", "separate"])
+def test_differentiating_again_is_refused_after_a_step(path):
+    step = guarded(conv_net(), path=path)
+    with torch.no_grad():
+        next(step.net.parameters()).add_(1)
+    with pytest.raises(UnsupportedLoss, match="found parameters modified in place"):
+        step.gradients(create_graph=True)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_loss_that_also_reaches_the_parameters_by_itself_has_passes_of_its_own(form):
+    net = conv_net()
+
+    def gradients(**options: Any) -> tuple[list[Tensor], dict[str, Any]]:
+        model = copy.deepcopy(net)
+
+        def decayed(output: Tensor, targets: Tensor) -> Tensor:
+            decay = sum(parameter.square().sum() for parameter in model.parameters())
+            return squared(output, targets).mean() + 0.1 * decay
+
+        criterion = guard_plugin.wrap(decayed, model, loss_fn=squared, strength=1.0, h=0.7, form=form, **options)
+        loss = criterion(model(X), Y)
+        return list(torch.autograd.grad(loss, list(model.parameters()))), criterion.paths.to_json()
+
+    (got, taken), (wanted, _) = gradients(), gradients(path="reference")
+    assert distance(got, wanted) < 1e-10
+    assert list(taken) == ["separate" if form == "loss" else "shared"]
+
+
+def test_a_loss_that_is_no_mean_of_ours_has_passes_of_its_own_in_the_loss_form():
+    loss = Loss(lambda: lambda o, t: squared(o, t).square().mean().sqrt(), loss_fn=squared)
+    net = conv_net()
+    step = guarded(net, loss, form="loss")
+    check_same(step, guarded(net, loss, form="loss", path="reference"))
+    assert list(step.taken) == ["separate"]
+    assert list(step.taken["separate"]["because"]) == [
+        "the host's loss is no constant times the mean of the examples' losses"
+    ]
