@@ -12,7 +12,8 @@ from torch.nn.modules.module import register_module_forward_hook, register_modul
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from guard_plugin.errors import UnsupportedLoss
-from guard_plugin.injection.opening import Opening
+from guard_plugin.injection.opening import Opening, given_by_host
+from guard_plugin.penalties.second_order import transformed
 
 __all__ = ["Opener", "Origin", "Origins", "RootCallObserver"]
 
@@ -91,14 +92,21 @@ class RootCallObserver(Protocol):
         """Return what a loss call shall return, or None where this is no loss call."""
 
 
+@dataclass
+class _Begun:
+    """A call that is to be remembered, and has not ended."""
+
+    versions: tuple[int, ...]
+    opening: Opening | str
+    largest: int = 0
+
+
 class _ThreadState(threading.local):
     # Per thread, because hooks also run in the replica threads of DataParallel.
     def __init__(self) -> None:
         self.depth = 0
         self.paused = False
-        self.versions: tuple[int, ...] = ()
-        self.opening: Opening | str = "not guarded"
-        self.largest = 0
+        self.begun: list[_Begun] = []  # more than one where a watched network calls itself
         self.made_by = WeakTensorKeyDictionary()
 
 
@@ -133,6 +141,9 @@ class Origins:
             handle.remove()
             torch_module._global_forward_hooks_with_kwargs.pop(handle.id, None)  # torch leaves this entry behind
         self._handles = []
+        for begun in self._state.begun:  # where a forward was left by KeyboardInterrupt
+            if isinstance(begun.opening, Opening):
+                begun.opening.close()
 
     def of(self, output: object) -> Origin | None:
         """Return the origin of an output of this thread, or None where no network is known to have made it."""
@@ -163,11 +174,11 @@ class Origins:
         state.depth += 1
         if not watched:
             return None
-        state.versions = tuple(_version(argument) for argument in args if isinstance(argument, Tensor))
-        if self._opener is None:
-            return None
-        state.largest, state.opening = 0, self._opener(module, args)
-        return (state.opening.given,) if isinstance(state.opening, Opening) else None
+        args = tuple(given_by_host(argument) for argument in args)
+        versions = tuple(_version(argument) for argument in args if isinstance(argument, Tensor))
+        opening = "not guarded" if self._opener is None else self._opener(module, args)
+        state.begun.append(_Begun(versions, opening))
+        return (opening.given,) if isinstance(opening, Opening) else None
 
     def _leave(self, module: nn.Module, args: tuple[Any, ...], *kwargs_and_output: Any) -> Tensor | None:
         # After a forward that raised, torch calls without kwargs, whatever was registered (2.6 to 2.15).
@@ -179,25 +190,30 @@ class Origins:
         if state.paused:
             return None
         state.depth -= 1
-        if self._opener is not None and isinstance(output, Tensor):
-            state.largest = max(state.largest, output.nbytes)
+        if self._opener is not None and state.begun and isinstance(output, Tensor) and not transformed():
+            state.begun[-1].largest = max(state.begun[-1].largest, output.nbytes)
         if not self._watches(module):
             return None
-        opening, state.opening = state.opening, "not guarded"
-        if isinstance(opening, Opening):
-            opening.close()
-            args = (opening.source,)
+        begun = state.begun.pop()
+        if isinstance(begun.opening, Opening):
+            begun.opening.close()
+        handed_through = any(argument is output for argument in args)
+        args = tuple(given_by_host(argument) for argument in args)
         loss = self._observer(module, args, kwargs, output) if self._observer else None
-        if loss is None and isinstance(output, Tensor) and output.requires_grad:
-            parameters = tuple(module.parameters())
-            origin = Origin(module, args, kwargs, parameters, state.versions, output._version, opening, state.largest)
-            self._remember(output, origin)
+        # An output that is the input would keep itself alive.
+        if loss is None and isinstance(output, Tensor) and output.requires_grad and not handed_through:
+            self._state.made_by[output] = Origin(
+                network=module,
+                args=args,
+                kwargs=kwargs,
+                parameters=tuple(module.parameters()),
+                versions=begun.versions,
+                output_version=output._version,
+                opening=begun.opening,
+                largest=begun.largest,
+            )
         return loss
 
     def _watches(self, module: nn.Module) -> bool:
         """Tell, outside of its call, whether a module's call is one to remember."""
         return self._state.depth == 0 if self._network is None else module is self._network
-
-    def _remember(self, output: Tensor, origin: Origin) -> None:
-        if not any(argument is output for argument in origin.args):  # an identity would keep itself alive
-            self._state.made_by[output] = origin

@@ -1,5 +1,7 @@
 """Which way a penalty's gradient is computed: with the host's own pass, in passes of ours, or by torch's graph."""
 
+import functools
+import weakref
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -10,15 +12,17 @@ from pluggy import HookRelay
 from torch import Tensor, nn
 from torch.nn.modules import module as torch_module
 from torch.nn.parallel import DataParallel, DistributedDataParallel
+from torch.nn.utils import parametrize
 
 from guard_plugin.errors import UnsupportedLoss, UnusableInput
-from guard_plugin.injection.conduct import conduct_of, known_conduct, note_not_shared
+from guard_plugin.injection.conduct import Conduct, conduct_of, known_conduct, note_not_shared
 from guard_plugin.injection.loss_call import LossCall
-from guard_plugin.injection.opening import Opening
+from guard_plugin.injection.opening import Opening, inside_opening
 from guard_plugin.penalties import Penalty
 from guard_plugin.penalties.base import HostPass, Path
-from guard_plugin.penalties.known_gradient import hand_over, reached_leaves
+from guard_plugin.penalties.known_gradient import Again, hand_over, reached_leaves
 from guard_plugin.penalties.per_example import full_precision
+from guard_plugin.penalties.second_order import transformed
 
 __all__ = ["PathOptions", "Paths"]
 
@@ -111,7 +115,12 @@ class Paths:
         if against_known:
             self._note("reference", against_known)
             return None
-        found = self._shared(call, penalty)
+        conduct = conduct_of(call.network, call.inputs, call.output)
+        against_known = conduct.against_known or (conduct.against_parts if self._size(call) < len(call.inputs) else "")
+        if against_known:
+            self._note("reference", against_known)
+            return None
+        found = self._shared(call, penalty, conduct)
         if not isinstance(found, str):
             self._note("shared", "")
             return found
@@ -144,11 +153,15 @@ class Paths:
     def _why_not_open(self, penalty: Penalty, module: nn.Module, args: tuple[Any, ...]) -> str:
         if penalty.strength == 0 or not module.training or not torch.is_grad_enabled():
             return "not guarded"
+        if inside_opening():
+            return "it is called within a network, or with another criterion's guard"
+        if transformed():
+            return "torch.compile, torch.jit.trace or torch.func sees the call"
         if len(args) != 1 or not isinstance(args[0], Tensor) or not args[0].is_floating_point():
             return "its input is not one tensor of floating point"
         batch, network = args[0], _inner(module)
-        if batch.requires_grad or batch.is_inference():
-            return "not guarded"
+        if batch.requires_grad or batch.is_inference() or not any(p.requires_grad for p in module.parameters()):
+            return "not guarded"  # a transform's input above all: what it returns would require grad, as synthetic data
         conduct = known_conduct(network)
         return (
             self._why_not("shared", penalty)
@@ -161,14 +174,20 @@ class Paths:
         targets = call.targets
         if isinstance(targets, Tensor) and targets.requires_grad and not targets.is_leaf:
             return "its targets are computed from what is trained"
+        if call.loss.dim() != 0:
+            return "the host's loss is no scalar"
         if any(leaf._backward_hooks for leaf in reached_leaves(call.loss)):
             return "a hook on a parameter changes or reads its gradient"
-        return conduct_of(call.network, call.inputs, call.output).against_parts
+        if parametrize._cache_enabled:
+            return "parametrized weights are computed once for several passes"
+        return ""
 
-    def _shared(self, call: LossCall, penalty: Penalty) -> tuple[Tensor, Tensor] | str:
-        opening, conduct = call.opening, conduct_of(call.network, call.inputs, call.output)
+    def _shared(self, call: LossCall, penalty: Penalty, conduct: Conduct) -> tuple[Tensor, Tensor] | str:
+        opening = call.opening
         if not isinstance(opening, Opening):
             return opening
+        if call.output._backward_hooks or call.output.retains_grad:
+            return "a hook on its output changes or reads the gradient"
         reason = opening.disturbance or conduct.against_sharing
         if reason:
             note_not_shared(call.network, conduct, reason)
@@ -179,7 +198,8 @@ class Paths:
         if found is None:
             return _NOT_A_MEAN
         known, value = found
-        return hand_over(known, again=_again(call, penalty), own=call.loss), value
+        release = functools.partial(_release, weakref.ref(call.output))
+        return hand_over(known, again=_again(call, penalty), own=call.loss, release=release), value
 
     def _separate(self, call: LossCall, penalty: Penalty) -> tuple[Tensor, Tensor]:
         known = penalty.in_parts(call.network, call.inputs, call.targets, loss_fn=call.loss_fn(), size=self._size(call))
@@ -218,12 +238,19 @@ def _why_not_this_pass(module: nn.Module, batch: Tensor) -> str:
     return ""
 
 
-def _again(call: LossCall, penalty: Penalty) -> Callable[[], Tensor]:
+def _again(call: LossCall, penalty: Penalty) -> Again:
     """The penalty by torch's own graph, for a host that differentiates the guarded gradients again."""
-    network, inputs, targets, loss_fn = call.network, call.inputs, call.targets, call.loss_fn()
+    network, inputs, targets, loss_fn, paused = call.network, call.inputs, call.targets, call.loss_fn(), call.paused
 
     def compute() -> Tensor:
-        with call.paused(), torch.enable_grad():
+        with paused(), torch.enable_grad():
             return penalty(network, inputs, targets, loss_fn=loss_fn)
 
-    return compute
+    return Again(compute, [inputs, targets, *network.parameters(), *network.buffers()])
+
+
+def _release(output: "weakref.ref[Tensor]") -> None:
+    """Free the graph of the host's own pass, as the backward pass would have that now ends before it."""
+    tensor = output()
+    if tensor is not None and not tensor._is_view():
+        tensor.detach_()

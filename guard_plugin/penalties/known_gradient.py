@@ -10,7 +10,7 @@ from torch.autograd import Function
 
 from guard_plugin.errors import UnsupportedLoss
 
-__all__ = ["Known", "hand_over", "reached_leaves"]
+__all__ = ["Again", "Known", "hand_over", "reached_leaves"]
 
 
 @dataclass
@@ -56,6 +56,8 @@ class Known:
         Raises:
             UnsupportedLoss: If one of them is not reached.
         """
+        if not (leaves or also):
+            return []
         handles = [leaf.register_hook(self._taker(leaf)) for leaf in leaves]  # type: ignore[no-untyped-call]
         try:
             found = torch.autograd.grad(outputs, [*also, *leaves], cotangents, retain_graph=keep, allow_unused=True)
@@ -86,7 +88,36 @@ class Known:
         return self
 
 
-def hand_over(known: Known, *, again: Callable[[], Tensor] | None, own: Tensor | None = None) -> Tensor:
+class Again:
+    """Computes a scalar once more, with torch's own graph, as long as nothing that it depends on was modified in place.
+
+    Args:
+        compute: Computes it.
+        watched: The tensors that it depends on.
+    """
+
+    def __init__(self, compute: Callable[[], Tensor], watched: Iterable[Tensor]) -> None:
+        self._compute = compute
+        self._watched = [(tensor, tensor._version) for tensor in watched]
+
+    def __call__(self) -> Tensor:
+        """Compute it.
+
+        Raises:
+            UnsupportedLoss: If a tensor was modified since.
+        """
+        if any(tensor._version != version for tensor, version in self._watched):
+            raise UnsupportedLoss(
+                "expected network and batch as they were when the loss was computed, found parameters, buffers or "
+                "inputs modified in place before backward(create_graph=True): the penalty cannot be computed again; "
+                "use --path reference"
+            )
+        return self._compute()
+
+
+def hand_over(
+    known: Known, *, again: Again | None, own: Tensor | None = None, release: Callable[[], None] | None = None
+) -> Tensor:
     """Return a scalar whose first derivatives are the known ones.
 
     They travel on when the host calls ``backward()`` or ``autograd.grad()`` on what it made of the scalar, times the
@@ -97,54 +128,68 @@ def hand_over(known: Known, *, again: Callable[[], Tensor] | None, own: Tensor |
         again: Computes the same scalar with torch's own graph; called where the host differentiates with
             ``create_graph=True``. None: that is refused.
         own: A part of the scalar that has a graph, which ``again`` therefore leaves out.
+        release: Called at the end of a backward pass that frees its graph.
 
     Raises:
-        UnsupportedLoss: In the backward pass, with ``create_graph=True``, where ``again`` is None, or a tensor was
-            modified in place since.
+        UnsupportedLoss: In the backward pass, with ``create_graph=True``, where ``again`` is None or raises.
     """
     if not known.gradients or not torch.is_grad_enabled():
         return known.value.detach()
     tensors, gradients = zip(*known.gradients.values(), strict=True)
-    scalar: Tensor = _HandOver.apply(known.value.detach(), again, () if own is None else (own,), gradients, *tensors)
+    kept = () if own is None else (own,)
+    scalar: Tensor = _HandOver.apply(known.value.detach(), again, release, kept, gradients, *tensors)
     return scalar
 
 
 class _HandOver(Function):
     @staticmethod
     def forward(
-        ctx: Any, value: Tensor, again: Any, own: tuple[Tensor, ...], gradients: tuple[Tensor, ...], *tensors: Tensor
+        ctx: Any,
+        value: Tensor,
+        again: Again | None,
+        release: Callable[[], None] | None,
+        own: tuple[Tensor, ...],
+        gradients: tuple[Tensor, ...],
+        *tensors: Tensor,
     ) -> Tensor:
         ctx.save_for_backward(*gradients, *own)  # so that backward() frees them
-        ctx.again, ctx.tensors, ctx.versions = again, tensors, [tensor._version for tensor in tensors]
+        ctx.again, ctx.release, ctx.tensors, ctx.done = again, release, tensors, False
         return value.clone()
 
     @staticmethod
     def backward(ctx: Any, weight: Tensor) -> Any:
         saved, count = ctx.saved_tensors, len(ctx.tensors)
         if torch.is_grad_enabled():
-            return None, None, None, None, *_differentiable(ctx, saved[count:], weight)
+            return *[None] * 5, *_differentiable(ctx, saved[count:], weight)
+        # What `again` holds, batch and network, must not live as long as a loss that the host keeps.
+        ctx.again, ctx.done = None, True
+        if ctx.release is not None and not _keeps_graph():
+            torch.autograd.Variable._execution_engine.queue_callback(ctx.release)  # other parts may need it until then
         # Beside a loss of the host's own no copy is needed: autograd returns the sum. On CUDA, asking would wait.
         if len(saved) == count and not weight.is_cuda and weight == 1:
-            return None, None, None, None, *saved
-        return None, None, None, None, *(gradient * weight for gradient in saved[:count])
+            return *[None] * 5, *saved
+        return *[None] * 5, *(gradient * weight for gradient in saved[:count])
 
 
 def _differentiable(ctx: Any, own: tuple[Tensor, ...], weight: Tensor) -> Iterable[Tensor | None]:
     if ctx.again is None:
-        raise UnsupportedLoss(
-            "expected backward() or autograd.grad() without create_graph=True: this host differentiates the guarded "
-            "gradients again, which --memory low computes once and for all; use --memory normal"
+        why = (
+            "it was differentiated without it before; use --path reference"
+            if ctx.done
+            else "--memory low computes them once and for all; use --memory normal"
         )
-    if [tensor._version for tensor in ctx.tensors] != ctx.versions:
-        raise UnsupportedLoss(
-            "expected the network as it was when its loss was computed, found parameters modified in place before "
-            "backward(create_graph=True): the penalty cannot be computed again; use --path reference"
-        )
+        raise UnsupportedLoss(f"the guarded gradients cannot be had with create_graph=True: {why}")
     scalar = sum(own, ctx.again())
     gradients: tuple[Tensor | None, ...] = torch.autograd.grad(
         scalar, ctx.tensors, weight, create_graph=True, allow_unused=True
     )
     return gradients
+
+
+def _keeps_graph() -> bool:
+    """Tell whether the backward pass that is under way was asked to retain its graph; True where torch does not say."""
+    ask = getattr(torch._C._autograd, "_get_current_graph_task_keep_graph", None)
+    return ask is None or bool(ask())
 
 
 def reached_leaves(*roots: Tensor, but: Sequence[Tensor] = (), beyond: Tensor | None = None) -> list[Tensor]:

@@ -23,7 +23,8 @@ def undisturbed(network: nn.Module, device: torch.device) -> Iterator[None]:
     Inside, BatchNorm uses its running statistics and dropout does nothing, as in the authors' code; autocast is off,
     since input gradients underflow in float16. Afterwards the flag of every submodule (not only the root's: DC keeps
     BatchNorm modules in eval inside a network in train), every buffer and the random streams of Python, numpy and
-    torch are what they were. Parameters' ``.grad`` is the caller's to respect: use ``torch.autograd.grad``. Not
+    torch are what they were, and so is every tensor that a module holds as an attribute (the weight that weight_norm
+    computes, a balance loss). Parameters' ``.grad`` is the caller's to respect: use ``torch.autograd.grad``. Not
     covered: other attributes that a network sets in its forward, and what hooks of the host's own do on these passes.
 
     Args:
@@ -42,6 +43,12 @@ def undisturbed(network: nn.Module, device: torch.device) -> Iterator[None]:
         for module in modules
         for name, buffer in module.named_buffers(recurse=False)
     ]
+    attributes = [
+        (module, name, value)
+        for module in modules
+        for name, value in vars(module).items()
+        if isinstance(value, torch.Tensor)
+    ]
     with random_streams_kept(device), torch.autocast(device.type, enabled=False):
         for module in training:
             module.training = False
@@ -53,6 +60,8 @@ def undisturbed(network: nn.Module, device: torch.device) -> Iterator[None]:
             for module, name, buffer, value in buffers:
                 buffer.data.copy_(value)  # .data: autograd, which may have saved the buffer, sees no change
                 setattr(module, name, buffer)
+            for module, name, value in attributes:
+                vars(module)[name] = value
 
 
 @contextmanager

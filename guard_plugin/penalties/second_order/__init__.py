@@ -1,5 +1,5 @@
 """Operations whose input gradients are cheap to differentiate again."""
 
-from guard_plugin.penalties.second_order.mode import SecondOrder
+from guard_plugin.penalties.second_order.mode import SecondOrder, transformed
 
-__all__ = ["SecondOrder"]
+__all__ = ["SecondOrder", "transformed"]

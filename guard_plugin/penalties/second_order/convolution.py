@@ -28,7 +28,7 @@ class Convolution(Function):
         ctx: Any, x: Tensor, w: Tensor, b: Tensor | None, geometry: Geometry, wanted: Wanted, of_batch: bool
     ) -> Tensor:
         """Convolve."""
-        ctx.save_for_backward(x, w)
+        ctx.save_for_backward(x, w, b)
         ctx.geometry, ctx.wanted, ctx.of_batch = geometry, wanted, of_batch
         convolved: Tensor = torch.ops.aten.convolution(x, w, b, *geometry)
         return convolved
@@ -36,10 +36,10 @@ class Convolution(Function):
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> Any:
         """Differentiate; what a gradient needs is decided by who asks."""
-        x, w = ctx.saved_tensors
+        x, w, b = ctx.saved_tensors
         of_x, of_w, of_b = ctx.needs_input_grad[:3]
         of_x = of_x and ctx.wanted.inputs(of_batch=ctx.of_batch)
-        of_w, of_b = of_w and ctx.wanted.parameters, of_b and ctx.wanted.parameters
+        of_w, of_b = of_w and ctx.wanted.parameter(w), of_b and ctx.wanted.parameter(b)
         if not torch.is_grad_enabled():
             gradients = _BACKWARD(g, x, w, [w.shape[0]], *ctx.geometry, (of_x, of_w, of_b))
             return *gradients, None, None, None

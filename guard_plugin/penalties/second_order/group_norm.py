@@ -25,20 +25,19 @@ class GroupNorm(Function):
     def forward(
         ctx: Any, x: Tensor, w: Tensor | None, b: Tensor | None, groups: int, eps: float, wanted: Wanted
     ) -> Tensor:
-        """Normalise."""
-        x = x.contiguous()
+        """Normalise; x is contiguous."""
         y: Tensor
         y, mean, r = torch.ops.aten.native_group_norm(x, w, b, *_sizes(x), groups, eps)
-        ctx.save_for_backward(x, w, mean, r)
-        ctx.groups, ctx.eps, ctx.wanted, ctx.biased = groups, eps, wanted, b is not None
+        ctx.save_for_backward(x, w, b, mean, r)
+        ctx.groups, ctx.eps, ctx.wanted = groups, eps, wanted
         return y
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> Any:
         """Differentiate; what a gradient needs is decided by who asks."""
-        x, w, mean, r = ctx.saved_tensors
+        x, w, b, mean, r = ctx.saved_tensors
         of_x, of_w, of_b = ctx.needs_input_grad[:3]
-        of_w, of_b = of_w and ctx.wanted.parameters, of_b and ctx.wanted.parameters
+        of_w, of_b = of_w and ctx.wanted.parameter(w), of_b and ctx.wanted.parameter(b)
         g = g.contiguous()
         if not torch.is_grad_enabled():
             mask = [of_x, of_w, of_b]

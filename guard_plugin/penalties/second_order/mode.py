@@ -14,7 +14,7 @@ from guard_plugin.penalties.second_order.group_norm import GroupNorm
 from guard_plugin.penalties.second_order.wanted import Wanted
 from guard_plugin.penalties.undisturbed import twice_differentiable
 
-__all__ = ["SecondOrder"]
+__all__ = ["SecondOrder", "transformed"]
 
 _DIMENSIONS: dict[Any, int] = {functional.conv1d: 1, functional.conv2d: 2, functional.conv3d: 3}
 
@@ -83,7 +83,8 @@ class SecondOrder(TorchFunctionMode):
     ) -> Tensor:
         if input.dim() < 3 or input.numel() == 0 or input.shape[1] % num_groups:
             return functional.group_norm(input, num_groups, weight, bias, eps)
-        normalised: Tensor = GroupNorm.apply(input, weight, bias, num_groups, eps, self._wanted)
+        # Outside of the function: what it is given must be what it saves, or the second derivative loses its way.
+        normalised: Tensor = GroupNorm.apply(input.contiguous(), weight, bias, num_groups, eps, self._wanted)
         return normalised
 
     def _convolution(
@@ -114,11 +115,20 @@ class SecondOrder(TorchFunctionMode):
 
 
 def _plain(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-    """Tell whether all tensors are torch's own, of one precision, and autocast, which would cast them, is off."""
+    """Tell whether all tensors are torch's own and real, of one precision, and nothing transforms the call."""
     tensors = [value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)]
-    if not tensors or torch.is_autocast_enabled(tensors[0].device.type):
+    if not tensors or transformed() or torch.is_autocast_enabled(tensors[0].device.type):
         return False
-    return all(type(one) in (Tensor, nn.Parameter) and one.dtype == tensors[0].dtype for one in tensors)
+    first = tensors[0]
+    return first.is_floating_point() and all(
+        type(one) in (Tensor, nn.Parameter) and one.dtype == first.dtype for one in tensors
+    )
+
+
+def transformed() -> bool:
+    """Tell whether torch.compile, torch.jit.trace or torch.func is at work, which see calls, not tensors."""
+    tracing = torch._C._get_tracing_state() is not None
+    return tracing or torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
 
 
 def _each(value: Any, count: int) -> list[int]:

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from torch import Tensor
+
 __all__ = ["Wanted"]
 
 
@@ -11,15 +13,14 @@ class Wanted:
     """What the operations of one forward pass shall compute in their backward passes.
 
     Args:
-        gradients: "inputs": none for weights and biases; "parameters": none for the network's own batch.
+        gradients: "inputs": none for weights and biases that are leaves; "parameters": none for the network's batch.
     """
 
     gradients: Literal["everything", "inputs", "parameters"] = "everything"
 
-    @property
-    def parameters(self) -> bool:
-        """Whether gradients for weights and biases are needed."""
-        return self.gradients != "inputs"
+    def parameter(self, tensor: Tensor | None) -> bool:
+        """Whether an operation's gradient for a weight or bias is needed; one may be computed from the batch."""
+        return tensor is not None and not (self.gradients == "inputs" and tensor.is_leaf)
 
     def inputs(self, *, of_batch: bool) -> bool:
         """Whether an operation's gradient for its input is needed, which may be the network's batch."""

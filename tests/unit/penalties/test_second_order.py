@@ -169,7 +169,8 @@ def test_the_operations_are_ours_inside_and_torchs_afterwards(layer, size, name)
 def test_attention_is_plain_inside_and_what_it_was_afterwards():
     q, backends = torch.randn(1, 2, 4, 8, requires_grad=True), torch.backends.cuda
     flags = (backends.flash_sdp_enabled(), backends.mem_efficient_sdp_enabled(), backends.math_sdp_enabled())
-    with SecondOrder(q):
+    operations = SecondOrder(q)
+    with operations:
         inside = functional.scaled_dot_product_attention(q, q, q)
     assert "Flash" not in inside.grad_fn.name() and "Efficient" not in inside.grad_fn.name()
     assert flags == (backends.flash_sdp_enabled(), backends.mem_efficient_sdp_enabled(), backends.math_sdp_enabled())
@@ -235,9 +236,8 @@ def test_group_norm_of_mixed_precision_is_torchs():
     assert inside.grad_fn.name() == norm(x).grad_fn.name() and torch.equal(inside, norm(x))
 
 
-@pytest.mark.parametrize("make", [lambda: nn.Conv2d(4, 8, 3, padding=1), lambda: randomised(nn.GroupNorm(2, 4))])
-def test_channels_last_gives_the_same_numbers(make):
-    layer, plain = make(), torch.randn(3, 4, 6, 6)
+def test_channels_last_gives_the_same_numbers():
+    layer, plain = nn.Conv2d(4, 8, 3, padding=1), torch.randn(3, 4, 6, 6)
     last = plain.to(memory_format=torch.channels_last)
     assert not last.is_contiguous()
     plain, last = plain.requires_grad_(), last.requires_grad_()
