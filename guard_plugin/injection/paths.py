@@ -28,10 +28,11 @@ __all__ = ["PathOptions", "Paths"]
 
 # In memory "low", a pass takes this part of the batch.
 _LOW_MEMORY_PARTS = 16
-# On a CPU, a pass takes so many examples that no layer's output is larger: what is above 32 MiB, glibc returns to the
-# system each time and is given anew, page by page, which costs as much as the arithmetic.
-_CPU_BYTES = 16 * 2**20
+# Memory for a tensor above 32 MiB, glibc returns to the system each time and is given anew, page by page, which can
+# cost as much as the arithmetic. So where a layer's output is large, a pass takes as many examples as make it small.
+_CPU_LARGE, _CPU_SMALL = 16 * 2**20, 4 * 2**20
 
+_TOO_LARGE = "its layers' outputs are large, and faster on a CPU in parts"
 _NOT_A_MEAN = "the host's loss is no constant times the mean of the examples' losses"
 
 
@@ -95,6 +96,7 @@ class Paths:
     options: PathOptions = field(default_factory=PathOptions)
     taken: Counter[str] = field(default_factory=Counter)
     reasons: dict[str, Counter[str]] = field(default_factory=dict)
+    _large: "weakref.WeakKeyDictionary[nn.Module, bool]" = field(default_factory=weakref.WeakKeyDictionary)
 
     def open(
         self, penalty: Penalty, module: nn.Module, args: tuple[Any, ...], is_guarded: Callable[[], bool]
@@ -116,6 +118,7 @@ class Paths:
             self._note("reference", against_known)
             return None
         conduct = conduct_of(call.network, call.inputs, call.output)
+        self._large[call.network] = call.inputs.device.type == "cpu" and call.largest > _CPU_LARGE
         against_known = conduct.against_known or (conduct.against_parts if self._size(call) < len(call.inputs) else "")
         if against_known:
             self._note("reference", against_known)
@@ -166,8 +169,13 @@ class Paths:
         return (
             self._why_not("shared", penalty)
             or (conduct.against_sharing if conduct is not None else "")
+            or (_TOO_LARGE if self._is_better_in_parts(penalty, network) else "")
             or _why_not_this_pass(module, batch)
         )
+
+    def _is_better_in_parts(self, penalty: Penalty, network: nn.Module) -> bool:
+        """Tell whether a host's pass would serve, but cost more than passes of ours in parts: 12 F at once, not 15 F."""
+        return penalty.differentiates_twice and self._large.get(network, False) and self.options.demanded != "shared"
 
     def _why_unknown(self, call: LossCall) -> str:
         """Say why a gradient cannot be computed before the host's backward pass."""
@@ -212,9 +220,9 @@ class Paths:
         n = len(call.inputs)
         if self.options.memory == "low":
             return -(-n // _LOW_MEMORY_PARTS)
-        if call.inputs.device.type != "cpu" or call.largest <= _CPU_BYTES:
+        if call.inputs.device.type != "cpu" or call.largest <= _CPU_LARGE:
             return n
-        parts = min(n, -(-call.largest // _CPU_BYTES))
+        parts = min(n, -(-call.largest // _CPU_SMALL))
         return -(-n // parts)
 
 

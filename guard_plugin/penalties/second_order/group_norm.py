@@ -19,22 +19,30 @@ __all__ = ["GroupNorm"]
 
 
 class GroupNorm(Function):
-    """x, w, b -> the normalised x, times w, plus b."""
+    """x, w, b -> the normalised x, times w, plus b; and x itself, which the input gradient is made to depend on.
+
+    So x's two gradients, of the second and of the first order, meet in this function's backward pass, which adds them
+    in place; torch's engine would take a new tensor for their sum.
+    """
 
     @staticmethod
     def forward(
         ctx: Any, x: Tensor, w: Tensor | None, b: Tensor | None, groups: int, eps: float, wanted: Wanted
-    ) -> Tensor:
+    ) -> tuple[Tensor, Tensor]:
         """Normalise; x is contiguous."""
         y: Tensor
         y, mean, r = torch.ops.aten.native_group_norm(x, w, b, *_sizes(x), groups, eps)
-        ctx.save_for_backward(x, w, b, mean, r)
+        same = x.view_as(x)
+        ctx.save_for_backward(same, w, b, mean, r)
         ctx.groups, ctx.eps, ctx.wanted = groups, eps, wanted
-        return y
+        ctx.set_materialize_grads(False)
+        return y, same
 
     @staticmethod
-    def backward(ctx: Any, g: Tensor) -> Any:
+    def backward(ctx: Any, g: Tensor | None, of_same: Tensor | None) -> Any:
         """Differentiate; what a gradient needs is decided by who asks."""
+        if g is None:
+            return of_same, None, None, None, None, None
         x, w, b, mean, r = ctx.saved_tensors
         of_x, of_w, of_b = ctx.needs_input_grad[:3]
         of_w, of_b = of_w and ctx.wanted.parameter(w), of_b and ctx.wanted.parameter(b)
@@ -42,10 +50,16 @@ class GroupNorm(Function):
         if not torch.is_grad_enabled():
             mask = [of_x, of_w, of_b]
             gradients = torch.ops.aten.native_group_norm_backward(g, x, mean, r, w, *_sizes(x), ctx.groups, mask)
+            if of_same is not None and of_x:
+                gradients[0].add_(of_same)
             return *gradients, None, None, None
         if of_w or of_b:
-            return *_composed(g, x, w, ctx.groups, ctx.eps, (of_x, of_w, of_b)), None, None, None
-        return _InputGradient.apply(g, x, w, mean, r, ctx.groups), None, None, None, None, None
+            gradients = _composed(g, x, w, ctx.groups, ctx.eps, (of_x, of_w, of_b))
+        else:
+            gradients = [_InputGradient.apply(g, x, w, mean, r, ctx.groups), None, None]
+        if of_same is not None and of_x:
+            gradients[0] = gradients[0] + of_same
+        return *gradients, None, None, None
 
 
 class _InputGradient(Function):

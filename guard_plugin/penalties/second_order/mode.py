@@ -84,7 +84,7 @@ class SecondOrder(TorchFunctionMode):
         if input.dim() < 3 or input.numel() == 0 or input.shape[1] % num_groups:
             return functional.group_norm(input, num_groups, weight, bias, eps)
         # Outside of the function: what it is given must be what it saves, or the second derivative loses its way.
-        normalised: Tensor = GroupNorm.apply(input.contiguous(), weight, bias, num_groups, eps, self._wanted)
+        normalised: Tensor = GroupNorm.apply(input.contiguous(), weight, bias, num_groups, eps, self._wanted)[0]
         return normalised
 
     def _convolution(
