@@ -271,7 +271,8 @@ class Contender:
                 output.grad_fn.register_hook(lambda *gradients: backwards.append(len(output)))
 
         with self.turn() as step:
-            step(batch)  # the first of a network has passes that find out how it behaves
+            for _ in range(2):
+                step(batch)  # the first of a network have passes that find out how it behaves
             handle = self.network.register_forward_hook(count)
             step(batch)
         handle.remove()

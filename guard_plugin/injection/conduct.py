@@ -28,6 +28,7 @@ class Conduct:
         against_sharing: Why its training pass does not serve as one of evaluation.
         calls: At how many loss calls it was asked for.
         lasting: Whether it holds for further calls.
+        largest: The size of the largest tensor that one of its modules returned at the last of them, in bytes.
     """
 
     flags: tuple[bool, ...]
@@ -36,6 +37,7 @@ class Conduct:
     against_sharing: str = ""
     calls: int = 1
     lasting: bool = True
+    largest: int = 0
 
 
 _KNOWN: "WeakKeyDictionary[nn.Module, Conduct]" = WeakKeyDictionary()
@@ -47,7 +49,7 @@ def known_conduct(network: nn.Module) -> Conduct | None:
     return known if known is not None and known.lasting and known.flags == _flags(network) else None
 
 
-def conduct_of(network: nn.Module, inputs: Tensor, output: Tensor) -> Conduct:
+def conduct_of(network: nn.Module, inputs: Tensor, output: Tensor, largest: int) -> Conduct:
     """Return a network's conduct at a loss call; examine it where it is not known, or it is time to.
 
     Its evaluation is compared with its output in training, and its outputs for two parts of a batch with the whole.
@@ -56,12 +58,13 @@ def conduct_of(network: nn.Module, inputs: Tensor, output: Tensor) -> Conduct:
         network: In the state in which it gave the output.
         inputs: Its batch, shape (n, ...).
         output: What it returned for it, in training.
+        largest: The size of the largest tensor that one of its modules returned, in bytes.
     """
     known = known_conduct(network)
     calls = 1 if known is None else known.calls + 1
     if known is None or calls & (calls - 1) == 0:
         known = _examine(network, inputs, output)
-    _KNOWN[network] = known = replace(known, calls=calls)
+    _KNOWN[network] = known = replace(known, calls=calls, largest=largest)
     return known
 
 

@@ -96,7 +96,6 @@ class Paths:
     options: PathOptions = field(default_factory=PathOptions)
     taken: Counter[str] = field(default_factory=Counter)
     reasons: dict[str, Counter[str]] = field(default_factory=dict)
-    _large: "weakref.WeakKeyDictionary[nn.Module, bool]" = field(default_factory=weakref.WeakKeyDictionary)
 
     def open(
         self, penalty: Penalty, module: nn.Module, args: tuple[Any, ...], is_guarded: Callable[[], bool]
@@ -117,8 +116,7 @@ class Paths:
         if against_known:
             self._note("reference", against_known)
             return None
-        conduct = conduct_of(call.network, call.inputs, call.output)
-        self._large[call.network] = call.inputs.device.type == "cpu" and call.largest > _CPU_LARGE
+        conduct = conduct_of(call.network, call.inputs, call.output, call.largest)
         against_known = conduct.against_known or (conduct.against_parts if self._size(call) < len(call.inputs) else "")
         if against_known:
             self._note("reference", against_known)
@@ -169,13 +167,14 @@ class Paths:
         return (
             self._why_not("shared", penalty)
             or (conduct.against_sharing if conduct is not None else "")
-            or (_TOO_LARGE if self._is_better_in_parts(penalty, network) else "")
+            or (_TOO_LARGE if conduct is not None and self._is_better_in_parts(penalty, batch, conduct) else "")
             or _why_not_this_pass(module, batch)
         )
 
-    def _is_better_in_parts(self, penalty: Penalty, network: nn.Module) -> bool:
-        """Tell whether a host's pass would serve, but cost more than passes of ours in parts: 12 F at once, not 15 F."""
-        return penalty.differentiates_twice and self._large.get(network, False) and self.options.demanded != "shared"
+    def _is_better_in_parts(self, penalty: Penalty, batch: Tensor, conduct: Conduct) -> bool:
+        """Tell whether 15 F in parts cost less than 12 F of which many are of the whole batch."""
+        large = batch.device.type == "cpu" and conduct.largest > _CPU_LARGE
+        return large and penalty.differentiates_twice and self.options.demanded != "shared"
 
     def _why_unknown(self, call: LossCall) -> str:
         """Say why a gradient cannot be computed before the host's backward pass."""
