@@ -67,26 +67,26 @@ class _InputGradient(Function):
 
     @staticmethod
     def forward(ctx: Any, g: Tensor, x: Tensor, w: Tensor | None, mean: Tensor, r: Tensor, groups: int) -> Tensor:
-        gradient = _gradient(g, x, mean, r, w, groups)
-        ctx.save_for_backward(g, x, w, mean, r, gradient)
+        gradient, g_x = _gradient(g, x, mean, r, w, groups)
+        ctx.save_for_backward(g, x, w, mean, r, gradient, g_x)
         ctx.groups = groups
         return gradient
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, v: Tensor) -> Any:
-        g, x, w, mean, r, gradient = ctx.saved_tensors
+        g, x, w, mean, r, gradient, g_x = ctx.saved_tensors
         (n, c, values), groups = _sizes(x), ctx.groups
-        u = _gradient(v.contiguous(), x, mean, r, None, groups)
+        u, v_x = _gradient(v.contiguous(), x, mean, r, None, groups)
         rows, size = n * groups, c // groups * values
-        r = r.reshape(rows, 1)
-        centred = x.reshape(rows, size) - mean.reshape(rows, 1)
-        g_u = _channel_dots(g, u)
-        a_x = _group_sums(_channel_dots(g, centred), w, groups) * r / size
-        v_x = _group_sums(_channel_dots(v.contiguous(), centred), None, groups) * r / size
+        mean, r = mean.reshape(rows, 1), r.reshape(rows, 1)
+        g_u = torch.bmm(g.reshape(n * c, 1, values), u.reshape(n * c, values, 1)).reshape(n, c)
+        of_u = -r * _group_sums(g_x, w, groups) / size
+        of_gradient = -r * _group_sums(v_x, None, groups) / size
+        of_centred = -r * r * _group_sums(g_u, w, groups) / size
         # In place, as every new tensor of this size costs as much as the arithmetic on it.
-        of_x = centred.mul_(-_group_sums(g_u, w, groups) * r * r / size)
-        of_x.addcmul_(u.reshape(rows, size), -r * a_x).addcmul_(gradient.reshape(rows, size), -r * v_x)
+        of_x = torch.addcmul(-of_centred * mean, x.reshape(rows, size), of_centred)
+        of_x.addcmul_(u.reshape(rows, size), of_u).addcmul_(gradient.reshape(rows, size), of_gradient)
         of_w = None if w is None else g_u.sum(dim=0)
         of_g = u if w is None else u.mul_(w.view(1, c, *[1] * (x.dim() - 2)))
         return of_g, of_x.reshape(x.shape), of_w, None, None, None
@@ -98,16 +98,27 @@ def _sizes(x: Tensor) -> tuple[int, int, int]:
     return n, c, x[0, 0].numel()
 
 
-def _gradient(g: Tensor, x: Tensor, mean: Tensor, r: Tensor, w: Tensor | None, groups: int) -> Tensor:
-    mask = [True, False, False]
-    gradient: Tensor = torch.ops.aten.native_group_norm_backward(g, x, mean, r, w, *_sizes(x), groups, mask)[0]
-    return gradient
+def _gradient(g: Tensor, x: Tensor, mean: Tensor, r: Tensor, w: Tensor | None, groups: int) -> tuple[Tensor, Tensor]:
+    """Return the gradient for x, and each example's and channel's inner product of g and x', shape (n, c).
 
-
-def _channel_dots(a: Tensor, like: Tensor) -> Tensor:
-    """Return each example's and channel's inner product, shape (n, c), without a product of the full size."""
-    n, c, values = _sizes(a)
-    return torch.bmm(a.reshape(n * c, 1, values), like.reshape(n * c, values, 1)).reshape(n, c)
+    To torch's kernel all examples are one with n times as many channels, so that it does not sum the weight's gradient
+    over examples: that is the inner product.
+    """
+    n, c, values = _sizes(x)
+    weights = torch.ones(n * c, dtype=x.dtype, device=x.device) if w is None else w.repeat(n)
+    gradient, g_x, _ = torch.ops.aten.native_group_norm_backward(
+        g.reshape(1, n * c, values),
+        x.reshape(1, n * c, values),
+        mean.reshape(1, n * groups),
+        r.reshape(1, n * groups),
+        weights,
+        1,
+        n * c,
+        values,
+        n * groups,
+        [True, True, False],
+    )
+    return gradient.reshape(x.shape), g_x.reshape(n, c)
 
 
 def _group_sums(per_channel: Tensor, w: Tensor | None, groups: int) -> Tensor:
