@@ -12,7 +12,7 @@ from PIL import Image
 
 from tests.conftest import ROOT
 
-SHORT = shlex.split("--iterations 2 --students 2 --experiments 2 --n-examples 40 --attacks fgsm,pgd3 --eps 16/255")
+SHORT = shlex.split("--iterations 1 --students 2 --experiments 2 --n-examples 40 --attacks fgsm,pgd3 --eps 16/255")
 
 
 def table(stdout: str) -> list[str]:
@@ -37,13 +37,13 @@ def test_the_demo_measures_and_prints_and_from_the_wheel_it_is_the_same(guard, w
     assert done.returncode == 0, done.stderr
     rows = table(done.stdout)
     assert [row.split("  ")[0].strip() for row in rows[2:]] == ["clean", "fgsm", "pgd3", "worst case"]
-    assert "of 200 expected guarded" in done.stdout  # 2 experiments, 2 iterations, 5 outer loops, 10 classes
+    assert "of 100 expected guarded" in done.stdout  # 2 experiments, 1 iteration, 5 outer loops, 10 classes
     results = {arm: json.loads((tmp_path / "demo" / arm / "results.json").read_text()) for arm in ("baseline", "guard")}
     for arm, name in (("baseline", 1), ("guard", 2)):
         for row, column in zip(rows[2:], ("clean", "fgsm", "pgd3", "worst_case"), strict=True):
             shown = float(row.replace("worst case", "worst_case").split()[name])
             assert shown == pytest.approx(100 * results[arm]["accuracy"][column]["mean"], abs=0.051)
-    assert results["guard"]["ledger"]["loss_calls"]["guarded"] == 200
+    assert results["guard"]["ledger"]["loss_calls"]["guarded"] == 100
     assert results["baseline"]["ledger"]["penalty"]["strength"] == 0
     assert results["guard"]["subject"]["sha256"] != results["baseline"]["subject"]["sha256"]
     image = np.asarray(Image.open(tmp_path / "demo" / "distilled.png"))
