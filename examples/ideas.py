@@ -59,6 +59,8 @@ from overhead import (
     Measured,
     _append,
     _begun,
+    begin,
+    case_parser,
     read_case,
     table,
     unwrapped,
@@ -70,7 +72,6 @@ from tqdm import tqdm
 
 import guard_plugin
 from guard_plugin.errors import GuardError, UnusableInput
-from guard_plugin.evaluation.running import usable_device
 from guard_plugin.penalties import undisturbed
 
 PARTS = {"half the batch": 2, "quarter of the batch": 4}
@@ -90,12 +91,7 @@ def main() -> None:
             raise UnusableInput(f"expected --{name} >= 2, as a spread is taken over them, got {getattr(given, name)}")
     if given.batch_size < max(PARTS.values()):
         raise UnusableInput(f"expected --batch-size >= 4, as a quarter of it is drawn, got {given.batch_size}")
-    device = usable_device(given.device)
-    if device.type == "cuda" and given.clock == "cpu":
-        raise UnusableInput("expected --clock wall on CUDA: the CPU's time is not the GPU's")
-    torch.set_num_threads(given.threads)
-    given.out.mkdir(parents=True, exist_ok=True)
-    case = Case(given.arch, given.batch_size, given.size, given.classes, given.steps, given.seed, given.clock)
+    case, device = begin(given)
     with tempfile.TemporaryDirectory() as folder:
         os.environ["TORCHINDUCTOR_CACHE_DIR"] = folder  # compiled anew in each run, so that the time for it is known
         text = report(case, device, given.rounds, given.draws, given.out)
@@ -104,21 +100,8 @@ def main() -> None:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--arch", default="ConvNetW64")
-    parser.add_argument("--batch-size", type=int, default=128)
-    parser.add_argument("--size", type=int, default=32, help="height and width of the images")
-    parser.add_argument("--classes", type=int, default=10)
-    parser.add_argument("--rounds", type=int, default=15, help="at least 2; in all, with those of earlier runs")
-    parser.add_argument("--steps", type=int, default=1, help="of each idea in a round; k times as many of a k-th step")
+    parser = case_parser(__doc__, steps="of each idea in a round; k times as many of a k-th step")
     parser.add_argument("--draws", type=int, default=64, help="of each estimate, for its error; at least 2")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument(
-        "--clock", choices=CLOCKS, default="wall", help="cpu: what the process used, on a machine that others use too"
-    )
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, required=True)
     return parser.parse_args()
 
 

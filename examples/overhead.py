@@ -56,12 +56,7 @@ def main() -> None:
     given = _arguments()
     if given.rounds < 2:
         raise UnusableInput(f"expected --rounds >= 2, as quartiles are taken over them, got {given.rounds}")
-    device = usable_device(given.device)
-    if device.type == "cuda" and given.clock == "cpu":
-        raise UnusableInput("expected --clock wall on CUDA: the CPU's time is not the GPU's")
-    torch.set_num_threads(given.threads)
-    given.out.mkdir(parents=True, exist_ok=True)
-    case = Case(given.arch, given.batch_size, given.size, given.classes, given.steps, given.seed, given.clock)
+    case, device = begin(given)
     measure(case, device, given.rounds, given.out / f"{case.name}.jsonl", given.only)
     cases = [read_case(file) for file in sorted(given.out.glob("*.jsonl"))]
     text = "\n".join(table(one) for one in cases)
@@ -70,23 +65,39 @@ def main() -> None:
     draw(cases, given.out / "overhead.png")
 
 
+def begin(given: argparse.Namespace) -> tuple["Case", torch.device]:
+    """Make ready what the arguments name: the case, the device, the threads and the folder."""
+    device = usable_device(given.device)
+    if device.type == "cuda" and given.clock == "cpu":
+        raise UnusableInput("expected --clock wall on CUDA: the CPU's time is not the GPU's")
+    torch.set_num_threads(given.threads)
+    given.out.mkdir(parents=True, exist_ok=True)
+    return Case(given.arch, given.batch_size, given.size, given.classes, given.steps, given.seed, given.clock), device
+
+
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = case_parser(__doc__, steps="of each method in a round")
+    parser.add_argument("--only", action="append", metavar="STEP", help="measure this step, by name; may be repeated")
+    return parser.parse_args()
+
+
+def case_parser(description: str | None, *, steps: str) -> argparse.ArgumentParser:
+    """The arguments of every script that measures a case; ``steps`` says what `--steps` counts."""
+    parser = argparse.ArgumentParser(description=(description or "").split("\n")[0])
     parser.add_argument("--arch", default="ConvNetW64")
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--size", type=int, default=32, help="height and width of the images")
     parser.add_argument("--classes", type=int, default=10)
     parser.add_argument("--rounds", type=int, default=15, help="at least 2; in all, with those of earlier runs")
-    parser.add_argument("--steps", type=int, default=1, help="of each method in a round")
+    parser.add_argument("--steps", type=int, default=1, help=steps)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", default="cpu")
     parser.add_argument(
         "--clock", choices=CLOCKS, default="wall", help="cpu: what the process used, on a machine that others use too"
     )
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--only", action="append", metavar="STEP", help="measure this step, by name; may be repeated")
     parser.add_argument("--out", type=Path, required=True)
-    return parser.parse_args()
+    return parser
 
 
 @dataclass(frozen=True)

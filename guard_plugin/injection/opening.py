@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from guard_plugin.penalties.known_gradient import version_of
 from guard_plugin.penalties.second_order import SecondOrder
 
 __all__ = ["Opening", "given_by_host", "inside_opening", "random_state"]
@@ -43,7 +44,7 @@ class Opening:
         self.disturbance = ""
         self._given: Tensor | None = self.batch.clone()  # in-place operations would not survive on a leaf
         self._given._guard_source = source  # type: ignore[attr-defined]
-        self._buffers = [(name, buffer, buffer._version) for name, buffer in network.named_buffers()]
+        self._buffers = [(name, buffer, version_of(buffer)) for name, buffer in network.named_buffers()]
         self._random = random_state(source.device)
         self._hooks = _HookWatch()
         self._modes: list[TorchFunctionMode] = [self._hooks, self.operations] if twice else [self._hooks]
@@ -72,7 +73,7 @@ class Opening:
         self.disturbance = self._find_disturbance()
 
     def _find_disturbance(self) -> str:
-        changed = [name for name, buffer, version in self._buffers if buffer._version != version]
+        changed = [name for name, buffer, version in self._buffers if version_of(buffer) != version]
         if changed:
             return f"its forward pass changes buffers ({changed[0]})"
         if random_state(self.source.device) != self._random:

@@ -13,6 +13,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from guard_plugin.errors import UnsupportedLoss
 from guard_plugin.injection.opening import Opening, given_by_host
+from guard_plugin.penalties.known_gradient import version_of
 from guard_plugin.penalties.second_order import transformed
 
 __all__ = ["Opener", "Origin", "Origins", "RootCallObserver"]
@@ -51,7 +52,7 @@ class Origin:
                 f"with {len(self.args)} positional and {len(self.kwargs)} keyword arguments; give it one tensor"
             )
         batch: Tensor = self.args[0]
-        if (_version(batch),) != self.versions:
+        if (version_of(batch),) != self.versions:
             raise UnsupportedLoss(
                 f"the batch that {type(self.network).__name__} was called with was modified in place, by the network "
                 f"or before its loss was computed, so the penalty would look at other data; modify a copy instead"
@@ -76,11 +77,6 @@ class Origin:
                 f"{name} had other parameters when it was called (torch.func.functional_call?), so a penalty on those "
                 f"that it has now would reach none of the tensors that are trained; call the network itself"
             )
-
-
-def _version(tensor: Tensor) -> int:
-    """Count a tensor's in-place changes; a tensor of torch.inference_mode, which keeps no count, has 0."""
-    return 0 if tensor.is_inference() else tensor._version
 
 
 class RootCallObserver(Protocol):
@@ -175,7 +171,7 @@ class Origins:
         if not watched:
             return None
         args = tuple(given_by_host(argument) for argument in args)
-        versions = tuple(_version(argument) for argument in args if isinstance(argument, Tensor))
+        versions = tuple(version_of(argument) for argument in args if isinstance(argument, Tensor))
         opening = "not guarded" if self._opener is None else self._opener(module, args)
         state.begun.append(_Begun(versions, opening))
         return (opening.given,) if isinstance(opening, Opening) else None

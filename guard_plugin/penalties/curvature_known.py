@@ -117,7 +117,7 @@ def gradient_form_on_host(step: Step, host: HostPass) -> tuple[Known, Tensor]:
     ]
     cotangents = [torch.ones_like(host.loss), -2 * step.weight * torch.cat(differences)]
     _add(total, [host.loss, gradient], cotangents, host.batch, operations, keep=True)
-    return total.scaled(host.loss.detach() + total.value, 1.0), total.value
+    return Known(host.loss.detach() + total.value, total.gradients), total.value
 
 
 def _add_mean(gap: Known, losses: Losses, shifted: Tensor, n: int) -> None:

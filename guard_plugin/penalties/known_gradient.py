@@ -10,7 +10,7 @@ from torch.autograd import Function
 
 from guard_plugin.errors import UnsupportedLoss
 
-__all__ = ["Again", "Known", "hand_over", "reached_leaves"]
+__all__ = ["Again", "Known", "hand_over", "reached_leaves", "version_of"]
 
 
 @dataclass
@@ -88,6 +88,11 @@ class Known:
         return self
 
 
+def version_of(tensor: Tensor) -> int:
+    """Count a tensor's in-place changes; a tensor of torch.inference_mode, which keeps no count, has 0."""
+    return 0 if tensor.is_inference() else tensor._version
+
+
 class Again:
     """Computes a scalar once more, with torch's own graph, as long as nothing that it depends on was modified in place.
 
@@ -98,7 +103,7 @@ class Again:
 
     def __init__(self, compute: Callable[[], Tensor], watched: Iterable[Tensor]) -> None:
         self._compute = compute
-        self._watched = [(tensor, tensor._version) for tensor in watched]
+        self._watched = [(tensor, version_of(tensor)) for tensor in watched]
 
     def __call__(self) -> Tensor:
         """Compute it.
@@ -106,7 +111,7 @@ class Again:
         Raises:
             UnsupportedLoss: If a tensor was modified since.
         """
-        if any(tensor._version != version for tensor, version in self._watched):
+        if any(version_of(tensor) != version for tensor, version in self._watched):
             raise UnsupportedLoss(
                 "expected network and batch as they were when the loss was computed, found parameters, buffers or "
                 "inputs modified in place before backward(create_graph=True): the penalty cannot be computed again; "
