@@ -170,8 +170,8 @@ class Origins:
         state.depth += 1
         if not watched:
             return None
-        args = tuple(given_by_host(argument) for argument in args)
-        versions = tuple(version_of(argument) for argument in args if isinstance(argument, Tensor))
+        args = _given_by_host(args)
+        versions = tuple([version_of(argument) for argument in args if isinstance(argument, Tensor)])
         opening = "not guarded" if self._opener is None else self._opener(module, args)
         state.begun.append(_Begun(versions, opening))
         return (opening.given,) if isinstance(opening, Opening) else None
@@ -193,8 +193,8 @@ class Origins:
         begun = state.begun.pop()
         if isinstance(begun.opening, Opening):
             begun.opening.close()
-        handed_through = any(argument is output for argument in args)
-        args = tuple(given_by_host(argument) for argument in args)
+        handed_through = any([argument is output for argument in args])
+        args = _given_by_host(args)
         loss = self._observer(module, args, kwargs, output) if self._observer else None
         # An output that is the input would keep itself alive.
         if loss is None and isinstance(output, Tensor) and output.requires_grad and not handed_through:
@@ -213,3 +213,7 @@ class Origins:
     def _watches(self, module: nn.Module) -> bool:
         """Tell, outside of its call, whether a module's call is one to remember."""
         return self._state.depth == 0 if self._network is None else module is self._network
+
+
+def _given_by_host(args: tuple[Any, ...]) -> tuple[Any, ...]:
+    return tuple([given_by_host(argument) for argument in args])

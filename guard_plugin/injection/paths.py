@@ -15,6 +15,7 @@ from torch.nn.parallel import DataParallel, DistributedDataParallel
 from torch.nn.utils import parametrize
 
 from guard_plugin.errors import UnsupportedLoss, UnusableInput
+from guard_plugin.injection.allocator import returns_memory
 from guard_plugin.injection.conduct import Conduct, conduct_of, known_conduct, note_not_shared
 from guard_plugin.injection.loss_call import LossCall
 from guard_plugin.injection.opening import Opening, inside_opening
@@ -28,8 +29,8 @@ __all__ = ["PathOptions", "Paths"]
 
 # In memory "low", a pass takes this part of the batch.
 _LOW_MEMORY_PARTS = 16
-# Memory for a tensor above 32 MiB, glibc returns to the system each time and is given anew, page by page, which can
-# cost as much as the arithmetic. So where a layer's output is large, a pass takes as many examples as make it small.
+# Where memory is returned to the system and given anew, page by page, and a layer's output is large, a pass
+# takes as many examples as make it small.
 _CPU_LARGE, _CPU_SMALL = 16 * 2**20, 4 * 2**20
 
 _TOO_LARGE = "its layers' outputs are large, and faster on a CPU in parts"
@@ -173,8 +174,8 @@ class Paths:
 
     def _is_better_in_parts(self, penalty: Penalty, batch: Tensor, conduct: Conduct) -> bool:
         """Tell whether 15 F in parts cost less than 12 F of which many are of the whole batch."""
-        large = batch.device.type == "cpu" and conduct.largest > _CPU_LARGE
-        return large and penalty.differentiates_twice and self.options.demanded != "shared"
+        free = penalty.differentiates_twice and self.options.demanded != "shared"
+        return free and _is_too_large(conduct.largest, batch.device)
 
     def _why_unknown(self, call: LossCall) -> str:
         """Say why a gradient cannot be computed before the host's backward pass."""
@@ -209,8 +210,11 @@ class Paths:
         return hand_over(known, again=_again(call, penalty), own=call.loss, release=release), value
 
     def _separate(self, call: LossCall, penalty: Penalty) -> tuple[Tensor, Tensor]:
-        known = penalty.in_parts(call.network, call.inputs, call.targets, loss_fn=call.loss_fn(), size=self._size(call))
-        again = _again(call, penalty) if self.options.memory == "normal" else None
+        low = self.options.memory == "low"
+        known = penalty.in_parts(
+            call.network, call.inputs, call.targets, loss_fn=call.loss_fn(), size=self._size(call), sparing=low
+        )
+        again = None if low else _again(call, penalty)
         value = hand_over(known, again=again)
         return call.loss + value.to(call.loss.dtype), value
 
@@ -219,10 +223,15 @@ class Paths:
         n = len(call.inputs)
         if self.options.memory == "low":
             return -(-n // _LOW_MEMORY_PARTS)
-        if call.inputs.device.type != "cpu" or call.largest <= _CPU_LARGE:
+        if not _is_too_large(call.largest, call.inputs.device):
             return n
         parts = min(n, -(-call.largest // _CPU_SMALL))
         return -(-n // parts)
+
+
+def _is_too_large(nbytes: int, device: torch.device) -> bool:
+    """Tell whether layers with outputs of this size are faster in parts."""
+    return device.type == "cpu" and nbytes > _CPU_LARGE and returns_memory()
 
 
 def _inner(module: nn.Module) -> nn.Module:

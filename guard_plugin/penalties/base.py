@@ -107,9 +107,12 @@ class Penalty(ABC):
         raise NotImplementedError
 
     def in_parts(
-        self, network: nn.Module, inputs: Tensor, targets: Tensor, *, loss_fn: LossFunction, size: int
+        self, network: nn.Module, inputs: Tensor, targets: Tensor, *, loss_fn: LossFunction, size: int, sparing: bool
     ) -> Known:
-        """Compute the term and its gradient at once, at most ``size`` examples at a time."""
+        """Compute the term and its gradient at once, at most ``size`` examples at a time.
+
+        ``sparing``: in as little memory as can be, where that takes more passes.
+        """
         raise NotImplementedError
 
     def on_host(

@@ -180,7 +180,7 @@ class Curvature(Penalty):
         return self.form == "gradient"
 
     def in_parts(
-        self, network: nn.Module, inputs: Tensor, targets: Tensor, *, loss_fn: LossFunction, size: int
+        self, network: nn.Module, inputs: Tensor, targets: Tensor, *, loss_fn: LossFunction, size: int, sparing: bool
     ) -> Known:
         """Compute the penalty and its gradient at once, at most ``size`` examples at a time."""
         check_batch(inputs, targets)
@@ -188,7 +188,7 @@ class Curvature(Penalty):
         inputs, targets = full_precision(inputs, targets, network)
         compute = gradient_form if self.form == "gradient" else loss_form
         with undisturbed(network, inputs.device), torch.enable_grad():
-            return compute(self._step(network, targets, loss_fn, size), inputs)
+            return compute(self._step(network, targets, loss_fn, size, sparing=sparing), inputs)
 
     def on_host(
         self, host: HostPass, network: nn.Module, targets: Tensor, *, loss_fn: LossFunction, size: int
@@ -199,5 +199,7 @@ class Curvature(Penalty):
         with undisturbed(network, host.batch.device), torch.enable_grad():
             return compute(self._step(network, targets, loss_fn, size), host)
 
-    def _step(self, network: nn.Module, targets: Tensor, loss_fn: LossFunction, size: int) -> Step:
-        return Step(network, loss_fn, targets, lambda gradient: self.h * _unit(gradient), self.strength, size)
+    def _step(
+        self, network: nn.Module, targets: Tensor, loss_fn: LossFunction, size: int, *, sparing: bool = False
+    ) -> Step:
+        return Step(network, loss_fn, targets, lambda gradient: self.h * _unit(gradient), self.strength, size, sparing)

@@ -34,6 +34,7 @@ class Step:
         direction: From the losses' gradients for the batch to the step h z.
         strength: The weight.
         size: How many examples a pass may take.
+        sparing: Hold the graph of one point at a time, for 2 F more in the gradient form.
     """
 
     network: nn.Module
@@ -42,6 +43,7 @@ class Step:
     direction: Callable[[Tensor], Tensor]
     strength: float
     size: int
+    sparing: bool = False
 
     @property
     def weight(self) -> float:
@@ -101,7 +103,11 @@ def gradient_form(step: Step, x: Tensor) -> Known:
     for part, losses in step.parts():
         here = x[part].detach().requires_grad_()
         gradient, operations = _of_batch(losses, here)
+        if step.sparing:
+            gradient = gradient.detach()
         difference = _add_second_point(total, step, losses, here.detach(), gradient.detach())
+        if step.sparing:
+            gradient, operations = _of_batch(losses, here)
         _add(total, [gradient], [-2 * step.weight * difference], here, operations)
     return total
 
@@ -155,7 +161,7 @@ def _add(
 ) -> None:
     """Add the gradients of <outputs, cotangents> for all leaves but the batch."""
     leaves = reached_leaves(*outputs, but=[batch])
-    with operations.for_parameters():
+    with operations.for_parameters(total.add):
         total.differentiate(outputs, leaves, cotangents, keep=keep)
 
 

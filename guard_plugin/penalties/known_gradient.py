@@ -68,8 +68,10 @@ class Known:
             raise UnsupportedLoss("expected the loss to depend on the network's batch, found that it does not")
         return list(found[: len(also)])
 
-    def _taker(self, leaf: Tensor) -> Callable[[Tensor], Tensor]:
-        def take(gradient: Tensor) -> Tensor:
+    def _taker(self, leaf: Tensor) -> Callable[[Tensor | None], Tensor | None]:
+        def take(gradient: Tensor | None) -> Tensor | None:
+            if gradient is None:  # torch runs hooks on undefined gradients, too
+                return None
             self.add(leaf, gradient)
             return gradient.new_zeros(()).expand_as(gradient)  # what autograd then holds takes no memory
 

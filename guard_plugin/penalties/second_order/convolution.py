@@ -41,11 +41,12 @@ class Convolution(Function):
         of_x = of_x and ctx.wanted.inputs(of_batch=ctx.of_batch)
         of_w, of_b = of_w and ctx.wanted.parameter(w), of_b and ctx.wanted.parameter(b)
         if not torch.is_grad_enabled():
-            gradients = _BACKWARD(g, x, w, [w.shape[0]], *ctx.geometry, (of_x, of_w, of_b))
-            return *gradients, None, None, None
+            x_grad, w_grad, b_grad = _BACKWARD(g, x, w, [w.shape[0]], *ctx.geometry, (of_x, of_w, of_b))
+            w_grad = ctx.wanted.of_weight(w, w_grad) if of_w else None
+            return x_grad, w_grad, b_grad, None, None, None
         return (
-            _InputGradient.apply(g, w, x.shape, ctx.geometry) if of_x else None,
-            _WeightGradient.apply(g, x, w.shape, ctx.geometry) if of_w else None,
+            _InputGradient.apply(g, w, x.detach(), ctx.geometry, ctx.wanted) if of_x else None,
+            _WeightGradient.apply(g, x, w.detach(), ctx.geometry) if of_w else None,
             g.sum([0, *range(2, g.dim())]) if of_b else None,
             None,
             None,
@@ -54,13 +55,12 @@ class Convolution(Function):
 
 
 class _InputGradient(Function):
-    """g, w -> the gradient for x."""
+    """g, w -> the gradient for x, of which only the shape matters; one made for that would be copied as a whole."""
 
     @staticmethod
-    def forward(ctx: Any, g: Tensor, w: Tensor, shape: torch.Size, geometry: Geometry) -> Tensor:
+    def forward(ctx: Any, g: Tensor, w: Tensor, x: Tensor, geometry: Geometry, wanted: Wanted) -> Tensor:
         ctx.save_for_backward(g, w)
-        ctx.geometry = geometry
-        x = g.new_empty(1).expand(shape)  # only its shape is looked at
+        ctx.geometry, ctx.wanted = geometry, wanted
         gradient: Tensor = _BACKWARD(g, x, w, None, *geometry, (True, False, False))[0]
         return gradient
 
@@ -70,20 +70,20 @@ class _InputGradient(Function):
         of_g, of_w = ctx.needs_input_grad[:2]
         return (
             Convolution.apply(v, w, None, ctx.geometry, Wanted(), False) if of_g else None,
-            _WeightGradient.apply(g, v, w.shape, ctx.geometry) if of_w else None,
+            ctx.wanted.of_weight(w, _WeightGradient.apply(g, v, w.detach(), ctx.geometry)) if of_w else None,
+            None,
             None,
             None,
         )
 
 
 class _WeightGradient(Function):
-    """g, x -> the gradient for w."""
+    """g, x -> the gradient for w, of which only the shape matters."""
 
     @staticmethod
-    def forward(ctx: Any, g: Tensor, x: Tensor, shape: torch.Size, geometry: Geometry) -> Tensor:
+    def forward(ctx: Any, g: Tensor, x: Tensor, w: Tensor, geometry: Geometry) -> Tensor:
         ctx.save_for_backward(g, x)
         ctx.geometry = geometry
-        w = g.new_empty(1).expand(shape)
         gradient: Tensor = _BACKWARD(g, x, w, None, *geometry, (False, True, False))[1]
         return gradient
 
@@ -93,7 +93,7 @@ class _WeightGradient(Function):
         of_g, of_x = ctx.needs_input_grad[:2]
         return (
             Convolution.apply(x, u, None, ctx.geometry, Wanted(), False) if of_g else None,
-            _InputGradient.apply(g, u, x.shape, ctx.geometry) if of_x else None,
+            _InputGradient.apply(g, u, x.detach(), ctx.geometry, Wanted()) if of_x else None,
             None,
             None,
         )

@@ -50,17 +50,23 @@ class SecondOrder(TorchFunctionMode):
         with self._only("inputs"):
             return torch.autograd.grad(losses.sum(), self._batch, create_graph=True)[0]
 
-    def for_parameters(self) -> AbstractContextManager[None]:
-        """Spare backward passes made inside the gradient for the batch, which they must not ask for."""
-        return self._only("parameters")
+    def for_parameters(self, take: Callable[[Tensor, Tensor], None]) -> AbstractContextManager[None]:
+        """Spare backward passes made inside the gradient for the batch, which they must not ask for.
+
+        Args:
+            take: Takes a weight and a contribution to its gradient, which does then not come out of the pass.
+        """
+        return self._only("parameters", take)
 
     @contextmanager
-    def _only(self, gradients: Literal["inputs", "parameters"]) -> Iterator[None]:
-        self._wanted.gradients = gradients
+    def _only(
+        self, gradients: Literal["inputs", "parameters"], take: Callable[[Tensor, Tensor], None] | None = None
+    ) -> Iterator[None]:
+        self._wanted.gradients, self._wanted.take = gradients, take
         try:
             yield
         finally:
-            self._wanted.gradients = "everything"
+            self._wanted.gradients, self._wanted.take = "everything", None
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None

@@ -1,5 +1,6 @@
 """Which gradients a backward pass is after: a Python-level autograd function is not told."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -14,9 +15,12 @@ class Wanted:
 
     Args:
         gradients: "inputs": none for weights and biases that are leaves; "parameters": none for the network's batch.
+        take: Takes each contribution to the gradient of a convolution's weight that is a leaf. A second-order backward
+            pass makes two, and torch's engine would hold the first ones of all layers until the second ones come.
     """
 
     gradients: Literal["everything", "inputs", "parameters"] = "everything"
+    take: Callable[[Tensor, Tensor], None] | None = None
 
     def parameter(self, tensor: Tensor | None) -> bool:
         """Whether an operation's gradient for a weight or bias is needed; one may be computed from the batch."""
@@ -25,3 +29,10 @@ class Wanted:
     def inputs(self, *, of_batch: bool) -> bool:
         """Whether an operation's gradient for its input is needed, which may be the network's batch."""
         return not (of_batch and self.gradients == "parameters")
+
+    def of_weight(self, weight: Tensor, gradient: Tensor) -> Tensor | None:
+        """Return a contribution to a weight's gradient for the engine to pass on, or hand it over."""
+        if self.take is None or not weight.is_leaf:
+            return gradient
+        self.take(weight, gradient)
+        return None

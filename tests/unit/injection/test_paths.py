@@ -15,6 +15,7 @@ import guard_plugin
 from guard_plugin import hookimpl
 from guard_plugin.errors import UnsupportedLoss, UnusableInput
 from guard_plugin.evaluation import build_network
+from guard_plugin.injection import paths
 from guard_plugin.injection.paths import PathOptions
 from guard_plugin.injection.wrap import GuardedCriterion
 
@@ -438,15 +439,33 @@ def test_options_are_taken_out_and_none_is_not_given():
     assert PathOptions.take_from(options) == PathOptions(path="separate") and options == {"h": 3}
 
 
-def test_memory_low_passes_a_small_part_at_a_time():
+@pytest.mark.parametrize(("form", "passes"), [("gradient", 3), ("loss", 2)])
+def test_memory_low_passes_a_small_part_at_a_time(form, passes):
     net, sizes = conv_net(), []
-    criterion = guard_plugin.wrap(nn.CrossEntropyLoss(), net, strength=1.0, h=0.7, memory="low")
+    criterion = guard_plugin.wrap(nn.CrossEntropyLoss(), net, strength=1.0, h=0.7, form=form, memory="low")
     x, y = torch.randn(70, 2, 8, 8), torch.randint(3, (70,))
     for _ in range(2):
         criterion(net(x), y)  # examines the network
     net.register_forward_pre_hook(lambda _, args: sizes.append(len(args[0])))
     criterion(net(x), y)
-    assert sizes[0] == 70 and max(sizes[1:]) <= 70 / 8 and sum(sizes[1:]) == 2 * 70
+    assert sizes[0] == 70 and max(sizes[1:]) <= 70 / 8 and sum(sizes[1:]) == passes * 70
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize(("fault", "size"), [(True, 2), (False, 5)])
+def test_large_layers_are_passed_in_parts_where_their_memory_costs_page_faults(monkeypatch, form, fault, size):
+    net, sizes, bytes_of_one = conv_net(), [], 4 * 8 * 8 * 8
+    monkeypatch.setattr(paths, "returns_memory", lambda: fault)
+    monkeypatch.setattr(paths, "_CPU_LARGE", 5 * bytes_of_one - 1)
+    monkeypatch.setattr(paths, "_CPU_SMALL", 2 * bytes_of_one)
+    criterion = guard_plugin.wrap(nn.CrossEntropyLoss(), net, strength=1.0, h=0.7, form=form)
+    for _ in range(2):
+        criterion(net(X), Y)  # examines the network
+    net.register_forward_pre_hook(lambda _, args: sizes.append(len(args[0])))
+    criterion(net(X), Y)
+    separate = form == "gradient" and fault
+    assert sizes[0] == 5 and max(sizes[1:]) == size and sum(sizes[1:]) == (10 if separate else 5)
+    assert ("separate" in criterion.paths.to_json()) == separate
 
 
 @pytest.mark.parametrize("form", FORMS)

@@ -7,6 +7,7 @@ from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import _len_torch_function_stack
 
+from guard_plugin.penalties.known_gradient import Known
 from guard_plugin.penalties.second_order import SecondOrder
 from guard_plugin.penalties.second_order.convolution import Convolution
 from guard_plugin.penalties.second_order.group_norm import GroupNorm
@@ -262,11 +263,40 @@ def test_gradients_for_the_batch_alone_compute_none_for_parameters_and_the_other
     with operations._only("inputs"):
         of_w, of_x = torch.autograd.grad(output.sum(), [layer.weight, x], retain_graph=True, allow_unused=True)
     assert of_w is None and of_x is not None
-    with operations.for_parameters():
-        of_w, of_x = torch.autograd.grad(output.sum(), [layer.weight, x], retain_graph=True, allow_unused=True)
-    assert of_w is not None and of_x is None
+    with operations.for_parameters(lambda *_: None):
+        of_b, of_x = torch.autograd.grad(output.sum(), [layer.bias, x], retain_graph=True, allow_unused=True)
+    assert of_b is not None and of_x is None
     of_w, of_x = torch.autograd.grad(output.sum(), [layer.weight, x], allow_unused=True)
     assert of_w is not None and of_x is not None
+
+
+def test_each_contribution_to_a_weights_gradient_is_handed_over_at_once():
+    x, scale = torch.randn(2, 4, 7, 7, requires_grad=True), torch.randn((), requires_grad=True)
+    first, second = nn.Conv2d(4, 6, 3), nn.Conv2d(6, 4, 3)
+    leaves = [first.weight, first.bias, second.weight, scale]
+
+    def forward(x: Tensor) -> Tensor:
+        # The last kernel is computed, so that its gradient has to go on to the leaf that it is computed from.
+        return functional.conv2d(second(first(x).tanh()).tanh(), second.weight[:, :4] * scale).tanh()
+
+    def product(of_x: Tensor) -> Tensor:
+        return (of_x * torch.arange(of_x.numel()).view_as(of_x)).sum()
+
+    (of_x,) = torch.autograd.grad(forward(x).sum(), x, create_graph=True)
+    expected = torch.autograd.grad(product(of_x), leaves)
+    taken: dict[int, list[Tensor]] = {}
+    operations = SecondOrder(x)
+    with operations:
+        output = forward(x.clone())
+    of_x = operations.gradient_of_batch(output)
+    with operations.for_parameters(lambda weight, gradient: taken.setdefault(id(weight), []).append(gradient)):
+        passed_on = torch.autograd.grad(product(of_x), leaves, allow_unused=True)
+    assert {key: len(gradients) for key, gradients in taken.items()} == {id(first.weight): 2, id(second.weight): 2}
+    got = [
+        sum(taken.get(id(leaf), [])) + (0 if one is None else one) for leaf, one in zip(leaves, passed_on, strict=True)
+    ]
+    assert passed_on[0] is None
+    assert_close(got, expected)
 
 
 def test_the_batch_is_spared_in_the_first_layer_only():
@@ -274,8 +304,10 @@ def test_the_batch_is_spared_in_the_first_layer_only():
     net, operations = nn.Sequential(nn.Conv2d(4, 4, 3), nn.Conv2d(4, 2, 2)), SecondOrder(x)
     with operations:
         ours = net(x.clone()).tanh().sum()
-    with operations.for_parameters():
-        got = torch.autograd.grad(ours, list(net.parameters()))
+    taken = Known(torch.zeros(()))
+    with operations.for_parameters(taken.add):
+        taken.differentiate([ours], list(net.parameters()))
+    got = [taken.gradients[id(parameter)][1] for parameter in net.parameters()]
     assert_close(got, torch.autograd.grad(net(x).tanh().sum(), list(net.parameters())))
 
 
@@ -285,7 +317,7 @@ def test_everything_is_wanted_again_after_an_error():
     with pytest.raises(RuntimeError):
         operations.gradient_of_batch(torch.zeros(2))
     assert operations._wanted.gradients == "everything"
-    with pytest.raises(ZeroDivisionError), operations.for_parameters():
+    with pytest.raises(ZeroDivisionError), operations.for_parameters(lambda *_: None):
         assert operations._wanted.gradients == "parameters"
         raise ZeroDivisionError
     assert operations._wanted.gradients == "everything"
