@@ -15,6 +15,9 @@ None of them is GUARD's default. Steps, rounds, ratios and memory are those of o
 - Finite difference: the gradient form's parameter gradient from first-order gradients alone. Another penalty on ReLU
   networks: its steps see kinks, which the derivative does not. How far it is off is measured, also where neither
   rounding nor kinks are.
+- What GUARD's ways are made of, taken away: its own second-order convolution and group norm; whole batches, or parts of
+  them, whatever the machine's allocator does; in memory low, each weight's contribution taken at once, and the graph of
+  one point at a time.
 - channels_last: of the network and its images.
 - torch.compile: of the network for the penalty's passes, in the loss form; it has no double backward.
 
@@ -40,10 +43,11 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
 from overhead import (
@@ -72,10 +76,28 @@ from tqdm import tqdm
 
 import guard_plugin
 from guard_plugin.errors import GuardError, UnusableInput
-from guard_plugin.penalties import undisturbed
+from guard_plugin.injection import paths
+from guard_plugin.penalties import curvature, undisturbed
+from guard_plugin.penalties.curvature_known import gradient_form
+from guard_plugin.penalties.second_order import SecondOrder
+from guard_plugin.penalties.second_order.wanted import Wanted
 
 PARTS = {"half the batch": 2, "quarter of the batch": 4}
+GUARD_LOW = "GUARD, gradient form, memory low"
 PERIODS = {"every 2nd step": 2, "every 4th step": 4}
+WITHOUT: dict[str, tuple[Any, str, Callable[..., Any]]] = {
+    "torch's own second derivatives": (
+        SecondOrder,
+        "__torch_function__",
+        lambda self, func, types, args=(), kwargs=None: func(*args, **(kwargs or {})),
+    ),
+    "whole batches": (paths, "returns_memory", lambda: False),
+    "in parts": (paths, "returns_memory", lambda: True),
+}
+WITHOUT_IN_MEMORY_LOW: dict[str, tuple[Any, str, Callable[..., Any]]] = {
+    "contributions left to torch": (Wanted, "of_weight", lambda self, weight, gradient: gradient),
+    "both points at once": (curvature, "gradient_form", lambda step, x: gradient_form(replace(step, sparing=False), x)),
+}
 FINITE_STEP = 1e-3
 FINITE_STEPS = (1e-1, 1e-2, FINITE_STEP, 1e-4)
 CONTRAST = 0.3  # of a class's pattern; the pixels' noise is 1
@@ -180,9 +202,15 @@ def ideas(shape: tuple[int, int, int], *, compiled: bool) -> dict[str, Idea]:
             found[f"{name}, {form} form"] = Idea(partial(unwrapped, term=on_part(penalty, part)), guard)
         for name, k in PERIODS.items():
             found[f"{name}, {form} form"] = Idea(partial(every, k, settings), guard, cycle=k)
+        for name, patch in WITHOUT.items():
+            found[f"{guard}, {name}"] = Idea(partial(without, patch, settings), guard)
         found[f"{guard}, channels_last"] = Idea(
             partial(wrapped, **settings), f"{PLAIN}, channels_last", memory_format=last
         )
+    low = {**forms(shape)["gradient"], "memory": "low"}
+    found[GUARD_LOW] = Idea(partial(wrapped, **low))
+    for name, patch in WITHOUT_IN_MEMORY_LOW.items():
+        found[f"{GUARD_LOW}, {name}"] = Idea(partial(without, patch, low), GUARD_LOW)
     h = guard_plugin.scale_h(PAPER_H, from_shape=PAPER_SHAPE, to_shape=shape)
     found["second difference"] = Idea(partial(given, second_difference(h, 1.0)), "GUARD, loss form")
     term = finite_difference(h, PAPER_STRENGTH)
@@ -203,6 +231,13 @@ def forms(shape: tuple[int, int, int]) -> dict[str, dict[str, Any]]:
         "loss": {"form": "loss", "h": h, "strength": 1.0},
         "gradient": {"form": "gradient", "h": h, "strength": PAPER_STRENGTH},
     }
+
+
+@contextmanager
+def without(patch: tuple[Any, str, Callable[..., Any]], settings: dict[str, Any], network: nn.Module) -> Iterator[Loss]:
+    """GUARD's loss with one of its functions replaced."""
+    with mock.patch.object(*patch), wrapped(network, **settings) as loss:
+        yield loss
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from torch.nn import functional
 
 import guard_plugin
 from guard_plugin.errors import UnusableInput
+from guard_plugin.evaluation import build_network
 from tests.conftest import ROOT
 
 H = 0.5
@@ -77,6 +78,22 @@ def second_difference_by_example(network, images, labels):
     step = H * step / step.norm(dim=1, keepdim=True)
     losses = vmap(loss)
     return (losses(images + step, labels) - 2 * losses(images, labels) + losses(images - step, labels)).mean().abs()
+
+
+def test_what_is_taken_away_changes_the_way_and_not_the_gradient(ideas):
+    network = build_network("ConvNet-d1-w4-group", channels=3, num_classes=3, im_size=(8, 8)).double()
+    batch = torch.randn(4, 3, 8, 8, dtype=torch.float64), torch.tensor([0, 2, 1, 1])
+    found = ideas.ideas((3, 8, 8), compiled=False)
+    taken_away = [name for name in found for part in (*ideas.WITHOUT, *ideas.WITHOUT_IN_MEMORY_LOW) if part in name]
+    assert len(taken_away) == 8
+    for owner, name, value in (*ideas.WITHOUT.values(), *ideas.WITHOUT_IN_MEMORY_LOW.values()):
+        assert callable(getattr(owner, name)) and getattr(owner, name) is not value
+    for name in taken_away:
+        gradients = []
+        for one in (found[name], found[found[name].against]):
+            with one.make_loss(network) as loss:
+                gradients.append(torch.autograd.grad(loss(network, *batch), list(network.parameters())))
+        torch.testing.assert_close(*gradients, rtol=1e-9, atol=1e-12, msg=name)
 
 
 @pytest.mark.parametrize("dropout", [False, True])
@@ -189,7 +206,7 @@ def test_the_script_tells_all_that_it_tried_and_what_it_did_not(ideas, monkeypat
     assert text in capsys.readouterr().out
     assert "3 rounds" in text and "torch.compile was not tried" in text and "not unbiased" in text
     tried = ideas.ideas((3, 4, 4), compiled=False)
-    assert len(tried) == 16 and all(f"| {name} |" in text for name in tried)
+    assert len(tried) == 25 and all(f"| {name} |" in text for name in tried)
     found = json.loads((tmp_path / "out" / "MLP-4px-batch4.json").read_text())
     assert len(found["estimates"]) == 8 and len(found["a batch for 16"]) == 3
 
