@@ -16,6 +16,8 @@ from guard_plugin.penalties.undisturbed import twice_differentiable
 
 __all__ = ["SecondOrder", "transformed"]
 
+_saved_tensor_hooks = getattr(torch._C._autograd, "_top_saved_tensors_default_hooks", None)  # torch > 2.6
+
 _DIMENSIONS: dict[Any, int] = {functional.conv1d: 1, functional.conv2d: 2, functional.conv3d: 3}
 
 
@@ -56,7 +58,8 @@ class SecondOrder(TorchFunctionMode):
         Args:
             take: Takes a weight and a contribution to its gradient, which does then not come out of the pass.
         """
-        return self._only("parameters", take)
+        # A weight that hooks have saved would not be known again.
+        return self._only("parameters", take if _saved_tensor_hooks is not None else None)
 
     @contextmanager
     def _only(
@@ -123,7 +126,9 @@ class SecondOrder(TorchFunctionMode):
 def _plain(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
     """Tell whether all tensors are torch's own and real, of one precision, and nothing transforms the call."""
     tensors = [value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)]
-    if not tensors or transformed() or torch.is_autocast_enabled(tensors[0].device.type):
+    # Under hooks on saved tensors, such as torch.utils.checkpoint's, a function does not get back what it saved.
+    hooked = _saved_tensor_hooks is not None and _saved_tensor_hooks(True) is not None
+    if not tensors or hooked or transformed() or torch.is_autocast_enabled(tensors[0].device.type):
         return False
     first = tensors[0]
     return first.is_floating_point() and all(

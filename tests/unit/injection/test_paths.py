@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.overrides import _len_torch_function_stack
+from torch.utils.checkpoint import checkpoint
 
 import guard_plugin
 from guard_plugin import hookimpl
@@ -67,6 +68,16 @@ class Tied(nn.Module):
         return self.last(self.first(self.first(x).tanh()).tanh().flatten(1))
 
 
+class Checkpointed(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Conv2d(2, 4, 3), nn.Sequential(nn.Conv2d(4, 4, 3), nn.Softplus(), nn.Flatten())
+        self.head = nn.Linear(64, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(checkpoint(self.last, self.first(x).tanh(), use_reentrant=False))
+
+
 def conv_net() -> nn.Module:
     return build_network("ConvNet-d1-w4-group", channels=2, num_classes=3, im_size=(8, 8))
 
@@ -105,6 +116,7 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "tied": Tied,
     "frozen_start": frozen_start,
     "in_place": in_place,
+    "checkpointed": Checkpointed,
 }
 
 
