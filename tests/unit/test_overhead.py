@@ -129,6 +129,7 @@ def wide_network() -> nn.Module:
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(160, 10))
 
 
+@pytest.mark.skipif(not hasattr(torch._C._autograd, "_top_saved_tensors_default_hooks"), reason="torch < 2.8")
 @pytest.mark.parametrize("form", ["loss", "gradient"])
 def test_memory_low_takes_at_most_a_quarter_more_than_the_plain_step(overhead, form):
     network, batch = wide_network(), (torch.randn(48, 3, 8, 8), torch.randint(10, (48,)))

@@ -16,7 +16,8 @@ from guard_plugin.penalties.undisturbed import twice_differentiable
 
 __all__ = ["SecondOrder", "transformed"]
 
-_saved_tensor_hooks = getattr(torch._C._autograd, "_top_saved_tensors_default_hooks", None)  # torch > 2.6
+# Before torch 2.8 nothing tells; there a network with torch.utils.checkpoint fails, but for path reference.
+_saved_tensor_hooks = getattr(torch._C._autograd, "_top_saved_tensors_default_hooks", None)
 
 _DIMENSIONS: dict[Any, int] = {functional.conv1d: 1, functional.conv2d: 2, functional.conv3d: 3}
 

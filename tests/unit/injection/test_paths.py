@@ -116,8 +116,9 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "tied": Tied,
     "frozen_start": frozen_start,
     "in_place": in_place,
-    "checkpointed": Checkpointed,
 }
+if hasattr(torch._C._autograd, "_top_saved_tensors_default_hooks"):  # torch >= 2.8
+    NETWORKS["checkpointed"] = Checkpointed
 
 
 @dataclass(frozen=True)

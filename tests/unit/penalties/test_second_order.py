@@ -270,6 +270,7 @@ def test_gradients_for_the_batch_alone_compute_none_for_parameters_and_the_other
     assert of_w is not None and of_x is not None
 
 
+@pytest.mark.skipif(not hasattr(torch._C._autograd, "_top_saved_tensors_default_hooks"), reason="torch < 2.8")
 def test_each_contribution_to_a_weights_gradient_is_handed_over_at_once():
     x, scale = torch.randn(2, 4, 7, 7, requires_grad=True), torch.randn((), requires_grad=True)
     first, second = nn.Conv2d(4, 6, 3), nn.Conv2d(6, 4, 3)
