@@ -40,7 +40,6 @@ import shutil
 import statistics
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -51,28 +50,26 @@ from unittest import mock
 
 import torch
 from overhead import (
-    CLOCKS,
     PAPER_H,
     PAPER_SHAPE,
     PAPER_STRENGTH,
     PLAIN,
+    Apart,
     Batch,
     Case,
     Contender,
     Loss,
     Measured,
-    _append,
-    _begun,
     begin,
     case_parser,
     read_case,
+    run_rounds,
     table,
     unwrapped,
     wrapped,
 )
 from torch import Tensor, nn
 from torch.nn import functional
-from tqdm import tqdm
 
 import guard_plugin
 from guard_plugin.errors import GuardError, UnusableInput
@@ -150,39 +147,32 @@ class Idea:
 class Tried(Contender):
     """An idea with its copy of the network."""
 
-    def __init__(self, network: nn.Module, idea: Idea) -> None:
-        super().__init__(network, idea.make_loss)
-        self._idea = idea
+    def __init__(self, network: nn.Module, idea: Idea, batch: Batch) -> None:
+        images, labels = batch
+        super().__init__(network, idea.make_loss, (images.contiguous(memory_format=idea.memory_format), labels))
+        self._cycle = idea.cycle
         self.network.to(memory_format=idea.memory_format)
 
-    def _own(self, batch: Batch) -> Batch:
-        images, labels = batch
-        return images.contiguous(memory_format=self._idea.memory_format), labels
-
     @contextmanager
-    def turn(self) -> Iterator[Callable[[Batch], None]]:
+    def turn(self) -> Iterator[Callable[[], None]]:
         """Make ready, give a whole cycle of steps, and put away."""
         with super().turn() as step:
 
-            def cycle(batch: Batch) -> None:
-                for _ in range(self._idea.cycle):
-                    step(batch)
+            def cycle() -> None:
+                for _ in range(self._cycle):
+                    step()
 
             yield cycle
 
-    def seconds(self, batch: Batch, steps: int, clock: Callable[[], float]) -> float:
+    def seconds(self, steps: int, clock: str) -> float:
         """Time whole cycles, per step."""
-        return super().seconds(self._own(batch), steps, clock) / self._idea.cycle
+        return super().seconds(steps, clock) / self._cycle
 
-    def passes(self, batch: Batch) -> tuple[float, float]:
+    def passes(self) -> tuple[float, float]:
         """Count a cycle's, per step, uncompiled: compiled code would have to be made anew for the counting hooks."""
         with torch.compiler.set_stance("force_eager"):
-            forwards, backwards = super().passes(self._own(batch))
-        return forwards / self._idea.cycle, backwards / self._idea.cycle
-
-    def peak_bytes(self, batch: Batch) -> int:
-        """Measure a whole cycle."""
-        return super().peak_bytes(self._own(batch))
+            forwards, backwards = super().passes()
+        return forwards / self._cycle, backwards / self._cycle
 
 
 def ideas(shape: tuple[int, int, int], *, compiled: bool) -> dict[str, Idea]:
@@ -395,22 +385,10 @@ def measure(case: Case, device: torch.device, rounds: int, file: Path) -> dict[s
         compiling.
     """
     network, batch = case.build(device)
-    tried = {
-        name: Tried(network, idea)
-        for name, idea in ideas((3, case.size, case.size), compiled=bool(compiler_found())).items()
-    }
-    compiling = {name: one.seconds(batch, 1, time.perf_counter) for name, one in tried.items() if "compile" in name}
-    done, clock = _begun(case, device, tried, batch, file), CLOCKS[case.clock]
-    if done < rounds:
-        for one in tried.values():
-            one.seconds(batch, 1, clock)
-    names = list(tried)
-    for number in tqdm(range(done, rounds), case.name, disable=None):
-        order = names[number % len(names) :] + names[: number % len(names)]
-        _append(file, {"round": number, "seconds": {n: tried[n].seconds(batch, case.steps, clock) for n in order}})
-    for name, one in tried.items():
-        if not all(value.isfinite().all() for value in one.network.parameters()):
-            raise ArithmeticError(f"{name}: the weights are no longer finite, so its times mean nothing")
+    found = ideas((3, case.size, case.size), compiled=bool(compiler_found()))
+    tried = {name: Apart(Tried(network, idea, batch), case.threads) for name, idea in found.items()}
+    compiling = {name: one.ask("seconds", 1, "wall") for name, one in tried.items() if "compile" in name}
+    run_rounds(case, device, tried, rounds, file)
     return compiling
 
 

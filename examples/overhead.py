@@ -4,10 +4,11 @@
     python examples/overhead.py --arch resnet18 --batch-size 32 --rounds 15 --out overhead
 
 A step is what a training script does with one batch: forward, loss, backward, SGD. Every method has a copy of the
-network, and in every round each makes `--steps` steps, in an order that rotates; a ratio is to the plain step of the
-same round. Time is the clock's or, for a machine that others use too, the process's own on the CPU. "GUARD" and the
-other penalties go through `guard_plugin.wrap`, as users have them. "authors" are the passes of GUARD's published
-scripts (yumozi/GUARD at 493b19c), written anew from their description, as comparators.
+network and, on a CPU, a process of its own, as a script has: in one process a method profits from the memory that
+others have left in the heap. In every round each makes `--steps` steps, in an order that rotates; a ratio is to the
+plain step of the same round. Time is the clock's or, for a machine that others use too, the process's own on the CPU.
+"GUARD" and the other penalties go through `guard_plugin.wrap`, as users have them. "authors" are the passes of GUARD's
+published scripts (yumozi/GUARD at 493b19c), written anew from their description, as comparators.
 
 Written to OUT: per case a file of JSON lines (run again, it goes on where it was), and table.md and overhead.png of all
 cases in OUT. Memory is the peak above what is held between steps: on a CPU of all that torch's allocator gave out
@@ -18,6 +19,7 @@ import argparse
 import copy
 import gc
 import json
+import multiprocessing
 import os
 import platform
 import statistics
@@ -70,9 +72,19 @@ def begin(given: argparse.Namespace) -> tuple["Case", torch.device]:
     device = usable_device(given.device)
     if device.type == "cuda" and given.clock == "cpu":
         raise UnusableInput("expected --clock wall on CUDA: the CPU's time is not the GPU's")
-    torch.set_num_threads(given.threads)
+    torch.set_num_threads(1)  # until all processes are forked: OpenMP's threads would not be in them
     given.out.mkdir(parents=True, exist_ok=True)
-    return Case(given.arch, given.batch_size, given.size, given.classes, given.steps, given.seed, given.clock), device
+    case = Case(
+        given.arch,
+        given.batch_size,
+        given.size,
+        given.classes,
+        given.steps,
+        given.seed,
+        given.clock,
+        given.threads,
+    )
+    return case, device
 
 
 def _arguments() -> argparse.Namespace:
@@ -111,6 +123,7 @@ class Case:
     steps: int
     seed: int
     clock: str
+    threads: int
 
     @property
     def name(self) -> str:
@@ -241,37 +254,40 @@ class Contender:
     Args:
         network: To be copied.
         make_loss: From the copy to a context with its loss.
+        batch: For all its steps.
     """
 
-    def __init__(self, network: nn.Module, make_loss: Callable[[nn.Module], Any]) -> None:
+    def __init__(self, network: nn.Module, make_loss: Callable[[nn.Module], Any], batch: Batch) -> None:
         self.network = copy.deepcopy(network)
+        self.batch = batch
         self._make_loss = make_loss
         self._optimizer = torch.optim.SGD(self.network.parameters(), lr=SGD_RATE)
 
     @contextmanager
-    def turn(self) -> Iterator[Callable[[Batch], None]]:
+    def turn(self) -> Iterator[Callable[[], None]]:
         """Make ready, give the step, and put away."""
         with self._make_loss(self.network) as loss:
 
-            def step(batch: Batch) -> None:
+            def step() -> None:
                 self._optimizer.zero_grad()
-                loss(self.network, *batch).backward()
+                loss(self.network, *self.batch).backward()
                 self._optimizer.step()
 
             yield step
         self._optimizer.zero_grad()
 
-    def seconds(self, batch: Batch, steps: int, clock: Callable[[], float]) -> float:
-        """Time some steps, per step."""
+    def seconds(self, steps: int, clock: str) -> float:
+        """Time some steps, per step, on one of CLOCKS."""
+        now = CLOCKS[clock]
         with self.turn() as step, _no_collection():
-            _wait_for(batch)
-            begin = clock()
+            _wait_for(self.batch)
+            begin = now()
             for _ in range(steps):
-                step(batch)
-            _wait_for(batch)
-            return (clock() - begin) / steps
+                step()
+            _wait_for(self.batch)
+            return (now() - begin) / steps
 
-    def passes(self, batch: Batch) -> tuple[float, float]:
+    def passes(self) -> tuple[float, float]:
         """Count one step's forward passes, and the backward passes through them, in whole batches."""
         forwards: list[int] = []
         backwards: list[int] = []
@@ -283,16 +299,65 @@ class Contender:
 
         with self.turn() as step:
             for _ in range(2):
-                step(batch)  # the first of a network have passes that find out how it behaves
+                step()  # the first of a network have passes that find out how it behaves
             handle = self.network.register_forward_hook(count)
-            step(batch)
+            step()
         handle.remove()
-        return sum(forwards) / len(batch[0]), sum(backwards) / len(batch[0])
+        return sum(forwards) / len(self.batch[0]), sum(backwards) / len(self.batch[0])
 
-    def peak_bytes(self, batch: Batch) -> int:
+    def peak_bytes(self) -> int:
         """Measure one step's peak memory above what is held between steps."""
         with self.turn() as step:
-            return peak_on_cuda(step, batch) if batch[0].is_cuda else peak_on_cpu(step, batch)
+            return peak_on_cuda(step) if self.batch[0].is_cuda else peak_on_cpu(step)
+
+    def is_finite(self) -> bool:
+        """Whether the weights still are numbers."""
+        return all(bool(value.isfinite().all()) for value in self.network.parameters())
+
+
+class Apart:
+    """A contender in a forked process, where that can be.
+
+    Args:
+        contender: Has not made a step yet.
+        threads: That it may use.
+    """
+
+    def __init__(self, contender: Contender, threads: int) -> None:
+        self._contender, self._process = contender, None
+        if not contender.batch[0].is_cuda:  # CUDA does not survive a fork, and has an allocator of its own
+            fork = multiprocessing.get_context("fork")
+            self._pipe, there = fork.Pipe()
+            self._process = fork.Process(target=_serve, args=(contender, there, threads), daemon=True)
+            self._process.start()
+            there.close()
+
+    def ask(self, method: str, *args: Any) -> Any:
+        """Call a method of the contender.
+
+        Raises:
+            ChildProcessError: If it raises, which its process has then printed.
+        """
+        if self._process is None:
+            return getattr(self._contender, method)(*args)
+        self._pipe.send((method, args))
+        try:
+            return self._pipe.recv()
+        except EOFError as error:
+            raise ChildProcessError(f"{method} failed in its process, which has printed why") from error
+
+    def close(self) -> None:
+        """End its process."""
+        if self._process is not None:
+            self._process.terminate()
+            self._process.join()
+
+
+def _serve(contender: Contender, pipe: Any, threads: int) -> None:
+    torch.set_num_threads(threads)
+    while True:
+        method, args = pipe.recv()
+        pipe.send(getattr(contender, method)(*args))
 
 
 @contextmanager
@@ -310,18 +375,18 @@ def _wait_for(batch: Batch) -> None:
         torch.cuda.synchronize()
 
 
-def peak_on_cuda(step: Callable[[Batch], None], batch: Batch) -> int:
+def peak_on_cuda(step: Callable[[], None]) -> int:
     """The caching allocator's own count."""
     held = torch.cuda.memory_allocated()
     torch.cuda.reset_peak_memory_stats()
-    step(batch)
+    step()
     return torch.cuda.max_memory_allocated() - held
 
 
-def peak_on_cpu(step: Callable[[Batch], None], batch: Batch) -> int:
+def peak_on_cpu(step: Callable[[], None]) -> int:
     """The highest sum of all that the CPU allocator gave out and took back since the step began."""
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
-        step(batch)
+        step()
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "trace.json")
         profile.export_chrome_trace(str(file))
@@ -341,21 +406,31 @@ def measure(case: Case, device: torch.device, rounds: int, file: Path, only: Seq
     unknown = [name for name in names if name not in known]
     if unknown:
         raise UnusableInput(f"expected --only to be one of {'; '.join(known)}, got {'; '.join(unknown)}")
-    contenders = {name: Contender(network, known[name]) for name in names}
-    done, clock = _begun(case, device, contenders, batch, file), CLOCKS[case.clock]
-    if done < rounds:
+    contenders = {name: Apart(Contender(network, known[name], batch), case.threads) for name in names}
+    run_rounds(case, device, contenders, rounds, file)
+
+
+def run_rounds(case: Case, device: torch.device, contenders: Mapping[str, Apart], rounds: int, file: Path) -> None:
+    """Append what is missing of the rounds, and end the contenders' processes."""
+    torch.set_num_threads(case.threads)
+    try:
+        done, names = _begun(case, device, contenders, file), list(contenders)
+        if done < rounds:
+            for contender in contenders.values():
+                contender.ask("seconds", 1, case.clock)
+        for number in tqdm(range(done, rounds), case.name, disable=None):
+            order = names[number % len(names) :] + names[: number % len(names)]
+            seconds = {name: contenders[name].ask("seconds", case.steps, case.clock) for name in order}
+            _append(file, {"round": number, "seconds": seconds})
+        for name, contender in contenders.items():
+            if not contender.ask("is_finite"):
+                raise ArithmeticError(f"{name}: the weights are no longer finite, so its times mean nothing")
+    finally:
         for contender in contenders.values():
-            contender.seconds(batch, 1, clock)
-    for number in tqdm(range(done, rounds), case.name, disable=None):
-        order = names[number % len(names) :] + names[: number % len(names)]
-        seconds = {name: contenders[name].seconds(batch, case.steps, clock) for name in order}
-        _append(file, {"round": number, "seconds": seconds})
-    for name, contender in contenders.items():
-        if not all(value.isfinite().all() for value in contender.network.parameters()):
-            raise ArithmeticError(f"{name}: the weights are no longer finite, so its times mean nothing")
+            contender.close()
 
 
-def _begun(case: Case, device: torch.device, contenders: Mapping[str, Contender], batch: Batch, file: Path) -> int:
+def _begun(case: Case, device: torch.device, contenders: Mapping[str, Apart], file: Path) -> int:
     """Write the first line, or check that it is of the same measurement; return how many rounds are there."""
     allocator = {name: value for name, value in os.environ.items() if name.startswith(("MALLOC_", "THP_MEM", "LD_PRE"))}
     used = {**versions(device), "machine": platform.machine(), "system": platform.system(), "allocator": allocator}
@@ -369,8 +444,8 @@ def _begun(case: Case, device: torch.device, contenders: Mapping[str, Contender]
             )
         return len(others)
     fixed = {
-        "passes": {name: one.passes(batch) for name, one in contenders.items()},
-        "peak_bytes": {name: one.peak_bytes(batch) for name, one in contenders.items()},
+        "passes": {name: one.ask("passes") for name, one in contenders.items()},
+        "peak_bytes": {name: one.ask("peak_bytes") for name, one in contenders.items()},
     }
     _append(file, {**settings, **fixed})
     return 0

@@ -154,13 +154,13 @@ def test_the_layout_is_the_network_s_and_the_images(ideas):
         return ideas.given(loss, network)
 
     network = nn.Sequential(nn.Conv2d(3, 4, 2))
-    one = ideas.Tried(network, ideas.Idea(made, memory_format=torch.channels_last))
-    one.seconds((torch.randn(2, 3, 2, 2), torch.tensor([0, 1])), 1, ideas.CLOCKS["wall"])
+    batch = torch.randn(2, 3, 2, 2), torch.tensor([0, 1])
+    ideas.Tried(network, ideas.Idea(made, memory_format=torch.channels_last), batch).seconds(1, "wall")
     assert all(value.is_contiguous(memory_format=torch.channels_last) for value in seen[0])
     assert network[0].weight.is_contiguous()
 
 
-def test_an_idea_is_timed_and_counted_over_whole_cycles_and_told_per_step(ideas, smooth):
+def test_an_idea_is_timed_and_counted_over_whole_cycles_and_told_per_step(ideas, smooth, monkeypatch):
     network, images, labels = smooth
     made = []
 
@@ -169,11 +169,12 @@ def test_an_idea_is_timed_and_counted_over_whole_cycles_and_told_per_step(ideas,
         passes = 4 if len(made) % 3 == 1 else 1
         return sum(functional.cross_entropy(network(images), labels) for _ in range(passes))
 
-    one = ideas.Tried(network, ideas.Idea(lambda network: ideas.given(loss, network), cycle=3))
+    one = ideas.Tried(network, ideas.Idea(lambda network: ideas.given(loss, network), cycle=3), (images, labels))
     ticks = iter((0.0, 12.0))
-    assert one.seconds((images, labels), 2, lambda: next(ticks)) == 2.0
+    monkeypatch.setitem(sys.modules["overhead"].CLOCKS, "ticks", lambda: next(ticks))
+    assert one.seconds(2, "ticks") == 2.0
     assert len(made) == 6
-    assert one.passes((images, labels)) == (2, 2)
+    assert one.passes() == (2, 2)
 
 
 def test_a_network_is_compiled_once_and_only_for_the_penalty(ideas, smooth, monkeypatch):

@@ -75,8 +75,10 @@ def test_the_published_passes_leave_no_gradient_and_the_network_in_training(over
 
 
 def test_every_method_makes_the_passes_that_its_description_says(overhead):
-    network, batch = overhead.Case("MLP", 3, 4, 10, 1, 0, "cpu").build(torch.device("cpu"))
-    made = {name: overhead.Contender(network, make).passes(batch) for name, make in overhead.methods((3, 4, 4)).items()}
+    network, batch = overhead.Case("MLP", 3, 4, 10, 1, 0, "cpu", 1).build(torch.device("cpu"))
+    made = {
+        name: overhead.Contender(network, make, batch).passes() for name, make in overhead.methods((3, 4, 4)).items()
+    }
     assert made["plain"] == (1, 1)
     # The host's pass, the direction, then both ends; backward: the direction, then all three outputs ...
     assert made["authors, loss form"] == (4, 4)
@@ -102,8 +104,8 @@ def test_every_method_makes_the_passes_that_its_description_says(overhead):
 
 
 def test_other_methods_do_not_pay_for_a_wrapped_criterion(overhead):
-    network, _ = overhead.Case("MLP", 3, 4, 10, 1, 0, "cpu").build(torch.device("cpu"))
-    contender = overhead.Contender(network, overhead.methods((3, 4, 4))["GUARD, loss form"])
+    network, batch = overhead.Case("MLP", 3, 4, 10, 1, 0, "cpu", 1).build(torch.device("cpu"))
+    contender = overhead.Contender(network, overhead.methods((3, 4, 4))["GUARD, loss form"], batch)
     with contender.turn() as step:
         assert torch_module._global_forward_hooks
     assert step is not None  # held, and its criterion with it
@@ -111,14 +113,14 @@ def test_other_methods_do_not_pay_for_a_wrapped_criterion(overhead):
 
 
 def test_memory_is_the_most_that_was_held_at_once(overhead):
-    def step(batch):
+    def step():
         first = torch.empty(5 * MIB, dtype=torch.uint8)
         del first
         second = torch.empty(4 * MIB, dtype=torch.uint8)
         third = torch.empty(3 * MIB, dtype=torch.uint8)
         del second, third
 
-    assert overhead.peak_on_cpu(step, (torch.empty(1), torch.empty(1))) == 7 * MIB
+    assert overhead.peak_on_cpu(step) == 7 * MIB
 
 
 def wide_network() -> nn.Module:
@@ -134,10 +136,24 @@ def wide_network() -> nn.Module:
 def test_memory_low_takes_at_most_a_quarter_more_than_the_plain_step(overhead, form):
     network, batch = wide_network(), (torch.randn(48, 3, 8, 8), torch.randint(10, (48,)))
     low = overhead.Contender(
-        network, lambda net: overhead.wrapped(net, form=form, h=0.4, strength=1.0, memory="low")
-    ).peak_bytes(batch)
-    plain = overhead.Contender(network, overhead.unwrapped).peak_bytes(batch)
+        network, lambda net: overhead.wrapped(net, form=form, h=0.4, strength=1.0, memory="low"), batch
+    ).peak_bytes()
+    plain = overhead.Contender(network, overhead.unwrapped, batch).peak_bytes()
     assert plain > 20 * MIB and low <= 1.25 * plain
+
+
+def test_a_contender_has_a_process_of_its_own_which_ends(overhead, capfd):
+    network, batch = overhead.Case("MLP", 3, 4, 10, 1, 0, "cpu", 1).build(torch.device("cpu"))
+    contender = overhead.Contender(network, overhead.unwrapped, batch)
+    before = [value.clone() for value in contender.network.parameters()]
+    apart = overhead.Apart(contender, 1)
+    assert apart.ask("passes") == (1, 1) and apart.ask("seconds", 2, "cpu") > 0 and apart.ask("is_finite")
+    torch.testing.assert_close(list(contender.network.parameters()), before, rtol=0, atol=0)
+    with pytest.raises(ChildProcessError, match="seconds failed"):
+        apart.ask("seconds", 1, "sundial")
+    assert "KeyError: 'sundial'" in capfd.readouterr().err
+    apart.close()
+    assert not apart._process.is_alive()
 
 
 def test_ratios_are_paired_within_a_round(overhead):
