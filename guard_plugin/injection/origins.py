@@ -1,9 +1,11 @@
 """Which network, on which input, made a given output."""
 
+import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from types import FrameType
 from typing import Any, Protocol
 
 from torch import Tensor, nn
@@ -90,8 +92,9 @@ class RootCallObserver(Protocol):
 
 @dataclass
 class _Begun:
-    """A call that is to be remembered, and has not ended."""
+    """A call that is to be remembered, and has not ended; ``caller`` is the frame that makes it."""
 
+    caller: FrameType
     versions: tuple[int, ...]
     opening: Opening | str
     largest: int = 0
@@ -137,9 +140,7 @@ class Origins:
             handle.remove()
             torch_module._global_forward_hooks_with_kwargs.pop(handle.id, None)  # torch leaves this entry behind
         self._handles = []
-        for begun in self._state.begun:  # where a forward was left by KeyboardInterrupt
-            if isinstance(begun.opening, Opening):
-                begun.opening.close()
+        self._end_begun(lambda begun: True)
 
     def of(self, output: object) -> Origin | None:
         """Return the origin of an output of this thread, or None where no network is known to have made it."""
@@ -170,10 +171,12 @@ class Origins:
         state.depth += 1
         if not watched:
             return None
+        if state.begun:
+            self._end_begun(lambda begun: not _is_running(begun.caller))
         args = _given_by_host(args)
         versions = tuple([version_of(argument) for argument in args if isinstance(argument, Tensor)])
         opening = "not guarded" if self._opener is None else self._opener(module, args)
-        state.begun.append(_Begun(versions, opening))
+        state.begun.append(_Begun(sys._getframe(1), versions, opening))
         return (opening.given,) if isinstance(opening, Opening) else None
 
     def _leave(self, module: nn.Module, args: tuple[Any, ...], *kwargs_and_output: Any) -> Tensor | None:
@@ -210,9 +213,23 @@ class Origins:
             )
         return loss
 
+    def _end_begun(self, is_over: Callable[[_Begun], bool]) -> None:
+        """Close calls that KeyboardInterrupt ended: torch runs no hook then, not even one that is always called."""
+        while self._state.begun and is_over(self._state.begun[-1]):
+            opening = self._state.begun.pop().opening
+            if isinstance(opening, Opening):
+                opening.close()
+
     def _watches(self, module: nn.Module) -> bool:
         """Tell, outside of its call, whether a module's call is one to remember."""
         return self._state.depth == 0 if self._network is None else module is self._network
+
+
+def _is_running(frame: FrameType) -> bool:
+    running: FrameType | None = sys._getframe()
+    while running is not None and running is not frame:
+        running = running.f_back
+    return running is not None
 
 
 def _given_by_host(args: tuple[Any, ...]) -> tuple[Any, ...]:

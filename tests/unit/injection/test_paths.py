@@ -734,6 +734,25 @@ def test_after_an_error_in_the_forward_pass_nothing_is_left_behind():
     assert _len_torch_function_stack() == 0 and list(criterion.paths.to_json()) == ["shared"]
 
 
+@pytest.mark.parametrize("form", FORMS)
+def test_a_forward_pass_that_is_interrupted_is_over_at_the_next_one(form):
+    net = conv_net()
+    criterion = guard_plugin.wrap(nn.CrossEntropyLoss(), net, strength=1.0, h=0.7, form=form)
+    criterion(net(X), Y)
+
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    handle = next(net.children()).register_forward_pre_hook(interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        net(X)
+    handle.remove()
+    for _ in range(2):
+        criterion(net(X), Y)
+        assert _len_torch_function_stack() == 0
+    assert criterion.paths.to_json() == {"shared": {"calls": 3, "because": {}}}
+
+
 def test_after_unwrap_the_network_is_as_it_was():
     net = conv_net()
     plain = net(X)
