@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 import guard_plugin
-from tests.conftest import BASELINES
+from tests.conftest import BASELINES, torchrun
 
 FORMS = ["gradient", "loss"]
 WAYS: dict[str, dict[str, str]] = {"auto": {}, "low": {"memory": "low"}}
@@ -97,16 +97,11 @@ def means_of_one_process(form: str) -> list[list[torch.Tensor]]:
     return [[(a + b) / 2 for a, b in zip(gradients(0, step), gradients(1, step), strict=True)] for step in range(2)]
 
 
-def torchrun(folder: Path, environment: dict[str, str], *arguments: str) -> None:
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *arguments]
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True)
-    assert done.returncode == 0, done.stderr.decode()
-
-
 def test_two_processes_have_the_mean_of_their_reference_gradients_on_every_way(tmp_path, environment):
     (tmp_path / "problem.py").write_text(PROBLEM)
     (tmp_path / "train.py").write_text(SCRIPT)
-    torchrun(tmp_path, environment, "train.py", json.dumps(KINDS), json.dumps(WAYS))
+    done = torchrun(tmp_path, environment, "train.py", json.dumps(KINDS), json.dumps(WAYS))
+    assert done.returncode == 0, done.stderr
     results = torch.load(tmp_path / "results.pt")
     assert len(results) == len(KINDS) * len(FORMS) * len(WAYS)
     torch.set_default_dtype(torch.float64)

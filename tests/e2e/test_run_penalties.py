@@ -11,6 +11,7 @@ import torch
 
 from guard_plugin.cli import cli
 from guard_plugin.errors import UnusableInput
+from tests.conftest import torchrun
 
 ARGUMENTS = shlex.split(
     "--dataset digits --model ConvNetBN --ipc 1 --num_exp 1 --num_eval 0 --Iteration 0 --outer_loop 1 --inner_loop 1 "
@@ -117,9 +118,8 @@ os._exit(0)  # gloo's threads now and then abort the interpreter's shutdown
 @pytest.mark.parametrize("penalty", ["pgd_at", "fast"])
 def test_two_processes_exchange_gradients_where_the_hosts_loss_is_replaced(tmp_path, environment, penalty):
     (tmp_path / "train.py").write_text(DISTRIBUTED)
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    done = subprocess.run([*torchrun, "train.py", penalty], cwd=tmp_path, env=environment, capture_output=True)
-    assert done.returncode == 0, done.stderr.decode()
+    done = torchrun(tmp_path, environment, "train.py", penalty)
+    assert done.returncode == 0, done.stderr
 
 
 def test_the_demo_refuses_a_penalty_that_it_has_no_options_for(tmp_path):

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from guard_plugin.injection.handover import why_not_guarded
-from tests.conftest import BASELINES
+from tests.conftest import BASELINES, torchrun
 
 SQUEEZE = BASELINES / "sre2l" / "squeeze.py"
 ARGUMENTS = shlex.split("--dataset digits --model ConvNetBN16-32 --epochs 2 --batch-size 256 --n-train 600")
@@ -148,6 +148,7 @@ def main(args):
     os.makedirs(args.output_dir, exist_ok=True)
     torch.save({"model": without_ddp.state_dict()}, os.path.join(args.output_dir, f"checkpoint{rank or ''}.pth"))
     if args.distributed:
+        dist.barrier()
         dist.destroy_process_group()
 
 parser = argparse.ArgumentParser()
@@ -234,15 +235,10 @@ def test_a_teacher_that_goes_on_from_a_plain_one_is_not_guards(guard, reference,
     assert why_not_guarded(tmp_path / "out" / "checkpoint.pth") == ""
 
 
-def torchrun(environment: dict[str, str], folder: Path, *arguments: object) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *arguments]
-    return subprocess.run(list(map(str, command)), cwd=folder, env=environment, capture_output=True, text=True)
-
-
 @pytest.mark.parametrize("form", ["gradient", "loss"])
 def test_two_processes_guard_alike_and_stay_alike(reference, tmp_path, environment, form):
     guarded = ["-m", "guard_plugin", "run", *SETTINGS, "--form", form, "sre2l", reference]
-    done = torchrun(environment, tmp_path, *guarded)
+    done = torchrun(tmp_path, environment, *guarded)
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("guard: sre2l classification/train.py: ") == 1, "one process speaks for all"
     assert "8 of 8 expected guarded" in done.stderr
@@ -252,11 +248,11 @@ def test_two_processes_guard_alike_and_stay_alike(reference, tmp_path, environme
 
 
 def test_under_two_processes_strength_zero_is_the_plain_run(reference, tmp_path, environment):
-    assert torchrun(environment, tmp_path, reference, "--output-dir", "plain").returncode == 0
+    assert torchrun(tmp_path, environment, reference, "--output-dir", "plain").returncode == 0
     run = ["-m", "guard_plugin", "run"]
     for strength in ("0", "3"):
         options = ["--strength", strength, "--h", "0.5", "sre2l", reference, "--output-dir", strength]
-        assert torchrun(environment, tmp_path, *run, *options).returncode == 0
+        assert torchrun(tmp_path, environment, *run, *options).returncode == 0
     for rank in ("", "1"):
         plain, zero, three = (torch.load(tmp_path / f / f"checkpoint{rank}.pth")["model"] for f in ("plain", "0", "3"))
         assert equal(plain, zero) and not equal(plain, three)
@@ -265,9 +261,9 @@ def test_under_two_processes_strength_zero_is_the_plain_run(reference, tmp_path,
 def test_under_two_processes_statistics_see_only_the_hosts_own_forward(reference, tmp_path, environment):
     """One step: each process has the plain run's statistics, its own, although the weights differ."""
     one = ["--epochs", "1", "--accumulate", "4"]
-    assert torchrun(environment, tmp_path, reference, *one, "--output-dir", "plain").returncode == 0
+    assert torchrun(tmp_path, environment, reference, *one, "--output-dir", "plain").returncode == 0
     guarded = ["-m", "guard_plugin", "run", *SETTINGS, "sre2l", reference, *one, "--output-dir", "guarded"]
-    assert torchrun(environment, tmp_path, *guarded).returncode == 0
+    assert torchrun(tmp_path, environment, *guarded).returncode == 0
     for rank in ("", "1"):
         plain, found = (torch.load(tmp_path / f / f"checkpoint{rank}.pth")["model"] for f in ("plain", "guarded"))
         statistics = [name for name in plain if "running_" in name or "num_batches" in name]
