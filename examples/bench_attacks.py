@@ -26,12 +26,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from guard_plugin.evaluation import PixelModel, build_network, load_images
-from guard_plugin.evaluation.attacks import PGD, builtin_registry, parse_attacks, parse_eps
+from guard_plugin.attacks import PGD, builtin_registry, parse_attacks, parse_eps
+from guard_plugin.evaluation import load_images
 from guard_plugin.evaluation.costs import CountedModel
 from guard_plugin.evaluation.engine import CLEAN, evaluate_model
-from guard_plugin.evaluation.normalizations import normalization_named
 from guard_plugin.evaluation.results import versions
+from guard_plugin.networks.architectures import build_network
+from guard_plugin.networks.pixel_model import PixelModel
+from guard_plugin.spaces.usual import normalization_named
 
 PAPER = "pgd100,square,autoattack,cw,mim20"
 CPU = torch.device("cpu")

@@ -75,9 +75,9 @@ import guard_plugin
 from guard_plugin.errors import GuardError, UnusableInput
 from guard_plugin.injection import paths
 from guard_plugin.penalties import curvature, undisturbed
-from guard_plugin.penalties.curvature_known import gradient_form
-from guard_plugin.penalties.second_order import SecondOrder
-from guard_plugin.penalties.second_order.wanted import Wanted
+from guard_plugin.penalties.fast.curvature import gradient_form
+from guard_plugin.penalties.fast.second_order import SecondOrder
+from guard_plugin.penalties.fast.second_order.wanted import Wanted
 
 PARTS = {"half the batch": 2, "quarter of the batch": 4}
 GUARD_LOW = "GUARD, gradient form, memory low"

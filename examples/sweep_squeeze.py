@@ -23,9 +23,9 @@ from sweep import Setting, run_settings, settings_of, table
 from torch import nn
 
 import guard_plugin
-from guard_plugin.distilled import Normalization
-from guard_plugin.evaluation import PixelModel
-from guard_plugin.evaluation.datasets import load_images
+from guard_plugin.datasets import load_images
+from guard_plugin.networks.pixel_model import PixelModel
+from guard_plugin.spaces import Normalization
 
 BASELINES = Path(__file__).resolve().parent / "baselines"
 sys.path.append(str(BASELINES))

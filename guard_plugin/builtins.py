@@ -1,18 +1,20 @@
 """What the core itself brings, as a plugin like any other."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from pathlib import Path
-
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from guard_plugin.distilled import DistilledSet
 from guard_plugin.distilled.plain import read_plain
-from guard_plugin.evaluation.attacks import ATTACKS, Attack
 from guard_plugin.hookspecs import hookimpl
-from guard_plugin.injection import LossCall
 from guard_plugin.penalties import Curvature, FastTraining, GradientNorm, Penalty, PgdTraining, Trades
 
-__all__ = ["compute_penalty", "read_distilled", "register_attacks", "register_penalties"]
+if TYPE_CHECKING:
+    from guard_plugin.attacks import Attack
+
+__all__ = ["read_distilled", "register_attacks", "register_penalties"]
 
 
 @hookimpl
@@ -24,13 +26,9 @@ def register_penalties() -> Sequence[type[Penalty]]:
 @hookimpl
 def register_attacks() -> Sequence[type[Attack]]:
     """Bring the attacks."""
+    from guard_plugin.attacks import ATTACKS  # only now: a training script that is guarded needs none
+
     return ATTACKS
-
-
-@hookimpl(trylast=True)
-def compute_penalty(call: LossCall, penalty: Penalty) -> Tensor:
-    """Compute a penalty its own way, where no plugin has another."""
-    return penalty(call.network, call.inputs, call.targets, loss_fn=call.loss_fn())
 
 
 @hookimpl

@@ -17,11 +17,11 @@ from guard_plugin.commands.compare import compare
 from guard_plugin.commands.curvature import curvature
 from guard_plugin.demo import METHODS, DemoSettings, run_demo, settings_for
 from guard_plugin.errors import GuardError, UnusableInput
-from guard_plugin.injection.attach import commit_of, look_up
-from guard_plugin.injection.doctor import Diagnosis, examine
+from guard_plugin.hosts.doctor import Diagnosis, examine
+from guard_plugin.hosts.repository import commit_of
 from guard_plugin.injection.launch import find_script, run_script
 from guard_plugin.penalties.settings import assigned
-from guard_plugin.plugins import Plugins
+from guard_plugin.plugins import installed_plugins, look_up
 
 __all__ = ["cli", "main"]
 
@@ -152,7 +152,7 @@ def run(
 @click.argument("host_folder", type=click.Path(path_type=Path))
 def doctor(adapter: str, host_folder: Path, as_json: bool) -> int:
     """Check that HOST_FOLDER has the seams that ADAPTER needs, running nothing. Exit code 0, or 2 if one is missing."""
-    plugins = Plugins()
+    plugins = installed_plugins()
     known = look_up("adapter", adapter, plugins.adapters)
     found = examine(known, host_folder)
     commit = commit_of(host_folder)
@@ -180,7 +180,7 @@ def _show(diagnosis: Diagnosis, folder: Path) -> None:
 @_json_option
 def list_plugins(as_json: bool) -> None:
     """List adapters, penalties and attacks, each with the distribution that it comes from."""
-    plugins = Plugins()
+    plugins = installed_plugins()
     kinds = {"adapters": plugins.adapters, "penalties": plugins.penalties, "attacks": plugins.attacks}
     if as_json:
         table = {kind: {name: r.distribution for name, r in found.items()} for kind, found in kinds.items()}
@@ -235,7 +235,7 @@ def demo(out: Path, **options: Any) -> None:
 
 
 def _refuse_penalties_without_options(name: str | None) -> None:
-    penalties = Plugins().penalties
+    penalties = installed_plugins().penalties
     if name is None or name not in penalties:
         return  # the default, or a name whose refusal lists those that there are
     settings = signature(penalties[name].value).parameters.values()

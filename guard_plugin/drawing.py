@@ -10,7 +10,7 @@ from torch import Tensor
 
 from guard_plugin.distilled import DistilledSet
 from guard_plugin.errors import UnusableInput
-from guard_plugin.evaluation.records import atomic_file
+from guard_plugin.files import atomic_file
 
 __all__ = ["draw", "draw_all", "grid", "png_bytes", "rows_of_classes"]
 

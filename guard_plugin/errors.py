@@ -1,5 +1,8 @@
 """The errors that guard-plugin raises, each with the exit code that the command line gives it."""
 
+import difflib
+from collections.abc import Sequence
+
 __all__ = [
     "GuardError",
     "NothingGuarded",
@@ -8,6 +11,7 @@ __all__ = [
     "UnsafeFile",
     "UnsupportedLoss",
     "UnusableInput",
+    "unknown",
 ]
 
 
@@ -41,3 +45,10 @@ class NothingGuarded(GuardError):
     """The host's script ended well, but not as a guarded run: too few or too many calls, or penalties not finite."""
 
     exit_code = 3
+
+
+def unknown(kind: str, name: str, known: Sequence[str]) -> str:
+    """Say that a name is unknown, with the known ones and the nearest of them."""
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    return f"unknown {kind} {name!r}: expected one of {', '.join(sorted(known)) or '(none is installed)'}{hint}"

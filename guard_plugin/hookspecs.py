@@ -16,9 +16,10 @@ import pluggy
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from guard_plugin.attacks import Attack
     from guard_plugin.distilled import DistilledSet
-    from guard_plugin.evaluation.attacks import Attack
-    from guard_plugin.injection import Adapter, Ledger, LossCall
+    from guard_plugin.hosts import Adapter
+    from guard_plugin.injection import Ledger, LossCall
     from guard_plugin.penalties import Penalty
 
 __all__ = ["PROJECT", "hookimpl"]

@@ -4,16 +4,16 @@ import difflib
 import inspect
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from importlib.metadata import EntryPoint, entry_points, version
 from typing import Any
 
 import pluggy
 
-from guard_plugin import hookspecs
-from guard_plugin.errors import PluginError
+from guard_plugin import builtins, hookspecs
+from guard_plugin.errors import PluginError, UnusableInput, unknown
 
-__all__ = ["Plugins", "Registered"]
+__all__ = ["Plugins", "Registered", "installed_plugins", "look_up"]
 
 
 @dataclass(frozen=True)
@@ -36,8 +36,6 @@ class Plugins:
     """
 
     def __init__(self, found: Iterable[EntryPoint] | None = None) -> None:
-        from guard_plugin import builtins
-
         self._manager = pluggy.PluginManager(hookspecs.PROJECT)
         self._manager.add_hookspecs(hookspecs)
         self._distributions: dict[object, str] = {}
@@ -125,6 +123,27 @@ class Plugins:
         except Exception as error:
             hook = implementation.function.__name__
             raise PluginError(f"hook {hook} of {distribution} failed: {type(error).__name__}: {error}") from error
+
+
+@cache
+def installed_plugins() -> Plugins:
+    """Return the plugins of this installation; each process loads them once.
+
+    Raises:
+        PluginError: If one of them cannot be loaded, or two contradict each other.
+    """
+    return Plugins()
+
+
+def look_up(kind: str, name: str, registered: Mapping[str, Registered]) -> Any:
+    """Return what a plugin registered under a name.
+
+    Raises:
+        UnusableInput: If there is none; the message lists the names that there are.
+    """
+    if name not in registered:
+        raise UnusableInput(unknown(kind, name, list(registered)))
+    return registered[name].value
 
 
 def _explain(plugin: object, error: pluggy.PluginValidationError) -> str:

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from guard_plugin.plugins import installed_plugins
+
 ROOT = Path(__file__).resolve().parents[1]
 BASELINES = ROOT / "examples" / "baselines"
 
@@ -35,6 +37,7 @@ def torchrun(folder: Path, environment: dict[str, str], *arguments: object) -> "
 def seeded_in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.chdir(tmp_path)
     torch.manual_seed(0)
+    installed_plugins.cache_clear()
     yield
 
 

@@ -23,8 +23,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # a forked process has no other t
 
 import torch
 
-from guard_plugin.distilled import DistilledSet, Normalization
+from guard_plugin.distilled import DistilledSet
 from guard_plugin.evaluation import benchmark_distilled, load_images
+from guard_plugin.spaces import Normalization
 
 
 def main() -> int:

@@ -19,9 +19,8 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from guard_plugin.injection.attach import look_up
-from guard_plugin.injection.seams import MODULE_LEVEL, Definition
-from guard_plugin.plugins import Plugins
+from guard_plugin.hosts.seams import MODULE_LEVEL, Definition
+from guard_plugin.plugins import Plugins, look_up
 
 
 def _replace_line(file: Path, line: int, pattern: str, replacement: str) -> None:

@@ -11,7 +11,7 @@ from guard_adapters.squeeze import SETTINGS, SQUEEZE, later_step, our_step
 from guard_adapters.sre2l import RECOVERS, STEPS_AFTER_RECOVERY
 from guard_plugin import hookimpl
 from guard_plugin.distilled import DistilledSet
-from guard_plugin.injection import Adapter
+from guard_plugin.hosts import Adapter
 
 __all__ = ["read_distilled", "register_adapters"]
 

@@ -12,7 +12,7 @@ from typing import Any
 from guard_adapters.dc_files import read_result
 from guard_plugin import hookimpl
 from guard_plugin.distilled import DistilledSet
-from guard_plugin.injection import Adapter, ExpectedCount, Profile, Seam
+from guard_plugin.hosts import Adapter, ExpectedCount, Profile, Seam
 
 __all__ = ["read_distilled", "register_adapters"]
 

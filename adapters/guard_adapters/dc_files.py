@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from guard_adapters.normalizations import DC_DATASETS, HostDataset
-from guard_plugin.distilled import DistilledSet, load_untrusted
+from guard_plugin.distilled import DistilledSet
 from guard_plugin.errors import UnusableInput
+from guard_plugin.files import load_untrusted
 
 __all__ = ["read_result"]
 

@@ -10,7 +10,7 @@ from guard_adapters.trajectories import buffer_profile, distill_profile
 from guard_adapters.trajectory_files import read_trajectory_sets
 from guard_plugin import hookimpl
 from guard_plugin.distilled import DistilledSet
-from guard_plugin.injection import Adapter, Profile
+from guard_plugin.hosts import Adapter, Profile
 
 __all__ = ["read_distilled", "register_adapters"]
 

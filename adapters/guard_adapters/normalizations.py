@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from guard_plugin.distilled import Normalization
+from guard_plugin.spaces import Normalization
 
 __all__ = ["DC_DATASETS", "MTT_DATASETS", "RECOVERY_DATASETS", "HostDataset"]
 

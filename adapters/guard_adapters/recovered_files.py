@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from guard_adapters.normalizations import RECOVERY_DATASETS
-from guard_plugin.distilled import DistilledSet, InputSpace, Normalization
+from guard_plugin.distilled import DistilledSet
 from guard_plugin.errors import UnusableInput
+from guard_plugin.spaces import InputSpace, Normalization
 
 __all__ = ["read_recovered"]
 

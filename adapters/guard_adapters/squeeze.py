@@ -7,7 +7,7 @@ relabelled by it, and students trained on them; losses there are on synthetic im
 from collections.abc import Mapping
 from typing import Any
 
-from guard_plugin.injection import MODULE_LEVEL, ExpectedCount, Profile, Seam, UnguardedOption
+from guard_plugin.hosts import MODULE_LEVEL, ExpectedCount, Profile, Seam, UnguardedOption
 
 __all__ = ["SETTINGS", "SQUEEZE", "later_step", "our_step"]
 

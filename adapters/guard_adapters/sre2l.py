@@ -7,7 +7,7 @@ from guard_adapters.recovered_files import read_recovered
 from guard_adapters.squeeze import SETTINGS, SQUEEZE, later_step, our_step
 from guard_plugin import hookimpl
 from guard_plugin.distilled import DistilledSet
-from guard_plugin.injection import Adapter
+from guard_plugin.hosts import Adapter
 
 __all__ = ["RECOVERS", "STEPS_AFTER_RECOVERY", "read_distilled", "register_adapters"]
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from guard_plugin.injection import ExpectedCount, Fault, Profile, RefusedOption, Seam
+from guard_plugin.hosts import ExpectedCount, Fault, Profile, RefusedOption, Seam
 
 __all__ = ["buffer_profile", "distill_profile"]
 

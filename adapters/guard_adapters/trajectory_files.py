@@ -26,8 +26,10 @@ import torch
 from torch import Tensor
 
 from guard_adapters.normalizations import MTT_DATASETS, HostDataset
-from guard_plugin.distilled import DistilledSet, InputSpace, UndecidedZca, ZcaWhitening, load_untrusted
+from guard_plugin.distilled import DistilledSet
 from guard_plugin.errors import UnusableInput
+from guard_plugin.files import load_untrusted
+from guard_plugin.spaces import InputSpace, UndecidedZca, ZcaWhitening
 
 __all__ = ["read_trajectory_sets"]
 

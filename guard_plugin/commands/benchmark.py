@@ -10,11 +10,10 @@ from guard_plugin.distilled import read_distilled, subject_of
 from guard_plugin.errors import UnusableInput
 from guard_plugin.evaluation.checkpoint_benchmark import benchmark_checkpoints
 from guard_plugin.evaluation.distilled_benchmark import benchmark_distilled
-from guard_plugin.evaluation.report import results_table
 from guard_plugin.evaluation.results import FinishedBenchmark
-from guard_plugin.injection.attach import look_up
-from guard_plugin.injection.ranks import speaks
-from guard_plugin.plugins import Plugins
+from guard_plugin.evaluation.tables import results_table
+from guard_plugin.plugins import installed_plugins, look_up
+from guard_plugin.ranks import is_main_process
 
 __all__ = ["benchmark"]
 
@@ -89,19 +88,19 @@ def benchmark(
     shared = {
         "data_dir": data,
         "eps": eps.split(",") if eps else None,
-        "registry": Plugins().attack_classes,
+        "registry": installed_plugins().attack_classes,
         "ledger": _read_ledger(ledger) if ledger else None,
         "source": _source(source, source_arch, source_normalization),
         **{name: value for name, value in options.items() if name not in (*_FOR_STUDENTS, *_FOR_CHECKPOINTS)},
     }
     special = {name: options[name] for name in (*_FOR_STUDENTS, *_FOR_CHECKPOINTS)}
     finished = _students(distilled, special, shared) if distilled else _checkpoints(checkpoint, special, shared)
-    if speaks():
+    if is_main_process():
         _show(finished, options["out"], as_json)
 
 
 def _students(distilled: Path, special: dict[str, Any], shared: dict[str, Any]) -> FinishedBenchmark:
-    adapter, seeds, plugins = special.pop("adapter"), special.pop("seeds"), Plugins()
+    adapter, seeds, plugins = special.pop("adapter"), special.pop("seeds"), installed_plugins()
     if adapter is None:
         raise UnusableInput("expected --adapter, whose host wrote the distilled set (plain: of no host)")
     if adapter != _PLAIN:

@@ -15,12 +15,12 @@ from guard_plugin.commands.measuring import (
     pixel_model,
     write_json,
 )
-from guard_plugin.distilled import DistilledSet, file_sha256, read_distilled
+from guard_plugin.datasets import load_images, load_training_images
+from guard_plugin.distilled import DistilledSet, read_distilled
 from guard_plugin.errors import UnusableInput
-from guard_plugin.evaluation.datasets import load_images, load_training_images
 from guard_plugin.evaluation.running import usable_device
-from guard_plugin.injection.attach import look_up
-from guard_plugin.plugins import Plugins
+from guard_plugin.files import file_sha256
+from guard_plugin.plugins import installed_plugins, look_up
 
 __all__ = ["bound"]
 
@@ -64,7 +64,7 @@ def bound(
     from guard_plugin import diagnostics
 
     place = usable_device(device)
-    plugins = Plugins()
+    plugins = installed_plugins()
     look_up("adapter", adapter, plugins.adapters)
     one = _one_of(read_distilled(plugins.hook, adapter, distilled), experiment)
     if dataset is None and one.dataset is None:

@@ -14,11 +14,12 @@ from guard_plugin.commands.measuring import (
     pixel_model,
     write_json,
 )
-from guard_plugin.distilled import InputSpace, file_sha256
+from guard_plugin.datasets import ImageSet, load_images
 from guard_plugin.errors import UnusableInput
-from guard_plugin.evaluation.datasets import ImageSet, load_images
-from guard_plugin.evaluation.normalizations import normalization_named, parse_normalization
 from guard_plugin.evaluation.running import usable_device
+from guard_plugin.files import file_sha256
+from guard_plugin.spaces import InputSpace
+from guard_plugin.spaces.usual import normalization_named, parse_normalization
 
 __all__ = ["curvature"]
 

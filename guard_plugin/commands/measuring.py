@@ -7,12 +7,12 @@ from typing import Any
 
 import click
 
-from guard_plugin.distilled import InputSpace
+from guard_plugin.datasets import ImageSet
 from guard_plugin.errors import UnusableInput
-from guard_plugin.evaluation import PixelModel
-from guard_plugin.evaluation.datasets import ImageSet
-from guard_plugin.evaluation.records import atomic_file
-from guard_plugin.evaluation.subjects import load_checkpoint
+from guard_plugin.files import atomic_file
+from guard_plugin.networks.checkpoints import load_checkpoint
+from guard_plugin.networks.pixel_model import PixelModel
+from guard_plugin.spaces import InputSpace
 
 __all__ = ["described", "existing_file", "headline", "measuring_options", "pixel_model", "write_json"]
 

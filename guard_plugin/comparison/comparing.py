@@ -9,9 +9,9 @@ from typing import Any
 from guard_plugin.comparison.columns import Column
 from guard_plugin.comparison.reading import Measured
 from guard_plugin.errors import UnusableInput
-from guard_plugin.evaluation.report import differing_settings
 from guard_plugin.evaluation.results import accuracy_entry
 from guard_plugin.evaluation.statistics import paired_difference
+from guard_plugin.evaluation.tables import differing_settings
 
 __all__ = ["Comparison", "Difference", "compare"]
 

@@ -11,7 +11,7 @@ from guard_plugin.comparison.sections import beard, curves, ledgers, listed, pic
 from guard_plugin.comparison.tables import accuracy_table, cost_table
 from guard_plugin.comparison.words import counted_networks, notes, verdicts
 from guard_plugin.errors import UnusableInput
-from guard_plugin.evaluation.records import atomic_file
+from guard_plugin.files import atomic_file
 
 __all__ = ["comparison_page", "write_page"]
 

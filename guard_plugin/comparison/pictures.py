@@ -11,7 +11,7 @@ from guard_plugin.comparison.reading import Measured
 from guard_plugin.distilled import DistilledSet, read_distilled, subject_of
 from guard_plugin.drawing import draw_all, grid, png_bytes, rows_of_classes
 from guard_plugin.errors import GuardError, UnusableInput
-from guard_plugin.plugins import Plugins
+from guard_plugin.plugins import Plugins, installed_plugins
 
 __all__ = ["Picture", "draw_distilled", "picture_of"]
 
@@ -93,4 +93,4 @@ def _distilled(one: Measured) -> list[DistilledSet]:
 
 @lru_cache(maxsize=1)
 def _plugins() -> Plugins:
-    return Plugins()
+    return installed_plugins()

@@ -4,7 +4,7 @@ from typing import Any
 
 from guard_plugin.comparison.comparing import Comparison
 from guard_plugin.comparison.words import notes, verdicts
-from guard_plugin.evaluation.report import column_label, text_table
+from guard_plugin.evaluation.tables import column_label, text_table
 
 __all__ = ["comparison_json", "comparison_text"]
 

@@ -17,15 +17,15 @@ from guard_plugin.errors import UnusableInput
 from guard_plugin.evaluation import (
     FinishedBenchmark,
     benchmark_distilled,
-    build_network,
     comparison,
     comparison_table,
     load_images,
     parse_attacks,
     parse_eps,
 )
-from guard_plugin.injection.attach import look_up, make_penalty
-from guard_plugin.plugins import Plugins
+from guard_plugin.injection.penalty_choice import make_penalty
+from guard_plugin.networks.architectures import build_network
+from guard_plugin.plugins import Plugins, installed_plugins, look_up
 
 __all__ = ["METHODS", "run_demo"]
 
@@ -44,7 +44,7 @@ def run_demo(settings: DemoSettings, out: Path, say: Callable[[str], None]) -> N
     Raises:
         GuardError: If something cannot be used, or a step failed.
     """
-    plugins = Plugins()
+    plugins = installed_plugins()
     method = _method(settings)
     _check(method, plugins)
     _claim(out, settings)

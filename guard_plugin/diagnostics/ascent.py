@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from guard_plugin.attacks import uniform_per_example
 from guard_plugin.diagnostics.hessian import Losses, input_gradients, norms, scaled, unit
 from guard_plugin.errors import UnusableInput
-from guard_plugin.evaluation.attacks import uniform_per_example
 
 __all__ = ["Ascent", "BallAttack"]
 

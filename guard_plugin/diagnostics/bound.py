@@ -24,7 +24,7 @@ from guard_plugin.diagnostics.features import Features, Penultimate, largest_slo
 from guard_plugin.diagnostics.hessian import losses_of, norms
 from guard_plugin.distilled import DistilledSet
 from guard_plugin.errors import GuardError, UnusableInput
-from guard_plugin.evaluation import PixelModel
+from guard_plugin.networks.pixel_model import PixelModel
 from guard_plugin.penalties import undisturbed
 
 __all__ = ["bound"]

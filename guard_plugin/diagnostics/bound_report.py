@@ -7,7 +7,7 @@ from typing import Any, overload
 from torch import Tensor
 
 from guard_plugin.diagnostics.curvature import Space
-from guard_plugin.evaluation.report import text_table
+from guard_plugin.evaluation.tables import text_table
 
 __all__ = ["NOTES", "BoundReport", "ClassBound", "at_most", "bound_table"]
 

@@ -9,11 +9,13 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from guard_plugin.attacks import uniform_per_example
+from guard_plugin.datasets.checks import check_labels, check_pixels
 from guard_plugin.diagnostics.hessian import InputHessian, Losses, dot, input_gradients, losses_of, norms, unit
 from guard_plugin.diagnostics.lanczos import largest_eigenpairs, tolerated
 from guard_plugin.errors import UnusableInput
-from guard_plugin.evaluation.attacks import uniform_per_example
-from guard_plugin.evaluation.models import PixelModel, check_labels, check_mode, check_pixels, finite_logits
+from guard_plugin.networks.checks import check_mode, finite_logits
+from guard_plugin.networks.pixel_model import PixelModel
 from guard_plugin.penalties import LossFunction
 from guard_plugin.penalties.checks import check_batch, check_h, check_network
 from guard_plugin.penalties.undisturbed import twice_differentiable, undisturbed

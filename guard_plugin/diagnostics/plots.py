@@ -11,7 +11,7 @@ from torch import Tensor
 
 from guard_plugin.diagnostics.curvature import CurvatureReport
 from guard_plugin.errors import UnusableInput
-from guard_plugin.evaluation.records import atomic_file
+from guard_plugin.files import atomic_file
 
 __all__ = ["draw_curvature", "matplotlib_figure"]
 

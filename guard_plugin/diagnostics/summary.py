@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from guard_plugin.diagnostics.curvature import CurvatureReport
-from guard_plugin.evaluation.report import text_table
+from guard_plugin.evaluation.tables import text_table
 
 __all__ = ["QUANTILES", "curvature_table", "summary"]
 

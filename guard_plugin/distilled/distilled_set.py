@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from guard_plugin.distilled.input_space import InputSpace
 from guard_plugin.errors import UnusableInput
+from guard_plugin.spaces.input_space import InputSpace
 
 __all__ = ["DistilledSet"]
 

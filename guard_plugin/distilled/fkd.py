@@ -16,10 +16,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import BatchSampler, RandomSampler
 
-from guard_plugin.distilled.digests import joint_sha256
-from guard_plugin.distilled.loading import load_untrusted
 from guard_plugin.distilled.views import Mix, View
 from guard_plugin.errors import UnusableInput
+from guard_plugin.files import joint_sha256, load_untrusted
 
 __all__ = ["FKD_SEED", "FkdLabels", "StoredBatch"]
 

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from guard_plugin.distilled.arrays import ArrayFile, channels_first, class_indices
 from guard_plugin.distilled.distilled_set import DistilledSet
-from guard_plugin.distilled.loading import load_untrusted
-from guard_plugin.distilled.normalization import Normalization
 from guard_plugin.errors import UnusableInput
+from guard_plugin.files import load_untrusted
+from guard_plugin.spaces.normalization import Normalization
 
 __all__ = ["read_plain"]
 

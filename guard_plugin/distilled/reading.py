@@ -6,9 +6,9 @@ from typing import Any
 
 from pluggy import HookRelay
 
-from guard_plugin.distilled.digests import file_sha256, joint_sha256
 from guard_plugin.distilled.distilled_set import DistilledSet
 from guard_plugin.errors import UnusableInput
+from guard_plugin.files import file_sha256, joint_sha256
 
 __all__ = ["read_distilled", "subject_of"]
 

@@ -1,16 +1,16 @@
 """Robustness in pixel space: students, attacks, records, statistics."""
 
-from guard_plugin.evaluation.architectures import ARCHITECTURES, build_network
-from guard_plugin.evaluation.attacks import ATTACKS, PRESETS, Attack, builtin_registry, parse_attacks, parse_eps
-from guard_plugin.evaluation.benchmark import BenchmarkResult, benchmark
-from guard_plugin.evaluation.datasets import DATASETS, ImageSet, load_images
+from guard_plugin.attacks import ATTACKS, PRESETS, Attack, builtin_registry, parse_attacks, parse_eps
+from guard_plugin.datasets import DATASETS, ImageSet, load_images
 from guard_plugin.evaluation.distilled_benchmark import benchmark_distilled
-from guard_plugin.evaluation.models import PixelModel
-from guard_plugin.evaluation.recipes import RECIPES, Recipe, train_student
-from guard_plugin.evaluation.relabelling import RelabelRecipe
-from guard_plugin.evaluation.report import comparison, comparison_table, results_table
+from guard_plugin.evaluation.model_benchmark import BenchmarkResult, benchmark
 from guard_plugin.evaluation.results import FinishedBenchmark
-from guard_plugin.evaluation.training import TrainingRecipe
+from guard_plugin.evaluation.tables import comparison, comparison_table, results_table
+from guard_plugin.networks.architectures import ARCHITECTURES, build_network
+from guard_plugin.networks.pixel_model import PixelModel
+from guard_plugin.students.recipes import RECIPES, Recipe, train_student
+from guard_plugin.students.relabelling import RelabelRecipe
+from guard_plugin.students.training import TrainingRecipe
 
 __all__ = [
     "ARCHITECTURES",

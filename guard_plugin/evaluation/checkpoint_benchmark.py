@@ -8,19 +8,19 @@ from typing import Any
 import torch
 from torch import nn
 
-from guard_plugin.distilled import InputSpace
-from guard_plugin.distilled.digests import joint_sha256
+from guard_plugin.attacks import Attack, check_classes
+from guard_plugin.datasets import load_images
 from guard_plugin.errors import UnusableInput
-from guard_plugin.evaluation.attacks import Attack, check_classes
-from guard_plugin.evaluation.datasets import load_images
 from guard_plugin.evaluation.distributed import Group
 from guard_plugin.evaluation.folder import BenchmarkFolder
-from guard_plugin.evaluation.models import PixelModel
 from guard_plugin.evaluation.planning import attack_protocol, data_protocol, planned_attacks
 from guard_plugin.evaluation.results import FinishedBenchmark
 from guard_plugin.evaluation.running import Plan, check_counts, run_plan, usable_device
-from guard_plugin.evaluation.sources import Source, given_normalization
-from guard_plugin.evaluation.subjects import checkpoint_subject, load_checkpoint
+from guard_plugin.evaluation.source import Source, given_normalization
+from guard_plugin.files import joint_sha256
+from guard_plugin.networks.checkpoints import checkpoint_subject, load_checkpoint
+from guard_plugin.networks.pixel_model import PixelModel
+from guard_plugin.spaces import InputSpace
 
 __all__ = ["benchmark_checkpoints"]
 

@@ -9,21 +9,22 @@ from typing import Any
 import torch
 from torch import nn
 
-from guard_plugin.distilled import DistilledSet, InputSpace
+from guard_plugin.attacks import Attack, check_classes
+from guard_plugin.datasets import ImageSet, load_images, load_training_images, tensors_sha256
+from guard_plugin.distilled import DistilledSet
 from guard_plugin.errors import UnusableInput
-from guard_plugin.evaluation.architectures import build_network
-from guard_plugin.evaluation.attacks import Attack, check_classes
-from guard_plugin.evaluation.datasets import ImageSet, load_images, load_training_images, tensors_sha256
 from guard_plugin.evaluation.distributed import Group
 from guard_plugin.evaluation.folder import BenchmarkFolder
-from guard_plugin.evaluation.models import PixelModel
 from guard_plugin.evaluation.planning import attack_protocol, data_protocol, planned_attacks
-from guard_plugin.evaluation.recipes import recipe_named, train_student
 from guard_plugin.evaluation.results import FinishedBenchmark
 from guard_plugin.evaluation.running import Plan, check_counts, run_plan, usable_device
-from guard_plugin.evaluation.soft_labels import LabelSource, label_source
-from guard_plugin.evaluation.sources import Source
-from guard_plugin.evaluation.training import TrainingRecipe
+from guard_plugin.evaluation.source import Source
+from guard_plugin.networks.architectures import build_network
+from guard_plugin.networks.pixel_model import PixelModel
+from guard_plugin.spaces import InputSpace
+from guard_plugin.students.recipes import recipe_named, train_student
+from guard_plugin.students.soft_labels import LabelSource, label_source
+from guard_plugin.students.training import TrainingRecipe
 
 __all__ = ["benchmark_distilled"]
 

@@ -34,7 +34,7 @@ class Group:
         self._processes = processes
 
     @property
-    def speaks(self) -> bool:
+    def is_main_process(self) -> bool:
         """Whether this process reports and writes."""
         return self.rank == 0
 
@@ -56,7 +56,7 @@ class Group:
             return function()
         value: T | None = None
         error: GuardError | None = None
-        if self.speaks:
+        if self.is_main_process:
             try:
                 value = function()
             except GuardError as raised:

@@ -15,13 +15,13 @@ import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from guard_plugin.attacks import Attack
+from guard_plugin.datasets import ImageSet
 from guard_plugin.errors import UnusableInput
-from guard_plugin.evaluation.attacks import Attack
 from guard_plugin.evaluation.costs import Cost
-from guard_plugin.evaluation.datasets import ImageSet
 from guard_plugin.evaluation.distributed import Group
 from guard_plugin.evaluation.records import Flags, Outcome, Record, RecordFolder
-from guard_plugin.evaluation.work import Model, Worker
+from guard_plugin.evaluation.worker import Model, Worker
 
 __all__ = ["CLEAN", "Measurement", "evaluate_model"]
 
@@ -140,7 +140,9 @@ class _Evaluation:
         kept = self._kept(column)
         record = Record.begun(candidates) if kept is None else kept
         rounds = self._rounds(np.flatnonzero(~record.done), coupled)
-        for mine in tqdm(rounds, column, unit="round", leave=False, disable=None if self.group.speaks else True):
+        for mine in tqdm(
+            rounds, column, unit="round", leave=False, disable=None if self.group.is_main_process else True
+        ):
             outcomes = [work(examples) for examples in mine]
             record = record.joined([outcome for share in self.group.gather(outcomes) for outcome in share])
             self._keep(column, record)
@@ -150,7 +152,7 @@ class _Evaluation:
         return self.group.first(lambda: self.records.get(column) if self.records else None)
 
     def _keep(self, column: str, record: Record) -> None:
-        if self.records and self.group.speaks:
+        if self.records and self.group.is_main_process:
             self.records.put(column, record)
 
     def _rounds(self, left: NDArray[np.int64], coupled: int | None) -> list[list[NDArray[np.int64]]]:

@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from guard_plugin.distilled import load_untrusted
 from guard_plugin.errors import UnusableInput
-from guard_plugin.evaluation.records import UNFINISHED, RecordFolder, atomic_file, explained
+from guard_plugin.evaluation.records import RecordFolder
+from guard_plugin.files import UNFINISHED, atomic_file, explain_write_errors, load_untrusted
 
 __all__ = ["BenchmarkFolder"]
 
@@ -70,7 +70,7 @@ class BenchmarkFolder:
         """Keep a trained student, and forget what was measured on another one of its number."""
         # A student that is trained again need not be the same to the last bit.
         self.records(student, examples).clear()
-        with explained(self._student(student)), atomic_file(self._student(student)) as file:
+        with explain_write_errors(self._student(student)), atomic_file(self._student(student)) as file:
             torch.save({name: tensor.cpu() for name, tensor in network.state_dict().items()}, file)
 
     def load_student(self, student: int, network: Callable[[], nn.Module]) -> nn.Module:
@@ -94,7 +94,7 @@ class BenchmarkFolder:
 
     def write_results(self, results: Mapping[str, Any]) -> None:
         """Write results.json."""
-        with explained(self.path / "results.json"):
+        with explain_write_errors(self.path / "results.json"):
             self._write_json("results.json", results)
 
     def _student(self, student: int) -> Path:

@@ -3,11 +3,11 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from guard_plugin.attacks import PRESETS, Attack, builtin_registry, parse_attacks, parse_radii
+from guard_plugin.datasets import ImageSet
 from guard_plugin.errors import UnusableInput
-from guard_plugin.evaluation.attacks import PRESETS, Attack, builtin_registry, parse_attacks, parse_radii
-from guard_plugin.evaluation.datasets import ImageSet
 from guard_plugin.evaluation.results import attack_columns
-from guard_plugin.evaluation.sources import Source
+from guard_plugin.evaluation.source import Source
 
 __all__ = ["attack_protocol", "data_protocol", "planned_attacks"]
 

@@ -1,25 +1,20 @@
 """Per-example outcomes, kept on the disk so that a killed benchmark can go on."""
 
-import os
 import zipfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from guard_plugin.errors import UnusableInput
 from guard_plugin.evaluation.costs import Cost
+from guard_plugin.files import atomic_file, explain_write_errors
 
-__all__ = ["UNFINISHED", "Flags", "Outcome", "Record", "RecordFolder", "atomic_file", "explained"]
+__all__ = ["Flags", "Outcome", "Record", "RecordFolder"]
 
 Flags = NDArray[np.bool_]
-
-UNFINISHED = ".unfinished"
-"""What the name of a file ends in while it is written; a process that is killed leaves it behind."""
 
 
 @dataclass(frozen=True)
@@ -86,32 +81,6 @@ class Record:
         return replace(self, correct=correct, done=done, reached=reached, cost=cost, farthest=farthest)
 
 
-@contextmanager
-def atomic_file(path: Path) -> Iterator[BinaryIO]:
-    """Open a file that appears under its name complete, or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}{UNFINISHED}")
-    try:
-        with unfinished.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
-
-
-@contextmanager
-def explained(path: Path) -> Iterator[None]:
-    """Say what to do where a file cannot be written in the middle of the work."""
-    try:
-        yield
-    except OSError as error:
-        raise UnusableInput(
-            f"cannot write {path}: {error}. What was kept before is still there: make room, then run the same command"
-        ) from error
-
-
 class RecordFolder:
     """The records of one student, one .npz file per column.
 
@@ -151,7 +120,7 @@ class RecordFolder:
     def put(self, column: str, record: Record) -> None:
         """Keep the record of a column."""
         cost = record.cost
-        with explained(self._path(column)), atomic_file(self._path(column)) as file:
+        with explain_write_errors(self._path(column)), atomic_file(self._path(column)) as file:
             np.savez(
                 file,
                 correct=record.correct,

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import torch
 
+from guard_plugin.attacks import Attack
 from guard_plugin.errors import UnusableInput
-from guard_plugin.evaluation.attacks import Attack
 from guard_plugin.evaluation.engine import CLEAN, Measurement
-from guard_plugin.evaluation.flags import flags_of
 from guard_plugin.evaluation.records import Flags
 from guard_plugin.evaluation.statistics import confidence_interval
+from guard_plugin.evaluation.warnings import flags_of
 
 __all__ = [
     "SCHEMA",

@@ -10,14 +10,14 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
+from guard_plugin.attacks import Attack
+from guard_plugin.datasets import ImageSet
 from guard_plugin.errors import UnusableInput
-from guard_plugin.evaluation.attacks import Attack
-from guard_plugin.evaluation.datasets import ImageSet
 from guard_plugin.evaluation.distributed import Group, joined_group, local_device
 from guard_plugin.evaluation.engine import evaluate_model
 from guard_plugin.evaluation.folder import BenchmarkFolder
 from guard_plugin.evaluation.results import FinishedBenchmark, finish, versions
-from guard_plugin.evaluation.sources import Source
+from guard_plugin.evaluation.source import Source
 
 __all__ = ["Plan", "Subjects", "check_counts", "run_plan", "usable_device"]
 
@@ -114,7 +114,7 @@ def run_plan(plan: Plan, subjects: Subjects) -> FinishedBenchmark:
             run={"batch_size": plan.batch_size, "processes": group.size},
             device=plan.device,
         )
-        if group.speaks:
+        if group.is_main_process:
             folder.write_results(finished.results)
     return finished
 

@@ -2,10 +2,8 @@
 
 import atexit
 import os
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from inspect import signature
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -15,25 +13,24 @@ import torch
 
 from guard_plugin import __version__
 from guard_plugin.errors import GuardError, UnusableInput
-from guard_plugin.injection.adapter import Adapter, unknown
-from guard_plugin.injection.auto import AUTO, make_adapter
+from guard_plugin.hosts.adapter import Adapter
+from guard_plugin.hosts.auto import AUTO, make_adapter
+from guard_plugin.hosts.expected_count import ExpectedCount
+from guard_plugin.hosts.faults import Repairs
+from guard_plugin.hosts.repository import commit_of
 from guard_plugin.injection.exits import ExitWatch, end_process
-from guard_plugin.injection.faults import Repairs
 from guard_plugin.injection.guard import Guard
-from guard_plugin.injection.handover import Handover
 from guard_plugin.injection.ledger import Ledger
 from guard_plugin.injection.paths import PathOptions, Paths
-from guard_plugin.injection.ranks import speaks
+from guard_plugin.injection.penalty_choice import make_penalty
+from guard_plugin.injection.provenance import Handover
 from guard_plugin.injection.stack import StackReader
 from guard_plugin.injection.tap import Tap
 from guard_plugin.injection.teacher import Teacher
-from guard_plugin.injection.told import ExpectedCount
-from guard_plugin.penalties import Penalty
-from guard_plugin.penalties.adversarial import WHY_NOT_FREE
-from guard_plugin.penalties.settings import read_settings
-from guard_plugin.plugins import Plugins, Registered
+from guard_plugin.plugins import Plugins, installed_plugins, look_up
+from guard_plugin.ranks import is_main_process
 
-__all__ = ["Attachment", "attach", "look_up", "make_penalty"]
+__all__ = ["Attachment", "attach"]
 
 
 class Attachment:
@@ -67,7 +64,7 @@ class Attachment:
     ) -> None:
         if Attachment._active is not None:
             raise UnusableInput("guarding is on already in this process: detach it first; one host per process")
-        plugins = Plugins()
+        plugins = installed_plugins()
         settings = dict(options)
         known, distribution = _choose(plugins, adapter, script, settings)
         self._process = os.getpid()
@@ -104,7 +101,7 @@ class Attachment:
             ledger=self.ledger,
         )
         self._teacher = Teacher(teacher) if teacher is not None else None
-        for fault in faults if speaks() else []:
+        for fault in faults if is_main_process() else []:
             mended = "mended in memory" if repair else "guard run --repair mends it in memory"
             print(f"guard: known fault of this host, {fault.describe()}; {mended}", file=sys.stderr)
         self._hooks.run_started(ledger=self.ledger)
@@ -139,7 +136,7 @@ class Attachment:
             atexit.unregister(self._at_exit)
         self.ledger.outcome = outcome
         self._hooks.run_ended(ledger=self.ledger)
-        if speaks():
+        if is_main_process():
             self._handover.mark()
 
     @property
@@ -181,7 +178,7 @@ class Attachment:
         failed = getattr(sys, "last_value", None) is not None or exits.code not in (None, 0)
         early = exits.called and self.ledger.seen == 0
         problem = self.conclude(succeeded=not (failed or early))
-        if speaks():
+        if is_main_process():
             print(f"guard: {self.ledger.summary()}", file=sys.stderr)
         if failed or early or problem is None:
             return
@@ -232,60 +229,6 @@ def _choose(plugins: Plugins, name: str, script: Path, options: dict[str, Any]) 
     if described:
         raise UnusableInput(f"{', '.join(described)}: for adapter auto only; {name} knows its seams")
     return look_up("adapter", name, plugins.adapters), plugins.adapters[name].distribution
-
-
-def look_up(kind: str, name: str, registered: Mapping[str, Registered]) -> Any:
-    """Return what a plugin registered under a name.
-
-    Raises:
-        UnusableInput: If there is none; the message lists the names that there are.
-    """
-    if name not in registered:
-        raise UnusableInput(unknown(kind, name, list(registered)))
-    return registered[name].value
-
-
-def make_penalty(plugins: Plugins, adapter: Adapter | None, options: dict[str, Any]) -> Penalty:
-    """Make a penalty from a user's options, filled up with the adapter's recommended settings.
-
-    Raises:
-        UnusableInput: If the penalty is unknown, has no such setting, lacks one, or has one of another kind.
-    """
-    options = {key: value for key, value in options.items() if value is not None}
-    name = options.pop("penalty", "curvature")
-    if name == "free" and name not in plugins.penalties:
-        raise UnusableInput(WHY_NOT_FREE)
-    kind: type[Penalty] = look_up("penalty", name, plugins.penalties)
-    if adapter is not None:
-        recommended = options.get("form", "gradient") if name == "curvature" else name
-        options = {**adapter.settings.get(recommended, {}), **options}
-    parameters = signature(kind).parameters
-    strange = sorted(set(options) - set(parameters))
-    if strange:
-        raise UnusableInput(f"penalty {name!r} has no setting {', '.join(strange)}: expected {', '.join(parameters)}")
-    missing = [key for key, p in parameters.items() if p.default is p.empty and key not in options]
-    if missing:
-        raise UnusableInput(
-            f"penalty {name!r} needs {', '.join(missing)}: there is no recommended value for this run; "
-            f"give {' '.join(map(_how_to_give, missing))}"
-        )
-    return kind(**read_settings(kind, options))
-
-
-def _how_to_give(setting: str) -> str:
-    if setting == "eps":
-        return "--set eps=8/255 (in Python, eps=8 / 255)"
-    return f"--{setting} NUMBER" if setting in ("strength", "h") else f"--set {setting}=VALUE"
-
-
-def commit_of(folder: Path) -> str | None:
-    """Return the commit that a git work tree is at, or None where it is not one."""
-    command = ["git", "-C", str(folder), "rev-parse", "HEAD"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-    except FileNotFoundError:
-        return None
-    return done.stdout.strip() or None if done.returncode == 0 else None
 
 
 def _versions(adapter_distribution: str) -> dict[str, str]:

@@ -7,13 +7,13 @@ from pluggy import HookRelay
 from torch import Tensor, nn
 
 from guard_plugin.errors import GuardError, NothingGuarded, UnsupportedLoss
+from guard_plugin.hosts.expected_count import ExpectedCount
 from guard_plugin.injection.ledger import Ledger
 from guard_plugin.injection.loss_call import LossCall
-from guard_plugin.injection.opening import Opening
 from guard_plugin.injection.paths import Paths
 from guard_plugin.injection.stack import Place, StackReader
-from guard_plugin.injection.told import ExpectedCount
 from guard_plugin.penalties import Penalty
+from guard_plugin.penalties.fast.shared_forward import Opening
 
 __all__ = ["Guard", "guarded_loss", "why_not_real"]
 
@@ -53,6 +53,8 @@ def _by_graph(call: LossCall, penalty: Penalty, hooks: HookRelay) -> tuple[Tenso
     if penalty.combination == "replaces":
         _refuse_other_reductions(call, penalty)
     value = hooks.compute_penalty(call=call, penalty=penalty)
+    if value is None:
+        value = penalty(call.network, call.inputs, call.targets, loss_fn=call.loss_fn())
     if not isinstance(value, Tensor) or value.dim() != 0 or not value.requires_grad:
         found = (
             f"shape {tuple(value.shape)}, requires_grad={value.requires_grad}" if isinstance(value, Tensor) else value

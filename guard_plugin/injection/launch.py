@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from guard_plugin.errors import GuardError, UnusableInput
+from guard_plugin.hosts.seams import Definition
 from guard_plugin.injection.attach import Attachment
-from guard_plugin.injection.ranks import speaks
-from guard_plugin.injection.seams import Definition
+from guard_plugin.ranks import is_main_process
 
 __all__ = ["find_script", "run_script"]
 
@@ -46,7 +46,7 @@ def run_script(
         GuardError: If nothing could be run, or what had to be guarded was not.
     """
     script = script.absolute()
-    if ledger_file is not None and speaks():
+    if ledger_file is not None and is_main_process():
         ledger_file = _writable(ledger_file)
     # Python, too, looks up a script's imports beside the file that a link leads to.
     attachment = Attachment(adapter, script.resolve(), options, arguments=argv[1:], repair=repair, teacher=teacher)
@@ -80,7 +80,7 @@ def _join_threads() -> None:
 
 
 def _report(attachment: Attachment, ledger_file: Path | None, *, quiet: bool) -> None:
-    if not speaks():
+    if not is_main_process():
         return
     if not quiet:
         print(f"guard: {attachment.ledger.summary()}", file=sys.stderr)

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from guard_plugin.hosts.seams import Definition, Seam
 from guard_plugin.injection.paths import Paths
-from guard_plugin.injection.seams import Definition, Seam
 
 __all__ = ["Ledger", "PenaltyValues"]
 

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from guard_plugin.errors import UnsupportedLoss
-from guard_plugin.injection.opening import Opening
 from guard_plugin.injection.origins import Origin
 from guard_plugin.penalties import LossFunction
+from guard_plugin.penalties.fast.shared_forward import Opening
 
 __all__ = ["SUPPORTED", "LossCall", "per_example"]
 

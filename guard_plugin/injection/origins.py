@@ -14,9 +14,9 @@ from torch.nn.modules.module import register_module_forward_hook, register_modul
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from guard_plugin.errors import UnsupportedLoss
-from guard_plugin.injection.opening import Opening, given_by_host
-from guard_plugin.penalties.known_gradient import version_of
-from guard_plugin.penalties.second_order import transformed
+from guard_plugin.penalties.fast.precomputed import version_of
+from guard_plugin.penalties.fast.second_order import transformed
+from guard_plugin.penalties.fast.shared_forward import Opening, given_by_host
 
 __all__ = ["Opener", "Origin", "Origins", "RootCallObserver"]
 

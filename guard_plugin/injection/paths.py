@@ -16,14 +16,14 @@ from torch.nn.utils import parametrize
 
 from guard_plugin.errors import UnsupportedLoss, UnusableInput
 from guard_plugin.injection.allocator import returns_memory
-from guard_plugin.injection.conduct import Conduct, conduct_of, known_conduct, note_not_shared
 from guard_plugin.injection.loss_call import LossCall
-from guard_plugin.injection.opening import Opening, inside_opening
 from guard_plugin.penalties import Penalty
 from guard_plugin.penalties.base import HostPass, Path
-from guard_plugin.penalties.known_gradient import Again, hand_over, reached_leaves
+from guard_plugin.penalties.fast.network_properties import Conduct, conduct_of, known_conduct, note_not_shared
+from guard_plugin.penalties.fast.precomputed import Again, hand_over, reached_leaves
+from guard_plugin.penalties.fast.second_order import transformed
+from guard_plugin.penalties.fast.shared_forward import Opening, inside_opening
 from guard_plugin.penalties.per_example import full_precision
-from guard_plugin.penalties.second_order import transformed
 
 __all__ = ["PathOptions", "Paths"]
 
@@ -148,7 +148,7 @@ class Paths:
             return f"{penalty.name} has no other path"
         if demanded is not None and demanded != path and not (path == "separate" and demanded == "shared"):
             return "asked for"
-        if len(self.hooks.compute_penalty.get_hookimpls()) > 1:
+        if self.hooks.compute_penalty.get_hookimpls():
             return "a plugin computes penalties"
         return ""
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any
 
-from guard_plugin.injection.seams import MODULE_LEVEL, Definition, Seam
+from guard_plugin.hosts.seams import MODULE_LEVEL, Definition, Seam
 
 __all__ = ["Place", "StackReader"]
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
-from guard_plugin.distilled import read_state
 from guard_plugin.errors import NothingGuarded, UnusableInput
+from guard_plugin.files import read_state
 
 __all__ = ["Teacher"]
 

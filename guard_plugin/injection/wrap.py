@@ -6,14 +6,14 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from guard_plugin.injection.attach import make_penalty
 from guard_plugin.injection.guard import guarded_loss, why_not_real
 from guard_plugin.injection.loss_call import LossCall, per_example
-from guard_plugin.injection.opening import Opening
 from guard_plugin.injection.origins import Opener, Origins
 from guard_plugin.injection.paths import PathOptions, Paths
+from guard_plugin.injection.penalty_choice import make_penalty
 from guard_plugin.penalties import LossFunction
-from guard_plugin.plugins import Plugins
+from guard_plugin.penalties.fast.shared_forward import Opening
+from guard_plugin.plugins import installed_plugins
 
 __all__ = ["GuardedCriterion", "wrap"]
 
@@ -36,7 +36,7 @@ class GuardedCriterion(nn.Module):
         super().__init__()
         self.criterion = criterion
         self.guarded = 0
-        self._plugins = Plugins()
+        self._plugins = installed_plugins()
         self.paths = Paths(self._plugins.hook, PathOptions.take_from(options))
         self._penalty = make_penalty(self._plugins, None, options)
         self.paths.options.check(self._penalty)

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from guard_plugin.errors import PluginError
 from guard_plugin.penalties.checks import check_count, check_share, check_strength
-from guard_plugin.penalties.known_gradient import Known
-from guard_plugin.penalties.second_order import SecondOrder
+from guard_plugin.penalties.fast.precomputed import Known
+from guard_plugin.penalties.fast.second_order import SecondOrder
 
 __all__ = ["Combination", "HostPass", "LossFunction", "Path", "Penalty"]
 

@@ -13,15 +13,15 @@ from torch.nn import functional
 from guard_plugin.errors import UnusableInput
 from guard_plugin.penalties.base import HostPass, LossFunction, Path, Penalty
 from guard_plugin.penalties.checks import check_batch, check_h, check_network, check_strength
-from guard_plugin.penalties.curvature_known import (
+from guard_plugin.penalties.fast.curvature import (
     Step,
     gradient_form,
     gradient_form_on_host,
     loss_form,
     loss_form_on_host,
 )
-from guard_plugin.penalties.known_gradient import Known
-from guard_plugin.penalties.per_example import Losses, full_precision
+from guard_plugin.penalties.fast.precomputed import Known
+from guard_plugin.penalties.per_example import Losses, full_precision, unit
 from guard_plugin.penalties.undisturbed import twice_differentiable, undisturbed
 
 __all__ = ["Curvature", "Form", "curvature_penalty", "scale_h"]
@@ -92,7 +92,7 @@ def curvature_penalty(
 def _gradient_form(losses: Losses, x: Tensor, h: float) -> Tensor:
     x = x.detach().requires_grad_()
     (gradient,) = torch.autograd.grad(losses(x).sum(), x, create_graph=True)
-    shifted = (x.detach() + h * _unit(gradient)).requires_grad_()
+    shifted = (x.detach() + h * unit(gradient)).requires_grad_()
     (shifted_gradient,) = torch.autograd.grad(losses(shifted).sum(), shifted, create_graph=True)
     return (shifted_gradient - gradient).reshape(len(x), -1).square().sum(dim=1).mean()
 
@@ -101,19 +101,8 @@ def _loss_form(losses: Losses, x: Tensor, h: float) -> Tensor:
     x = x.detach().requires_grad_()
     here = losses(x)
     (gradient,) = torch.autograd.grad(here.sum(), x, retain_graph=True)
-    there = losses(x.detach() + h * _unit(gradient))
+    there = losses(x.detach() + h * unit(gradient))
     return (there.mean() - here.mean()).abs()
-
-
-def _unit(gradient: Tensor) -> Tensor:
-    """Scale each example's gradient to length 1 (0 stays 0), without underflow where it is tiny."""
-    flat = gradient.detach().reshape(len(gradient), -1)
-    flat = _divide(flat, flat.abs().amax(dim=1, keepdim=True))
-    return _divide(flat, flat.norm(dim=1, keepdim=True)).reshape(gradient.shape)
-
-
-def _divide(rows: Tensor, sizes: Tensor) -> Tensor:
-    return rows / torch.where(sizes == 0, torch.ones_like(sizes), sizes)
 
 
 def _cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
@@ -202,4 +191,4 @@ class Curvature(Penalty):
     def _step(
         self, network: nn.Module, targets: Tensor, loss_fn: LossFunction, size: int, *, sparing: bool = False
     ) -> Step:
-        return Step(network, loss_fn, targets, lambda gradient: self.h * _unit(gradient), self.strength, size, sparing)
+        return Step(network, loss_fn, targets, lambda gradient: self.h * unit(gradient), self.strength, size, sparing)

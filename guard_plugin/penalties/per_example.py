@@ -9,7 +9,7 @@ from guard_plugin.penalties.base import LossFunction
 from guard_plugin.penalties.checks import check_losses, check_outputs
 from guard_plugin.penalties.undisturbed import random_streams_kept
 
-__all__ = ["Losses", "Outputs", "full_precision"]
+__all__ = ["Losses", "Outputs", "full_precision", "unit"]
 
 
 @dataclass(frozen=True)
@@ -48,3 +48,14 @@ def full_precision(inputs: Tensor, targets: Tensor, network: nn.Module) -> tuple
         inputs = inputs.to(torch.promote_types(inputs.dtype, parameter.dtype))
     half = targets.dtype in (torch.float16, torch.bfloat16)
     return inputs, targets.float() if half else targets
+
+
+def unit(gradient: Tensor) -> Tensor:
+    """Scale each example's gradient to length 1 (0 stays 0), without underflow where it is tiny."""
+    flat = gradient.detach().reshape(len(gradient), -1)
+    flat = _divide(flat, flat.abs().amax(dim=1, keepdim=True))
+    return _divide(flat, flat.norm(dim=1, keepdim=True)).reshape(gradient.shape)
+
+
+def _divide(rows: Tensor, sizes: Tensor) -> Tensor:
+    return rows / torch.where(sizes == 0, torch.ones_like(sizes), sizes)

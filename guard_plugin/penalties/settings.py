@@ -1,13 +1,12 @@
 """A penalty's settings as text, as the command line has them."""
 
-import math
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import fields
-from fractions import Fraction
 from typing import Any, Literal, get_origin, get_type_hints
 
 from guard_plugin.errors import UnusableInput
 from guard_plugin.penalties.base import Penalty
+from guard_plugin.quantities import parse_number
 
 __all__ = ["assigned", "read_settings"]
 
@@ -65,20 +64,12 @@ def _read(penalty: str, name: str, hint: Any, text: str) -> Any:
         raise UnusableInput(f"penalty {penalty!r}: expected {name} to be {expected}, got {text!r}") from None
 
 
-def _number(text: str) -> float:
-    # A Fraction of "1e99999999" would have that many digits.
-    number = float(Fraction(text)) if "/" in text else float(text)
-    if not math.isfinite(number):
-        raise ValueError(f"{text} is not finite")
-    return number
-
-
 def _numbers(text: str) -> tuple[float, ...]:
-    return tuple(_number(part) for part in text.split(","))
+    return tuple(parse_number(part) for part in text.split(","))
 
 
 _KINDS: Mapping[Any, tuple[Callable[[str], Any], str]] = {
-    float: (_number, "a number, such as 0.5 or 8/255"),
+    float: (parse_number, "a number, such as 0.5 or 8/255"),
     int: (int, "a whole number"),
     tuple[float, ...]: (_numbers, "numbers, such as 0.49,0.48,0.45"),
 }

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from guard_plugin.datasets import tensors_sha256
 from guard_plugin.errors import UnusableInput
-from guard_plugin.evaluation.datasets import tensors_sha256
 from guard_plugin.robustbench_bridge.packages import required
 from guard_plugin.robustbench_bridge.state import ReportedState, SavedState
 from guard_plugin.robustbench_bridge.substitutes import replaced_attribute

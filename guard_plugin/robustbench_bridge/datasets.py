@@ -7,8 +7,8 @@ from typing import Any
 
 from torch import Tensor
 
+from guard_plugin.datasets import load_images
 from guard_plugin.errors import UnusableInput
-from guard_plugin.evaluation.datasets import load_images
 
 __all__ = ["CIFAR", "clean_loader", "corrupted_loader"]
 

@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from guard_plugin.attacks import parse_eps
 from guard_plugin.errors import UnusableInput
-from guard_plugin.evaluation.attacks import parse_eps
-from guard_plugin.evaluation.models import check_mode
+from guard_plugin.networks.checks import check_mode
 from guard_plugin.robustbench_bridge.model_info import model_info_path
 from guard_plugin.robustbench_bridge.repairs import Repair, repaired_robustbench
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from guard_plugin.errors import UnusableInput
-from guard_plugin.evaluation.records import atomic_file
+from guard_plugin.files import atomic_file
 
 __all__ = ["model_info_path", "write_model_info"]
 

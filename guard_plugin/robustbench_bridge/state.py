@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from guard_plugin.errors import UnusableInput
-from guard_plugin.evaluation.records import atomic_file
+from guard_plugin.files import atomic_file
 
 __all__ = ["ReportedState", "SavedState"]
 

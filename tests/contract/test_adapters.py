@@ -8,7 +8,7 @@ from guard_adapters.dc_files import read_result
 
 from guard_plugin.distilled import read_distilled
 from guard_plugin.errors import UnsafeFile, UnusableInput
-from guard_plugin.injection.attach import make_penalty
+from guard_plugin.injection.penalty_choice import make_penalty
 from guard_plugin.plugins import Plugins
 
 PLUGINS = Plugins()

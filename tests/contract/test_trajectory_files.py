@@ -10,8 +10,9 @@ import torch
 from guard_adapters.normalizations import DC_DATASETS, MTT_DATASETS
 from guard_adapters.trajectory_files import read_trajectory_sets
 
-from guard_plugin.distilled import Normalization, UndecidedZca, ZcaWhitening, subject_of
+from guard_plugin.distilled import subject_of
 from guard_plugin.errors import UnsafeFile, UnusableInput
+from guard_plugin.spaces import Normalization, UndecidedZca, ZcaWhitening
 
 CIFAR = Normalization((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010))
 IMAGENET = Normalization((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))

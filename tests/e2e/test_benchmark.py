@@ -13,10 +13,11 @@ import pytest
 import torch
 
 from guard_plugin.cli import cli
-from guard_plugin.distilled import file_sha256
 from guard_plugin.errors import UnsafeFile, UnusableInput
-from guard_plugin.evaluation import build_network, load_images, train_student
-from guard_plugin.evaluation.recipes import recipe_named
+from guard_plugin.evaluation import load_images, train_student
+from guard_plugin.files import file_sha256
+from guard_plugin.networks.architectures import build_network
+from guard_plugin.students.recipes import recipe_named
 from tests.kill_benchmark import kill_loop
 
 SHARED = ("--dataset", "digits", "--arch", "MLP", "--n-examples", "100")

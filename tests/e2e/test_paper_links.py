@@ -7,8 +7,8 @@ import shlex
 
 import pytest
 
+from guard_plugin.attacks.presets import PRESETS
 from guard_plugin.cli import cli
-from guard_plugin.evaluation.attacks.presets import PRESETS
 from guard_plugin.plugins import Plugins
 from tests.conftest import ROOT
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from guard_plugin.injection.handover import why_not_guarded
+from guard_plugin.injection.provenance import why_not_guarded
 from tests.conftest import BASELINES, torchrun
 
 SQUEEZE = BASELINES / "sre2l" / "squeeze.py"

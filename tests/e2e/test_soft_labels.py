@@ -10,9 +10,10 @@ import pytest
 import torch
 from guard_adapters.recovered_files import read_recovered
 
-from guard_plugin.distilled import FkdLabels, read_state
-from guard_plugin.evaluation import build_network
-from guard_plugin.evaluation.pictures import Pictures
+from guard_plugin.distilled import FkdLabels
+from guard_plugin.files import read_state
+from guard_plugin.networks.architectures import build_network
+from guard_plugin.students.pictures import Pictures
 from tests.conftest import BASELINES
 
 ARCH = "ConvNetBN16-32"

@@ -6,9 +6,10 @@ import torch
 from PIL import Image
 from torchvision.utils import make_grid
 
-from guard_plugin.distilled import DistilledSet, Normalization
+from guard_plugin.distilled import DistilledSet
 from guard_plugin.drawing import draw, draw_all, grid, png_bytes, rows_of_classes
 from guard_plugin.errors import UnusableInput
+from guard_plugin.spaces import Normalization
 
 PIXELS = Normalization(mean=(0.0,), std=(1.0,))
 

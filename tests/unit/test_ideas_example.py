@@ -11,7 +11,7 @@ from torch.nn import functional
 
 import guard_plugin
 from guard_plugin.errors import UnusableInput
-from guard_plugin.evaluation import build_network
+from guard_plugin.networks.architectures import build_network
 from tests.conftest import ROOT
 
 H = 0.5

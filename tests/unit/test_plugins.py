@@ -6,7 +6,7 @@ import pytest
 
 from guard_plugin import hookimpl
 from guard_plugin.errors import PluginError
-from guard_plugin.injection import Adapter
+from guard_plugin.hosts import Adapter
 from guard_plugin.penalties import Curvature
 from guard_plugin.plugins import Plugins
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from guard_plugin.evaluation.augmentation import DSA_STRATEGY, augment
+from guard_plugin.students.augmentation import DSA_STRATEGY, augment
 from tests.conftest import ROOT
 
 SHARED = ROOT.parent / "shared"

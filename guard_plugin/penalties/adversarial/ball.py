@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from guard_plugin.distilled import Normalization
+from guard_plugin.spaces import Normalization
 
 __all__ = ["Ball", "ascend", "ball_around"]
 

@@ -8,7 +8,6 @@ import numpy
 import torch
 from torch import Tensor, nn
 
-from guard_plugin.distilled import Normalization
 from guard_plugin.penalties.adversarial.ball import Ball, ball_around
 from guard_plugin.penalties.base import LossFunction, Penalty
 from guard_plugin.penalties.checks import (
@@ -21,6 +20,7 @@ from guard_plugin.penalties.checks import (
 )
 from guard_plugin.penalties.per_example import full_precision
 from guard_plugin.penalties.undisturbed import random_streams_kept, undisturbed
+from guard_plugin.spaces import Normalization
 
 __all__ = ["Adversarial", "Batch"]
 

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import torch
 
-from guard_plugin.evaluation.attacks import builtin_registry, parse_eps
+from guard_plugin.attacks import builtin_registry, parse_eps
 from guard_plugin.evaluation.costs import Cost
 from guard_plugin.evaluation.records import Record, RecordFolder
 from guard_plugin.evaluation.results import (

@@ -10,9 +10,10 @@ from torch.nn import functional
 
 from guard_plugin.diagnostics import Ascent, bound, lipschitz_of_head
 from guard_plugin.diagnostics.hessian import losses_of
-from guard_plugin.distilled import DistilledSet, Normalization
+from guard_plugin.distilled import DistilledSet
 from guard_plugin.errors import GuardError, UnusableInput
-from guard_plugin.evaluation import PixelModel
+from guard_plugin.networks.pixel_model import PixelModel
+from guard_plugin.spaces import Normalization
 
 SPACE = Normalization((0.5,), (0.25,))
 

@@ -10,11 +10,14 @@ from click.testing import CliRunner
 
 from guard_plugin.cli import cli
 from guard_plugin.commands import bound as module
+from guard_plugin.datasets import load_training_images
 from guard_plugin.diagnostics import input_curvature
-from guard_plugin.distilled import DistilledSet, Normalization, ZcaWhitening
+from guard_plugin.distilled import DistilledSet
 from guard_plugin.errors import UnusableInput
-from guard_plugin.evaluation import PixelModel, build_network, load_images
-from guard_plugin.evaluation.datasets import load_training_images
+from guard_plugin.evaluation import load_images
+from guard_plugin.networks.architectures import build_network
+from guard_plugin.networks.pixel_model import PixelModel
+from guard_plugin.spaces import Normalization, ZcaWhitening
 
 DIGITS = Normalization((0.3051,), (0.3753,))
 

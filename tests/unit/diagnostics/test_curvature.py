@@ -9,10 +9,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from guard_plugin.diagnostics import curvature_at, input_curvature
-from guard_plugin.distilled import Normalization
 from guard_plugin.errors import UnusableInput
-from guard_plugin.evaluation import PixelModel
+from guard_plugin.networks.pixel_model import PixelModel
 from guard_plugin.penalties import curvature_penalty
+from guard_plugin.spaces import Normalization
 
 NORMALIZATION = Normalization((0.4, 0.5), (0.25, 0.25))
 

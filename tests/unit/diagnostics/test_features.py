@@ -11,7 +11,7 @@ from guard_plugin.diagnostics import Ascent, lipschitz_of_head, penultimate
 from guard_plugin.diagnostics.features import largest_slope
 from guard_plugin.diagnostics.hessian import losses_of
 from guard_plugin.errors import UnusableInput
-from guard_plugin.evaluation import build_network
+from guard_plugin.networks.architectures import build_network
 
 
 def test_penultimate_features_are_what_the_convnets_classifier_takes():

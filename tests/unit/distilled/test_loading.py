@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from guard_plugin.distilled import DistilledSet, Normalization, load_untrusted
+from guard_plugin.distilled import DistilledSet
 from guard_plugin.errors import UnsafeFile, UnusableInput
+from guard_plugin.files import load_untrusted
+from guard_plugin.spaces import Normalization
 
 
 class Hostile:

@@ -8,10 +8,10 @@ import pytest
 import torch
 from PIL import Image
 
-from guard_plugin.distilled import Normalization
 from guard_plugin.distilled.plain import read_plain
 from guard_plugin.errors import UnsafeFile, UnusableInput
 from guard_plugin.plugins import Plugins
+from guard_plugin.spaces import Normalization
 
 VALUES = torch.randint(0, 256, (6, 3, 8, 10), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
 PIXELS = VALUES.float() / 255

@@ -3,8 +3,11 @@ import dataclasses
 import pytest
 import torch
 
-from guard_plugin.distilled import DistilledSet, Normalization
-from guard_plugin.evaluation import RECIPES, PixelModel, build_network, load_images, train_student
+from guard_plugin.distilled import DistilledSet
+from guard_plugin.evaluation import RECIPES, load_images, train_student
+from guard_plugin.networks.architectures import build_network
+from guard_plugin.networks.pixel_model import PixelModel
+from guard_plugin.spaces import Normalization
 
 NORMALIZATION = Normalization((0.3,), (0.35,))
 

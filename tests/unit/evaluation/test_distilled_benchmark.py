@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from guard_plugin.distilled import UndecidedZca, ZcaWhitening
+from guard_plugin.attacks import PGD, builtin_registry, parse_eps
 from guard_plugin.errors import UnusableInput
-from guard_plugin.evaluation import RECIPES, benchmark_distilled, build_network, train_student
-from guard_plugin.evaluation.attacks import PGD, builtin_registry, parse_eps
+from guard_plugin.evaluation import RECIPES, benchmark_distilled, train_student
 from guard_plugin.evaluation.results import versions
 from guard_plugin.evaluation.statistics import confidence_interval
+from guard_plugin.networks.architectures import build_network
+from guard_plugin.spaces import UndecidedZca, ZcaWhitening
 
 
 @pytest.fixture
@@ -317,7 +318,7 @@ def test_an_unwritable_folder_is_refused_before_training(run, tmp_path, monkeypa
 def shortened(monkeypatch):
     """Recipes of a few epochs, told apart by their names as ever."""
     short = {name: dataclasses.replace(recipe, epochs=2) for name, recipe in RECIPES.items()}
-    monkeypatch.setattr("guard_plugin.evaluation.recipes.RECIPES", short)
+    monkeypatch.setattr("guard_plugin.students.recipes.RECIPES", short)
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
+from guard_plugin.attacks import FGSM, PGD, Attack, AutoAttack, parse_eps
+from guard_plugin.datasets import images_from_tensors
 from guard_plugin.errors import UnusableInput
-from guard_plugin.evaluation.attacks import FGSM, PGD, Attack, AutoAttack, parse_eps
-from guard_plugin.evaluation.datasets import images_from_tensors
 from guard_plugin.evaluation.distributed import Group
 from guard_plugin.evaluation.engine import evaluate_model
 from guard_plugin.evaluation.records import RecordFolder

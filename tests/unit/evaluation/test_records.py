@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 
 from guard_plugin.evaluation.costs import Cost
-from guard_plugin.evaluation.records import Record, RecordFolder, atomic_file
+from guard_plugin.evaluation.records import Record, RecordFolder
+from guard_plugin.files import atomic_file
 
 
 def test_records_come_back_as_they_were(tmp_path):

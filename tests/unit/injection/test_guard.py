@@ -14,7 +14,7 @@ import guard_plugin
 from guard_plugin import hookimpl
 from guard_plugin.errors import NothingGuarded, UnsupportedLoss, UnusableInput
 from guard_plugin.injection.attach import Attachment
-from guard_plugin.plugins import Plugins
+from guard_plugin.plugins import Plugins, installed_plugins
 
 HOST = """
 import torch
@@ -226,6 +226,7 @@ def with_plugin(monkeypatch, plugin) -> None:
         self.register(plugin, "opinion", "opinion 1.0")
 
     monkeypatch.setattr(Plugins, "__init__", init)
+    installed_plugins.cache_clear()
 
 
 def test_a_plugin_decides_what_is_real_data(script, net, monkeypatch):

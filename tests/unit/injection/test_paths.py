@@ -15,10 +15,10 @@ from torch.utils.checkpoint import checkpoint
 import guard_plugin
 from guard_plugin import hookimpl
 from guard_plugin.errors import UnsupportedLoss, UnusableInput
-from guard_plugin.evaluation import build_network
 from guard_plugin.injection import paths
 from guard_plugin.injection.paths import PathOptions
 from guard_plugin.injection.wrap import GuardedCriterion
+from guard_plugin.networks.architectures import build_network
 
 FORMS = ["gradient", "loss"]
 WAYS: dict[str, dict[str, Any]] = {

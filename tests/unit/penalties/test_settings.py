@@ -6,8 +6,8 @@ from typing import ClassVar
 import pytest
 
 from guard_plugin.errors import UnusableInput
-from guard_plugin.injection import Adapter
-from guard_plugin.injection.attach import make_penalty
+from guard_plugin.hosts import Adapter
+from guard_plugin.injection.penalty_choice import make_penalty
 from guard_plugin.penalties import Curvature, GradientNorm, PgdTraining
 from guard_plugin.penalties.settings import assigned, read_settings
 from guard_plugin.plugins import Plugins

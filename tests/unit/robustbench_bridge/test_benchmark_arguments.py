@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
+from guard_plugin.attacks import Attack, builtin_registry
 from guard_plugin.errors import UnusableInput
 from guard_plugin.evaluation import benchmark
-from guard_plugin.evaluation.attacks import Attack, builtin_registry
 from guard_plugin.robustbench_bridge import Accuracies, Repair, RobustBenchRun
 
 

@@ -1,0 +1,207 @@
+"""What an attack is. Third parties subclass ``Attack`` and register the class as a plugin."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar, final
+
+import torch
+from torch import Tensor, nn
+
+from guard_plugin.attacks.audit import audit_examples
+from guard_plugin.attacks.classifier import Classifier
+from guard_plugin.attacks.criteria import Goal
+from guard_plugin.attacks.eps import Eps
+from guard_plugin.attacks.norms import Norm
+from guard_plugin.attacks.randomness import other_class_per_example
+from guard_plugin.datasets.checks import check_labels, check_pixels
+from guard_plugin.errors import UnusableInput
+from guard_plugin.networks.checks import check_mode
+
+__all__ = ["Attack"]
+
+
+@dataclass(frozen=True)
+class Attack(ABC):
+    """An attack within a ball around each image, in pixel space.
+
+    A subclass is a frozen dataclass whose fields are its parameters (JSON values). It sets ``family``, implements
+    ``_perturb``, and overrides ``base_name`` and ``from_spec`` where a user chooses parameters in the name. The base
+    checks what goes in and audits what comes out.
+
+    Args:
+        eps: Radius of the ball, in pixel units.
+        seed: Source of the attack's random draws, in [0, 2**63).
+        norm: Of the ball, one of ``norms``.
+        targeted: Whether to aim at one wrong class per example, drawn from (seed, index), instead of at any.
+        transfer: Whether the examples are made on another model, the source, than the one that is measured.
+
+    Raises:
+        UnusableInput: If a parameter is out of range, or the attack is not defined for it.
+    """
+
+    family: ClassVar[str]
+    norms: ClassVar[tuple[Norm, ...]] = ("linf",)
+    """The balls that the attack is defined for; the first, the field's default, is the one meant by its name alone."""
+    can_target: ClassVar[bool] = False
+    can_transfer: ClassVar[bool] = False
+    """Whether it climbs on to the end: one that stops where the source is fooled is no attack on another model."""
+    whitebox: ClassVar[bool] = True
+    """Whether it follows the model's gradients."""
+    constants: ClassVar[Mapping[str, Any]] = {}
+    """What a user cannot choose and a reader must know, for JSON."""
+    least_classes: ClassVar[int] = 2
+    """How many classes the attack needs."""
+    coupled: ClassVar[int | None] = None
+    """Where the outcome hangs on what shares the batch: the fixed number of examples per batch. All examples are then
+    attacked, also those that are wrong to begin with, and an example counts as right by the attacked image alone."""
+
+    eps: Eps
+    seed: int = 0
+    norm: Norm = "linf"
+    targeted: bool = False
+    transfer: bool = False
+
+    def __post_init__(self) -> None:
+        if self.norm not in self.norms:
+            raise UnusableInput(f"attack {self.family} is for {' and '.join(self.norms)}, got {self.norm}")
+        if self.targeted and not self.can_target:
+            raise UnusableInput(f"attack {self.family} has no targeted form: leave -targeted away")
+        if self.transfer and not self.can_transfer:
+            raise UnusableInput(
+                f"attack {self.family} stops where the source is fooled, which says little about another model: "
+                f"transfer one that goes on, such as pgd100-transfer"
+            )
+        if self.norm != "l2" and self.eps.value > 1:
+            raise UnusableInput(
+                f"expected 0 < eps <= 1 in norm {self.norm}, in units of pixels in [0, 1], got {self.eps.text}"
+            )
+        if not 0 <= self.seed < 2**63:
+            raise UnusableInput(f"expected a seed in [0, 2**63), got {self.seed}")
+
+    @classmethod
+    def from_spec(cls, suffix: str, **common: Any) -> "Attack":
+        """Make the attack that a user named.
+
+        Args:
+            suffix: What follows the family in the name: "100" in "pgd100".
+            common: The fields that every attack has.
+
+        Returns:
+            The attack.
+
+        Raises:
+            UnusableInput: If the suffix means nothing to this family.
+        """
+        if suffix:
+            raise UnusableInput(f"attack {cls.family} takes no parameters in its name, got {cls.family + suffix!r}")
+        return cls(**common)
+
+    def check_available(self) -> None:  # noqa: B027 - most need nothing
+        """Refuse, before anything is computed, an attack whose package is not installed.
+
+        Raises:
+            UnusableInput: If it is not.
+        """
+
+    @property
+    def base_name(self) -> str:
+        """The family, with what a user chooses in its name."""
+        return self.family
+
+    @final
+    @property
+    def name(self) -> str:
+        """The name that the attack has in specifications and results, without eps: "pgd100-l2-targeted"."""
+        parts = [self.base_name]
+        parts += [self.norm] if self.norm != self.norms[0] else []
+        parts += ["targeted"] if self.targeted else []
+        parts += ["transfer"] if self.transfer else []
+        return "-".join(parts)
+
+    @property
+    def ball(self) -> tuple[Norm, Eps]:
+        """What the attack may search."""
+        return self.norm, self.eps
+
+    @property
+    def parts(self) -> Sequence["Attack"]:
+        """Of an attack that is a sequence of others, each on what is left: those attacks."""
+        return ()
+
+    def settings(self) -> dict[str, Any]:
+        """Every parameter, for JSON; eps as the text given and as a number."""
+        parameters = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "eps"}
+        settings = {"name": self.name, "norm": self.norm, "eps": self.eps.text, "eps_value": self.eps.value}
+        settings |= {**parameters, **self.constants, "coupled": self.coupled, "class": _recorded_name(type(self))}
+        return settings | ({"parts": [part.settings() for part in self.parts]} if self.parts else {})
+
+    @final
+    def __call__(
+        self, model: nn.Module, pixels: Tensor, labels: Tensor, *, indices: Tensor, batch_size: int | None = None
+    ) -> Tensor:
+        """Attack some examples.
+
+        Args:
+            model: A deterministic classifier in pixel space, in eval mode. Its parameters need no gradients meanwhile;
+                nothing about it is changed afterwards.
+            pixels: Shape (n, channels, height, width), in [0, 1].
+            labels: Shape (n,), int64: the true classes.
+            indices: Shape (n,), int64: the examples' positions in the data set, which random draws hang on.
+            batch_size: Examples per pass through the model, all by default.
+
+        Returns:
+            Adversarial pixels of the same shape: the attack's last word on each example, fooling or not.
+
+        Raises:
+            UnusableInput: If the model or the batch is not as described.
+            AuditFailure: If a returned example is not finite, outside [0, 1] or outside the ball.
+        """
+        check_mode(model)
+        check_pixels(pixels)
+        check_labels(labels, len(pixels))
+        check_labels(indices, len(pixels), what="indices")
+        pixels = pixels.detach()
+        classifier = Classifier(model, highest=int(labels.max()), batch_size=batch_size or len(pixels))
+        with _frozen(model):
+            adversarial = self._perturb(classifier, pixels, labels, indices).detach()
+        if self.coupled is None:
+            audit_examples(self.name, pixels, adversarial, self.eps.value, self.norm)
+        return adversarial
+
+    @abstractmethod
+    def _perturb(self, classifier: Classifier, pixels: Tensor, labels: Tensor, indices: Tensor) -> Tensor:
+        """Return adversarial pixels for examples that have been checked.
+
+        There may be more examples than fit through the model at once: ``classifier`` knows how many do. The result for
+        an example must depend on nothing but the classifier, the example and its index: derive random draws from (seed,
+        index), for instance with ``uniform_per_example``, and never from a global generator.
+        """
+
+    def goal(self, classifier: Classifier, pixels: Tensor, labels: Tensor, indices: Tensor) -> Goal:
+        """What the attack is after on these examples."""
+        if not self.targeted:
+            return Goal(labels)
+        num_classes = classifier.logits(pixels[:1]).shape[1]
+        return Goal(labels, other_class_per_example(labels, num_classes, seed=self.seed, indices=indices))
+
+
+def _recorded_name(kind: type[Attack]) -> str:
+    """Name a class as results.json does: ours lay in ``guard_plugin.evaluation`` when the first ones were written."""
+    name = f"{kind.__module__}.{kind.__qualname__}"
+    return name.replace("guard_plugin.attacks.", "guard_plugin.evaluation.attacks.", 1)
+
+
+@contextmanager
+def _frozen(model: nn.Module) -> Iterator[None]:
+    """Spare the backward passes the gradients of the parameters."""
+    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    try:
+        for parameter in trainable:
+            parameter.requires_grad_(False)
+        with torch.enable_grad():
+            yield
+    finally:
+        for parameter in trainable:
+            parameter.requires_grad_(True)

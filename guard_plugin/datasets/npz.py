@@ -1,0 +1,74 @@
+"""Images and labels that the user saved with numpy."""
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from guard_plugin.datasets.checks import check_pixels
+from guard_plugin.datasets.images import Part, Raw, Source
+from guard_plugin.distilled.arrays import ArrayFile, channels_first, class_indices
+from guard_plugin.errors import UnusableInput
+
+__all__ = ["npz_source"]
+
+# Of images and labels, by part; Keras' names.
+_KERAS = {part: (f"x_{part}", f"y_{part}") for part in ("train", "val", "test")}
+_ONE_PART = {"test": ("images", "labels")}
+
+
+_MOST_CLASSES = 100_000
+
+
+def npz_source(name: str, data_dir: Path | str | None) -> Source:
+    """Open a .npz file, whose images stay in the file's order.
+
+    It holds ``images`` and ``labels``, which are the test split, or ``x_test`` and ``y_test`` with or without
+    ``x_train``, ``y_train``, ``x_val`` and ``y_val``. Images are uint8, or floating point in [0, 1], of shape
+    (n, height, width), (n, height, width, channels) or (n, channels, height, width).
+
+    Args:
+        name: The file, as a path or in ``data_dir``.
+        data_dir: A folder.
+
+    Raises:
+        UnusableInput: If there is no such file, or it holds other arrays.
+        UnsafeFile: If it holds Python objects.
+    """
+    file = Path(name)
+    if not file.is_file() and data_dir is not None:
+        file = Path(data_dir) / name
+    arrays = ArrayFile(file)
+    names = {**_ONE_PART, **_KERAS} if "x_test" in arrays else {**_KERAS, **_ONE_PART}
+    held = {part: keys for part, keys in names.items() if all(key in arrays for key in keys)}
+    if "test" not in held:
+        raise UnusableInput(
+            f"{file}: expected arrays images and labels, or x_test and y_test (and x_train and y_train), found "
+            f"{', '.join(arrays.names) or 'none'}"
+        )
+    labels = {part: class_indices(arrays[keys[1]], f"{file}, {keys[1]}") for part, keys in held.items()}
+    num_classes = max((int(one.max()) + 1 for one in labels.values() if len(one)), default=0)
+    if num_classes > _MOST_CLASSES:
+        raise UnusableInput(f"{file}: expected class indices below {_MOST_CLASSES}, got {num_classes - 1}")
+    return {part: partial(_part, arrays, keys[0], labels[part], num_classes) for part, keys in held.items()}
+
+
+def _part(arrays: ArrayFile, key: str, labels: Tensor, num_classes: int) -> Part:
+    where = f"{arrays.file}, {key}"
+    images = channels_first(arrays[key], where)
+    if len(images) != len(labels):
+        raise UnusableInput(f"{where}: expected one label per image, got {len(images)} images and {len(labels)} labels")
+    if images.dtype != torch.uint8 and not images.is_floating_point():
+        raise UnusableInput(f"{where}: expected uint8, or floating point in [0, 1], got {images.dtype}")
+    if images.is_floating_point() and len(images):
+        check_pixels(images)
+
+    def read(numbers: NDArray[Any]) -> Raw:
+        chosen = torch.from_numpy(numbers)
+        return Raw(images[chosen], labels[chosen], 255 if images.dtype == torch.uint8 else 1)
+
+    return Part(np.arange(len(labels)), num_classes, read)

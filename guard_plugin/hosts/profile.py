@@ -1,0 +1,132 @@
+"""What is known of one script of a host."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from guard_plugin.errors import UnusableInput
+from guard_plugin.hosts.expected_count import ExpectedCount
+from guard_plugin.hosts.faults import Fault, FoundFault, find_faults
+from guard_plugin.hosts.seams import Definition, Seam, find_definitions
+
+__all__ = ["Profile", "RefusedOption", "UnguardedOption"]
+
+
+@dataclass(frozen=True)
+class RefusedOption:
+    """A value of one of the script's own options with which it cannot be guarded.
+
+    Args:
+        option: The option: "--loss_type".
+        value: The value: "mse".
+        reason: Why.
+    """
+
+    option: str
+    value: str
+    reason: str
+
+    def given_in(self, arguments: Sequence[str]) -> bool:
+        """Tell whether a command line gives the option this value, last (argparse's abbreviations included)."""
+        last = None
+        for position, argument in enumerate(arguments):
+            name, equals, value = argument.partition("=")
+            if _names(name, self.option):
+                last = value if equals else "".join(arguments[position + 1 : position + 2])
+        return last == self.value
+
+
+@dataclass(frozen=True)
+class UnguardedOption:
+    """An option of the script's own with which it has nothing to guard.
+
+    Args:
+        option: The option: "--test-only".
+        reason: What it does then: "it only tests a network".
+    """
+
+    option: str
+    reason: str
+
+    def given_in(self, arguments: Sequence[str]) -> bool:
+        """Tell whether a command line gives the option."""
+        return any(_names(argument.partition("=")[0], self.option) for argument in arguments)
+
+
+def _names(argument: str, option: str) -> bool:
+    return len(argument) > 2 and option.startswith(argument)
+
+
+@dataclass(frozen=True)
+class Profile:
+    """One script of a host.
+
+    Args:
+        script: The script's path relative to the host's folder: "main.py", "buffer/buffer_FTD.py".
+        seams: Its seams; at least one opens, unless the script holds no guarded phase.
+        expected: How many loss calls a complete run guards, where it is known or the host's variables tell.
+        refused: Why the script cannot be guarded at all; empty where it can.
+        unguarded: Why the script has nothing to guard and runs as it is; empty where it has.
+        roots: Folders, relative to the script's, that its imports are looked up in besides its own: ("..",).
+        refused_options: Values of its options with which it cannot be guarded.
+        unguarded_options: Options with which it has nothing to guard.
+        writes: Names, as a glob, of the files that it writes for another script ("replay_buffer_*.pt"): they get a
+            marker beside them that they are GUARD's.
+        reads: Names, as a glob, of the files that it reads from another script: their markers are checked.
+        faults: Faults that the host is known to have.
+    """
+
+    script: str
+    seams: tuple[Seam, ...] = ()
+    expected: ExpectedCount | int | None = None
+    refused: str = ""
+    unguarded: str = ""
+    roots: tuple[str, ...] = ()
+    refused_options: tuple[RefusedOption, ...] = ()
+    unguarded_options: tuple[UnguardedOption, ...] = ()
+    writes: str = ""
+    reads: str = ""
+    faults: tuple[Fault, ...] = ()
+
+    def host(self, script: Path) -> Path:
+        """Return the host's folder, from where the script lies."""
+        return script.resolve().parents[len(Path(self.script).parts) - 1]
+
+    def import_roots(self, script: Path) -> list[Path]:
+        """Return the folders, resolved, that the script's imports are looked up in besides its own."""
+        return [(script.resolve().parent / root).resolve() for root in self.roots]
+
+    def locate(self, script: Path) -> list[Definition]:
+        """Find all seams in source.
+
+        Args:
+            script: The script as the host has it.
+
+        Raises:
+            SeamError: Naming the file and the seam, if one is missing or has another shape.
+        """
+        given = [Path(folder).absolute() for folder in os.environ.get("PYTHONPATH", "").split(os.pathsep) if folder]
+        roots = [*given, *self.import_roots(script)]
+        return [definition for seam in self.seams for definition in find_definitions(seam, script, roots)]
+
+    def find_faults(self, script: Path) -> list[FoundFault]:
+        """Find those of the known faults that are there."""
+        return find_faults(self.faults, self.host(script))
+
+    def why_unguarded(self, arguments: Sequence[str]) -> str:
+        """Say why a run with these arguments has nothing to guard; nothing where it has."""
+        reasons = [option.reason for option in self.unguarded_options if option.given_in(arguments)]
+        return self.unguarded or "".join(reasons[:1])
+
+    def check_arguments(self, arguments: Sequence[str]) -> None:
+        """Refuse arguments of the script with which it cannot be guarded.
+
+        Raises:
+            UnusableInput: With the reason.
+        """
+        for refused in self.refused_options:
+            if refused.given_in(arguments):
+                raise UnusableInput(
+                    f"{self.script} cannot be guarded with {refused.option} {refused.value}: {refused.reason}"
+                )

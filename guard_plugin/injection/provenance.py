@@ -1,0 +1,150 @@
+"""Markers beside the files that one script hands to another: were these made under GUARD, and how?"""
+
+import fnmatch
+import functools
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from guard_plugin.files import file_sha256
+from guard_plugin.injection.ledger import Ledger
+from guard_plugin.ranks import is_main_process
+
+__all__ = ["Handover", "marker_of", "penalty_of", "why_not_guarded"]
+
+
+def marker_of(file: Path) -> Path:
+    """Return where the marker of a file lies: beside it, so that no host reads it."""
+    return file.with_name(f"{file.name}.guard.json")
+
+
+def why_not_guarded(file: Path) -> str:
+    """Say why a file is not known to be made under GUARD; nothing where it is.
+
+    Args:
+        file: The file that was handed on; its marker is looked for beside it.
+    """
+    marker = marker_of(file)
+    if not marker.is_file():
+        return f"there is no {marker.name} beside it"
+    try:
+        return _doubt(json.loads(marker.read_text(encoding="utf-8")), file)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        return f"{marker.name} cannot be read ({type(error).__name__})"
+
+
+def penalty_of(file: Path) -> str:
+    """Return the name of the penalty that a file was made under.
+
+    Args:
+        file: A file that :func:`why_not_guarded` has nothing against.
+    """
+    return str(json.loads(marker_of(file).read_text(encoding="utf-8"))["ledger"]["penalty"]["name"])
+
+
+def _doubt(marker: Any, file: Path) -> str:
+    ledger = marker["ledger"]
+    faults = [str(fault["name"]) for fault in ledger["faults"] if not fault["repaired"]]
+    if marker["sha256"] != file_sha256(file):
+        return "it is another file than its marker was written for"
+    name = str(ledger["penalty"]["name"])
+    if float(ledger["penalty"]["strength"]) == 0:
+        return "it was made at strength 0"
+    if ledger["outcome"] != "complete":
+        return f"the run that wrote it ended as {str(ledger['outcome'])!r}"
+    if faults:
+        return f"the run that wrote it had a fault of the host, {', '.join(map(repr, faults))}, which --repair mends"
+    taken_over = ledger["taken_over"] or {}
+    plain = [str(source) for source, made in taken_over.items() if made["reason"]]
+    others = [f"{source} ({made['penalty']})" for source, made in taken_over.items() if made["penalty"] != name]
+    if plain:
+        return f"the run that wrote it went on from {', '.join(map(repr, plain))}, not known to be made under GUARD"
+    if others:
+        return f"the run that wrote it, under penalty {name}, went on from files of another: {', '.join(others)}"
+    return ""
+
+
+class Handover:
+    """Notes, while on, the files that the script hands on (``torch.save``) or takes over (``torch.load``).
+
+    What is taken over and not known to be made under GUARD, or under another penalty, is warned of at once, on stderr.
+
+    Args:
+        writes: Names of the files that it hands on, as a glob: "replay_buffer_*.pt"; empty for none.
+        reads: Names of the files that it takes over; empty for none.
+        ledger: Where it is noted.
+    """
+
+    def __init__(self, writes: str, reads: str, ledger: Ledger) -> None:
+        self._writes = writes
+        self._reads = reads
+        self._ledger = ledger
+        self._written: set[Path] = set()
+        self._originals = (torch.save, torch.load)
+        if reads:
+            ledger.taken_over = {}
+        torch.save = self._after(torch.save, 1, self._note_written)
+        torch.load = self._after(torch.load, 0, self._note_read)
+
+    def remove(self) -> None:
+        """Give ``torch.save`` and ``torch.load`` back as they were."""
+        torch.save, torch.load = self._originals
+
+    def mark(self) -> None:
+        """Leave a marker beside each file that this process wrote; warn where one cannot be written."""
+        for file in sorted(self._written):
+            if not file.is_file():
+                continue
+            content = {"schema": 1, "file": file.name, "sha256": file_sha256(file), "ledger": self._ledger.to_json()}
+            try:
+                marker_of(file).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+            except OSError as error:
+                _warn(
+                    f"no marker can be written to {marker_of(file)} ({error.strerror}): it will not be known as GUARD's"
+                )
+
+    def _after(self, function: Callable[..., Any], position: int, note: Callable[[Path], None]) -> Callable[..., Any]:
+        """Wrap a function so that the path it is called with is noted once it has returned."""
+
+        @functools.wraps(function)
+        def wrapped(*args: Any, **kwargs: Any) -> Any:
+            result = function(*args, **kwargs)
+            place = args[position] if len(args) > position else kwargs.get("f")
+            if isinstance(place, (str, os.PathLike)):
+                note(Path(os.fsdecode(place)).absolute())
+            return result
+
+        return wrapped
+
+    def _note_written(self, file: Path) -> None:
+        if fnmatch.fnmatch(file.name, self._writes):
+            self._written.add(file)
+
+    def _note_read(self, file: Path) -> None:
+        if fnmatch.fnmatch(file.name, self._reads):
+            self.take_over(file)
+
+    def take_over(self, file: Path) -> None:
+        """Note a file that the script takes over, and warn if it is not known to be made under GUARD."""
+        taken_over = self._ledger.taken_over
+        if taken_over is None or str(file) in taken_over:
+            return
+        reason, own = why_not_guarded(file), str(self._ledger.penalty["name"])
+        made_under = "" if reason else penalty_of(file)
+        taken_over[str(file)] = {"penalty": made_under, "reason": reason}
+        if not reason and made_under != own:
+            _warn(f"{file} was made under penalty {made_under!r}, and this run's is {own!r}: give both the same")
+        if reason:
+            _warn(
+                f"{file} is not known to be made under GUARD ({reason}): what is distilled from it is no GUARD result"
+            )
+
+
+def _warn(text: str) -> None:
+    if is_main_process():
+        print(f"guard: warning: {text}", file=sys.stderr)

@@ -1,0 +1,1 @@
+"""Networks: built by name, loaded from checkpoints, given pixels."""

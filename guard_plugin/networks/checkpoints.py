@@ -1,0 +1,84 @@
+"""Networks that somebody trained elsewhere, as a checkpoint."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from guard_plugin.errors import UnusableInput
+from guard_plugin.files import file_sha256, read_state
+from guard_plugin.networks.architectures import ARCHITECTURES, build_network
+
+__all__ = ["checkpoint_subject", "load_checkpoint"]
+
+_NAMED = 3  # of the entries that do not fit
+_COMMON = ("resnet34", "resnet50", "resnet101", "vgg11", "vgg11_bn", "vgg16", "vgg16_bn", "mobilenet_v2", "alexnet")
+_UNUSED = "num_batches_tracked"  # by BatchNorm in eval mode; old checkpoints lack it
+
+
+def load_checkpoint(file: Path, arch: str, *, channels: int, num_classes: int, im_size: tuple[int, int]) -> nn.Module:
+    """Build a network and give it the weights of a checkpoint.
+
+    Args:
+        file: A state dict, or a training script's dictionary with one (``read_state``).
+        arch: A name that ``build_network`` knows.
+        channels: Channels of the images.
+        num_classes: Number of logits.
+        im_size: Height and width of the images, in pixels.
+
+    Returns:
+        The network, on the CPU, in eval mode.
+
+    Raises:
+        UnusableInput: If the file holds no weights, or those of another network.
+        UnsafeFile: If reading it would run code.
+    """
+    state = read_state(file)
+    network = build_network(arch, channels=channels, num_classes=num_classes, im_size=im_size)
+    problems = _problems(state, network.state_dict())
+    if problems:
+        fitting = _fitting(state, channels, num_classes, im_size)
+        hint = f"it fits --arch {_few(fitting)}" if fitting else "is it of another --arch or another data set?"
+        raise UnusableInput(
+            f"{file} does not fit {arch} for {num_classes} classes and {channels}x{im_size[0]}x{im_size[1]} images: "
+            f"{'; '.join(problems)}: {hint}"
+        )
+    network.load_state_dict(state, strict=False)
+    return network.eval()
+
+
+def checkpoint_subject(file: Path) -> dict[str, Any]:
+    """Describe a checkpoint for results.json."""
+    return {"kind": "checkpoint", "path": str(file), "sha256": file_sha256(file), "adapter": None, "ipc": None}
+
+
+def _problems(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> list[str]:
+    missing = [name for name in expected if name not in state and not name.endswith(_UNUSED)]
+    unexpected = [name for name in state if name not in expected]
+    shaped = [
+        f"{name} (expected {tuple(expected[name].shape)}, got {tuple(value.shape)})"
+        for name, value in state.items()
+        if name in expected and value.shape != expected[name].shape
+    ]
+    kinds = {"missing": missing, "unexpected": unexpected, "of another shape": shaped}
+    return [f"{len(names)} entries are {kind}: {_few(names)}" for kind, names in kinds.items() if names]
+
+
+def _few(names: list[str]) -> str:
+    return ", ".join(names[:_NAMED]) + (" and more" if len(names) > _NAMED else "")
+
+
+def _fitting(state: Mapping[str, Tensor], channels: int, num_classes: int, im_size: tuple[int, int]) -> list[str]:
+    """The common architectures that the weights fit."""
+
+    def fits(arch: str) -> bool:
+        try:
+            with torch.device("meta"):
+                network = build_network(arch, channels=channels, num_classes=num_classes, im_size=im_size)
+        except UnusableInput:
+            return False
+        return not _problems(state, network.state_dict())
+
+    return [arch for arch in (*ARCHITECTURES, *_COMMON) if fits(arch)]

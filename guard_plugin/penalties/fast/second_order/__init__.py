@@ -1,0 +1,5 @@
+"""Operations whose input gradients are cheap to differentiate again."""
+
+from guard_plugin.penalties.fast.second_order.mode import SecondOrder, transformed
+
+__all__ = ["SecondOrder", "transformed"]

@@ -1,0 +1,148 @@
+"""Giving a network's passes the operations of this package."""
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
+
+from guard_plugin.penalties.fast.second_order.convolution import Convolution, Geometry
+from guard_plugin.penalties.fast.second_order.group_norm import GroupNorm
+from guard_plugin.penalties.fast.second_order.wanted import Wanted
+from guard_plugin.penalties.undisturbed import twice_differentiable
+
+__all__ = ["SecondOrder", "transformed"]
+
+# Before torch 2.8 nothing tells; there a network with torch.utils.checkpoint fails, but for path reference.
+_saved_tensor_hooks = getattr(torch._C._autograd, "_top_saved_tensors_default_hooks", None)
+
+_DIMENSIONS: dict[Any, int] = {functional.conv1d: 1, functional.conv2d: 2, functional.conv3d: 3}
+
+
+class SecondOrder(TorchFunctionMode):
+    """While entered, convolutions and group normalisations are this package's: same values, same derivatives.
+
+    They compute them by the kernels of torch's own first derivatives. Up to rounding nothing changes but the cost.
+
+    Args:
+        batch: The leaf tensor that the network's input is computed from.
+    """
+
+    def __init__(self, batch: Tensor) -> None:
+        super().__init__()
+        self._batch = batch
+        self._wanted = Wanted()
+        self._attention = ExitStack()
+
+    def __enter__(self) -> "SecondOrder":
+        """Begin."""
+        super().__enter__()  # type: ignore[no-untyped-call]
+        self._attention.enter_context(twice_differentiable())
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        """End."""
+        self._attention.close()
+        super().__exit__(*error)  # type: ignore[no-untyped-call]
+
+    def gradient_of_batch(self, losses: Tensor) -> Tensor:
+        """Return the losses' gradient for the batch, to be differentiated again."""
+        with self._only("inputs"):
+            return torch.autograd.grad(losses.sum(), self._batch, create_graph=True)[0]
+
+    def for_parameters(self, take: Callable[[Tensor, Tensor], None]) -> AbstractContextManager[None]:
+        """Spare backward passes made inside the gradient for the batch, which they must not ask for.
+
+        Args:
+            take: Takes a weight and a contribution to its gradient, which does then not come out of the pass.
+        """
+        # A weight that hooks have saved would not be known again.
+        return self._only("parameters", take if _saved_tensor_hooks is not None else None)
+
+    @contextmanager
+    def _only(
+        self, gradients: Literal["inputs", "parameters"], take: Callable[[Tensor, Tensor], None] | None = None
+    ) -> Iterator[None]:
+        self._wanted.gradients, self._wanted.take = gradients, take
+        try:
+            yield
+        finally:
+            self._wanted.gradients, self._wanted.take = "everything", None
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Take over what this package has, where it is plain; leave everything else to torch."""
+        kwargs = kwargs or {}
+        if func is functional.group_norm and _plain(args, kwargs):
+            return self._group_norm(*args, **kwargs)
+        if func in _DIMENSIONS and _plain(args, kwargs):
+            return self._convolution(func, *args, **kwargs)
+        return func(*args, **kwargs)
+
+    def _group_norm(
+        self,
+        input: Tensor,
+        num_groups: int,
+        weight: Tensor | None = None,
+        bias: Tensor | None = None,
+        eps: float = 1e-5,
+    ) -> Tensor:
+        if input.dim() < 3 or input.numel() == 0 or input.shape[1] % num_groups:
+            return functional.group_norm(input, num_groups, weight, bias, eps)
+        # Outside of the function: what it is given must be what it saves, or the second derivative loses its way.
+        normalised: Tensor = GroupNorm.apply(input.contiguous(), weight, bias, num_groups, eps, self._wanted)[0]
+        return normalised
+
+    def _convolution(
+        self,
+        func: Callable[..., Tensor],
+        input: Tensor,
+        weight: Tensor,
+        bias: Tensor | None = None,
+        stride: Any = 1,
+        padding: Any = 0,
+        dilation: Any = 1,
+        groups: int = 1,
+    ) -> Tensor:
+        count = _DIMENSIONS[func]
+        if isinstance(padding, str) or input.dim() != count + 2 or input.numel() == 0:
+            return func(input, weight, bias, stride, padding, dilation, groups)
+        strides, paddings, dilations = (_each(value, count) for value in (stride, padding, dilation))
+        geometry: Geometry = (strides, paddings, dilations, False, [0] * count, groups)
+        convolved: Tensor = Convolution.apply(input, weight, bias, geometry, self._wanted, self._is_batch(input))
+        return convolved
+
+    def _is_batch(self, tensor: Tensor) -> bool:
+        """Tell whether a tensor was computed from the batch alone, by one operation."""
+        node = tensor.grad_fn
+        if node is None or len(node.next_functions) != 1:
+            return False
+        return getattr(node.next_functions[0][0], "variable", None) is self._batch
+
+
+def _plain(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """Tell whether all tensors are torch's own and real, of one precision, and nothing transforms the call."""
+    tensors = [value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)]
+    # Under hooks on saved tensors, such as torch.utils.checkpoint's, a function does not get back what it saved.
+    hooked = _saved_tensor_hooks is not None and _saved_tensor_hooks(True) is not None
+    if not tensors or hooked or transformed() or torch.is_autocast_enabled(tensors[0].device.type):
+        return False
+    first = tensors[0]
+    return first.is_floating_point() and all(
+        type(one) in (Tensor, nn.Parameter) and one.dtype == first.dtype for one in tensors
+    )
+
+
+def transformed() -> bool:
+    """Tell whether torch.compile, torch.jit.trace or torch.func is at work, which see calls, not tensors."""
+    tracing = torch._C._get_tracing_state() is not None
+    return tracing or torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
+
+
+def _each(value: Any, count: int) -> list[int]:
+    values = [value] if isinstance(value, int) else list(value)
+    return values * count if len(values) == 1 else values

@@ -1,0 +1,108 @@
+"""A host's network call that is opened to the penalty: its own forward pass then serves as one of the penalty's."""
+
+import random
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import numpy
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from guard_plugin.penalties.fast.precomputed import version_of
+from guard_plugin.penalties.fast.second_order import SecondOrder
+
+__all__ = ["Opening", "given_by_host", "inside_opening", "random_state"]
+
+
+class _Thread(threading.local):
+    open: "Opening | None" = None
+
+
+_thread = _Thread()
+
+
+def inside_opening() -> bool:
+    """Tell whether a call is open in this thread."""
+    return _thread.open is not None
+
+
+class Opening:
+    """One network call, from its beginning to its end.
+
+    Args:
+        source: The host's batch.
+        network: The network that is called.
+        twice: Whether input gradients will be differentiated again.
+    """
+
+    def __init__(self, source: Tensor, network: nn.Module, *, twice: bool) -> None:
+        self.source = source
+        self.batch = source.detach().requires_grad_()
+        self.operations = SecondOrder(self.batch)
+        self.disturbance = ""
+        self._given: Tensor | None = self.batch.clone()  # in-place operations would not survive on a leaf
+        self._given._guard_source = source  # type: ignore[attr-defined]
+        self._buffers = [(name, buffer, version_of(buffer)) for name, buffer in network.named_buffers()]
+        self._random = random_state(source.device)
+        self._hooks = _HookWatch()
+        self._modes: list[TorchFunctionMode] = [self._hooks, self.operations] if twice else [self._hooks]
+        for mode in self._modes:
+            mode.__enter__()  # type: ignore[no-untyped-call]
+        _thread.open = self
+
+    @property
+    def given(self) -> Tensor:
+        """What the network gets in the place of the host's batch."""
+        if self._given is None:
+            raise RuntimeError("expected a call that is open")
+        return self._given
+
+    def close(self) -> None:
+        """End it, and note why the pass was not one that evaluation would make again, if so; safe to call twice."""
+        given, self._given = self._given, None
+        if given is None:
+            return
+        _thread.open = None
+        for mode in reversed(self._modes):
+            mode.__exit__(None, None, None)  # type: ignore[no-untyped-call]
+        if given._version:
+            with torch.no_grad():
+                self.source.copy_(given)  # as in the plain run; the guard then refuses the batch
+        self.disturbance = self._find_disturbance()
+
+    def _find_disturbance(self) -> str:
+        changed = [name for name, buffer, version in self._buffers if version_of(buffer) != version]
+        if changed:
+            return f"its forward pass changes buffers ({changed[0]})"
+        if random_state(self.source.device) != self._random:
+            return "its forward pass draws random numbers"
+        return "its forward pass puts hooks on tensors" if self._hooks.seen else ""
+
+
+class _HookWatch(TorchFunctionMode):
+    """Notes hooks that are put on tensors: they would be run by backward passes of ours, not by the host's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen = False
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        self.seen = self.seen or func in (Tensor.register_hook, Tensor.retain_grad)
+        return func(*args, **(kwargs or {}))
+
+
+def given_by_host(argument: Any) -> Any:
+    """Return the host's own tensor for one that a network was given in its place; anything else as it is."""
+    return getattr(argument, "_guard_source", argument) if isinstance(argument, Tensor) else argument
+
+
+def random_state(device: torch.device) -> tuple[Any, ...]:
+    """Return the state of every random stream that a network may draw from, to be compared."""
+    on_device = torch.cuda.get_rng_state(device).numpy().tobytes() if device.type == "cuda" else b""
+    numpys = numpy.random.get_state(legacy=False)["state"]
+    keys, position = numpys["key"].tobytes(), numpys["pos"]
+    return torch.get_rng_state().numpy().tobytes(), on_device, keys, position, random.getstate()

@@ -1,5 +1,0 @@
-"""Operations whose input gradients are cheap to differentiate again."""
-
-from guard_plugin.penalties.second_order.mode import SecondOrder, transformed
-
-__all__ = ["SecondOrder", "transformed"]

@@ -1,0 +1,154 @@
+"""ZCA whitening, as the MTT family of hosts does with ``--zca``.
+
+With covariance ``C = V diag(s) V^T`` (unbiased) and mean m of the real training images, flattened, in pixel space::
+
+    x = (pixel - m) @ T        T = V diag((s + eps)^(-1/2)) V^T        pixel = x @ T^(-1) + m
+
+(kornia's ``ZCAWhitening(eps=0.1, compute_inv=True)``, which the hosts call in ``get_dataset``.) The hosts fit in
+float32; here it is float64, cast to float32 at the end, which is more accurate and differs by float32's rounding.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from guard_plugin.errors import UnusableInput
+from guard_plugin.spaces.input_space import InputSpace
+
+__all__ = ["Whitening", "ZcaWhitening"]
+
+_CHUNK = 1000  # images: bounds the memory, and fixes the order of summation
+
+
+@dataclass(frozen=True)
+class ZcaWhitening(InputSpace):
+    """A whitening that is still to be fitted: hosts save whitened images, but not the matrix that whitened them.
+
+    Args:
+        eps: Added to the covariance's eigenvalues, > 0; in squared pixel units.
+    """
+
+    eps: float = 0.1
+
+    def __post_init__(self) -> None:
+        if not self.eps > 0:
+            raise UnusableInput(f"expected eps > 0 for a whitening, got {self.eps}")
+
+    @property
+    def needs_fit(self) -> bool:
+        """True."""
+        return True
+
+    def fitted(self, training_pixels: Tensor) -> "Whitening":
+        """Fit mean and covariance; deterministic.
+
+        Args:
+            training_pixels: Shape (n >= 2, channels, height, width), in [0, 1]: all images that the host trains on.
+
+        Raises:
+            UnusableInput: If there are fewer than two images.
+        """
+        n = len(training_pixels)
+        if training_pixels.dim() != 4 or n < 2:
+            raise UnusableInput(
+                f"a whitening is fitted on images of shape (n >= 2, channels, height, width), "
+                f"got shape {tuple(training_pixels.shape)}"
+            )
+        chunks = torch.split(training_pixels.flatten(1), _CHUNK)
+        mean = torch.stack([chunk.double().sum(0) for chunk in chunks]).sum(0) / n
+        covariance = torch.zeros(len(mean), len(mean), dtype=torch.float64, device=mean.device)
+        for chunk in chunks:
+            centred = chunk.double() - mean
+            covariance.addmm_(centred.T, centred)
+        values, vectors = torch.linalg.eigh(covariance / (n - 1))
+        roots = (values.clamp(min=0) + self.eps).sqrt()  # rounding leaves eigenvalues just below 0
+        matrix, inverse = (vectors / roots) @ vectors.T, (vectors * roots) @ vectors.T
+        return Whitening(mean.view(training_pixels.shape[1:]).float(), matrix.float(), inverse.float(), eps=self.eps)
+
+    def to_input(self, pixels: Tensor) -> Tensor:
+        """Refuse: not fitted yet."""
+        raise UnusableInput(_UNFITTED)
+
+    def to_pixels(self, inputs: Tensor) -> Tensor:
+        """Refuse: not fitted yet."""
+        raise UnusableInput(_UNFITTED)
+
+    def describe(self) -> dict[str, Any]:
+        """The eps, for JSON."""
+        return {"name": "zca", "eps": self.eps}
+
+    def decided(self, zca: bool) -> InputSpace:
+        """This whitening."""
+        if not zca:
+            raise UnusableInput(
+                "got --no-zca, but the images_zca_*.pt beside the images tell that the host ran with --zca: leave "
+                "--no-zca away, or the images_zca_*.pt if they are not of this run"
+            )
+        return self
+
+
+_UNFITTED = (
+    "these images are ZCA-whitened, and the whitening is not known before it is fitted on the real training images: "
+    "guard benchmark does that; in Python, take space = ZcaWhitening().fitted(training_pixels) as normalization"
+)
+
+
+class Whitening(nn.Module, InputSpace):
+    """A fitted whitening: ``x = (pixel - mean) @ matrix``, on images flattened in the order channel, row, column.
+
+    A module without parameters, so that ``.to(device)`` of the model that holds it moves the matrices.
+
+    Args:
+        mean: Shape (channels, height, width), in pixel units.
+        matrix: Shape (d, d) for d = channels * height * width.
+        inverse: Shape (d, d), the inverse of ``matrix``.
+        eps: What was added to the eigenvalues.
+
+    Raises:
+        UnusableInput: If the shapes do not fit together.
+    """
+
+    mean: Tensor
+    matrix: Tensor
+    inverse: Tensor
+
+    def __init__(self, mean: Tensor, matrix: Tensor, inverse: Tensor, *, eps: float) -> None:
+        super().__init__()
+        wanted = (mean.numel(), mean.numel())
+        if mean.dim() != 3 or matrix.shape != wanted or inverse.shape != wanted:
+            raise UnusableInput(
+                f"expected a mean of shape (channels, height, width) = (c, h, w) and matrices of shape (c h w, c h w), "
+                f"got shapes {tuple(mean.shape)}, {tuple(matrix.shape)} and {tuple(inverse.shape)}"
+            )
+        self.register_buffer("mean", mean.detach())
+        self.register_buffer("matrix", matrix.detach())
+        self.register_buffer("inverse", inverse.detach())
+        self.eps = eps
+
+    def to_input(self, pixels: Tensor) -> Tensor:
+        """Whiten pixels of shape (n, channels, height, width)."""
+        self._check(pixels)
+        return ((pixels - self.mean.to(pixels)).flatten(1) @ self.matrix.to(pixels)).view_as(pixels)
+
+    def to_pixels(self, inputs: Tensor) -> Tensor:
+        """Undo the whitening of inputs of shape (n, channels, height, width)."""
+        self._check(inputs)
+        return (inputs.flatten(1) @ self.inverse.to(inputs)).view_as(inputs) + self.mean.to(inputs)
+
+    def describe(self) -> dict[str, Any]:
+        """The eps, for JSON."""
+        return {"name": "zca", "eps": self.eps}
+
+    def decided(self, zca: bool) -> InputSpace:
+        """This whitening."""
+        ZcaWhitening(self.eps).decided(zca)
+        return self
+
+    def _check(self, images: Tensor) -> None:
+        if images.shape[1:] != self.mean.shape:
+            raise UnusableInput(
+                f"expected images of shape (n, {', '.join(map(str, self.mean.shape))}), as the whitening was fitted "
+                f"on, got {tuple(images.shape)}"
+            )

@@ -1,0 +1,1 @@
+"""Students: networks trained on distilled sets."""

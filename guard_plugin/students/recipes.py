@@ -1,0 +1,189 @@
+"""How a student is trained on a distilled set: one recipe per way that hosts do it."""
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from tqdm import tqdm
+
+from guard_plugin.distilled import DistilledSet
+from guard_plugin.errors import UnusableInput
+from guard_plugin.students.augmentation import DSA_STRATEGY, augment, check_strategy
+from guard_plugin.students.relabelling import RelabelRecipe
+from guard_plugin.students.training import TrainingRecipe
+
+__all__ = ["RECIPES", "Recipe", "recipe_named", "train_student"]
+
+
+@dataclass(frozen=True)
+class Recipe(TrainingRecipe):
+    """Training by SGD with one drop of the learning rate, on cross entropy.
+
+    Args:
+        name: What the protocol calls it.
+        epochs: Passes over the distilled set, >= 1. To shorten a recipe, use ``dataclasses.replace``.
+        learning_rate: Until the drop, > 0.
+        momentum: Of SGD.
+        weight_decay: L2 penalty of SGD.
+        batch_size: Images per step; the last batch of an epoch may be smaller.
+        decay: Factor on the learning rate at the drop.
+        augmentation: A DSA strategy, drawn from for every batch, or None.
+        learning_rate_from_set: Whether a learning rate that the distilled set brings goes before ``learning_rate``.
+
+    Raises:
+        UnusableInput: If ``epochs`` or ``batch_size`` is below 1, the learning rate is not above 0, or the augmentation
+            is unknown.
+    """
+
+    name: str
+    epochs: int
+    learning_rate: float
+    momentum: float
+    weight_decay: float
+    batch_size: int
+    decay: float
+    augmentation: str | None = None
+    learning_rate_from_set: bool = False
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
+            raise UnusableInput(f"expected a learning rate that is finite and > 0, got {self.learning_rate}")
+        if self.augmentation is not None:
+            check_strategy(self.augmentation)
+        if self.epochs < 1 or self.batch_size < 1:
+            raise UnusableInput(
+                f"expected a recipe of at least one epoch and one image per batch, "
+                f"got epochs={self.epochs}, batch_size={self.batch_size}"
+            )
+
+    @property
+    def decay_after(self) -> int:
+        """The epoch, from 0, after which the learning rate drops and the momentum starts anew."""
+        # DC counts its epochs as range(E + 1) and drops after epoch E // 2 + 1.
+        return (self.epochs - 1) // 2 + 1
+
+    def for_set(self, distilled: DistilledSet) -> "Recipe":
+        """This recipe with the learning rate that the set brings, where it takes one from there."""
+        if distilled.learning_rate is None or not self.learning_rate_from_set:
+            return self
+        return replace(self, learning_rate=distilled.learning_rate)
+
+    def with_learning_rate(self, learning_rate: float) -> "Recipe":
+        """This recipe with a learning rate that goes before any other."""
+        return replace(self, learning_rate=learning_rate, learning_rate_from_set=False)
+
+    def describe(self) -> dict[str, Any]:
+        """Every parameter, for JSON."""
+        return {**asdict(self), "decay_after": self.decay_after}
+
+    def fit(self, student: nn.Module, distilled: DistilledSet, epochs: Iterable[int]) -> None:
+        """Train a student on the images as they are, in batches drawn from torch's global stream."""
+        device = next(student.parameters()).device
+        images, labels = distilled.images.to(device), distilled.labels.to(device)
+        optimizer = self._optimizer(student, self.learning_rate)
+        for epoch in epochs:
+            for batch in torch.split(torch.randperm(len(images)).to(device), self.batch_size):
+                chosen = images[batch]
+                inputs = augment(chosen, self.augmentation) if self.augmentation else chosen
+                loss = F.cross_entropy(student(inputs), labels[batch])
+                optimizer.zero_grad()
+                torch.autograd.backward(loss)
+                optimizer.step()
+            if epoch == self.decay_after:
+                optimizer = self._optimizer(student, self.learning_rate * self.decay)
+
+    def _optimizer(self, student: nn.Module, learning_rate: float) -> torch.optim.SGD:
+        return torch.optim.SGD(
+            student.parameters(), lr=learning_rate, momentum=self.momentum, weight_decay=self.weight_decay
+        )
+
+
+# DC's evaluate_synset with its default arguments. DC also augments for --method DSA, for MNIST and for ConvNetBN,
+# which this recipe leaves out.
+_DC = Recipe(name="dc", epochs=301, learning_rate=0.01, momentum=0.9, weight_decay=5e-4, batch_size=256, decay=0.1)
+
+# evaluate_synset of MTT, TESLA and FTD with the default arguments of their distill.py: --epoch_eval_train 1000, --dsa
+# True, and the learning rate that was learned along with the images; --lr_teacher, where it starts from, without one.
+_MTT = replace(_DC, name="mtt", epochs=1001, augmentation=DSA_STRATEGY, learning_rate_from_set=True)
+
+# train_FKD.py and train_KD.py of SRe2L, with the options of train_FKD.sh and train_KD.sh. Batches are those of its
+# relabel_cifar.py: on sets of the size that can be measured here, ImageNet's 1024 would make one step per epoch.
+_SRE2L = RelabelRecipe(
+    name="sre2l", epochs=300, learning_rate=1e-3, weight_decay=0.01, batch_size=128, temperature=20.0, min_scale=0.08
+)
+
+RECIPES: dict[str, TrainingRecipe] = {
+    "dc": _DC,
+    "mtt": _MTT,
+    # DATM's distill/evaluation.py and all of its configs: --batch_train 128.
+    "datm": replace(_MTT, name="datm", batch_size=128),
+    "sre2l": _SRE2L,
+}
+
+
+def recipe_named(name: str) -> TrainingRecipe:
+    """The recipe of that name.
+
+    Raises:
+        UnusableInput: If there is none.
+    """
+    if name not in RECIPES:
+        raise UnusableInput(f"unknown recipe {name!r}: expected one of {', '.join(RECIPES)}")
+    return RECIPES[name]
+
+
+def train_student(
+    distilled: DistilledSet,
+    network: Callable[[], nn.Module],
+    recipe: TrainingRecipe,
+    *,
+    seed: int,
+    device: torch.device | str = "cpu",
+    progress: bool = True,
+) -> nn.Module:
+    """Train a new network on the distilled images as they are, in the host's own input space.
+
+    Initialisation, shuffling and any randomness of the network's own come from ``seed`` alone, and the caller's random
+    streams are left as they were. Weights are drawn on the CPU, so they do not depend on the device. On a CPU, one
+    thread computes: several add up a weight's gradient in another order, and a student must not depend on how many
+    there are.
+
+    Args:
+        distilled: Images with hard labels or class probabilities.
+        network: Builds an untrained network.
+        recipe: Optimiser, schedule, augmentation and number of epochs.
+        seed: In [0, 2**63).
+        device: Where to train.
+        progress: Whether to show a progress bar, where standard error is a terminal.
+
+    Returns:
+        The trained network, on ``device``, in eval mode.
+    """
+    device = torch.device(device)
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), _one_order():
+        torch.default_generator.manual_seed(seed)
+        if device.type == "cuda":
+            torch.cuda.manual_seed(seed)
+        student = network().to(device).train()
+        epochs = tqdm(range(recipe.epochs), f"student {seed}", disable=None if progress else True)
+        recipe.for_set(distilled).fit(student, distilled, epochs)
+    return student.eval()
+
+
+@contextmanager
+def _one_order() -> Iterator[None]:
+    """Sums in one order, whatever the number of threads and whatever cuDNN would try."""
+    threads, cudnn = torch.get_num_threads(), torch.backends.cudnn
+    settings = cudnn.deterministic, cudnn.benchmark
+    try:
+        torch.set_num_threads(1)
+        cudnn.deterministic, cudnn.benchmark = True, False
+        yield
+    finally:
+        torch.set_num_threads(threads)
+        cudnn.deterministic, cudnn.benchmark = settings

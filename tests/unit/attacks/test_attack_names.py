@@ -1,0 +1,107 @@
+import json
+
+import pytest
+
+from guard_plugin.attacks import FGSM, PGD, builtin_registry, parse_attacks, parse_eps, parse_radii
+from guard_plugin.errors import UnusableInput
+
+EPS = parse_eps("1/255")
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("1/255", 1 / 255), (" 8/255 ", 8 / 255), ("0.03", 0.03), ("1e-3", 1e-3), (0.5, 0.5), ("1", 1)]
+)
+def test_eps_keeps_its_text(text, value):
+    eps = parse_eps(text)
+    assert eps.value == value
+    assert eps.text == str(text).strip()
+
+
+@pytest.mark.parametrize("text", ["abc", "", "0", "0/255", "-1/255", "1/0", "1/2/3", "nan", "inf", 0, -0.1])
+def test_unusable_eps_is_refused(text):
+    with pytest.raises(UnusableInput, match="eps"):
+        parse_eps(text)
+
+
+def test_names_become_attacks():
+    assert parse_attacks("fgsm, pgd100", builtin_registry(), [EPS], 4) == [FGSM(EPS, 4), PGD(EPS, 4, steps=100)]
+    assert [a.name for a in parse_attacks("quick", builtin_registry(), [EPS])] == ["fgsm", "pgd10"]
+
+
+def test_the_longest_family_wins():
+    class Other(FGSM):
+        family = "pgdx"
+
+    (attack,) = parse_attacks("pgdx", {**builtin_registry(), "pgdx": Other}, [EPS])
+    assert type(attack) is Other
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("fgsm,deepfool", "unknown attack 'deepfool'.*fgsm, mim, .*pgd.*quick"),
+        ("pgd", "number of steps"),
+        ("pgd0", "steps >= 1"),
+        ("pgd1x", "number of steps"),
+        ("fgsm2", "no parameters"),
+        (" , ", "comma list"),
+        ("fgsm,fgsm", "different"),
+    ],
+)
+def test_unusable_lists_are_refused(spec, message):
+    with pytest.raises(UnusableInput, match=message):
+        parse_attacks(spec, builtin_registry(), [EPS])
+
+
+def test_settings_hold_every_parameter():
+    settings = json.loads(json.dumps(PGD(EPS, 3, steps=100).settings()))
+    assert settings == {
+        "name": "pgd100",
+        "norm": "linf",
+        "eps": "1/255",
+        "eps_value": 1 / 255,
+        "seed": 3,
+        "targeted": False,
+        "transfer": False,
+        "steps": 100,
+        "relative_alpha": 0.25,
+        "random_start": True,
+        "decay": None,
+        "success": "any",
+        "coupled": None,
+        "class": "guard_plugin.evaluation.attacks.pgd.PGD",
+    }
+
+
+def test_a_name_may_have_a_norm_a_target_a_source_and_a_radius_of_its_own():
+    found = parse_attacks(
+        "pgd10,pgd10-l2@0.5,mim20-rms-targeted-transfer", builtin_registry(), [EPS, parse_eps("8/255")]
+    )
+    assert [(a.name, a.norm, a.eps.text, a.targeted, a.transfer) for a in found] == [
+        ("pgd10", "linf", "1/255", False, False),
+        ("mim20-rms-targeted-transfer", "rms", "1/255", True, True),
+        ("pgd10", "linf", "8/255", False, False),
+        ("mim20-rms-targeted-transfer", "rms", "8/255", True, True),
+        ("pgd10-l2", "l2", "0.5", False, False),
+    ]
+
+
+def test_radii_come_from_the_user_or_else_from_the_preset():
+    assert [eps.text for eps in parse_radii("quick", ["1/255", 0.5])] == ["1/255", "0.5"]
+    for eps in (None, []):
+        with pytest.raises(UnusableInput, match="expected eps"):
+            parse_radii("pgd10", eps)
+    with pytest.raises(UnusableInput, match="list of one eps"):
+        parse_radii("pgd10", "8/255")
+
+
+def test_attacks_with_radii_of_their_own_need_no_other():
+    assert parse_radii("fgsm@8/255,pgd10@1/255", None) == []
+    assert [a.eps.text for a in parse_attacks("fgsm@8/255,pgd10@1/255", builtin_registry(), [])] == ["8/255", "1/255"]
+    with pytest.raises(UnusableInput, match="leave eps away"):
+        parse_radii("fgsm@8/255", ["1/255"])
+
+
+def test_a_preset_may_stand_in_a_list():
+    found = parse_attacks("quick,mim20", builtin_registry(), [EPS])
+    assert [attack.name for attack in found] == ["fgsm", "pgd10", "mim20"]

@@ -1,0 +1,164 @@
+"""Folders of pictures: ImageFolder's layout, and Tiny-ImageNet's own."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torchvision import transforms
+from torchvision.datasets import ImageFolder
+
+from guard_plugin.datasets import load_training_images
+from guard_plugin.errors import UnusableInput
+from guard_plugin.evaluation import load_images
+
+CLASSES = ("n01", "n02", "n03")
+
+
+def picture(file, size=(8, 8), seed=0):
+    """Write noise; (width, height)."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    values = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    Image.fromarray(values).save(file)
+
+
+def fill(folder, per_class, first=0, **kind):
+    for c, name in enumerate(CLASSES):
+        for i in range(per_class):
+            picture(folder / name / f"{i:03d}.png", seed=first + c * per_class + i, **kind)
+
+
+@pytest.fixture
+def root(tmp_path):
+    fill(tmp_path / "train", 13)
+    fill(tmp_path / "val", 6, first=100)
+    return tmp_path
+
+
+def expected(folder, transform=None):
+    """By torchvision, in the documented order."""
+    dataset = ImageFolder(folder, transforms.Compose([*([transform] if transform else []), transforms.ToTensor()]))
+    order = np.random.RandomState(0).permutation(len(dataset))
+    return torch.stack([dataset[i][0] for i in order]), torch.tensor([dataset[i][1] for i in order])
+
+
+@pytest.mark.parametrize("name", ["ImageFolder", "imagefolder"])
+def test_images_are_torchvisions_in_a_fixed_permutation(root, name):
+    images = load_images(name, root)
+    pixels, labels = expected(root / "val")
+    assert torch.equal(images.pixels, pixels) and torch.equal(images.labels, labels)
+    assert images.num_classes == 3 and images.name == "ImageFolder"
+
+
+def test_the_first_examples_are_of_several_classes_and_no_others_are_read(root):
+    whole = load_images("ImageFolder", root)
+    order = np.random.RandomState(0).permutation(18)
+    files = sorted((root / "val").rglob("*.png"))
+    for index in order[6:]:
+        files[index].write_bytes(b"damaged")
+    few = load_images("ImageFolder", root, n_examples=6)
+    assert torch.equal(few.pixels, whole.pixels[:6]) and len(set(few.labels.tolist())) == 3
+    assert few.sha256 != whole.sha256
+    with pytest.raises(UnusableInput, match=r"n0\d/00\d.png cannot be read.*damaged"):
+        load_images("ImageFolder", root, n_examples=7)
+
+
+def test_val_is_the_last_tenth_of_train_where_val_is_the_test_split(root):
+    pixels, labels = expected(root / "train")
+    train, val = (load_images("ImageFolder", root, split) for split in ("train", "val"))
+    assert torch.equal(train.pixels, pixels[:36]) and torch.equal(val.pixels, pixels[36:])
+    assert torch.equal(torch.cat([train.labels, val.labels]), labels)
+    assert torch.equal(load_training_images("ImageFolder", root).pixels, pixels)
+
+
+def test_val_is_its_own_where_there_is_a_test_folder(root):
+    fill(root / "test", 2, first=200)
+    for split, folder in (("train", "train"), ("val", "val"), ("test", "test")):
+        assert torch.equal(load_images("ImageFolder", root, split).pixels, expected(root / folder)[0])
+    assert torch.equal(load_training_images("ImageFolder", root).pixels, expected(root / "train")[0])
+
+
+@pytest.mark.parametrize("size", [7, 8])
+def test_a_size_resizes_and_crops_as_torchvisions_evaluation_does(tmp_path, size):
+    fill(tmp_path / "test", 2, size=(12, 10))
+    picture(tmp_path / "test" / "n01" / "000.png", size=(9, 20))
+    images = load_images(f"ImageFolder@{size}", tmp_path)
+    usual = transforms.Compose([transforms.Resize({7: 8, 8: 9}[size]), transforms.CenterCrop(size)])
+    assert torch.equal(images.pixels, expected(tmp_path / "test", usual)[0])
+    assert images.pixels.shape[1:] == (3, size, size) and images.name == f"ImageFolder@{size}"
+
+
+def test_several_sizes_are_refused_with_the_fix(root):
+    picture(root / "val" / "n02" / "000.png", size=(9, 8))
+    with pytest.raises(UnusableInput, match=r"of one size.*ImageFolder@64"):
+        load_images("ImageFolder", root)
+
+
+def test_classes_must_agree(root):
+    picture(root / "train" / "n00" / "0.png")
+    with pytest.raises(UnusableInput, match=r"same classes in .*train and .*val, got 4 and 3.*only: n00"):
+        load_images("ImageFolder", root)
+
+
+@pytest.mark.parametrize(
+    ("folders", "words"),
+    [
+        ((), "found neither val/ nor test/"),
+        (("train/a", "train/b"), "found neither val/ nor test/"),
+        (("test/a",), "two or more, in .*test; found a"),
+        (("test/a", "test/b"), "cannot be read as folders of pictures"),
+    ],
+)
+def test_missing_folders_and_pictures_are_named(tmp_path, folders, words):
+    for folder in folders:
+        (tmp_path / folder).mkdir(parents=True)
+    with pytest.raises(UnusableInput, match=words):
+        load_images("ImageFolder", tmp_path)
+
+
+def test_without_training_images_only_the_test_split_is_there(tmp_path):
+    fill(tmp_path / "test", 2)
+    assert len(load_images("ImageFolder", tmp_path).labels) == 6
+    for read in (load_training_images, lambda *a: load_images(*a, "val")):
+        with pytest.raises(UnusableInput, match="holds no train split here, only test"):
+            read("ImageFolder", tmp_path)
+
+
+def test_more_examples_than_there_are_are_refused(root):
+    with pytest.raises(UnusableInput, match="from 1 to 18, which is what the test split of ImageFolder holds; got 19"):
+        load_images("ImageFolder", root, n_examples=19)
+
+
+@pytest.fixture
+def tiny(tmp_path):
+    """Tiny-ImageNet as it is published: test/ has no labels, and val/ has them in a file."""
+    root = tmp_path / "tiny-imagenet-200"
+    for c, name in enumerate(CLASSES):
+        picture(root / "train" / name / "images" / f"{name}_0.JPEG", seed=c)
+    lines = []
+    for i in range(6):
+        picture(root / "val" / "images" / f"val_{i}.JPEG", seed=10 + i)
+        lines.append(f"val_{i}.JPEG\t{CLASSES[(i * 2) % 3]}\t0\t0\t7\t7")
+    (root / "val" / "val_annotations.txt").write_text("\n".join(lines) + "\n")
+    picture(root / "test" / "images" / "test_0.JPEG")
+    return tmp_path
+
+
+def test_tiny_imagenet_as_published_is_read_by_its_annotations(tiny):
+    published = tiny / "tiny-imagenet-200"
+    images = load_images("TinyImageNet", tiny)
+    order = np.random.RandomState(0).permutation(6)
+    assert images.labels.tolist() == [(i * 2) % 3 for i in order] and images.num_classes == 3
+    first = np.asarray(Image.open(published / "val" / "images" / f"val_{order[0]}.JPEG"))
+    np.testing.assert_array_equal((images.pixels[0] * 255).round().permute(1, 2, 0).numpy(), first)
+    assert load_images("ImageFolder", published).sha256 == images.sha256
+    assert len(load_training_images("TinyImageNet", published).labels) == 3
+
+
+def test_annotations_that_do_not_fit_are_refused(tiny):
+    file = tiny / "tiny-imagenet-200" / "val" / "val_annotations.txt"
+    file.write_text("val_0.JPEG\tn01\nval_1.JPEG\tn09\n")
+    with pytest.raises(UnusableInput, match="in one of them only: n02, n03, n09"):
+        load_images("TinyImageNet", tiny)
+    file.write_text("val_0.JPEG n01\n")
+    with pytest.raises(UnusableInput, match=r"val_annotations.txt: expected lines"):
+        load_images("TinyImageNet", tiny)

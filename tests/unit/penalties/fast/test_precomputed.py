@@ -1,0 +1,193 @@
+"""A scalar that hands over gradients that are known, against the scalar that has to be differentiated."""
+
+import gc
+import weakref
+from collections.abc import Sequence
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from guard_plugin.errors import UnsupportedLoss
+from guard_plugin.penalties.fast.precomputed import Again, Known, hand_over, reached_leaves
+
+pytestmark = pytest.mark.usefixtures("float64")
+
+
+@pytest.fixture
+def tensors() -> list[Tensor]:
+    return [torch.randn(3, requires_grad=True), torch.randn(2, 2, requires_grad=True)]
+
+
+def direct(a: Tensor, b: Tensor) -> Tensor:
+    return (a.sin().sum() * b.square().sum()).exp().log1p()
+
+
+def known(tensors: list[Tensor]) -> Known:
+    value = direct(*tensors)
+    return made(value.detach(), tensors, torch.autograd.grad(value, tensors))
+
+
+def made(value: Tensor, tensors: list[Tensor], gradients: Sequence[Tensor]) -> Known:
+    return Known(value, {id(t): (t, g.clone()) for t, g in zip(tensors, gradients, strict=True)})
+
+
+def close(got: object, wanted: object) -> None:
+    torch.testing.assert_close(got, wanted, rtol=1e-10, atol=1e-12)
+
+
+def test_backward_fills_the_gradients_and_adds_up(tensors):
+    wanted = torch.autograd.grad(direct(*tensors), tensors)
+    scalar = hand_over(known(tensors), again=None)
+    close(scalar.detach(), direct(*tensors).detach())
+    scalar.backward()
+    close([tensor.grad for tensor in tensors], list(wanted))
+    hand_over(known(tensors), again=None).backward()
+    close([tensor.grad for tensor in tensors], [2 * gradient for gradient in wanted])
+
+
+def test_a_subset_may_be_asked_for(tensors):
+    (wanted,) = torch.autograd.grad(direct(*tensors), tensors[1])
+    close(torch.autograd.grad(hand_over(known(tensors), again=None), tensors[1])[0], wanted)
+    assert tensors[0].grad is None and tensors[1].grad is None
+
+
+def test_what_the_host_makes_of_the_scalar_weights_the_gradients(tensors):
+    wanted = torch.autograd.grad(direct(*tensors).square() * 3, tensors)
+    close(torch.autograd.grad(hand_over(known(tensors), again=None).square() * 3, tensors), wanted)
+
+
+def test_with_retain_graph_backward_may_be_called_twice_and_without_not(tensors):
+    scalar = hand_over(known(tensors), again=None)
+    scalar.backward(retain_graph=True)
+    once = [tensor.grad.clone() for tensor in tensors]
+    scalar.backward()
+    close([tensor.grad for tensor in tensors], [2 * gradient for gradient in once])
+    with pytest.raises(RuntimeError, match="second time"):
+        scalar.backward()
+
+
+def test_the_gradients_are_freed_by_backward(tensors):
+    gradients = known(tensors)
+    alive = [weakref.ref(gradient) for _, gradient in gradients.gradients.values()]
+    scalar = hand_over(gradients, again=None)
+    del gradients
+    gc.collect()
+    assert all(one() is not None for one in alive)
+    scalar.backward()
+    gc.collect()
+    assert scalar.requires_grad and not any(one() is not None for one in alive)
+
+
+def test_gradients_can_be_differentiated_again(tensors):
+    def second(scalar: Tensor) -> tuple[Tensor, ...]:
+        gradients = torch.autograd.grad(2 * scalar, tensors, create_graph=True)
+        return torch.autograd.grad(sum(gradient.square().sum() for gradient in gradients), tensors)
+
+    scalar = hand_over(known(tensors), again=lambda: direct(*tensors))
+    close(second(scalar), second(direct(*tensors)))
+
+
+def test_a_part_with_a_graph_of_its_own_is_differentiated_again_with_the_rest(tensors):
+    def second(scalar: Tensor) -> tuple[Tensor, ...]:
+        gradients = torch.autograd.grad(2 * scalar, tensors, create_graph=True)
+        return torch.autograd.grad(sum(gradient.square().sum() for gradient in gradients), tensors)
+
+    def own() -> Tensor:
+        return tensors[0].cos().sum() * tensors[1].sum()
+
+    total = direct(*tensors) + own()
+    gradients = made(total.detach(), tensors, torch.autograd.grad(total, tensors))
+    scalar = hand_over(gradients, again=lambda: direct(*tensors), own=own())
+    close(second(scalar), second(direct(*tensors) + own()))
+
+
+def test_differentiating_again_is_refused_where_nothing_is_left_to_differentiate(tensors):
+    scalar = hand_over(known(tensors), again=None)
+    with pytest.raises(UnsupportedLoss, match="create_graph=True: --memory low"):
+        torch.autograd.grad(scalar, tensors, create_graph=True)
+
+
+def test_differentiating_again_is_refused_where_a_parameter_has_changed(tensors):
+    scalar = hand_over(known(tensors), again=Again(lambda: direct(*tensors), tensors))
+    with torch.no_grad():
+        tensors[1].add_(1)
+    with pytest.raises(UnsupportedLoss, match="inputs modified in place.*--path reference"):
+        torch.autograd.grad(scalar, tensors, create_graph=True)
+
+
+def test_without_gradients_the_value_is_a_constant(tensors):
+    gradients = known(tensors)
+    with torch.no_grad():
+        assert not hand_over(gradients, again=None).requires_grad
+    assert not hand_over(Known(torch.tensor(2.0)), again=None).requires_grad
+
+
+def test_gradients_may_be_weighted():
+    tensor = torch.randn(3, requires_grad=True)
+    scalar = hand_over(made(torch.tensor(1.0), [tensor], [torch.ones(3)]).scaled(torch.tensor(7.0), 10.0), again=None)
+    assert scalar == 7
+    close(torch.autograd.grad(scalar, tensor), (torch.full((3,), 10.0),))
+
+
+def test_what_the_host_does_to_its_gradients_does_not_reach_the_known_ones(tensors):
+    wanted, scalar = torch.autograd.grad(direct(*tensors), tensors), hand_over(known(tensors), again=None)
+    scalar.backward(retain_graph=True)
+    for tensor in tensors:
+        tensor.grad.zero_()
+    scalar.backward()
+    close([tensor.grad for tensor in tensors], list(wanted))
+
+
+def test_a_hook_on_a_tensor_sees_its_gradient(tensors):
+    seen: list[Tensor] = []
+    tensors[0].register_post_accumulate_grad_hook(lambda tensor: seen.append(tensor.grad.clone()))
+    hand_over(known(tensors), again=None).backward()
+    close(seen, [torch.autograd.grad(direct(*tensors), tensors[0])[0]])
+
+
+def the_same(got: list[Tensor], wanted: list[Tensor]) -> bool:
+    return sorted(map(id, got)) == sorted(map(id, wanted)) and len(got) == len(set(map(id, got)))
+
+
+def test_a_flat_parameter_is_reached_through_its_views():
+    flat = nn.Parameter(torch.randn(6))
+    w, b = flat[:4].view(2, 2), flat[4:]
+    assert the_same(reached_leaves((torch.randn(3, 2) @ w + b).sum()), [flat])
+
+
+def test_learnable_labels_are_reached():
+    net, labels = nn.Linear(2, 3), torch.randn(4, 3, requires_grad=True)
+    loss = nn.functional.cross_entropy(net(torch.randn(4, 2)), labels.softmax(1))
+    assert the_same(reached_leaves(loss), [net.weight, net.bias, labels])
+
+
+def test_a_shared_parameter_is_reached_once():
+    a, b = nn.Linear(2, 2, bias=False), nn.Linear(2, 2, bias=False)
+    b.weight = a.weight
+    assert the_same(reached_leaves(b(a(torch.randn(3, 2))).sum(), a(torch.randn(3, 2)).sum()), [a.weight])
+
+
+def test_leaves_may_be_left_out():
+    x, net = torch.randn(3, 2, requires_grad=True), nn.Linear(2, 2)
+    assert the_same(reached_leaves(net(x), but=[x]), [net.weight, net.bias])
+
+
+def test_beyond_a_tensor_nothing_is_reached_but_by_other_ways():
+    net, scale = nn.Linear(2, 2), torch.randn(2, requires_grad=True)
+    output = net(torch.randn(3, 2))
+    loss = (output * scale).sum() + net.bias.square().sum()
+    assert the_same(reached_leaves(loss, beyond=output), [scale, net.bias])
+    assert the_same(reached_leaves(loss), [scale, net.bias, net.weight])
+
+
+def test_a_leaf_reaches_itself_and_what_has_no_graph_nothing():
+    leaf = torch.randn(2, requires_grad=True)
+    assert the_same(reached_leaves(leaf), [leaf])
+    assert reached_leaves(torch.randn(2), (leaf * 2).detach()) == [] == reached_leaves()
+
+
+def test_frozen_parameters_are_not_reached():
+    net = nn.Linear(2, 2)
+    net.weight.requires_grad_(False)
+    assert the_same(reached_leaves(net(torch.randn(3, 2))), [net.bias])

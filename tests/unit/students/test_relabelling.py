@@ -1,0 +1,299 @@
+"""Students of the recipe "sre2l", against the host's own steps written out."""
+
+import dataclasses
+import math
+from functools import partial
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from guard_plugin.distilled import FkdLabels, Mix, View
+from guard_plugin.errors import UnusableInput
+from guard_plugin.evaluation import RECIPES, benchmark_distilled, train_student
+from guard_plugin.networks.architectures import build_network
+from guard_plugin.students.pictures import Pictures, draw_view
+from guard_plugin.students.relabelling import distillation_loss
+from guard_plugin.students.soft_labels import StoredLabels, TeacherLabels
+
+NETWORK = partial(build_network, "ConvNetBN16-32", channels=1, num_classes=10, im_size=(8, 8))
+# So strong a decay shows in few steps which weights it is for.
+SHORT = dataclasses.replace(RECIPES["sre2l"], epochs=4, batch_size=32, min_scale=0.5, weight_decay=5.0)
+
+
+@pytest.fixture(scope="module")
+def pictures(distilled):
+    """Real digits in 8 bits."""
+    levels = (distilled.pixels() * 255).round() / 255
+    return dataclasses.replace(distilled, images=distilled.normalization.to_input(levels), recipe="sre2l")
+
+
+@pytest.fixture(scope="module")
+def teacher(pictures, tmp_path_factory):
+    recipe = dataclasses.replace(RECIPES["dc"], epochs=20, batch_size=20)
+    network = train_student(pictures, NETWORK, recipe, seed=9)
+    file = tmp_path_factory.mktemp("teacher") / "checkpoint.pth"
+    torch.save({"model": network.state_dict(), "epoch": 3}, file)
+    return file, network
+
+
+@pytest.fixture
+def stored(pictures, teacher, tmp_path):
+    return write_fkd(tmp_path / "fkd", pictures, teacher[1])
+
+
+def write_fkd(folder, pictures, network, epochs=4, batch=32, seed=42):
+    """As the host's relabel does it, in the order of its seed."""
+    images = Pictures(pictures)
+    sampler = torch.utils.data.RandomSampler(range(len(images)), generator=torch.Generator().manual_seed(seed))
+    for epoch in range(epochs):
+        place = folder / f"epoch_{epoch}"
+        place.mkdir(parents=True)
+        for number, indices in enumerate(torch.utils.data.BatchSampler(sampler, batch, drop_last=False)):
+            view = draw_view(len(indices), images.size, 0.5)
+            with torch.no_grad():
+                logits = network(images.show(torch.tensor(indices), view)).half()
+            parts = [view.crops, view.flips, view.mix.order, view.mix.own, list(view.mix.box), logits]
+            torch.save(parts, place / f"batch_{number}.tar")
+    return folder
+
+
+def by_hand(batches, epochs, temperature, seed):
+    """train_KD.py's loop: its groups (utils.get_parameters), its schedule (LambdaLR, --cos), its loss."""
+    torch.manual_seed(seed)
+    network = NETWORK().train()
+    matrices = [p for name, p in network.named_parameters() if name.find("weight") >= 0 and len(p.size()) > 1]
+    others = [p for name, p in network.named_parameters() if not (name.find("weight") >= 0 and len(p.size()) > 1)]
+    groups = [{"params": matrices}, {"params": others, "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(groups, lr=0.001, weight_decay=5.0)
+    cosine = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 0.5 * (1.0 + math.cos(math.pi * step / epochs)))
+    divergence = torch.nn.KLDivLoss(reduction="batchmean")
+    for epoch in range(epochs):
+        for images, labels in batches(epoch):
+            output = network(images)
+            if temperature is None:
+                loss = -(labels * F.log_softmax(output, dim=1)).sum(1).mean()
+            else:
+                student = F.log_softmax(output / temperature, dim=1)
+                loss = divergence(student, F.softmax(labels / temperature, dim=1))
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        cosine.step()
+    return network.eval()
+
+
+def assert_same(ours, theirs):
+    for (name, mine), other in zip(ours.state_dict().items(), theirs.state_dict().values(), strict=True):
+        torch.testing.assert_close(mine, other, rtol=1e-4, atol=1e-5, msg=name)
+
+
+def drawn(pictures):
+    for indices in torch.randperm(len(pictures)).split(32):
+        yield indices, draw_view(len(indices), (8, 8), 0.5)
+
+
+def test_students_of_a_teacher_equal_plain_loop(pictures, teacher):
+    file, network = teacher
+    student = train_student(pictures, NETWORK, SHORT.with_labels(TeacherLabels(file, "x", NETWORK)), seed=3)
+    images = Pictures(pictures)
+
+    def batches(_):
+        for indices, view in drawn(images):
+            seen = images.show(indices, view)
+            with torch.no_grad():
+                labels = network(seen)
+            yield seen, labels
+
+    with torch.random.fork_rng():
+        assert_same(student, by_hand(batches, 4, 20.0, seed=3))
+
+
+def test_students_of_stored_labels_equal_plain_loop(pictures, stored):
+    longer = dataclasses.replace(SHORT, epochs=300, batch_size=128)
+    recipe = longer.with_labels(StoredLabels(FkdLabels(stored)))
+    student = train_student(pictures, NETWORK, recipe, seed=3)
+    images, epochs = Pictures(pictures), [list(epoch) for epoch in FkdLabels(stored).batches()]
+
+    def batches(epoch):
+        return [(images.show(batch.indices, batch.view), batch.logits) for batch in epochs[epoch]]
+
+    with torch.random.fork_rng():
+        assert_same(student, by_hand(batches, 4, 20.0, seed=3))
+
+
+def test_students_of_classes_equal_plain_loop(pictures):
+    student = train_student(pictures, NETWORK, SHORT, seed=3)
+    images = Pictures(pictures)
+
+    def batches(_):
+        for indices, view in drawn(images):
+            top, left, bottom, right = view.mix.box
+            share = (bottom - top) * (right - left) / 64
+            classes = F.one_hot(pictures.labels[indices], 10).float()
+            yield images.show(indices, view), (1 - share) * classes + share * classes[view.mix.order]
+
+    with torch.random.fork_rng():
+        assert_same(student, by_hand(batches, 4, None, seed=3))
+
+
+@pytest.mark.parametrize("temperature", [1.0, 20.0])
+def test_the_divergence_is_torchs(temperature):
+    output, logits = torch.randn(5, 7, requires_grad=True), torch.randn(5, 7)
+    ours = distillation_loss(output, logits, temperature)
+    student, teacher = (torch.log_softmax(x.double() / temperature, 1) for x in (output, logits))
+    # Divided by the batch, and not multiplied by the temperature's square: train_FKD.py and train_KD.py.
+    assert ours.item() == pytest.approx(((teacher.exp() * (teacher - student)).sum() / 5).item(), rel=1e-4)
+    torch.testing.assert_close(
+        ours, F.kl_div(student.float(), teacher.float(), reduction="batchmean", log_target=True), rtol=1e-4, atol=1e-7
+    )
+
+
+def test_the_published_settings():
+    assert RECIPES["sre2l"].describe() == {
+        "name": "sre2l",
+        "epochs": 300,
+        "learning_rate": 0.001,
+        "weight_decay": 0.01,
+        "batch_size": 128,
+        "temperature": 1.0,
+        "min_scale": 0.08,
+        "labels": {"source": "classes of the images"},
+        "learning_rate_from_set": False,
+        "optimizer": "AdamW",
+        "schedule": "cosine",
+        "mix": "cutmix",
+    }
+
+
+def test_what_a_source_of_labels_changes(teacher, stored):
+    online = RECIPES["sre2l"].with_labels(TeacherLabels(teacher[0], "ConvNetBN16-32", NETWORK)).describe()
+    assert (online["temperature"], online["labels"]) == (20.0, {"source": "teacher", "arch": "ConvNetBN16-32"})
+    replayed = RECIPES["sre2l"].with_labels(StoredLabels(FkdLabels(stored))).describe()
+    assert (replayed["epochs"], replayed["batch_size"], replayed["labels"]) == (4, 32, {"source": "fkd"})
+    assert not {"min_scale", "mix"} & set(replayed)
+
+
+@pytest.mark.parametrize("source", ["classes", "teacher", "fkd"])
+def test_the_seed_decides_everything_and_the_callers_stream_is_left_alone(pictures, teacher, stored, source):
+    recipe = {
+        "classes": SHORT,
+        "teacher": SHORT.with_labels(TeacherLabels(teacher[0], "x", NETWORK)),
+        "fkd": SHORT.with_labels(StoredLabels(FkdLabels(stored))),
+    }[source]
+
+    def weights(seed):
+        student = train_student(pictures, NETWORK, recipe, seed=seed)
+        return torch.cat([p.detach().flatten() for p in student.parameters()])
+
+    torch.manual_seed(1)
+    state = torch.get_rng_state()
+    first = weights(0)
+    assert torch.equal(torch.get_rng_state(), state)
+    torch.manual_seed(2)
+    assert torch.equal(weights(0), first)
+    assert not torch.equal(weights(1), first)
+
+
+def test_a_teacher_is_read_without_a_random_draw_and_left_as_it_was(pictures, teacher):
+    state = torch.get_rng_state()
+    source = TeacherLabels(teacher[0], "x", NETWORK)
+    assert torch.equal(torch.get_rng_state(), state)
+    train_student(pictures, NETWORK, SHORT.with_labels(source), seed=0)
+    assert_same(source._teacher, teacher[1])
+    assert not any(parameter.requires_grad for parameter in source._teacher.parameters())
+
+
+@pytest.mark.parametrize(
+    "change", [{"epochs": 0}, {"batch_size": 0}, {"learning_rate": 0.0}, {"temperature": math.inf}, {"min_scale": 1.1}]
+)
+def test_impossible_settings_are_refused(change):
+    with pytest.raises(UnusableInput, match="expected a"):
+        dataclasses.replace(RECIPES["sre2l"], **change)
+
+
+def test_another_network_is_no_teacher(teacher):
+    other = partial(build_network, "ConvNetBN16-32", channels=1, num_classes=7, im_size=(8, 8))
+    with pytest.raises(UnusableInput, match="--teacher-arch .*classifier.weight"):
+        TeacherLabels(teacher[0], "ConvNetBN16-32", other)
+
+
+def test_a_teacher_of_other_classes_is_refused(pictures, teacher):
+    shifted = dataclasses.replace(pictures, labels=(pictures.labels + 1) % 10)
+    recipe = SHORT.with_labels(TeacherLabels(teacher[0], "x", NETWORK))
+    recipe.check(pictures)
+    with pytest.raises(UnusableInput, match=r"more often than chance .* the teacher .*checkpoint.pth"):
+        recipe.check(shifted)
+
+
+@pytest.mark.parametrize(("seed", "batch"), [(42, 32), (41, 32), (42, 20)])
+def test_labels_stored_in_another_order_are_refused(pictures, teacher, tmp_path, seed, batch):
+    recipe = SHORT.with_labels(StoredLabels(FkdLabels(write_fkd(tmp_path, pictures, teacher[1], 1, batch, seed))))
+    if seed == 42:
+        recipe.check(pictures)
+    else:
+        with pytest.raises(UnusableInput, match="--fkd-seed is 42"):
+            recipe.check(pictures)
+
+
+def test_labels_of_fewer_images_are_refused(pictures, stored):
+    recipe = SHORT.with_labels(StoredLabels(FkdLabels(stored)))
+    fewer = dataclasses.replace(pictures, images=pictures.images[:90], labels=pictures.labels[:90])
+    with pytest.raises(UnusableInput, match="90 images and 10 classes, as distilled, got 100 and 10"):
+        recipe.check(fewer)
+
+
+def test_a_mixture_counts_for_the_class_of_which_most_is_seen(pictures, teacher, tmp_path):
+    """Labels of views that show nothing but the other image name its class."""
+    images, network = Pictures(pictures), teacher[1]
+    (tmp_path / "epoch_0").mkdir()
+    order = torch.arange(99, -1, -1)
+    mix = View(torch.tensor([[0.0, 0.0, 1.0, 1.0]] * 100), torch.zeros(100).bool(), Mix(order, 0.0, (0, 0, 8, 8)))
+    (indices,) = torch.utils.data.BatchSampler(
+        torch.utils.data.RandomSampler(range(100), generator=torch.Generator().manual_seed(42)), 100, drop_last=False
+    )
+    with torch.no_grad():
+        logits = network(images.show(torch.tensor(indices), mix))
+    torch.save([mix.crops, mix.flips, order, 0.0, [0, 0, 8, 8], logits], tmp_path / "epoch_0" / "batch_0.tar")
+    SHORT.with_labels(StoredLabels(FkdLabels(tmp_path))).check(pictures)
+
+
+@pytest.fixture
+def measure(pictures, tmp_path):
+    def measure(out="out", sets=None, **options):
+        defaults = {"dataset": "digits", "arch": "ConvNetBN16-32", "attacks": "fgsm", "eps": ["16/255"], "seeds": 1}
+        return benchmark_distilled(
+            sets or [pictures],
+            out=tmp_path / out,
+            subject={},
+            n_examples=100,
+            **({"recipe": SHORT} | defaults | options),
+        )
+
+    return measure
+
+
+def test_results_tell_the_labels(measure, teacher, stored, tmp_path):
+    results = measure("a", teacher=teacher[0]).results
+    assert results["protocol"]["recipe"]["labels"] == {"source": "teacher", "arch": "ConvNetBN16-32"}
+    assert results["subject"]["soft_labels"].keys() == {"path", "sha256"}
+    results = measure("b", fkd=stored).results
+    assert results["subject"]["soft_labels"] == {"path": str(stored), "sha256": FkdLabels(stored).sha256()}
+    assert "soft_labels" not in measure("c").results["subject"]
+    other = tmp_path / "other.pth"
+    torch.save({"model": teacher[1].state_dict(), "epoch": 4}, other)
+    with pytest.raises(UnusableInput, match="labels_sha256"):
+        measure("a", teacher=other)
+
+
+def test_labels_that_cannot_be_used_are_refused_before_training(measure, teacher, stored, distilled, monkeypatch):
+    monkeypatch.setattr("guard_plugin.evaluation.distilled_benchmark.train_student", lambda *_, **__: pytest.fail())
+    for options, words in (
+        ({"teacher": teacher[0], "fkd": stored}, "got both"),
+        ({"teacher": teacher[0], "recipe": "dc"}, "for recipe sre2l, got recipe dc"),
+        ({"teacher": teacher[0], "teacher_arch": "ConvNetBN"}, "--teacher-arch"),
+        ({"teacher": teacher[0], "teacher_arch": "VGG"}, "unknown architecture 'VGG'"),
+        ({"sets": [distilled]}, "8-bit pictures"),
+    ):
+        with pytest.raises(UnusableInput, match=words):
+            measure(**options)
