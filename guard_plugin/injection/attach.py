@@ -23,7 +23,7 @@ from guard_plugin.injection.guard import Guard
 from guard_plugin.injection.ledger import Ledger
 from guard_plugin.injection.paths import PathOptions, Paths
 from guard_plugin.injection.penalty_choice import make_penalty
-from guard_plugin.injection.provenance import Handover
+from guard_plugin.injection.provenance import Provenance
 from guard_plugin.injection.stack import StackReader
 from guard_plugin.injection.tap import Tap
 from guard_plugin.injection.teacher import Teacher
@@ -89,7 +89,7 @@ class Attachment:
             host={"folder": str(host), "commit": commit_of(host)},
             faults=[fault.to_json(repaired=repair) for fault in faults],
             expected=expected if isinstance(expected, int) else None,
-            paths=paths,
+            paths=paths.counts,
         )
         self._hooks = plugins.hook
         self._guard = Guard(
@@ -106,11 +106,11 @@ class Attachment:
             print(f"guard: known fault of this host, {fault.describe()}; {mended}", file=sys.stderr)
         self._hooks.run_started(ledger=self.ledger)
         self.repairs = Repairs(faults if repair else [])
-        self._handover = Handover(profile.writes, profile.reads, self.ledger)
+        self._provenance = Provenance(profile.writes, profile.reads, self.ledger)
         if self._teacher is not None:
             self._teacher.install()
-            self._handover.take_over(self._teacher.file)
-        self._tap: Tap | None = Tap(self._guard, self._guard.open if penalty.strength else None)
+            self._provenance.take_over(self._teacher.file)
+        self._tap: Tap | None = Tap(self._guard, self._guard.share_forward if penalty.strength else None)
         self._exits: ExitWatch | None = None
         Attachment._active = self
 
@@ -126,7 +126,7 @@ class Attachment:
         self._tap.remove()
         self._tap = None
         self.repairs.remove()
-        self._handover.remove()
+        self._provenance.remove()
         if self._teacher is not None:
             self._teacher.remove()
             self.ledger.teacher = self._teacher.to_json()
@@ -137,7 +137,7 @@ class Attachment:
         self.ledger.outcome = outcome
         self._hooks.run_ended(ledger=self.ledger)
         if is_main_process():
-            self._handover.mark()
+            self._provenance.mark()
 
     @property
     def is_copy(self) -> bool:

@@ -13,7 +13,7 @@ from guard_plugin.injection.loss_call import LossCall
 from guard_plugin.injection.paths import Paths
 from guard_plugin.injection.stack import Place, StackReader
 from guard_plugin.penalties import Penalty
-from guard_plugin.penalties.fast.shared_forward import Opening
+from guard_plugin.penalties.fast.shared_forward import SharedForward
 
 __all__ = ["Guard", "guarded_loss", "why_not_real"]
 
@@ -131,9 +131,10 @@ class Guard:
             self.failure = error
             raise
 
-    def open(self, network: nn.Module, args: tuple[Any, ...]) -> Opening | str:
-        """Open a network's call to the penalty, or say why not; it may yet turn out not to be guarded."""
-        return self._paths.open(self._penalty.at(self.ledger.guarded), network, args, self._in_open_seam)
+    def share_forward(self, network: nn.Module, args: tuple[Any, ...]) -> SharedForward | str:
+        """Share the forward pass of a network's call, or say why not; its loss may yet turn out not to be guarded."""
+        penalty = self._penalty.at(self.ledger.guarded)
+        return self._paths.share_forward(penalty, network, args, self._in_open_seam)
 
     def problem(self) -> GuardError | None:
         """Say what is wrong with a run whose script ended well: nothing, one failed call, or the wrong count."""

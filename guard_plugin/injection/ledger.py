@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,10 +11,35 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from guard_plugin.files import atomic_file
 from guard_plugin.hosts.seams import Definition, Seam
-from guard_plugin.injection.paths import Paths
 
-__all__ = ["Ledger", "PenaltyValues"]
+__all__ = ["Ledger", "PathCounts", "PenaltyValues"]
+
+
+@dataclass
+class PathCounts:
+    """Which ways loss calls took to compute the penalty's gradient, and why they took no faster one.
+
+    Args:
+        memory: The user's option: "normal" or "low".
+        taken: How many loss calls took each way.
+        reasons: Per way, how often each reason was against a faster one.
+    """
+
+    memory: str = "normal"
+    taken: Counter[str] = field(default_factory=Counter)
+    reasons: dict[str, Counter[str]] = field(default_factory=dict)
+
+    def note(self, path: str, reason: str) -> None:
+        """Note the way that a loss call takes; the reason is empty where there is no faster one."""
+        self.taken[path] += 1
+        if reason:
+            self.reasons.setdefault(path, Counter())[reason] += 1
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the ways taken, as the ledger writes them."""
+        return {path: {"calls": n, "because": dict(self.reasons.get(path, {}))} for path, n in self.taken.items()}
 
 
 @dataclass
@@ -83,7 +107,7 @@ class Ledger:
         taken_over: Of each file that another script handed to this one, the penalty that it was made under ("" where
             unknown), and the reason why it is not known to be guarded ("" where it is); None where there are none.
         teacher: The checkpoint that was given for pretrained weights, in JSON's form.
-        paths: On which ways the penalty was computed.
+        paths: Which ways loss calls took to compute the penalty's gradient.
         reached: The penalty's settings that rise, as they were at the last guarded loss call.
     """
 
@@ -98,7 +122,7 @@ class Ledger:
     faults: Sequence[Mapping[str, Any]] = ()
     taken_over: dict[str, dict[str, str]] | None = None
     teacher: Mapping[str, Any] | None = None
-    paths: Paths | None = None
+    paths: PathCounts = field(default_factory=PathCounts)
     reached: Mapping[str, float] = field(default_factory=dict)
     seen: int = 0
     guarded: int = 0
@@ -161,8 +185,8 @@ class Ledger:
                 "skipped": dict(self.skipped),
             },
             "penalty_value": self.values.to_json(),
-            "memory": "normal" if self.paths is None else self.paths.options.memory,
-            "paths": {} if self.paths is None else self.paths.to_json(),
+            "memory": self.paths.memory,
+            "paths": self.paths.to_json(),
             "seams": {name: self._seam(name) for name in dict.fromkeys(d.seam.name for d in self.definitions)},
             "sites": {site: dict(counts) for site, counts in self.sites.items()},
             "host": dict(self.host),
@@ -178,9 +202,8 @@ class Ledger:
         if path.exists() and not path.is_file():
             path.write_text(text, encoding="utf-8")
             return
-        draft = path.with_name(f"{path.name}.{os.getpid()}.part")
-        draft.write_text(text, encoding="utf-8")
-        draft.replace(path)
+        with atomic_file(path) as file:
+            file.write(text.encode())
 
     def _site(self, site: str | None) -> Counter[str]:
         return self.sites.setdefault(site or "outside the host's files", Counter())

@@ -4,6 +4,7 @@ import copy
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from torch import Tensor, nn
@@ -12,7 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 from guard_plugin.errors import UnsupportedLoss
 from guard_plugin.injection.origins import Origin
 from guard_plugin.penalties import LossFunction
-from guard_plugin.penalties.fast.shared_forward import Opening
+from guard_plugin.penalties.fast.shared_forward import SharedForward
 
 __all__ = ["SUPPORTED", "LossCall", "per_example"]
 
@@ -62,17 +63,20 @@ class LossCall:
         return self._known_origin().batch()
 
     @property
-    def opening(self) -> Opening | str:
-        """The network's call as it was opened to the penalty, or why it was not."""
-        return self._known_origin().opening
-
-    @property
-    def largest(self) -> int:
-        """The size of the largest tensor that a module of the network returned, in bytes."""
-        return self._known_origin().largest
+    def shared(self) -> SharedForward | str:
+        """The network call's forward pass where the penalty shares it, or why it does not."""
+        return self._known_origin().shared
 
     def loss_fn(self) -> LossFunction:
-        """Return the host's criterion per example, with its own weights, smoothing and ignored class."""
+        """Return the host's criterion per example, with its own weights, smoothing and ignored class.
+
+        Raises:
+            UnsupportedLoss: If the criterion has no per-example form.
+        """
+        return self._loss_fn
+
+    @cached_property
+    def _loss_fn(self) -> LossFunction:
         return self.make_loss_fn()
 
     def check_guardable(self) -> None:
@@ -81,7 +85,7 @@ class LossCall:
         Raises:
             UnsupportedLoss: If the criterion, the output or the input is not of a kind that can be guarded.
         """
-        self.make_loss_fn()
+        self.loss_fn()
         origin = self._known_origin()
         origin.batch()
         origin.check_unchanged(self.output)

@@ -15,13 +15,12 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from guard_plugin.errors import UnsupportedLoss
 from guard_plugin.penalties.fast.precomputed import version_of
-from guard_plugin.penalties.fast.second_order import transformed
-from guard_plugin.penalties.fast.shared_forward import Opening, given_by_host
+from guard_plugin.penalties.fast.shared_forward import SharedForward, host_tensor
 
-__all__ = ["Opener", "Origin", "Origins", "RootCallObserver"]
+__all__ = ["ForwardSharer", "Origin", "Origins", "RootCallObserver"]
 
-Opener = Callable[[nn.Module, tuple[Any, ...]], Opening | str]
-"""Opens a call of a network to the penalty, or says why not."""
+ForwardSharer = Callable[[nn.Module, tuple[Any, ...]], SharedForward | str]
+"""Lets the penalty share the forward pass of a network call that is about to begin, or says why not."""
 
 
 @dataclass(frozen=True)
@@ -29,8 +28,8 @@ class Origin:
     """The call that made an output: ``network(*args, **kwargs)``.
 
     ``parameters`` are those that the network had during the call, ``versions`` count in-place changes to the inputs
-    before it, and ``output_version`` those to the output after it. ``opening`` is the call opened to the penalty, or
-    why it was not, and ``largest`` the size of the largest tensor that one of its modules returned, in bytes.
+    before it, and ``output_version`` those to the output after it. ``shared`` is the call's forward pass where the
+    penalty shares it, or why it does not.
     """
 
     network: nn.Module
@@ -39,8 +38,7 @@ class Origin:
     parameters: tuple[Tensor, ...]
     versions: tuple[int, ...]
     output_version: int
-    opening: Opening | str
-    largest: int
+    shared: SharedForward | str
 
     def batch(self) -> Tensor:
         """Return the one tensor that the network was called with.
@@ -96,8 +94,7 @@ class _Begun:
 
     caller: FrameType
     versions: tuple[int, ...]
-    opening: Opening | str
-    largest: int = 0
+    shared: SharedForward | str
 
 
 class _ThreadState(threading.local):
@@ -115,18 +112,18 @@ class Origins:
     Args:
         network: Remember this network's outputs, wherever it is called; by default those of every outermost call.
         observer: Is asked about each outermost call; only what is no loss call is remembered.
-        opener: Is asked whether a call that is to be remembered is opened to the penalty.
+        share_forward: Is asked whether the penalty shares the forward pass of a call that is to be remembered.
     """
 
     def __init__(
         self,
         network: nn.Module | None = None,
         observer: RootCallObserver | None = None,
-        opener: Opener | None = None,
+        share_forward: ForwardSharer | None = None,
     ) -> None:
         self._network = network
         self._observer = observer
-        self._opener = opener
+        self._share_forward = share_forward
         self._state = _ThreadState()
         self._handles = [
             register_module_forward_pre_hook(self._enter),
@@ -173,11 +170,11 @@ class Origins:
             return None
         if state.begun:
             self._end_begun(lambda begun: not _is_running(begun.caller))
-        args = _given_by_host(args)
+        args = _host_tensors(args)
         versions = tuple([version_of(argument) for argument in args if isinstance(argument, Tensor)])
-        opening = "not guarded" if self._opener is None else self._opener(module, args)
-        state.begun.append(_Begun(sys._getframe(1), versions, opening))
-        return (opening.given,) if isinstance(opening, Opening) else None
+        shared = "not guarded" if self._share_forward is None else self._share_forward(module, args)
+        state.begun.append(_Begun(sys._getframe(1), versions, shared))
+        return (shared.input,) if isinstance(shared, SharedForward) else None
 
     def _leave(self, module: nn.Module, args: tuple[Any, ...], *kwargs_and_output: Any) -> Tensor | None:
         # After a forward that raised, torch calls without kwargs, whatever was registered (2.6 to 2.15).
@@ -189,15 +186,13 @@ class Origins:
         if state.paused:
             return None
         state.depth -= 1
-        if self._opener is not None and state.begun and isinstance(output, Tensor) and not transformed():
-            state.begun[-1].largest = max(state.begun[-1].largest, output.nbytes)
         if not self._watches(module):
             return None
         begun = state.begun.pop()
-        if isinstance(begun.opening, Opening):
-            begun.opening.close()
+        if isinstance(begun.shared, SharedForward):
+            begun.shared.close()
         handed_through = any([argument is output for argument in args])
-        args = _given_by_host(args)
+        args = _host_tensors(args)
         loss = self._observer(module, args, kwargs, output) if self._observer else None
         # An output that is the input would keep itself alive.
         if loss is None and isinstance(output, Tensor) and output.requires_grad and not handed_through:
@@ -208,17 +203,16 @@ class Origins:
                 parameters=tuple(module.parameters()),
                 versions=begun.versions,
                 output_version=output._version,
-                opening=begun.opening,
-                largest=begun.largest,
+                shared=begun.shared,
             )
         return loss
 
     def _end_begun(self, is_over: Callable[[_Begun], bool]) -> None:
         """Close calls that KeyboardInterrupt ended: torch runs no hook then, not even one that is always called."""
         while self._state.begun and is_over(self._state.begun[-1]):
-            opening = self._state.begun.pop().opening
-            if isinstance(opening, Opening):
-                opening.close()
+            shared = self._state.begun.pop().shared
+            if isinstance(shared, SharedForward):
+                shared.close()
 
     def _watches(self, module: nn.Module) -> bool:
         """Tell, outside of its call, whether a module's call is one to remember."""
@@ -232,5 +226,5 @@ def _is_running(frame: FrameType) -> bool:
     return running is not None
 
 
-def _given_by_host(args: tuple[Any, ...]) -> tuple[Any, ...]:
-    return tuple([given_by_host(argument) for argument in args])
+def _host_tensors(args: tuple[Any, ...]) -> tuple[Any, ...]:
+    return tuple([host_tensor(argument) for argument in args])

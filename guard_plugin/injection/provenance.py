@@ -15,7 +15,7 @@ from guard_plugin.files import file_sha256
 from guard_plugin.injection.ledger import Ledger
 from guard_plugin.ranks import is_main_process
 
-__all__ = ["Handover", "marker_of", "penalty_of", "why_not_guarded"]
+__all__ = ["Provenance", "marker_of", "penalty_of", "why_not_guarded"]
 
 
 def marker_of(file: Path) -> Path:
@@ -69,7 +69,7 @@ def _doubt(marker: Any, file: Path) -> str:
     return ""
 
 
-class Handover:
+class Provenance:
     """Notes, while on, the files that the script hands on (``torch.save``) or takes over (``torch.load``).
 
     What is taken over and not known to be made under GUARD, or under another penalty, is warned of at once, on stderr.

@@ -10,7 +10,7 @@ from torch.nn import functional
 from torch.nn.modules.loss import _Loss
 
 from guard_plugin.injection.loss_call import SUPPORTED, LossCall, per_example
-from guard_plugin.injection.origins import Opener, Origins
+from guard_plugin.injection.origins import ForwardSharer, Origins
 from guard_plugin.penalties import LossFunction
 
 __all__ = ["Tap"]
@@ -29,13 +29,13 @@ class Tap:
 
     Args:
         handler: Called with each loss call; returns the loss that the host gets. Its own module calls pass unseen.
-        opener: Is asked whether a network's call is opened to the penalty.
+        share_forward: Is asked whether the penalty shares the forward pass of a network's call.
     """
 
-    def __init__(self, handler: LossCallHandler, opener: Opener | None = None) -> None:
+    def __init__(self, handler: LossCallHandler, share_forward: ForwardSharer | None = None) -> None:
         self._handler = handler
         self._originals = {name: getattr(functional, name) for name in _FUNCTIONS}
-        self._origins = Origins(observer=self._observe, opener=opener)
+        self._origins = Origins(observer=self._observe, share_forward=share_forward)
         for name, original in self._originals.items():
             setattr(functional, name, self._tapped(name, original))
 
@@ -54,7 +54,7 @@ class Tap:
             return None
         if not isinstance(module, SUPPORTED) and not self._is_another_criterion(module, judged, targets, output):
             return None
-        return self._hand_over(type(module).__name__, output, judged, targets, lambda: per_example(module))
+        return self._handled(type(module).__name__, output, judged, targets, lambda: per_example(module))
 
     def _is_another_criterion(self, module: nn.Module, judged: Tensor, targets: Any, output: Tensor) -> bool:
         """Tell another criterion: it turns a network's own output and targets into a loss, and learns nothing."""
@@ -71,14 +71,14 @@ class Tap:
                 return loss
             judged, targets = _arguments(args, kwargs)
             settings = signature(original).bind(*args, **kwargs).arguments
-            return self._hand_over(
+            return self._handled(
                 f"functional.{name}", loss, judged, targets, lambda: _per_example_function(name, settings)
             )
 
         tapped.__prepare_scriptable__ = lambda: original  # type: ignore[attr-defined] # what torch.jit.script compiles
         return tapped
 
-    def _hand_over(
+    def _handled(
         self, criterion: str, loss: Tensor, judged: Tensor, targets: Any, make_loss_fn: Callable[[], LossFunction]
     ) -> Tensor:
         origin = self._origins.of(judged)

@@ -8,11 +8,11 @@ from torch import Tensor, nn
 
 from guard_plugin.injection.guard import guarded_loss, why_not_real
 from guard_plugin.injection.loss_call import LossCall, per_example
-from guard_plugin.injection.origins import Opener, Origins
+from guard_plugin.injection.origins import ForwardSharer, Origins
 from guard_plugin.injection.paths import PathOptions, Paths
 from guard_plugin.injection.penalty_choice import make_penalty
 from guard_plugin.penalties import LossFunction
-from guard_plugin.penalties.fast.shared_forward import Opening
+from guard_plugin.penalties.fast.shared_forward import SharedForward
 from guard_plugin.plugins import installed_plugins
 
 __all__ = ["GuardedCriterion", "wrap"]
@@ -22,8 +22,8 @@ class GuardedCriterion(nn.Module):
     """A criterion that gives the loss on what a network returned for real data, in training, the penalty.
 
     Made by :func:`wrap`. Called in evaluation (network in eval mode, gradients off) or on inputs that require grad,
-    it returns the criterion's own loss. ``guarded`` counts the calls that received the penalty, and ``paths`` knows
-    on which way.
+    it returns the criterion's own loss. ``guarded`` counts the calls that received the penalty, and ``paths``
+    counts the ways that they took to compute it.
     """
 
     def __init__(
@@ -37,11 +37,13 @@ class GuardedCriterion(nn.Module):
         self.criterion = criterion
         self.guarded = 0
         self._plugins = installed_plugins()
-        self.paths = Paths(self._plugins.hook, PathOptions.take_from(options))
+        self._paths = Paths(self._plugins.hook, PathOptions.take_from(options))
+        self.paths = self._paths.counts
         self._penalty = make_penalty(self._plugins, None, options)
-        self.paths.options.check(self._penalty)
+        self._paths.options.check(self._penalty)
         self._loss_fn = loss_fn or per_example(criterion)
-        self._origins = Origins(network=model, opener=_opener(weakref.ref(self)) if self._penalty.strength else None)
+        share_forward = _forward_sharer(weakref.ref(self)) if self._penalty.strength else None
+        self._origins = Origins(network=model, share_forward=share_forward)
         self._finalizer = weakref.finalize(self, self._origins.remove)
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
@@ -69,24 +71,24 @@ class GuardedCriterion(nn.Module):
         if penalty.strength == 0:
             return loss
         with self._origins.paused():
-            return guarded_loss(call, penalty, self._plugins.hook, self.paths)[0]
+            return guarded_loss(call, penalty, self._plugins.hook, self._paths)[0]
 
     def unwrap(self) -> None:
         """Take the hooks off; the criterion then returns its own loss. Happens by itself when it is discarded."""
         self._finalizer()
 
-    def open(self, network: nn.Module, args: tuple[Any, ...]) -> Opening | str:
-        """Open a call of the network to the penalty, or say why not."""
-        return self.paths.open(self._penalty.at(self.guarded), network, args, lambda: True)
+    def share_forward(self, network: nn.Module, args: tuple[Any, ...]) -> SharedForward | str:
+        """Share the forward pass of a call of the network, or say why not."""
+        return self._paths.share_forward(self._penalty.at(self.guarded), network, args, lambda: True)
 
 
-def _opener(criterion: "weakref.ref[GuardedCriterion]") -> Opener:
-    # Weak: the hooks must not keep the criterion, with whose end they end.
-    def open(network: nn.Module, args: tuple[Any, ...]) -> Opening | str:
+def _forward_sharer(criterion: "weakref.ref[GuardedCriterion]") -> ForwardSharer:
+    # The reference is weak: the hooks must not keep the criterion alive, because they end when it ends.
+    def share_forward(network: nn.Module, args: tuple[Any, ...]) -> SharedForward | str:
         alive = criterion()
-        return "not guarded" if alive is None else alive.open(network, args)
+        return "not guarded" if alive is None else alive.share_forward(network, args)
 
-    return open
+    return share_forward
 
 
 def wrap(

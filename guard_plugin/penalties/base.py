@@ -9,53 +9,29 @@ from torch import Tensor, nn
 
 from guard_plugin.errors import PluginError
 from guard_plugin.penalties.checks import check_count, check_share, check_strength
-from guard_plugin.penalties.fast.precomputed import Known
-from guard_plugin.penalties.fast.second_order import SecondOrder
 
-__all__ = ["Combination", "HostPass", "LossFunction", "Path", "Penalty"]
+__all__ = ["Combination", "LossFunction", "Penalty"]
 
 LossFunction = Callable[[Tensor, Tensor], Tensor]
 """Maps a network's output, shape (n, ...), and targets, length n, to n losses, shape (n,)."""
 
 Combination = Literal["added", "replaces"]
 
-Path = Literal["shared", "separate", "reference"]
-"""How a penalty's gradient comes about: "reference", by torch's own graph of passes of the penalty's own; "separate",
-in such passes too, but at once; "shared", at once, with the host's own forward pass as one of them."""
-
 PenaltyT = TypeVar("PenaltyT", bound="Penalty")
 
 _RAMP = "_ramp"
-
-
-@dataclass(frozen=True)
-class HostPass:
-    """The host's own forward pass, and what it made of it.
-
-    Args:
-        batch: The leaf tensor that the network's input was a copy of; it requires grad.
-        operations: Those that the pass was made with, where the penalty differentiates twice.
-        output: What the network returned.
-        loss: What the host's criterion made of it.
-    """
-
-    batch: Tensor
-    operations: SecondOrder
-    output: Tensor
-    loss: Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
 class Penalty(ABC):
     """A term that each loss call on real data gets.
 
-    A subclass is a frozen dataclass with a ``name``. Its fields are its settings: ``guard run`` fills those that it
-    has from the command line, and the ledger records all of them. A setting NAME with a companion field NAME_ramp
-    rises to its value, evenly, over that many guarded loss calls; 0: it has it from the first.
+    A subclass is a frozen dataclass with a ``name``. Its fields are its settings: ``guard run`` fills them from the
+    command line, and the ledger records all of them. A setting NAME with a companion field NAME_ramp rises evenly to
+    its value over that many guarded loss calls; with a ramp of 0 it has its value from the first call.
 
-    ``combination`` says what becomes of the host's own loss: "added" to it, or "replaces" the part ``strength`` of it,
-    so that the host gets ``(1 - strength) * loss + term``, with ``strength`` <= 1. ``paths`` are those that it has,
-    best first: "separate" needs :meth:`in_parts`, "shared" needs :meth:`on_host` and :attr:`differentiates_twice` too.
+    ``combination`` says what becomes of the host's own loss: the term is "added" to it, or "replaces" the part
+    ``strength`` of it, so that the host gets ``(1 - strength) * loss + term``, with ``strength`` <= 1.
 
     Args:
         strength: The weight of the term ("lambda"), >= 0. At 0 nothing is computed and the run is the plain run.
@@ -64,7 +40,6 @@ class Penalty(ABC):
 
     name: ClassVar[str]
     combination: ClassVar[Combination] = "added"
-    paths: ClassVar[tuple[Path, ...]] = ("reference",)
     strength: float
     strength_ramp: int = 0
 
@@ -100,29 +75,6 @@ class Penalty(ABC):
         Returns:
             A scalar, differentiable with respect to the network's parameters.
         """
-
-    @property
-    def differentiates_twice(self) -> bool:
-        """Whether its gradient is one of input gradients."""
-        raise NotImplementedError
-
-    def in_parts(
-        self, network: nn.Module, inputs: Tensor, targets: Tensor, *, loss_fn: LossFunction, size: int, sparing: bool
-    ) -> Known:
-        """Compute the term and its gradient at once, at most ``size`` examples at a time.
-
-        ``sparing``: in as little memory as can be, where that takes more passes.
-        """
-        raise NotImplementedError
-
-    def on_host(
-        self, host: HostPass, network: nn.Module, targets: Tensor, *, loss_fn: LossFunction, size: int
-    ) -> tuple[Known, Tensor] | None:
-        """Compute the host's loss and the term, and their gradient, at once, and the term alone.
-
-        Returns None where the host's loss is of another kind than the host's pass can serve.
-        """
-        raise NotImplementedError
 
     def at(self: PenaltyT, step: int) -> PenaltyT:
         """Return the penalty as it is after ``step`` guarded loss calls, with nothing left to rise."""

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from guard_plugin.errors import UnusableInput
-from guard_plugin.penalties.base import HostPass, LossFunction, Path, Penalty
+from guard_plugin.penalties.base import LossFunction
 from guard_plugin.penalties.checks import check_batch, check_h, check_network, check_strength
 from guard_plugin.penalties.fast.curvature import (
     Step,
@@ -20,7 +20,8 @@ from guard_plugin.penalties.fast.curvature import (
     loss_form,
     loss_form_on_host,
 )
-from guard_plugin.penalties.fast.precomputed import Known
+from guard_plugin.penalties.fast.penalty import FastPenalty, HostPass
+from guard_plugin.penalties.fast.precomputed import PrecomputedGradient
 from guard_plugin.penalties.per_example import Losses, full_precision, unit
 from guard_plugin.penalties.undisturbed import twice_differentiable, undisturbed
 
@@ -135,7 +136,7 @@ def scale_h(h: float, *, from_shape: Sequence[int], to_shape: Sequence[int]) -> 
 
 
 @dataclass(frozen=True, kw_only=True)
-class Curvature(Penalty):
+class Curvature(FastPenalty):
     """The curvature penalty with its settings: see :func:`curvature_penalty`.
 
     Args:
@@ -146,7 +147,6 @@ class Curvature(Penalty):
     """
 
     name: ClassVar[str] = "curvature"
-    paths: ClassVar[tuple[Path, ...]] = ("shared", "separate", "reference")
     h: float
     form: Form = "gradient"
     h_ramp: int = 0
@@ -165,30 +165,36 @@ class Curvature(Penalty):
 
     @property
     def differentiates_twice(self) -> bool:
-        """Whether its gradient is one of input gradients."""
+        """Whether the penalty's gradient is a gradient of input gradients."""
         return self.form == "gradient"
 
     def in_parts(
-        self, network: nn.Module, inputs: Tensor, targets: Tensor, *, loss_fn: LossFunction, size: int, sparing: bool
-    ) -> Known:
-        """Compute the penalty and its gradient at once, at most ``size`` examples at a time."""
+        self,
+        network: nn.Module,
+        inputs: Tensor,
+        targets: Tensor,
+        *,
+        loss_fn: LossFunction,
+        size: int,
+        low_memory: bool,
+    ) -> PrecomputedGradient:
+        """Compute the penalty and its gradient at once, in passes of at most ``size`` examples."""
         check_batch(inputs, targets)
         check_network(network)
         inputs, targets = full_precision(inputs, targets, network)
         compute = gradient_form if self.form == "gradient" else loss_form
+        step = self._step(network, targets, loss_fn)
         with undisturbed(network, inputs.device), torch.enable_grad():
-            return compute(self._step(network, targets, loss_fn, size, sparing=sparing), inputs)
+            return compute(step, inputs, size=size, low_memory=low_memory)
 
     def on_host(
-        self, host: HostPass, network: nn.Module, targets: Tensor, *, loss_fn: LossFunction, size: int
-    ) -> tuple[Known, Tensor] | None:
-        """Compute the host's loss and the penalty, and their gradient, at once, and the penalty alone."""
+        self, host: HostPass, network: nn.Module, targets: Tensor, *, loss_fn: LossFunction
+    ) -> tuple[PrecomputedGradient, Tensor] | None:
+        """Compute the host's loss plus the penalty, with their gradient, at once, and the penalty alone."""
         check_batch(host.batch, targets)
         compute = gradient_form_on_host if self.form == "gradient" else loss_form_on_host
         with undisturbed(network, host.batch.device), torch.enable_grad():
-            return compute(self._step(network, targets, loss_fn, size), host)
+            return compute(self._step(network, targets, loss_fn), host)
 
-    def _step(
-        self, network: nn.Module, targets: Tensor, loss_fn: LossFunction, size: int, *, sparing: bool = False
-    ) -> Step:
-        return Step(network, loss_fn, targets, lambda gradient: self.h * unit(gradient), self.strength, size, sparing)
+    def _step(self, network: nn.Module, targets: Tensor, loss_fn: LossFunction) -> Step:
+        return Step(Losses(network, targets, loss_fn), lambda gradient: self.h * unit(gradient), self.strength)

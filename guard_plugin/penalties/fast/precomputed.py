@@ -1,4 +1,4 @@
-"""A scalar whose gradient is known already, in the place of one that has yet to be differentiated."""
+"""A scalar whose gradient was computed before the backward pass that asks for it."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -10,11 +10,11 @@ from torch.autograd import Function
 
 from guard_plugin.errors import UnsupportedLoss
 
-__all__ = ["Again", "Known", "hand_over", "reached_leaves", "version_of"]
+__all__ = ["PrecomputedGradient", "Recompute", "reached_leaves", "version_of", "with_precomputed_gradient"]
 
 
 @dataclass
-class Known:
+class PrecomputedGradient:
     """A scalar and its gradient, added up part by part.
 
     Args:
@@ -26,11 +26,11 @@ class Known:
     gradients: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
 
     def add(self, tensor: Tensor, gradient: Tensor) -> None:
-        """Add a gradient to the one known."""
+        """Add a gradient to what is known of a tensor's gradient."""
         if id(tensor) in self.gradients:
             self.gradients[id(tensor)][1].add_(gradient)
         else:
-            self.gradients[id(tensor)] = (tensor, gradient.clone())  # the caller's may be part of something else
+            self.gradients[id(tensor)] = (tensor, gradient.clone())  # the caller's tensor may be part of something else
 
     def differentiate(
         self,
@@ -45,10 +45,10 @@ class Known:
 
         Args:
             outputs: Tensors.
-            leaves: Leaf tensors, whose gradients are never held all at once besides those known.
+            leaves: Leaf tensors; their gradients are added one by one, and never held all at once.
             cotangents: Of the outputs; by default 1, for scalars.
-            also: Further tensors.
-            keep: Keep the graph.
+            also: Further tensors, whose gradients are returned.
+            keep: Whether to keep the graph.
 
         Returns:
             The gradients for ``also``.
@@ -77,14 +77,14 @@ class Known:
 
         return take
 
-    def scaled(self, value: Tensor, weight: Tensor | float) -> "Known":
-        """Return another value, with the gradients times ``weight``; these are not to be used any more."""
+    def scaled(self, value: Tensor, weight: Tensor | float) -> "PrecomputedGradient":
+        """Return ``value`` with these gradients times ``weight``. This object is not to be used any more."""
         for _, gradient in self.gradients.values():
             gradient.mul_(weight)
-        return Known(value, self.gradients)
+        return PrecomputedGradient(value, self.gradients)
 
-    def plus(self, other: "Known") -> "Known":
-        """Return the same value, with the sum of both's gradients; these are not to be used any more."""
+    def plus(self, other: "PrecomputedGradient") -> "PrecomputedGradient":
+        """Return this value with the sum of both gradients. Neither object is to be used any more."""
         for tensor, gradient in other.gradients.values():
             self.add(tensor, gradient)
         return self
@@ -95,8 +95,8 @@ def version_of(tensor: Tensor) -> int:
     return 0 if tensor.is_inference() else tensor._version
 
 
-class Again:
-    """Computes a scalar once more, with torch's own graph, as long as nothing that it depends on was modified in place.
+class Recompute:
+    """Computes a scalar once more with torch's own graph, unless a tensor that it depends on was modified in place.
 
     Args:
         compute: Computes it.
@@ -117,50 +117,54 @@ class Again:
             raise UnsupportedLoss(
                 "expected network and batch as they were when the loss was computed, found parameters, buffers or "
                 "inputs modified in place before backward(create_graph=True): the penalty cannot be computed again; "
-                "use --path reference"
+                "use path='reference' (guard_plugin.wrap, guard_plugin.attach)"
             )
         return self._compute()
 
 
-def hand_over(
-    known: Known, *, again: Again | None, own: Tensor | None = None, release: Callable[[], None] | None = None
+def with_precomputed_gradient(
+    precomputed: PrecomputedGradient,
+    *,
+    recompute: Recompute | None,
+    own: Tensor | None = None,
+    release: Callable[[], None] | None = None,
 ) -> Tensor:
-    """Return a scalar whose first derivatives are the known ones.
+    """Return a scalar whose first derivatives are the precomputed ones.
 
-    They travel on when the host calls ``backward()`` or ``autograd.grad()`` on what it made of the scalar, times the
-    gradient that arrives there: into ``.grad``, through the hooks of DDP and GradScaler, as any gradient does.
+    The gradients travel on when the host calls ``backward()`` or ``autograd.grad()`` on what it made of the scalar,
+    times the gradient that arrives there: into ``.grad``, and through the hooks of DDP and GradScaler.
 
     Args:
-        known: The value and its gradients.
-        again: Computes the same scalar with torch's own graph; called where the host differentiates with
-            ``create_graph=True``. None: that is refused.
-        own: A part of the scalar that has a graph, which ``again`` therefore leaves out.
+        precomputed: The value and its gradients.
+        recompute: Computes the same scalar with torch's own graph; called where the host differentiates with
+            ``create_graph=True``. With None, that is refused.
+        own: A part of the scalar that has a graph, which ``recompute`` therefore leaves out.
         release: Called at the end of a backward pass that frees its graph.
 
     Raises:
-        UnsupportedLoss: In the backward pass, with ``create_graph=True``, where ``again`` is None or raises.
+        UnsupportedLoss: In the backward pass, with ``create_graph=True``, where ``recompute`` is None or raises.
     """
-    if not known.gradients or not torch.is_grad_enabled():
-        return known.value.detach()
-    tensors, gradients = zip(*known.gradients.values(), strict=True)
+    if not precomputed.gradients or not torch.is_grad_enabled():
+        return precomputed.value.detach()
+    tensors, gradients = zip(*precomputed.gradients.values(), strict=True)
     kept = () if own is None else (own,)
-    scalar: Tensor = _HandOver.apply(known.value.detach(), again, release, kept, gradients, *tensors)
+    scalar: Tensor = _Precomputed.apply(precomputed.value.detach(), recompute, release, kept, gradients, *tensors)
     return scalar
 
 
-class _HandOver(Function):
+class _Precomputed(Function):
     @staticmethod
     def forward(
         ctx: Any,
         value: Tensor,
-        again: Again | None,
+        recompute: Recompute | None,
         release: Callable[[], None] | None,
         own: tuple[Tensor, ...],
         gradients: tuple[Tensor, ...],
         *tensors: Tensor,
     ) -> Tensor:
         ctx.save_for_backward(*gradients, *own)  # so that backward() frees them
-        ctx.again, ctx.release, ctx.tensors, ctx.done = again, release, tensors, False
+        ctx.recompute, ctx.release, ctx.tensors, ctx.done = recompute, release, tensors, False
         return value.clone()
 
     @staticmethod
@@ -169,7 +173,7 @@ class _HandOver(Function):
         if torch.is_grad_enabled():
             return *[None] * 5, *_differentiable(ctx, saved[count:], weight)
         # What `again` holds, batch and network, must not live as long as a loss that the host keeps.
-        ctx.again, ctx.done = None, True
+        ctx.recompute, ctx.done = None, True
         if ctx.release is not None and not _keeps_graph():
             torch.autograd.Variable._execution_engine.queue_callback(ctx.release)  # other parts may need it until then
         # Beside a loss of the host's own no copy is needed: autograd returns the sum. On CUDA, asking would wait.
@@ -179,14 +183,14 @@ class _HandOver(Function):
 
 
 def _differentiable(ctx: Any, own: tuple[Tensor, ...], weight: Tensor) -> Iterable[Tensor | None]:
-    if ctx.again is None:
+    if ctx.recompute is None:
         why = (
-            "it was differentiated without it before; use --path reference"
+            "the loss was differentiated without create_graph before; use path='reference' (guard_plugin.wrap, attach)"
             if ctx.done
-            else "--memory low computes them once and for all; use --memory normal"
+            else "memory 'low' computes them only once; use memory 'normal'"
         )
         raise UnsupportedLoss(f"the guarded gradients cannot be had with create_graph=True: {why}")
-    scalar = sum(own, ctx.again())
+    scalar = sum(own, ctx.recompute())
     gradients: tuple[Tensor | None, ...] = torch.autograd.grad(
         scalar, ctx.tensors, weight, create_graph=True, allow_unused=True
     )

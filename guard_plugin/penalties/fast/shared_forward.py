@@ -1,4 +1,4 @@
-"""A host's network call that is opened to the penalty: its own forward pass then serves as one of the penalty's."""
+"""A host's network call whose forward pass the penalty shares: it serves as one of the penalty's own passes."""
 
 import random
 import threading
@@ -13,22 +13,22 @@ from torch.overrides import TorchFunctionMode
 from guard_plugin.penalties.fast.precomputed import version_of
 from guard_plugin.penalties.fast.second_order import SecondOrder
 
-__all__ = ["Opening", "given_by_host", "inside_opening", "random_state"]
+__all__ = ["SharedForward", "host_tensor", "inside_shared_forward", "random_state"]
 
 
 class _Thread(threading.local):
-    open: "Opening | None" = None
+    inside = False
 
 
 _thread = _Thread()
 
 
-def inside_opening() -> bool:
-    """Tell whether a call is open in this thread."""
-    return _thread.open is not None
+def inside_shared_forward() -> bool:
+    """Tell whether a shared forward pass is under way in this thread."""
+    return _thread.inside
 
 
-class Opening:
+class SharedForward:
     """One network call, from its beginning to its end.
 
     Args:
@@ -42,29 +42,29 @@ class Opening:
         self.batch = source.detach().requires_grad_()
         self.operations = SecondOrder(self.batch)
         self.disturbance = ""
-        self._given: Tensor | None = self.batch.clone()  # in-place operations would not survive on a leaf
-        self._given._guard_source = source  # type: ignore[attr-defined]
+        self._input: Tensor | None = self.batch.clone()  # in-place operations would not survive on a leaf
+        self._input._guard_source = source  # type: ignore[attr-defined]
         self._buffers = [(name, buffer, version_of(buffer)) for name, buffer in network.named_buffers()]
         self._random = random_state(source.device)
         self._hooks = _HookWatch()
         self._modes: list[TorchFunctionMode] = [self._hooks, self.operations] if twice else [self._hooks]
         for mode in self._modes:
             mode.__enter__()  # type: ignore[no-untyped-call]
-        _thread.open = self
+        _thread.inside = True
 
     @property
-    def given(self) -> Tensor:
-        """What the network gets in the place of the host's batch."""
-        if self._given is None:
-            raise RuntimeError("expected a call that is open")
-        return self._given
+    def input(self) -> Tensor:
+        """The tensor that the network gets in place of the host's batch."""
+        if self._input is None:
+            raise RuntimeError("expected a call that has not ended")
+        return self._input
 
     def close(self) -> None:
-        """End it, and note why the pass was not one that evaluation would make again, if so; safe to call twice."""
-        given, self._given = self._given, None
+        """End the call, and note as ``disturbance`` why evaluation would make another pass; safe to call twice."""
+        given, self._input = self._input, None
         if given is None:
             return
-        _thread.open = None
+        _thread.inside = False
         for mode in reversed(self._modes):
             mode.__exit__(None, None, None)  # type: ignore[no-untyped-call]
         if given._version:
@@ -82,7 +82,7 @@ class Opening:
 
 
 class _HookWatch(TorchFunctionMode):
-    """Notes hooks that are put on tensors: they would be run by backward passes of ours, not by the host's."""
+    """Notes hooks that are put on tensors: the penalty's backward passes would run them, the host's would not."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -95,8 +95,8 @@ class _HookWatch(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-def given_by_host(argument: Any) -> Any:
-    """Return the host's own tensor for one that a network was given in its place; anything else as it is."""
+def host_tensor(argument: Any) -> Any:
+    """Return the host's own tensor for one that a network was given in its place, and anything else as it is."""
     return getattr(argument, "_guard_source", argument) if isinstance(argument, Tensor) else argument
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from guard_plugin.injection.ledger import Ledger
-from guard_plugin.injection.provenance import Handover, marker_of, why_not_guarded
+from guard_plugin.injection.provenance import Provenance, marker_of, why_not_guarded
 
 NAMES = "replay_*.pt"
 
@@ -33,16 +33,16 @@ def ledger(
 
 def write(file: Path, of: Ledger) -> Path:
     """Write a file as a script does under a run with this ledger."""
-    handover = Handover(NAMES, "", of)
+    provenance = Provenance(NAMES, "", of)
     torch.save([1, 2], file)
-    handover.remove()
-    handover.mark()
+    provenance.remove()
+    provenance.mark()
     return file
 
 
 def test_only_what_the_run_itself_wrote_is_marked(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    handover = Handover(NAMES, "", ledger())
+    provenance = Provenance(NAMES, "", ledger())
     torch.save([1], "replay_0.pt")
     torch.save(obj=[1], f=tmp_path / "replay_1.pt")
     torch.save([1], "other.pt")
@@ -50,9 +50,9 @@ def test_only_what_the_run_itself_wrote_is_marked(tmp_path, monkeypatch):
     (tmp_path / "replay_2.pt").write_bytes(b"another process's")
     torch.save([1], "replay_3.pt")
     (tmp_path / "replay_3.pt").unlink()
-    handover.remove()
+    provenance.remove()
     torch.save([1], "replay_4.pt")
-    handover.mark()
+    provenance.mark()
     assert sorted(p.name for p in tmp_path.glob("*.json")) == ["replay_0.pt.guard.json", "replay_1.pt.guard.json"]
     assert json.loads(marker_of(tmp_path / "replay_0.pt").read_text())["ledger"]["adapter"] == "mtt"
     assert why_not_guarded(tmp_path / "replay_1.pt") == ""
@@ -60,9 +60,9 @@ def test_only_what_the_run_itself_wrote_is_marked(tmp_path, monkeypatch):
 
 def test_torchs_own_functions_are_given_back():
     originals = torch.save, torch.load
-    handover = Handover(NAMES, NAMES, ledger())
+    provenance = Provenance(NAMES, NAMES, ledger())
     assert (torch.save, torch.load) != originals
-    handover.remove()
+    provenance.remove()
     assert (torch.save, torch.load) == originals
 
 
@@ -91,11 +91,11 @@ def test_a_marker_that_cannot_be_read_vouches_for_nothing(tmp_path, content):
 
 def test_a_marker_that_cannot_be_written_is_told_and_keeps_no_other_from_it(tmp_path, capsys):
     marker_of(tmp_path / "replay_0.pt").mkdir()
-    handover = Handover(NAMES, "", ledger())
+    provenance = Provenance(NAMES, "", ledger())
     for number in (0, 1):
         torch.save([1], tmp_path / f"replay_{number}.pt")
-    handover.remove()
-    handover.mark()
+    provenance.remove()
+    provenance.mark()
     assert "no marker can be written" in capsys.readouterr().err
     assert why_not_guarded(tmp_path / "replay_1.pt") == "" != why_not_guarded(tmp_path / "replay_0.pt")
 
@@ -104,14 +104,14 @@ def test_reading_warns_of_what_is_not_guards_once(tmp_path, capsys):
     guarded, plain = write(tmp_path / "replay_1.pt", ledger()), tmp_path / "replay_0.pt"
     torch.save([1], plain)
     reading = ledger()
-    handover = Handover("", NAMES, reading)
+    provenance = Provenance("", NAMES, reading)
     reading.unguarded = "it distils"
     assert "0 of 0 files read" in reading.summary()
     for file in (guarded, plain, str(plain)):
         assert torch.load(file)
     torch.save([1], tmp_path / "other.pt")
     torch.load(tmp_path / "other.pt")
-    handover.remove()
+    provenance.remove()
     warning = capsys.readouterr().err
     assert warning.count("warning") == 1 and f"{plain} is not known to be made under GUARD (there is no" in warning
     assert reading.taken_over == {
@@ -125,11 +125,11 @@ def test_a_comparators_file_is_not_guards_and_is_warned_of_under_another_penalty
     file = write(tmp_path / "replay_0.pt", ledger(penalty="pgd_at"))
     same, other = ledger(penalty="pgd_at"), ledger()
     for reading in (same, other):
-        handover = Handover(NAMES, NAMES, reading)
+        provenance = Provenance(NAMES, NAMES, reading)
         torch.load(file)
         torch.save([3], tmp_path / "replay_1.pt")
-        handover.remove()
-        handover.mark()
+        provenance.remove()
+        provenance.mark()
         assert reading.taken_over == {str(file): {"penalty": "pgd_at", "reason": ""}}
         assert "0 of 1 files read are GUARD's, 1 made under pgd_at" in reading.summary()
         doubt = "" if reading is same else f"under penalty curvature, went on from files of another: {file} (pgd_at)"

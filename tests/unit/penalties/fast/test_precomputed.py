@@ -9,7 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from guard_plugin.errors import UnsupportedLoss
-from guard_plugin.penalties.fast.precomputed import Again, Known, hand_over, reached_leaves
+from guard_plugin.penalties.fast.precomputed import (
+    PrecomputedGradient,
+    Recompute,
+    reached_leaves,
+    with_precomputed_gradient,
+)
 
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -23,13 +28,13 @@ def direct(a: Tensor, b: Tensor) -> Tensor:
     return (a.sin().sum() * b.square().sum()).exp().log1p()
 
 
-def known(tensors: list[Tensor]) -> Known:
+def known(tensors: list[Tensor]) -> PrecomputedGradient:
     value = direct(*tensors)
     return made(value.detach(), tensors, torch.autograd.grad(value, tensors))
 
 
-def made(value: Tensor, tensors: list[Tensor], gradients: Sequence[Tensor]) -> Known:
-    return Known(value, {id(t): (t, g.clone()) for t, g in zip(tensors, gradients, strict=True)})
+def made(value: Tensor, tensors: list[Tensor], gradients: Sequence[Tensor]) -> PrecomputedGradient:
+    return PrecomputedGradient(value, {id(t): (t, g.clone()) for t, g in zip(tensors, gradients, strict=True)})
 
 
 def close(got: object, wanted: object) -> None:
@@ -38,27 +43,27 @@ def close(got: object, wanted: object) -> None:
 
 def test_backward_fills_the_gradients_and_adds_up(tensors):
     wanted = torch.autograd.grad(direct(*tensors), tensors)
-    scalar = hand_over(known(tensors), again=None)
+    scalar = with_precomputed_gradient(known(tensors), recompute=None)
     close(scalar.detach(), direct(*tensors).detach())
     scalar.backward()
     close([tensor.grad for tensor in tensors], list(wanted))
-    hand_over(known(tensors), again=None).backward()
+    with_precomputed_gradient(known(tensors), recompute=None).backward()
     close([tensor.grad for tensor in tensors], [2 * gradient for gradient in wanted])
 
 
 def test_a_subset_may_be_asked_for(tensors):
     (wanted,) = torch.autograd.grad(direct(*tensors), tensors[1])
-    close(torch.autograd.grad(hand_over(known(tensors), again=None), tensors[1])[0], wanted)
+    close(torch.autograd.grad(with_precomputed_gradient(known(tensors), recompute=None), tensors[1])[0], wanted)
     assert tensors[0].grad is None and tensors[1].grad is None
 
 
 def test_what_the_host_makes_of_the_scalar_weights_the_gradients(tensors):
     wanted = torch.autograd.grad(direct(*tensors).square() * 3, tensors)
-    close(torch.autograd.grad(hand_over(known(tensors), again=None).square() * 3, tensors), wanted)
+    close(torch.autograd.grad(with_precomputed_gradient(known(tensors), recompute=None).square() * 3, tensors), wanted)
 
 
 def test_with_retain_graph_backward_may_be_called_twice_and_without_not(tensors):
-    scalar = hand_over(known(tensors), again=None)
+    scalar = with_precomputed_gradient(known(tensors), recompute=None)
     scalar.backward(retain_graph=True)
     once = [tensor.grad.clone() for tensor in tensors]
     scalar.backward()
@@ -70,7 +75,7 @@ def test_with_retain_graph_backward_may_be_called_twice_and_without_not(tensors)
 def test_the_gradients_are_freed_by_backward(tensors):
     gradients = known(tensors)
     alive = [weakref.ref(gradient) for _, gradient in gradients.gradients.values()]
-    scalar = hand_over(gradients, again=None)
+    scalar = with_precomputed_gradient(gradients, recompute=None)
     del gradients
     gc.collect()
     assert all(one() is not None for one in alive)
@@ -84,7 +89,7 @@ def test_gradients_can_be_differentiated_again(tensors):
         gradients = torch.autograd.grad(2 * scalar, tensors, create_graph=True)
         return torch.autograd.grad(sum(gradient.square().sum() for gradient in gradients), tensors)
 
-    scalar = hand_over(known(tensors), again=lambda: direct(*tensors))
+    scalar = with_precomputed_gradient(known(tensors), recompute=lambda: direct(*tensors))
     close(second(scalar), second(direct(*tensors)))
 
 
@@ -98,40 +103,45 @@ def test_a_part_with_a_graph_of_its_own_is_differentiated_again_with_the_rest(te
 
     total = direct(*tensors) + own()
     gradients = made(total.detach(), tensors, torch.autograd.grad(total, tensors))
-    scalar = hand_over(gradients, again=lambda: direct(*tensors), own=own())
+    scalar = with_precomputed_gradient(gradients, recompute=lambda: direct(*tensors), own=own())
     close(second(scalar), second(direct(*tensors) + own()))
 
 
 def test_differentiating_again_is_refused_where_nothing_is_left_to_differentiate(tensors):
-    scalar = hand_over(known(tensors), again=None)
-    with pytest.raises(UnsupportedLoss, match="create_graph=True: --memory low"):
+    scalar = with_precomputed_gradient(known(tensors), recompute=None)
+    with pytest.raises(UnsupportedLoss, match="create_graph=True: memory .low."):
         torch.autograd.grad(scalar, tensors, create_graph=True)
 
 
 def test_differentiating_again_is_refused_where_a_parameter_has_changed(tensors):
-    scalar = hand_over(known(tensors), again=Again(lambda: direct(*tensors), tensors))
+    scalar = with_precomputed_gradient(known(tensors), recompute=Recompute(lambda: direct(*tensors), tensors))
     with torch.no_grad():
         tensors[1].add_(1)
-    with pytest.raises(UnsupportedLoss, match="inputs modified in place.*--path reference"):
+    with pytest.raises(UnsupportedLoss, match="inputs modified in place.*path=.reference"):
         torch.autograd.grad(scalar, tensors, create_graph=True)
 
 
 def test_without_gradients_the_value_is_a_constant(tensors):
     gradients = known(tensors)
     with torch.no_grad():
-        assert not hand_over(gradients, again=None).requires_grad
-    assert not hand_over(Known(torch.tensor(2.0)), again=None).requires_grad
+        assert not with_precomputed_gradient(gradients, recompute=None).requires_grad
+    assert not with_precomputed_gradient(PrecomputedGradient(torch.tensor(2.0)), recompute=None).requires_grad
 
 
 def test_gradients_may_be_weighted():
     tensor = torch.randn(3, requires_grad=True)
-    scalar = hand_over(made(torch.tensor(1.0), [tensor], [torch.ones(3)]).scaled(torch.tensor(7.0), 10.0), again=None)
+    scalar = with_precomputed_gradient(
+        made(torch.tensor(1.0), [tensor], [torch.ones(3)]).scaled(torch.tensor(7.0), 10.0), recompute=None
+    )
     assert scalar == 7
     close(torch.autograd.grad(scalar, tensor), (torch.full((3,), 10.0),))
 
 
-def test_what_the_host_does_to_its_gradients_does_not_reach_the_known_ones(tensors):
-    wanted, scalar = torch.autograd.grad(direct(*tensors), tensors), hand_over(known(tensors), again=None)
+def test_what_the_host_does_to_its_gradients_does_not_reach_the_precomputed_ones(tensors):
+    wanted, scalar = (
+        torch.autograd.grad(direct(*tensors), tensors),
+        with_precomputed_gradient(known(tensors), recompute=None),
+    )
     scalar.backward(retain_graph=True)
     for tensor in tensors:
         tensor.grad.zero_()
@@ -142,7 +152,7 @@ def test_what_the_host_does_to_its_gradients_does_not_reach_the_known_ones(tenso
 def test_a_hook_on_a_tensor_sees_its_gradient(tensors):
     seen: list[Tensor] = []
     tensors[0].register_post_accumulate_grad_hook(lambda tensor: seen.append(tensor.grad.clone()))
-    hand_over(known(tensors), again=None).backward()
+    with_precomputed_gradient(known(tensors), recompute=None).backward()
     close(seen, [torch.autograd.grad(direct(*tensors), tensors[0])[0]])
 
 

@@ -7,7 +7,7 @@ from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import _len_torch_function_stack
 
-from guard_plugin.penalties.fast.precomputed import Known
+from guard_plugin.penalties.fast.precomputed import PrecomputedGradient
 from guard_plugin.penalties.fast.second_order import SecondOrder
 from guard_plugin.penalties.fast.second_order.convolution import Convolution
 from guard_plugin.penalties.fast.second_order.group_norm import GroupNorm
@@ -305,7 +305,7 @@ def test_the_batch_is_spared_in_the_first_layer_only():
     net, operations = nn.Sequential(nn.Conv2d(4, 4, 3), nn.Conv2d(4, 2, 2)), SecondOrder(x)
     with operations:
         ours = net(x.clone()).tanh().sum()
-    taken = Known(torch.zeros(()))
+    taken = PrecomputedGradient(torch.zeros(()))
     with operations.for_parameters(taken.add):
         taken.differentiate([ours], list(net.parameters()))
     got = [taken.gradients[id(parameter)][1] for parameter in net.parameters()]

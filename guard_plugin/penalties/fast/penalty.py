@@ -1,0 +1,77 @@
+"""A penalty whose gradient is computed at once, before the host's backward pass."""
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import Tensor, nn
+
+from guard_plugin.penalties.base import LossFunction, Penalty
+from guard_plugin.penalties.fast.precomputed import PrecomputedGradient
+from guard_plugin.penalties.fast.second_order import SecondOrder
+
+__all__ = ["FastPenalty", "HostPass", "Path"]
+
+Path = Literal["shared", "separate", "reference"]
+"""How a penalty's gradient is computed: "reference" differentiates torch's own graph of passes that the penalty makes;
+"separate" makes such passes too, and computes the gradient at once; "shared" computes it at once, with the host's own
+forward pass as one of the passes. Every penalty has "reference"; a :class:`FastPenalty` has all three."""
+
+
+@dataclass(frozen=True)
+class HostPass:
+    """The host's own forward pass, and the loss that the host computed from it.
+
+    Args:
+        batch: The leaf tensor that the network's input was a copy of; it requires grad.
+        operations: The operations that the pass was made with, where the penalty differentiates twice.
+        output: What the network returned.
+        loss: What the host's criterion made of the output.
+    """
+
+    batch: Tensor
+    operations: SecondOrder
+    output: Tensor
+    loss: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class FastPenalty(Penalty):
+    """A penalty that can also compute its value and its parameters' gradient at once."""
+
+    @property
+    @abstractmethod
+    def differentiates_twice(self) -> bool:
+        """Whether the penalty's gradient is a gradient of input gradients."""
+
+    @abstractmethod
+    def in_parts(
+        self,
+        network: nn.Module,
+        inputs: Tensor,
+        targets: Tensor,
+        *,
+        loss_fn: LossFunction,
+        size: int,
+        low_memory: bool,
+    ) -> PrecomputedGradient:
+        """Compute the term and its gradient at once, in passes of at most ``size`` examples.
+
+        Args:
+            network: The network, as in :meth:`Penalty.__call__`.
+            inputs: The batch, shape (n, ...).
+            targets: Its targets, length n.
+            loss_fn: The host's criterion, per example.
+            size: How many examples a pass may take, >= 1.
+            low_memory: Whether to hold as little memory as possible, where that takes more passes.
+        """
+
+    @abstractmethod
+    def on_host(
+        self, host: HostPass, network: nn.Module, targets: Tensor, *, loss_fn: LossFunction
+    ) -> tuple[PrecomputedGradient, Tensor] | None:
+        """Compute the host's loss plus the term, with their gradient, at once, and the term alone.
+
+        Returns:
+            The sum with its gradient, and the term; None where the host's pass cannot serve for the host's loss.
+        """
