@@ -1,4 +1,4 @@
-"""What knows one host: its scripts, and the settings recommended for it."""
+"""An adapter: the knowledge of one host, which is its scripts and the settings recommended for it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

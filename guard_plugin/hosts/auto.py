@@ -1,4 +1,4 @@
-"""The adapter "auto": for a host that no one wrote an adapter for, in the user's own words."""
+"""The adapter "auto", for a host without an adapter: the user names its functions on the command line."""
 
 from collections.abc import Sequence
 from pathlib import Path

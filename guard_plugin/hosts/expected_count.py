@@ -1,4 +1,4 @@
-"""What the local variables of a host's functions tell: how many loss calls to expect."""
+"""How many loss calls a run must guard, computed from the local variables of a host's functions."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -14,8 +14,8 @@ class ExpectedCount:
     """How many loss calls a run must guard, from the host's own variables.
 
     Args:
-        seam: The name of the seam whose local variables tell.
-        formula: From those variables to the number.
+        seam: The name of the seam whose local variables the formula needs.
+        formula: Computes the number from those variables.
         explanation: The formula in words, for messages.
     """
 

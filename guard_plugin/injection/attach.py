@@ -34,9 +34,9 @@ __all__ = ["Attachment", "attach"]
 
 
 class Attachment:
-    """Guarding that is on, from creation until :meth:`detach`.
+    """Guards this process, from creation until :meth:`detach`.
 
-    As a context manager, it detaches at the end of the block and then checks that what had to be guarded was.
+    As a context manager, it detaches at the end of the block and then checks that every due call was guarded.
 
     Args:
         adapter: The adapter's name; "auto" takes ``guard``, ``suspend`` and ``expect`` from the options.
@@ -44,7 +44,7 @@ class Attachment:
         options: The penalty's settings; ``penalty`` names it (default "curvature").
         arguments: The script's own arguments.
         repair: Whether known faults of the host are mended in memory.
-        teacher: A checkpoint for whoever asks torchvision for pretrained weights.
+        teacher: A checkpoint that callers of torchvision get in place of pretrained weights.
 
     Raises:
         GuardError: If anything does not fit; nothing has been changed then.
@@ -115,12 +115,12 @@ class Attachment:
         Attachment._active = self
 
     def conclude_at_exit(self) -> None:
-        """Conclude when the process ends, if nothing did before, and give it the exit code of what is wrong."""
+        """Conclude when the process ends, unless that was done before, and end it with the error's exit code."""
         self._exits = ExitWatch()
         atexit.register(self._at_exit, self._exits)
 
     def detach(self, outcome: str = "detached") -> None:
-        """Take every hook and patched name back; safe to call twice."""
+        """Remove every hook and restore every patched name; safe to call twice."""
         if self._tap is None:
             return
         self._tap.remove()
@@ -141,7 +141,7 @@ class Attachment:
 
     @property
     def is_copy(self) -> bool:
-        """Whether this process was forked from the one that is guarded: what it does is not accounted for."""
+        """Whether this process was forked from the guarded one; the ledger does not count its loss calls."""
         return os.getpid() != self._process
 
     def conclude(self, *, succeeded: bool) -> GuardError | None:
@@ -151,9 +151,9 @@ class Attachment:
             succeeded: Whether the script ended well; if it did not, nothing is missed.
 
         Returns:
-            What is wrong, if anything: a loss call that could not be guarded, also where the host swallowed the error;
-            nothing guarded; the wrong number; or penalties that were not finite. The ledger's outcome tells too:
-            "complete", "incomplete" or "failed".
+            The error, if there is one: a loss call that could not be guarded (also where the host swallowed its
+            error), no guarded call, another number of them than expected, or a penalty that was not finite. The
+            ledger's outcome becomes "complete", "incomplete" or "failed".
         """
         problem = self._guard.problem() if succeeded else self._guard.failure
         if problem is None and succeeded and self._teacher is not None:
@@ -193,8 +193,8 @@ def attach(adapter: str, *, script: str | os.PathLike[str] | None = None, **opti
 
         guard_plugin.attach("dc", strength=1.0, h=0.5)
 
-    or around a part of it: ``with guard_plugin.attach("dc") as g: ...``, with ``g.ledger`` the account of it. Without a
-    block, what had to be guarded is checked when the process ends, which exits with the error's code if it was not.
+    or around a part of it: ``with guard_plugin.attach("dc") as g: ...``, where ``g.ledger`` is the account of the block.
+    Without a block, the check is made when the process ends, which then exits with the error's code if it fails.
 
     Args:
         adapter: The adapter's name, as in ``guard plugins``.
@@ -221,7 +221,7 @@ def attach(adapter: str, *, script: str | os.PathLike[str] | None = None, **opti
 
 
 def _choose(plugins: Plugins, name: str, script: Path, options: dict[str, Any]) -> tuple[Adapter, str]:
-    """Return the adapter of a name and where it comes from; takes the options of "auto" out of ``options``."""
+    """Return an adapter and the distribution it comes from; take the options of "auto" out of ``options``."""
     given = {key: options.pop(key, None) for key in ("guard", "suspend", "expect")}
     described = {key: value for key, value in given.items() if value is not None and value != ()}
     if name == AUTO:

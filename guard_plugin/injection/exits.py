@@ -1,4 +1,4 @@
-"""How a process ends that guards itself from its first line to its last."""
+"""How a process ends that guarded itself: its exit code is noted, and may have to become another one."""
 
 import atexit
 import gc
@@ -11,7 +11,7 @@ __all__ = ["ExitWatch", "end_process"]
 
 
 class ExitWatch:
-    """Notes, while on, what ``sys.exit`` was called with: nothing else tells it when the interpreter is ending."""
+    """Notes, until :meth:`remove`, what ``sys.exit`` was called with: Python does not tell it to functions at exit."""
 
     def __init__(self) -> None:
         self.called = False

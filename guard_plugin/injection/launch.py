@@ -37,13 +37,13 @@ def run_script(
         options: The penalty's settings.
         ledger_file: Where the ledger is written as JSON, if anywhere.
         repair: Whether known faults of the host are mended in memory.
-        teacher: A checkpoint for whoever asks torchvision for pretrained weights.
+        teacher: A checkpoint that callers of torchvision get in place of pretrained weights.
 
     Returns:
         The script's own exit code if it failed or ended early (``--help``); else 0.
 
     Raises:
-        GuardError: If nothing could be run, or what had to be guarded was not.
+        GuardError: If the script could not be run, or a loss call that had to be guarded was not.
     """
     script = script.absolute()
     if ledger_file is not None and is_main_process():

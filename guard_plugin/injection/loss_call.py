@@ -80,7 +80,7 @@ class LossCall:
         return self.make_loss_fn()
 
     def check_guardable(self) -> None:
-        """Refuse a call whose penalty cannot be computed; at strength 0 too, where it is not.
+        """Refuse a call whose penalty cannot be computed; also at strength 0, where no penalty is computed.
 
         Raises:
             UnsupportedLoss: If the criterion, the output or the input is not of a kind that can be guarded.

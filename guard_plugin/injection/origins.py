@@ -80,7 +80,7 @@ class Origin:
 
 
 class RootCallObserver(Protocol):
-    """Is shown every outermost module call, to tell loss calls from network calls."""
+    """Sees every outermost module call, and tells loss calls from network calls."""
 
     def __call__(
         self, module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: Any
@@ -90,7 +90,7 @@ class RootCallObserver(Protocol):
 
 @dataclass
 class _Begun:
-    """A call that is to be remembered, and has not ended; ``caller`` is the frame that makes it."""
+    """A call that has begun and will be remembered; ``caller`` is the frame that makes the call."""
 
     caller: FrameType
     versions: tuple[int, ...]
@@ -111,7 +111,7 @@ class Origins:
 
     Args:
         network: Remember this network's outputs, wherever it is called; by default those of every outermost call.
-        observer: Is asked about each outermost call; only what is no loss call is remembered.
+        observer: Sees each outermost call; a call that it takes for a loss call is not remembered.
         share_forward: Is asked whether the penalty shares the forward pass of a call that is to be remembered.
     """
 

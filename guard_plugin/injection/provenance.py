@@ -1,4 +1,4 @@
-"""Markers beside the files that one script hands to another: were these made under GUARD, and how?"""
+"""Markers beside the files that one script writes for another: they tell whether GUARD acted, and how."""
 
 import fnmatch
 import functools
@@ -24,10 +24,10 @@ def marker_of(file: Path) -> Path:
 
 
 def why_not_guarded(file: Path) -> str:
-    """Say why a file is not known to be made under GUARD; nothing where it is.
+    """Say why a file is not known to be made under GUARD; return an empty text where it is.
 
     Args:
-        file: The file that was handed on; its marker is looked for beside it.
+        file: The file; its marker is looked for beside it.
     """
     marker = marker_of(file)
     if not marker.is_file():
@@ -70,14 +70,14 @@ def _doubt(marker: Any, file: Path) -> str:
 
 
 class Provenance:
-    """Notes, while on, the files that the script hands on (``torch.save``) or takes over (``torch.load``).
+    """Notes, until :meth:`remove`, the files that the script writes (``torch.save``) or reads (``torch.load``).
 
-    What is taken over and not known to be made under GUARD, or under another penalty, is warned of at once, on stderr.
+    A file that is read and not known to be made under GUARD, or was made under another penalty, is warned of on stderr.
 
     Args:
-        writes: Names of the files that it hands on, as a glob: "replay_buffer_*.pt"; empty for none.
-        reads: Names of the files that it takes over; empty for none.
-        ledger: Where it is noted.
+        writes: Names of the files that get a marker, as a glob: "replay_buffer_*.pt"; empty for none.
+        reads: Names of the files whose markers are checked, as a glob; empty for none.
+        ledger: The run's ledger, where the files that are read are noted.
     """
 
     def __init__(self, writes: str, reads: str, ledger: Ledger) -> None:

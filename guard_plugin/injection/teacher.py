@@ -1,8 +1,6 @@
-"""A teacher in place of pretrained weights: for hosts that ask torchvision for these and offer no other way."""
+"""A teacher in place of pretrained weights, for hosts that load their teacher from torchvision and nowhere else."""
 
 import functools
-import hashlib
-import importlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,13 +8,14 @@ from typing import Any
 import torch
 
 from guard_plugin.errors import NothingGuarded, UnusableInput
-from guard_plugin.files import read_state
+from guard_plugin.files import file_sha256, read_state
+from guard_plugin.optional import require
 
 __all__ = ["Teacher"]
 
 
 class Teacher:
-    """Gives a checkpoint, from :meth:`install` to :meth:`remove`, to whoever asks torchvision for pretrained weights.
+    """Gives a checkpoint, from :meth:`install` to :meth:`remove`, to callers that ask torchvision for weights.
 
     A host asks for its teacher first; requests that follow for another architecture (a verifier's) get torchvision's.
 
@@ -29,28 +28,25 @@ class Teacher:
 
     def __init__(self, file: Path) -> None:
         self.file = file
-        self.sha256 = hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else ""
+        self.sha256 = file_sha256(file) if file.is_file() else ""
         self.given_for: list[str] = []
         self._state = read_state(file)
-        try:
-            self._models: Any = importlib.import_module("torchvision.models")
-        except ModuleNotFoundError as error:
-            raise UnusableInput('--teacher needs torchvision: pip install "guard-plugin[bench]"') from error
+        self._models: Any = require("torchvision.models", needed_by="--teacher")
         self._original: Callable[..., Any] | None = None
 
     def install(self) -> None:
-        """Begin to give it."""
+        """Begin to give the checkpoint."""
         self._original = self._models.WeightsEnum.get_state_dict
         self._models.WeightsEnum.get_state_dict = self._replacement(self._original)
 
     def remove(self) -> None:
-        """Give torchvision its own way back; safe to call twice."""
+        """Restore torchvision's own function; safe to call twice."""
         if self._original is not None:
             self._models.WeightsEnum.get_state_dict = self._original
             self._original = None
 
     def problem(self) -> NothingGuarded | None:
-        """Say what is wrong with a run that ended well: nobody asked for the teacher."""
+        """Return the error of a run that ended well but never asked for the teacher; None where it did."""
         if self.given_for:
             return None
         return NothingGuarded(
@@ -59,7 +55,7 @@ class Teacher:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """Return it in the ledger's form."""
+        """Return the teacher as the ledger writes it."""
         return {"file": str(self.file), "sha256": self.sha256, "given_for": list(self.given_for)}
 
     def _replacement(self, original: Callable[..., Any]) -> Callable[..., Any]:

@@ -1,4 +1,4 @@
-"""Penalties: what the loss on real data gets, beside it or in its place."""
+"""Penalties: terms that the loss on real data receives, added to it or in its place."""
 
 from guard_plugin.penalties.adversarial import FastTraining, PgdTraining, Trades
 from guard_plugin.penalties.base import LossFunction, Penalty

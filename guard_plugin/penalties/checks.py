@@ -38,7 +38,7 @@ def check_h(h: float) -> None:
 
 
 def check_share(name: str, strength: float) -> None:
-    """Refuse the strength of a penalty that replaces the host's loss, where it is more than all of it."""
+    """Refuse a strength above 1 of a penalty that replaces that part of the host's loss."""
     if strength > 1:
         raise UnusableInput(
             f"expected strength between 0 and 1, as {name!r} replaces that part of the host's loss, got {strength!r}"

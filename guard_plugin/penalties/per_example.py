@@ -1,4 +1,4 @@
-"""The host's loss, example by example, in full precision: what every penalty is computed from."""
+"""The host's loss per example, in full precision: every penalty is computed from it."""
 
 from dataclasses import dataclass
 
@@ -19,7 +19,7 @@ class Outputs:
     network: nn.Module
 
     def __call__(self, inputs: Tensor) -> Tensor:
-        """Make one pass; a network that is random even in evaluation draws the same in each, as they are compared."""
+        """Make one pass; a network that is random even in evaluation draws the same numbers in each pass."""
         with random_streams_kept(inputs.device):
             # A copy, because a network may begin with an in-place operation, which a leaf would not survive.
             return check_outputs(self.network(inputs.clone()))

@@ -12,7 +12,7 @@ __all__ = ["assigned", "read_settings"]
 
 
 def assigned(assignments: Iterable[str], *, taken: Collection[str]) -> dict[str, str]:
-    """Take NAME=VALUE apart.
+    """Split texts of the form NAME=VALUE.
 
     Args:
         assignments: Texts such as "eps=8/255".

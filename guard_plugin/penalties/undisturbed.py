@@ -18,7 +18,7 @@ _BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm
 
 @contextmanager
 def undisturbed(network: nn.Module, device: torch.device) -> Iterator[None]:
-    """Give a network its evaluation behaviour, and afterwards everything back as it was.
+    """Give a network its evaluation behaviour, and put everything back afterwards.
 
     Inside, BatchNorm uses its running statistics and dropout does nothing, as in the authors' code; autocast is off,
     since input gradients underflow in float16. Afterwards the flag of every submodule (not only the root's: DC keeps

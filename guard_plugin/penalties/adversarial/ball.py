@@ -13,13 +13,13 @@ __all__ = ["Ball", "ascend", "ball_around"]
 
 @dataclass(frozen=True)
 class Ball:
-    """The Linf balls around a batch, as far as there are pictures in them.
+    """The Linf balls around a batch, cut to pixels in [0, 1] where the normalisation is known.
 
     Args:
         centre: The batch.
         pixel: One unit of eps in the network's input space; its shape is that of the batch, or broadcasts to it.
         lower: The least values allowed, in the shape of the batch.
-        upper: The greatest.
+        upper: The greatest values allowed.
     """
 
     centre: Tensor
@@ -28,7 +28,7 @@ class Ball:
     upper: Tensor
 
     def nearest(self, points: Tensor) -> Tensor:
-        """Return the nearest points within."""
+        """Return the points of the balls that are nearest to the given ones."""
         return torch.clamp(points, self.lower, self.upper)
 
 
@@ -42,8 +42,8 @@ def ball_around(inputs: Tensor, eps: float, mean: Sequence[float], std: Sequence
         std: What it divided them by.
 
     Returns:
-        Balls within the pictures, whose pixels are in [0, 1], if mean and std are given. A value that the host itself
-        put beyond (by augmentation) may stay, and go no further.
+        The balls; if mean and std are given, cut to pixels in [0, 1]. A value that the host itself put outside that
+        range (by augmentation) may stay where it is, and go no further out.
     """
     centre = inputs.detach()
     if not mean:
@@ -63,8 +63,8 @@ def ascend(objective: Callable[[Tensor], Tensor], start: Tensor, ball: Ball, *, 
         objective: From n points to n values; each depends on its own point only.
         start: Where to begin, shape (n, ...).
         ball: Where to stay.
-        steps: How many steps.
-        step_size: Their length, in the units of eps.
+        steps: How many steps to take.
+        step_size: The length of a step, in the units of eps.
 
     Returns:
         The points after the last step, detached.

@@ -1,4 +1,4 @@
-"""What all adversarial training shares: the ball, its own random numbers, and the pass that trains."""
+"""The base of all adversarial training: its ball, its random numbers, and the passes that train the network."""
 
 from abc import abstractmethod
 from dataclasses import dataclass, replace
@@ -29,9 +29,9 @@ AdversarialT = TypeVar("AdversarialT", bound="Adversarial")
 
 @dataclass(frozen=True)
 class Batch:
-    """What the host had when it evaluated its loss: see :class:`guard_plugin.penalties.Penalty`.
+    """The host's network, batch and criterion, as :meth:`guard_plugin.penalties.Penalty.__call__` gets them.
 
-    ``seed`` is that of the passes that train.
+    ``seed`` is the seed of the passes that train the network.
     """
 
     network: nn.Module
@@ -56,16 +56,16 @@ class Batch:
 class Adversarial(Penalty):
     """A term on adversarial examples, in the Linf balls of radius eps around the host's batch.
 
-    The search makes its passes :func:`guard_plugin.penalties.undisturbed`: evaluation behaviour, and no trace left. The
-    passes on what it found train the network: see :meth:`Batch.training_pass`.
+    The search's passes are :func:`guard_plugin.penalties.undisturbed`: they have evaluation behaviour and leave no
+    trace. The passes on the examples that it found train the network: see :meth:`Batch.training_pass`.
 
     Args:
         eps: The radius: in pixels of pictures in [0, 1] if ``mean`` and ``std`` are given, which then also keep the
             examples pictures; else in the units of the network's input, and nothing is clipped.
-        eps_ramp: Over how many guarded loss calls it rises to its value.
+        eps_ramp: Over how many guarded loss calls eps rises to its value.
         mean: What the host subtracts from its pixels, one number per channel.
-        std: What it then divides them by.
-        seed: Of the random numbers of the search and of the passes that train; the host's random streams are not used.
+        std: What the host then divides them by.
+        seed: The seed of the search's and the training passes' random numbers; the host's random streams are not used.
     """
 
     eps: float
@@ -91,7 +91,7 @@ class Adversarial(Penalty):
         """Search adversarial examples of one batch, and compute the term on them."""
         check_batch(inputs, targets)
         check_network(network)
-        # Of its own, as the search's generator draws from the penalty's seed itself.
+        # The passes get a seed of their own: the search's generator draws from the penalty's seed itself.
         (seed,) = numpy.random.SeedSequence(self.seed).generate_state(1)
         batch = Batch(network, *full_precision(inputs.detach(), targets, network), loss_fn, int(seed))
         ball = ball_around(batch.inputs, self.eps, self.mean, self.std)
@@ -106,4 +106,4 @@ class Adversarial(Penalty):
 
     @abstractmethod
     def _term(self, batch: Batch, found: Tensor) -> Tensor:
-        """Compute the term, without its weight, on what was found."""
+        """Compute the term, without its weight, on the examples that were found."""

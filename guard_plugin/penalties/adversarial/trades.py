@@ -26,8 +26,8 @@ class Trades(Adversarial):
     divergence of an example that the host's criterion ignores counts as 0.
 
     Args:
-        steps: Of the search.
-        rel_step_size: Their length, in parts of eps.
+        steps: How many steps the search takes, >= 1.
+        rel_step_size: The length of a step, in parts of eps.
     """
 
     name: ClassVar[str] = "trades"

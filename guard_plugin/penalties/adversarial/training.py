@@ -46,8 +46,8 @@ class PgdTraining(_AdversarialTraining):
     CIFAR-10: nothing of the clean loss, 7 steps of 2/255 at eps 8/255.
 
     Args:
-        steps: Of the search.
-        rel_step_size: Their length, in parts of eps.
+        steps: How many steps the search takes, >= 1.
+        rel_step_size: The length of a step, in parts of eps.
     """
 
     name: ClassVar[str] = "pgd_at"

@@ -35,7 +35,7 @@ class Convolution(Function):
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> Any:
-        """Differentiate; what a gradient needs is decided by who asks."""
+        """Compute the gradients that are wanted."""
         x, w, b = ctx.saved_tensors
         of_x, of_w, of_b = ctx.needs_input_grad[:3]
         of_x = of_x and ctx.wanted.inputs(of_batch=ctx.of_batch)
@@ -55,7 +55,7 @@ class Convolution(Function):
 
 
 class _InputGradient(Function):
-    """g, w -> the gradient for x, of which only the shape matters; one made for that would be copied as a whole."""
+    """g, w -> the gradient for x. Only the shape of x matters, but torch would copy a tensor made to tell it."""
 
     @staticmethod
     def forward(ctx: Any, g: Tensor, w: Tensor, x: Tensor, geometry: Geometry, wanted: Wanted) -> Tensor:
@@ -78,7 +78,7 @@ class _InputGradient(Function):
 
 
 class _WeightGradient(Function):
-    """g, x -> the gradient for w, of which only the shape matters."""
+    """g, x -> the gradient for w. Only the shape of w matters."""
 
     @staticmethod
     def forward(ctx: Any, g: Tensor, x: Tensor, w: Tensor, geometry: Geometry) -> Tensor:

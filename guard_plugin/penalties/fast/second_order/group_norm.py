@@ -40,7 +40,7 @@ class GroupNorm(Function):
 
     @staticmethod
     def backward(ctx: Any, g: Tensor | None, of_same: Tensor | None) -> Any:
-        """Differentiate; what a gradient needs is decided by who asks."""
+        """Compute the gradients that are wanted."""
         if g is None:
             return of_same, None, None, None, None, None
         x, w, b, mean, r = ctx.saved_tensors
@@ -93,7 +93,7 @@ class _InputGradient(Function):
 
 
 def _sizes(x: Tensor) -> tuple[int, int, int]:
-    """Examples, channels, and values per channel."""
+    """Return the numbers of examples, channels, and values per channel."""
     n, c = x.shape[:2]
     return n, c, x[0, 0].numel()
 
@@ -128,7 +128,7 @@ def _group_sums(per_channel: Tensor, w: Tensor | None, groups: int) -> Tensor:
 
 
 def _composed(g: Tensor, x: Tensor, w: Tensor | None, groups: int, eps: float, needed: tuple[bool, ...]) -> list[Any]:
-    """Differentiate elementary operations, for who differentiates the parameters' gradients again."""
+    """Compute the gradients from elementary operations, where the parameters' gradients are differentiated again."""
     shape = (1, -1, *[1] * (x.dim() - 2))
     grouped = x.reshape(len(x), groups, -1)
     variance, mean = torch.var_mean(grouped, dim=2, correction=0, keepdim=True)

@@ -16,7 +16,7 @@ from guard_plugin.penalties.undisturbed import twice_differentiable
 
 __all__ = ["SecondOrder", "transformed"]
 
-# Before torch 2.8 nothing tells; there a network with torch.utils.checkpoint fails, but for path reference.
+# Before torch 2.8 this cannot be asked; a network with torch.utils.checkpoint fails there, except on path reference.
 _saved_tensor_hooks = getattr(torch._C._autograd, "_top_saved_tensors_default_hooks", None)
 
 _DIMENSIONS: dict[Any, int] = {functional.conv1d: 1, functional.conv2d: 2, functional.conv3d: 3}
@@ -57,7 +57,7 @@ class SecondOrder(TorchFunctionMode):
         """Spare backward passes made inside the gradient for the batch, which they must not ask for.
 
         Args:
-            take: Takes a weight and a contribution to its gradient, which does then not come out of the pass.
+            take: Gets a weight and a contribution to its gradient, which the pass then does not return.
         """
         # A weight that hooks have saved would not be known again.
         return self._only("parameters", take if _saved_tensor_hooks is not None else None)

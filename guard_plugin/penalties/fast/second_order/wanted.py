@@ -1,4 +1,4 @@
-"""Which gradients a backward pass is after: a Python-level autograd function is not told."""
+"""Which gradients a backward pass needs: torch does not tell an autograd function that is written in Python."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,10 +11,11 @@ __all__ = ["Wanted"]
 
 @dataclass
 class Wanted:
-    """What the operations of one forward pass shall compute in their backward passes.
+    """Which gradients the operations of one forward pass shall compute in their backward passes.
 
     Args:
-        gradients: "inputs": none for weights and biases that are leaves; "parameters": none for the network's batch.
+        gradients: "everything"; "inputs": no gradient of weights and biases that are leaves; "parameters": no gradient
+            of the network's batch.
         take: Takes each contribution to the gradient of a convolution's weight that is a leaf. A second-order backward
             pass makes two, and torch's engine would hold the first ones of all layers until the second ones come.
     """
@@ -31,7 +32,7 @@ class Wanted:
         return not (of_batch and self.gradients == "parameters")
 
     def of_weight(self, weight: Tensor, gradient: Tensor) -> Tensor | None:
-        """Return a contribution to a weight's gradient for the engine to pass on, or hand it over."""
+        """Return a contribution to a weight's gradient for the engine to pass on, or give it to ``take``."""
         if self.take is None or not weight.is_leaf:
             return gradient
         self.take(weight, gradient)
