@@ -22,7 +22,19 @@ if TYPE_CHECKING:
     from guard_plugin.injection import Ledger, LossCall
     from guard_plugin.penalties import Penalty
 
-__all__ = ["PROJECT", "hookimpl"]
+__all__ = [
+    "PROJECT",
+    "compute_penalty",
+    "guarded_step",
+    "hookimpl",
+    "is_real_data",
+    "read_distilled",
+    "register_adapters",
+    "register_attacks",
+    "register_penalties",
+    "run_ended",
+    "run_started",
+]
 
 PROJECT = "guard_plugin"
 
