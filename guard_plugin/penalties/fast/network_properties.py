@@ -104,8 +104,14 @@ def _training_flags(network: nn.Module) -> tuple[bool, ...]:
 
 
 def _close(a: Tensor, b: Tensor) -> bool:
-    """Tell whether outputs are equal up to what another order of summation changes."""
+    """Tell whether outputs are equal up to what another order of summation, or TF32's ten bits, change."""
     if a.shape != b.shape:
         return False
     difference = (a.double() - b.double()).abs().max()
-    return bool(difference <= torch.finfo(a.dtype).eps ** 0.5 * b.double().abs().max())
+    return bool(difference <= _tolerance(a) * b.double().abs().max())
+
+
+def _tolerance(outputs: Tensor) -> float:
+    # On CUDA, cuDNN's default rounds convolutions' factors to TF32, in another algorithm for another batch size.
+    rounded = outputs.is_cuda and outputs.dtype == torch.float32 and torch.backends.cudnn.allow_tf32
+    return 2.0**-7 if rounded else float(torch.finfo(outputs.dtype).eps ** 0.5)
