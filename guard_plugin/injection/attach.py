@@ -193,7 +193,7 @@ def attach(adapter: str, *, script: str | os.PathLike[str] | None = None, **opti
 
         guard_plugin.attach("dc", strength=1.0, h=0.5)
 
-    or around a part of it: ``with guard_plugin.attach("dc") as g: ...``, where ``g.ledger`` is the account of the block.
+    or around a part of it: ``with guard_plugin.attach("dc") as g: ...``, where ``g.ledger`` is the block's ledger.
     Without a block, the check is made when the process ends, which then exits with the error's code if it fails.
 
     Args:
