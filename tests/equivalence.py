@@ -2,9 +2,9 @@
 
     python -m tests.equivalence BEFORE AFTER [--only demo,run] [--keep FOLDER]
 
-BEFORE and AFTER are checkouts of this repository. Each case runs the same commands with each checkout in a folder of
-the same path, on one copy of BEFORE's baselines, and every JSON file that the commands wrote is compared, as are their
-tables and exit codes. Only seconds are left out, since no two runs take equally long. Exit code 1 if a file differs.
+BEFORE and AFTER are checkouts of this repository. Each case runs the same commands with each checkout, on a copy of
+BEFORE's baselines, and every JSON file that the commands wrote is compared, as are their tables and exit codes. Only
+seconds are left out, and the paths of the checkout and of the folder have one name. Exit code 1 if a file differs.
 """
 
 import argparse
@@ -146,7 +146,14 @@ def _outputs(name: str, checkout: Path, keep: Path, baselines: Path) -> dict[str
     for file in sorted(folder.rglob("*.json")):
         if not file.is_relative_to(folder / "host"):
             outputs[str(file.relative_to(folder))] = _without_seconds(file)
-    return outputs
+    places = {str(folder): "FOLDER", str(checkout): "CHECKOUT"}
+    return {key: _replaced(text, places) for key, text in outputs.items()}
+
+
+def _replaced(text: str, names: Mapping[str, str]) -> str:
+    for old, new in names.items():
+        text = text.replace(old, new)
+    return text
 
 
 def _without_times(text: str) -> str:
