@@ -1,49 +1,47 @@
-"""What the attacks that pyautoattack runs have in common."""
+"""The part that all attacks run by pyautoattack share."""
 
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from types import ModuleType
-from typing import ClassVar
+from functools import partial
+from typing import Any, ClassVar
 
 from torch import Tensor
 
+from guard_plugin.attacks.balls import Norm
 from guard_plugin.attacks.base import Attack
 from guard_plugin.attacks.classifier import Classifier
-from guard_plugin.attacks.criteria import Goal
-from guard_plugin.attacks.norms import Norm
-from guard_plugin.attacks.packages import required
-from guard_plugin.attacks.remaining import Round, attack_standing
+from guard_plugin.attacks.criteria import Criterion
+from guard_plugin.attacks.remaining import PerExample, attack_remaining
 from guard_plugin.errors import UnusableInput
+from guard_plugin.optional import require
 
-__all__ = ["LIBRARY_NORMS", "Attacked", "RunByPyAutoAttack", "TowardsTopClasses", "pyautoattack_module"]
+__all__ = ["Examples", "RunByPyAutoAttack", "TowardsTopClasses"]
 
-LIBRARY_NORMS: dict[Norm, str] = {"linf": "Linf", "l2": "L2"}
-"""What pyautoattack calls the norms."""
+_LIBRARY_NORMS: dict[Norm, str] = {"linf": "Linf", "l2": "L2"}
 
 
 @dataclass(frozen=True)
-class Attacked:
-    """The examples of one call, with the logits of their images as they are."""
+class Examples(PerExample):
+    """Examples, with the logits of their unattacked pixels."""
 
-    classifier: Classifier
     pixels: Tensor
     labels: Tensor
     indices: Tensor
     logits: Tensor
 
-    def class_ranked(self, rank: int, rows: Tensor) -> Tensor:
-        """The class with the rank-th largest logit, 1 for the largest, of each example in ``rows``."""
-        ranked: Tensor = self.logits[rows].sort(dim=1).indices[:, -rank]
+    def class_ranked(self, rank: int) -> Tensor:
+        """Return the class with the rank-th largest logit of each example, shape (n,); rank 1 is the largest."""
+        ranked: Tensor = self.logits.sort(dim=1).indices[:, -rank]
         return ranked
 
 
 @dataclass(frozen=True)
 class RunByPyAutoAttack(Attack):
-    """An attack of one or more runs, each on the examples that withstood the earlier ones.
+    """An attack of one or more runs, each on the examples that the earlier runs did not fool.
 
-    An example that is wrong to begin with is left as it is, and so is one that withstands. Each run is pyautoattack's
-    ``attack_single_run``: its ``perturb`` would draw one start for a whole batch.
+    An example that is misclassified without an attack keeps its pixels, and so does one that no run fools. Each run is
+    pyautoattack's ``attack_single_run``, because its ``perturb`` draws one random start for a whole batch.
 
     Args:
         steps: Iterations of a run, >= 1.
@@ -53,12 +51,16 @@ class RunByPyAutoAttack(Attack):
     """
 
     norms: ClassVar[tuple[Norm, ...]] = ("linf", "l2")
+    library_class: ClassVar[tuple[str, str]]
+    """The module of pyautoattack that has the attack, and its class there."""
+    library_options: ClassVar[Mapping[str, Any]] = {}
+    """Arguments of that class beside the number of iterations, the norm and eps."""
 
     steps: int = 100
 
     def check_available(self) -> None:
-        """Refuse where pyautoattack is not installed."""
-        pyautoattack_module("autopgd_base", self.family)
+        """Refuse the attack if pyautoattack is not installed."""
+        self._library_class()
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -67,14 +69,31 @@ class RunByPyAutoAttack(Attack):
 
     def _perturb(self, classifier: Classifier, pixels: Tensor, labels: Tensor, indices: Tensor) -> Tensor:
         # Where no gradient reaches the pixels, this says so; pyautoattack would fail with an error of torch's.
-        classifier.gradient(pixels[:1], Goal(labels[:1]).cross_entropy())
-        logits = classifier.logits(pixels)
-        rounds = self._rounds(Attacked(classifier, pixels, labels, indices.to(pixels.device), logits))
-        return attack_standing(pixels, logits.argmax(1) == labels, rounds, size=classifier.batch_size)
+        classifier.gradient(pixels[:1], Criterion(labels[:1]).cross_entropy())
+        examples = Examples(pixels, labels, indices.to(pixels.device), classifier.logits(pixels))
+        self.check_classes(examples.logits.shape[1])
+        library = self._library_class()(
+            classifier, n_iter=self.steps, norm=_LIBRARY_NORMS[self.norm], eps=self.eps.value, **self.library_options
+        )
+
+        def run(rank: int, rows: Tensor) -> tuple[Tensor, Tensor]:
+            return self._run(library, classifier, examples.of(rows), rank)
+
+        rounds = [partial(run, rank) for rank in self._ranks(examples.logits.shape[1])]
+        right = examples.logits.argmax(1) == labels
+        return attack_remaining(pixels, right, rounds, size=classifier.batch_size)
+
+    def _library_class(self) -> Any:
+        module, name = self.library_class
+        return getattr(require(f"pyautoattack.{module}", needed_by=f"attack {self.family}"), name)
+
+    def _ranks(self, num_classes: int) -> Sequence[int]:
+        """Return the number of each run: 0 for an untargeted run, else the rank of the class that it aims at."""
+        return (0,)
 
     @abstractmethod
-    def _rounds(self, attacked: Attacked) -> Iterator[Round]:
-        """The runs, in order."""
+    def _run(self, library: Any, classifier: Classifier, examples: Examples, rank: int) -> tuple[Tensor, Tensor]:
+        """Run pyautoattack's attack once; return the images, and whether each is a success, shape (n,), bool."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +101,7 @@ class TowardsTopClasses(RunByPyAutoAttack):
     """An attack with one run towards each of the wrong classes that the model finds likeliest, the likeliest first.
 
     Args:
-        target_classes: How many of them, >= 1; all wrong classes where there are not so many.
+        target_classes: How many classes to aim at, >= 1; all wrong classes where there are fewer.
     """
 
     target_classes: int = 9
@@ -92,10 +111,5 @@ class TowardsTopClasses(RunByPyAutoAttack):
         if self.target_classes < 1:
             raise UnusableInput(f"expected {self.family} with target_classes >= 1, got {self.target_classes}")
 
-    def _ranks(self, logits: Tensor) -> range:
-        return range(2, 2 + min(self.target_classes, logits.shape[1] - 1))
-
-
-def pyautoattack_module(name: str, family: str) -> ModuleType:
-    """Import a module of pyautoattack for an attack."""
-    return required(f"pyautoattack.{name}", family=family, install='pip install "guard-plugin[bench]"')
+    def _ranks(self, num_classes: int) -> Sequence[int]:
+        return range(2, 2 + min(self.target_classes, num_classes - 1))

@@ -1,4 +1,4 @@
-"""What an attack is after, on each example."""
+"""What an attack is after, for each example."""
 
 from dataclasses import dataclass
 
@@ -7,29 +7,30 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from guard_plugin.attacks.classifier import Loss
+from guard_plugin.attacks.remaining import PerExample
 
-__all__ = ["Goal"]
+__all__ = ["Criterion", "Goal"]
 
 
 @dataclass(frozen=True)
-class Goal:
-    """Away from the true class, or towards a target.
+class Criterion(PerExample):
+    """Misclassification, or the choice of a target class.
 
     Args:
         labels: Shape (n,), int64: the true classes.
-        targets: Shape (n,), int64, in a targeted attack.
+        targets: Shape (n,), int64: the target classes; None in an untargeted attack.
     """
 
     labels: Tensor
     targets: Tensor | None = None
 
     def reached(self, logits: Tensor) -> Tensor:
-        """Shape (n,), bool: whether the model's choice is what the attack is after."""
+        """Return whether the model's choice meets the criterion, shape (n,), bool."""
         choice = logits.argmax(1)
         return choice != self.labels if self.targets is None else choice == self.targets
 
     def cross_entropy(self) -> Loss:
-        """The loss to climb: the true class's cross entropy, or that of the target, negated."""
+        """Return the loss to increase: the cross entropy of the true class, or minus that of the target class."""
         if self.targets is None:
             labels = self.labels
             return lambda logits, rows: F.cross_entropy(logits, labels[rows], reduction="none")
@@ -37,16 +38,16 @@ class Goal:
         return lambda logits, rows: -F.cross_entropy(logits, targets[rows], reduction="none")
 
     def margin(self, logits: Tensor) -> Tensor:
-        """How far the model is from what the attack is after, shape (n,): below 0 where it is there.
+        """Return how far the model is from meeting the criterion, shape (n,): below 0 where it meets the criterion.
 
-        Untargeted, the true class's logit minus the highest other one; targeted, the highest other logit minus the
-        target's (Carlini and Wagner, 2017, objective f6).
+        Untargeted, the margin is the true class's logit minus the highest other logit; targeted, it is the highest
+        other logit minus the target's (Carlini and Wagner, 2017, objective f6).
         """
         classes = self.labels if self.targets is None else self.targets
         own = logits.gather(1, classes[:, None])[:, 0]
         others = logits.scatter(1, classes[:, None], -torch.inf).amax(1)
         return own - others if self.targets is None else others - own
 
-    def of(self, rows: Tensor) -> "Goal":
-        """The goal for some of the examples, by place or by mask."""
-        return Goal(self.labels[rows], None if self.targets is None else self.targets[rows])
+
+Goal = Criterion
+"""The former name of ``Criterion``, for plugins that import it."""
