@@ -76,7 +76,8 @@ class CW(Attack):
         c = pixels.new_full((len(pixels),), self.initial_c)
         low, high = torch.zeros_like(c), torch.full_like(c, torch.inf)
         places, zeros = torch.arange(len(pixels), device=pixels.device), torch.zeros_like(pixels)
-        start = _Active(places, pixels, criterion, c, _to_hidden(pixels), zeros, zeros, torch.full_like(c, torch.inf))
+        hidden = ((2 * pixels - 1) * _SHRINK).atanh()
+        start = _Active(places, pixels, criterion, c, hidden, zeros, zeros, torch.full_like(c, torch.inf))
         for _ in range(self.searches):
             fooled = self._minimise(classifier, replace(start, c=c), nearest, distances)
             low, high = torch.where(fooled, low, c), torch.where(fooled, c, high)
@@ -103,7 +104,8 @@ class CW(Attack):
         for step in range(self.steps):
             if not len(active.places):
                 break
-            images = _to_pixels(active.hidden)
+            tanh = active.hidden.tanh()
+            images = (tanh / (2 * _SHRINK) + 0.5).clamp(0, 1)
             logits, slopes = classifier.gradient(images, _hinge(active.criterion))
             reached, found = active.criterion.reached(logits), distance(self.norm, images, active.pixels)
             fooled[active.places[reached]] = True
@@ -112,7 +114,7 @@ class CW(Attack):
             nearest[places], distances[places] = images[nearer], found[nearer]
             change = images - active.pixels
             cost = active.c * active.criterion.margin(logits).clamp_min(0) + change.square().flatten(1).sum(1)
-            gradients = (active.c.view(-1, 1, 1, 1) * slopes + 2 * change) * _slope(active.hidden)
+            gradients = (active.c.view(-1, 1, 1, 1) * slopes + 2 * change) * ((1 - tanh**2) / (2 * _SHRINK))
             active = active.moved(gradients, step + 1, self.relative_rate * radius)
             goes_on = self._goes_on(distances[active.places])
             if step % interval == 0:
@@ -153,15 +155,3 @@ class _Active(PerExample):
 
 def _hinge(criterion: Criterion) -> Loss:
     return lambda logits, rows: criterion.of(rows).margin(logits).clamp_min(0)
-
-
-def _to_hidden(pixels: Tensor) -> Tensor:
-    return ((2 * pixels - 1) * _SHRINK).atanh()
-
-
-def _to_pixels(hidden: Tensor) -> Tensor:
-    return (hidden.tanh() / (2 * _SHRINK) + 0.5).clamp(0, 1)
-
-
-def _slope(hidden: Tensor) -> Tensor:
-    return (1 - hidden.tanh() ** 2) / (2 * _SHRINK)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from guard_plugin.attacks.ascent import SteppedAscent
+from guard_plugin.attacks.pgd import SteppedAscent
 
 __all__ = ["MIM"]
 

@@ -39,9 +39,8 @@ class OfficialAttack(Attack):
 
     def _perturb(self, classifier: Classifier, pixels: Tensor, labels: Tensor, indices: Tensor) -> Tensor:
         if self.whitebox:
-            classifier.gradient(
-                pixels[:1], Criterion(labels[:1]).cross_entropy()
-            )  # refuse a model that hides gradients
+            # This refuses a model that no gradient passes through.
+            classifier.gradient(pixels[:1], Criterion(labels[:1]).cross_entropy())
         model = _Module(classifier, pixels)
         batches = torch.split(torch.arange(len(pixels)), self.coupled or len(pixels))
         attacked = [self._seeded(model, pixels[rows], labels[rows], int(indices[rows[0]])) for rows in batches]

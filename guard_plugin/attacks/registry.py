@@ -1,7 +1,8 @@
 """The attacks by name, and the names that users write."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from typing import NamedTuple
 
 from guard_plugin.attacks.apgd import APGDCE, APGDT
 from guard_plugin.attacks.autoattack import AutoAttack
@@ -24,14 +25,8 @@ ATTACKS: tuple[type[Attack], ...] = (FGSM, PGD, MIM, APGDCE, APGDT, FABT, AutoAt
 """The attacks that guard-plugin brings."""
 
 
-@dataclass(frozen=True)
-class Preset:
-    """A list of attacks, with the radius that it has where a user gives none.
-
-    Args:
-        attacks: A comma list.
-        eps: The radius; None where a user must give one.
-    """
+class Preset(NamedTuple):
+    """A comma list of attacks, with the radius where a user gives none; if eps is None, a user must give one."""
 
     attacks: str
     eps: str | None = None

@@ -16,8 +16,8 @@ from guard_plugin.attacks import (
     AuditFailure,
     Classifier,
     Criterion,
-    ascent,
     parse_eps,
+    pgd,
     uniform_per_example,
 )
 from guard_plugin.attacks.balls import distance
@@ -111,7 +111,7 @@ def test_leaving_out_what_repeats_itself_changes_nothing(convnet, batch, attack,
     try:
         short = run(attack, convnet, batch)
         spent = sum(calls)
-        monkeypatch.setattr(ascent._Moving, "without_cycles", lambda self, period, steps_left, result: self)
+        monkeypatch.setattr(pgd._Moving, "without_cycles", lambda self, period, steps_left, result: self)
         calls.clear()
         plain = run(attack, convnet, batch)
     finally:
