@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from guard_plugin.attacks.balls import Norm
-from guard_plugin.attacks.by_pyautoattack import Examples, RunByPyAutoAttack, TowardsTopClasses
+from guard_plugin.attacks.by_pyautoattack import RunByPyAutoAttack, TowardsTopClasses
 from guard_plugin.attacks.classifier import Classifier
 from guard_plugin.attacks.randomness import normal_per_example, uniform_per_example
+from guard_plugin.attacks.remaining import Examples
 
 __all__ = ["APGDCE", "APGDT"]
 
@@ -25,10 +26,10 @@ class _AutoPGD(RunByPyAutoAttack):
     }
     constants: ClassVar[Mapping[str, Any]] = {"restarts": 1, "rho": 0.75, "eot_iter": 1}
 
-    def _run(self, library: Any, classifier: Classifier, examples: Examples, rank: int) -> tuple[Tensor, Tensor]:
+    def _run(self, library: Any, classifier: Classifier, rank: int, examples: Examples) -> tuple[Tensor, Tensor]:
         pixels = examples.pixels
         if rank:
-            library.y_target = examples.class_ranked(rank)
+            library.y_target = examples.logits.sort(dim=1).indices[:, -rank]
         library.init_hyperparam(pixels)
         draws = _draws(self.norm, pixels, self.seed, examples.indices, rank)
         start = pixels + self.eps.value * library.normalize(draws)

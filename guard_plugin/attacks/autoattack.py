@@ -1,5 +1,6 @@
 """AutoAttack, version "standard"."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar
@@ -11,14 +12,14 @@ from guard_plugin.attacks.balls import Norm
 from guard_plugin.attacks.base import Attack
 from guard_plugin.attacks.classifier import Classifier
 from guard_plugin.attacks.fab import FABT
-from guard_plugin.attacks.remaining import attack_remaining
+from guard_plugin.attacks.remaining import AttackInRounds, Examples, Round
 from guard_plugin.attacks.square import Square
 
 __all__ = ["AutoAttack"]
 
 
 @dataclass(frozen=True)
-class AutoAttack(Attack):
+class AutoAttack(AttackInRounds):
     """Four attacks in turn, each on the examples that the earlier ones did not fool (Croce and Hein, 2020).
 
     They are the attacks of AutoAttack's version "standard", which RobustBench uses, with its parameters and in its
@@ -28,6 +29,7 @@ class AutoAttack(Attack):
     family: ClassVar[str] = "autoattack"
     least_classes: ClassVar[int] = APGDT.least_classes
     norms: ClassVar[tuple[Norm, ...]] = ("linf", "l2")
+    in_batches: ClassVar[bool] = False
 
     @property
     def parts(self) -> tuple[Attack, ...]:
@@ -35,13 +37,10 @@ class AutoAttack(Attack):
         shared: dict[str, Any] = {"eps": self.eps, "seed": self.seed, "norm": self.norm}
         return APGDCE(**shared), APGDT(**shared), FABT(**shared), Square(**shared)
 
-    def _perturb(self, classifier: Classifier, pixels: Tensor, labels: Tensor, indices: Tensor) -> Tensor:
-        logits, indices = classifier.logits(pixels), indices.to(pixels.device)
-        self.check_classes(logits.shape[1])
+    def _rounds(self, classifier: Classifier, num_classes: int) -> Iterable[Round]:
+        return [partial(_run_part, part, classifier) for part in self.parts]
 
-        def run(part: Attack, rows: Tensor) -> tuple[Tensor, Tensor]:
-            images = part._perturb(classifier, pixels[rows], labels[rows], indices[rows])
-            return images, classifier.logits(images).argmax(1) != labels[rows]
 
-        rounds = [partial(run, part) for part in self.parts]
-        return attack_remaining(pixels, logits.argmax(1) == labels, rounds, size=len(pixels))
+def _run_part(part: Attack, classifier: Classifier, examples: Examples) -> tuple[Tensor, Tensor]:
+    images = part._perturb(classifier, examples.pixels, examples.labels, examples.indices)
+    return images, classifier.logits(images).argmax(1) != examples.labels

@@ -1,7 +1,7 @@
 """The part that all attacks run by pyautoattack share."""
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar
@@ -9,39 +9,22 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from guard_plugin.attacks.balls import Norm
-from guard_plugin.attacks.base import Attack
 from guard_plugin.attacks.classifier import Classifier
 from guard_plugin.attacks.criteria import Criterion
-from guard_plugin.attacks.remaining import PerExample, attack_remaining
+from guard_plugin.attacks.remaining import AttackInRounds, Examples, Round
 from guard_plugin.errors import UnusableInput
 from guard_plugin.optional import require
 
-__all__ = ["Examples", "RunByPyAutoAttack", "TowardsTopClasses"]
+__all__ = ["RunByPyAutoAttack", "TowardsTopClasses"]
 
 _LIBRARY_NORMS: dict[Norm, str] = {"linf": "Linf", "l2": "L2"}
 
 
 @dataclass(frozen=True)
-class Examples(PerExample):
-    """Examples, with the logits of their unattacked pixels."""
+class RunByPyAutoAttack(AttackInRounds):
+    """An attack whose rounds are runs of pyautoattack.
 
-    pixels: Tensor
-    labels: Tensor
-    indices: Tensor
-    logits: Tensor
-
-    def class_ranked(self, rank: int) -> Tensor:
-        """Return the class with the rank-th largest logit of each example, shape (n,); rank 1 is the largest."""
-        ranked: Tensor = self.logits.sort(dim=1).indices[:, -rank]
-        return ranked
-
-
-@dataclass(frozen=True)
-class RunByPyAutoAttack(Attack):
-    """An attack of one or more runs, each on the examples that the earlier runs did not fool.
-
-    An example that is misclassified without an attack keeps its pixels, and so does one that no run fools. Each run is
-    pyautoattack's ``attack_single_run``, because its ``perturb`` draws one random start for a whole batch.
+    A run calls ``attack_single_run`` of pyautoattack, because ``perturb`` draws one random start for a whole batch.
 
     Args:
         steps: Iterations of a run, >= 1.
@@ -68,20 +51,15 @@ class RunByPyAutoAttack(Attack):
             raise UnusableInput(f"expected {self.family} with steps >= 1, got {self.steps}")
 
     def _perturb(self, classifier: Classifier, pixels: Tensor, labels: Tensor, indices: Tensor) -> Tensor:
-        # Where no gradient reaches the pixels, this says so; pyautoattack would fail with an error of torch's.
+        # This refuses a model that no gradient passes through; pyautoattack would fail with an error of torch's.
         classifier.gradient(pixels[:1], Criterion(labels[:1]).cross_entropy())
-        examples = Examples(pixels, labels, indices.to(pixels.device), classifier.logits(pixels))
-        self.check_classes(examples.logits.shape[1])
+        return super()._perturb(classifier, pixels, labels, indices)
+
+    def _rounds(self, classifier: Classifier, num_classes: int) -> Iterable[Round]:
         library = self._library_class()(
             classifier, n_iter=self.steps, norm=_LIBRARY_NORMS[self.norm], eps=self.eps.value, **self.library_options
         )
-
-        def run(rank: int, rows: Tensor) -> tuple[Tensor, Tensor]:
-            return self._run(library, classifier, examples.of(rows), rank)
-
-        rounds = [partial(run, rank) for rank in self._ranks(examples.logits.shape[1])]
-        right = examples.logits.argmax(1) == labels
-        return attack_remaining(pixels, right, rounds, size=classifier.batch_size)
+        return [partial(self._run, library, classifier, rank) for rank in self._ranks(num_classes)]
 
     def _library_class(self) -> Any:
         module, name = self.library_class
@@ -92,8 +70,8 @@ class RunByPyAutoAttack(Attack):
         return (0,)
 
     @abstractmethod
-    def _run(self, library: Any, classifier: Classifier, examples: Examples, rank: int) -> tuple[Tensor, Tensor]:
-        """Run pyautoattack's attack once; return the images, and whether each is a success, shape (n,), bool."""
+    def _run(self, library: Any, classifier: Classifier, rank: int, examples: Examples) -> tuple[Tensor, Tensor]:
+        """Run pyautoattack's attack once, as a round."""
 
 
 @dataclass(frozen=True)

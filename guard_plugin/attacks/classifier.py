@@ -27,10 +27,7 @@ class Classifier:
     Args:
         model: Maps pixels of shape (n, channels, height, width) in [0, 1] to logits of shape (n, classes).
         highest: The highest label; the logits must have a column for it.
-        batch_size: Examples per pass, >= 1; rounded up to a multiple of ``PASS_UNIT``.
-
-    Attributes:
-        batch_size: Examples per pass, after rounding.
+        batch_size: Examples per pass, >= 1; the attribute of this name is rounded up to a multiple of ``PASS_UNIT``.
     """
 
     def __init__(self, model: nn.Module, *, highest: int, batch_size: int) -> None:

@@ -1,15 +1,34 @@
 """What an attack is after, for each example."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from guard_plugin.attacks.classifier import Loss
-from guard_plugin.attacks.remaining import PerExample
 
-__all__ = ["Criterion", "Goal"]
+__all__ = ["Criterion", "Goal", "PerExample"]
+
+_PerExample = TypeVar("_PerExample", bound="PerExample")
+
+
+@dataclass(frozen=True)
+class PerExample:
+    """Base of frozen dataclasses in which every field is None or has a row for each example."""
+
+    def of(self: _PerExample, rows: Tensor) -> _PerExample:
+        """Return the same for some of the examples, chosen by place or by mask."""
+        return replace(self, **{field.name: _rows(getattr(self, field.name), rows) for field in fields(self)})
+
+
+def _rows(value: Any, rows: Tensor) -> Any:
+    if isinstance(value, tuple):
+        return tuple(_rows(one, rows) for one in value)
+    if isinstance(value, PerExample):
+        return value.of(rows)
+    return None if value is None else value[rows]
 
 
 @dataclass(frozen=True)

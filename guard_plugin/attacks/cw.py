@@ -10,8 +10,7 @@ from torch import Tensor
 from guard_plugin.attacks.balls import Norm, ball_radius, distance
 from guard_plugin.attacks.base import Attack
 from guard_plugin.attacks.classifier import Classifier, Loss
-from guard_plugin.attacks.criteria import Criterion
-from guard_plugin.attacks.remaining import PerExample
+from guard_plugin.attacks.criteria import Criterion, PerExample
 from guard_plugin.errors import UnusableInput
 
 __all__ = ["CW"]

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from guard_plugin.attacks.balls import Norm
-from guard_plugin.attacks.by_pyautoattack import Examples, TowardsTopClasses
+from guard_plugin.attacks.by_pyautoattack import TowardsTopClasses
 from guard_plugin.attacks.classifier import Classifier
+from guard_plugin.attacks.remaining import Examples
 
 __all__ = ["FABT"]
 
@@ -26,7 +27,7 @@ class FABT(TowardsTopClasses):
     library_class: ClassVar[tuple[str, str]] = ("fab_pt", "FABAttack_PT")
     library_options: ClassVar[Mapping[str, Any]] = {"targeted": True}
 
-    def _run(self, library: Any, classifier: Classifier, examples: Examples, rank: int) -> tuple[Tensor, Tensor]:
+    def _run(self, library: Any, classifier: Classifier, rank: int, examples: Examples) -> tuple[Tensor, Tensor]:
         library.target_class = rank
         with torch.no_grad():
             images: Tensor = library.attack_single_run(examples.pixels, examples.labels, is_targeted=True)

@@ -1,55 +1,59 @@
-"""Going on with the examples that remain, while those that are fooled are left out."""
+"""Attacks of several rounds, each on the examples that remain."""
 
+from abc import abstractmethod
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, fields, replace
-from typing import Any, TypeVar
+from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-__all__ = ["PerExample", "Round", "attack_remaining"]
+from guard_plugin.attacks.base import Attack
+from guard_plugin.attacks.classifier import Classifier
+from guard_plugin.attacks.criteria import PerExample
 
-_PerExample = TypeVar("_PerExample", bound="PerExample")
-
-Round = Callable[[Tensor], tuple[Tensor, Tensor]]
-"""Attacks some examples, given by their rows, shape (m,); returns their images, and whether each image fools."""
+__all__ = ["AttackInRounds", "Examples", "Round"]
 
 
 @dataclass(frozen=True)
-class PerExample:
-    """Base of frozen dataclasses in which every field is None or has a row for each example."""
+class Examples(PerExample):
+    """Examples, with the logits of their unattacked pixels."""
 
-    def of(self: _PerExample, rows: Tensor) -> _PerExample:
-        """Return the same for some of the examples, chosen by place or by mask."""
-        return replace(self, **{field.name: _rows(getattr(self, field.name), rows) for field in fields(self)})
-
-
-def _rows(value: Any, rows: Tensor) -> Any:
-    if isinstance(value, tuple):
-        return tuple(_rows(one, rows) for one in value)
-    if isinstance(value, PerExample):
-        return value.of(rows)
-    return None if value is None else value[rows]
+    pixels: Tensor
+    labels: Tensor
+    indices: Tensor
+    logits: Tensor
 
 
-def attack_remaining(pixels: Tensor, remaining: Tensor, rounds: Iterable[Round], *, size: int) -> Tensor:
-    """Run the rounds one after the other, each on the examples that no earlier round fooled.
+Round = Callable[[Examples], tuple[Tensor, Tensor]]
+"""Attacks examples once; returns their images, and whether each image fools, shape (n,), bool."""
 
-    Args:
-        pixels: Shape (n, ...).
-        remaining: Shape (n,), bool: the examples to attack.
-        rounds: The rounds, in order.
-        size: How many examples a round is given at once, at the most.
 
-    Returns:
-        For every example that was fooled, the image that fooled; for every other one, its pixels as they were.
+@dataclass(frozen=True)
+class AttackInRounds(Attack):
+    """An attack of one or more rounds, each on the examples that the earlier rounds did not fool.
+
+    An example that is misclassified without an attack keeps its pixels, and so does one that no round fools.
     """
-    adversarial, remaining = pixels.clone(), remaining.clone()
-    for attack in rounds:
-        for rows in torch.split(remaining.nonzero()[:, 0], size):
-            if not len(rows):
-                continue
-            images, fooled = attack(rows)
-            adversarial[rows[fooled]] = images[fooled]
-            remaining[rows[fooled]] = False
-    return adversarial
+
+    in_batches: ClassVar[bool] = True
+    """Whether a round is given one batch at a time, instead of all the examples that remain."""
+
+    def _perturb(self, classifier: Classifier, pixels: Tensor, labels: Tensor, indices: Tensor) -> Tensor:
+        logits = classifier.logits(pixels)
+        self.check_classes(logits.shape[1])
+        examples = Examples(pixels, labels, indices.to(pixels.device), logits)
+        adversarial, remaining = pixels.clone(), logits.argmax(1) == labels
+        size = classifier.batch_size if self.in_batches else len(pixels)
+        for attack in self._rounds(classifier, logits.shape[1]):
+            # The examples that remain after the last round, of which there may be none.
+            for rows in torch.split(remaining.nonzero()[:, 0], size):
+                if len(rows):
+                    images, fooled = attack(examples.of(rows))
+                    adversarial[rows[fooled]] = images[fooled]
+                    remaining[rows[fooled]] = False
+        return adversarial
+
+    @abstractmethod
+    def _rounds(self, classifier: Classifier, num_classes: int) -> Iterable[Round]:
+        """Return the rounds, in order."""

@@ -10,9 +10,8 @@ from torch import Tensor
 from guard_plugin.attacks.balls import Norm
 from guard_plugin.attacks.base import Attack, parse_count
 from guard_plugin.attacks.classifier import Classifier
-from guard_plugin.attacks.criteria import Criterion
+from guard_plugin.attacks.criteria import Criterion, PerExample
 from guard_plugin.attacks.randomness import words_per_example
-from guard_plugin.attacks.remaining import PerExample
 from guard_plugin.attacks.square_moves import L2Moves, LinfMoves
 from guard_plugin.errors import UnusableInput
 

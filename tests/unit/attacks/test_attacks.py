@@ -23,6 +23,7 @@ from guard_plugin.attacks import (
 from guard_plugin.attacks.balls import distance
 from guard_plugin.attacks.randomness import other_class_per_example, start_per_example
 from guard_plugin.errors import UnusableInput
+from guard_plugin.evaluation import attacks as former
 
 # Foolbox 3.3.4 imports a deprecated namespace of SciPy.
 with warnings.catch_warnings():
@@ -168,6 +169,14 @@ def test_the_margin_is_negative_where_the_goal_is_reached(targets):
     expected = [1.0, -3.0, -1.5] if targets is None else [2.0, 3.0, -1.5]
     torch.testing.assert_close(margin, torch.tensor(expected))
     assert torch.equal(margin < 0, criterion.reached(logits))
+
+
+def test_plugins_may_use_the_former_names_of_the_criterion(mlp, batch):
+    assert former.Goal is Criterion
+    pixels, labels, indices = batch
+    classifier = Classifier(mlp, highest=9, batch_size=64)
+    goal = FGSM(EPS, targeted=True).goal(classifier, pixels, labels, indices)
+    assert torch.equal(goal.targets, other_class_per_example(labels, 10, seed=0, indices=indices))
 
 
 def test_momentum_over_a_zero_gradient_is_zero(batch):
