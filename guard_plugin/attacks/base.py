@@ -1,4 +1,4 @@
-"""What an attack is. Third parties subclass ``Attack`` and register the class as a plugin."""
+"""The base class of all attacks. Third parties subclass ``Attack`` and register the class as a plugin."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
@@ -9,17 +9,15 @@ from typing import Any, ClassVar, final
 import torch
 from torch import Tensor, nn
 
-from guard_plugin.attacks.audit import audit_examples
+from guard_plugin.attacks.balls import Eps, Norm, audit_examples
 from guard_plugin.attacks.classifier import Classifier
-from guard_plugin.attacks.criteria import Goal
-from guard_plugin.attacks.eps import Eps
-from guard_plugin.attacks.norms import Norm
+from guard_plugin.attacks.criteria import Criterion
 from guard_plugin.attacks.randomness import other_class_per_example
 from guard_plugin.datasets.checks import check_labels, check_pixels
 from guard_plugin.errors import UnusableInput
 from guard_plugin.networks.checks import check_mode
 
-__all__ = ["Attack"]
+__all__ = ["Attack", "parse_count"]
 
 
 @dataclass(frozen=True)
@@ -28,13 +26,13 @@ class Attack(ABC):
 
     A subclass is a frozen dataclass whose fields are its parameters (JSON values). It sets ``family``, implements
     ``_perturb``, and overrides ``base_name`` and ``from_spec`` where a user chooses parameters in the name. The base
-    checks what goes in and audits what comes out.
+    class checks the examples before the attack, and audits the adversarial examples after it.
 
     Args:
         eps: Radius of the ball, in pixel units.
         seed: Source of the attack's random draws, in [0, 2**63).
-        norm: Of the ball, one of ``norms``.
-        targeted: Whether to aim at one wrong class per example, drawn from (seed, index), instead of at any.
+        norm: Norm of the ball, one of ``norms``.
+        targeted: Whether the attack aims at one wrong class per example, drawn from (seed, index), instead of at any.
         transfer: Whether the examples are made on another model, the source, than the one that is measured.
 
     Raises:
@@ -43,19 +41,21 @@ class Attack(ABC):
 
     family: ClassVar[str]
     norms: ClassVar[tuple[Norm, ...]] = ("linf",)
-    """The balls that the attack is defined for; the first, the field's default, is the one meant by its name alone."""
+    """The norms that the attack is defined for. The attack's name leaves the first away; it is the field's default."""
     can_target: ClassVar[bool] = False
+    """Whether the attack has a targeted form."""
     can_transfer: ClassVar[bool] = False
-    """Whether it climbs on to the end: one that stops where the source is fooled is no attack on another model."""
+    """Whether the attack takes all its steps also after the source model is fooled, as a transferred attack must."""
     whitebox: ClassVar[bool] = True
-    """Whether it follows the model's gradients."""
+    """Whether the attack uses the model's gradients."""
     constants: ClassVar[Mapping[str, Any]] = {}
-    """What a user cannot choose and a reader must know, for JSON."""
+    """Parameters that a user cannot choose, for results.json."""
     least_classes: ClassVar[int] = 2
     """How many classes the attack needs."""
     coupled: ClassVar[int | None] = None
-    """Where the outcome hangs on what shares the batch: the fixed number of examples per batch. All examples are then
-    attacked, also those that are wrong to begin with, and an example counts as right by the attacked image alone."""
+    """The fixed number of examples per batch, for an attack whose outcome on an example depends on the other examples
+    of its batch; None for all others. A coupled attack is given all examples, also those that are misclassified
+    without an attack, and an example counts as correct by the attacked image alone."""
 
     eps: Eps
     seed: int = 0
@@ -65,13 +65,13 @@ class Attack(ABC):
 
     def __post_init__(self) -> None:
         if self.norm not in self.norms:
-            raise UnusableInput(f"attack {self.family} is for {' and '.join(self.norms)}, got {self.norm}")
+            raise UnusableInput(f"attack {self.family} is defined for {' and '.join(self.norms)}, got {self.norm}")
         if self.targeted and not self.can_target:
             raise UnusableInput(f"attack {self.family} has no targeted form: leave -targeted away")
         if self.transfer and not self.can_transfer:
             raise UnusableInput(
                 f"attack {self.family} stops where the source is fooled, which says little about another model: "
-                f"transfer one that goes on, such as pgd100-transfer"
+                f"transfer an attack that takes all its steps, such as pgd100-transfer"
             )
         if self.norm != "l2" and self.eps.value > 1:
             raise UnusableInput(
@@ -85,29 +85,41 @@ class Attack(ABC):
         """Make the attack that a user named.
 
         Args:
-            suffix: What follows the family in the name: "100" in "pgd100".
+            suffix: The part of the name after the family: "100" in "pgd100".
             common: The fields that every attack has.
 
         Returns:
             The attack.
 
         Raises:
-            UnusableInput: If the suffix means nothing to this family.
+            UnusableInput: If the family does not know the suffix.
         """
         if suffix:
             raise UnusableInput(f"attack {cls.family} takes no parameters in its name, got {cls.family + suffix!r}")
         return cls(**common)
 
-    def check_available(self) -> None:  # noqa: B027 - most need nothing
-        """Refuse, before anything is computed, an attack whose package is not installed.
+    def check_available(self) -> None:  # noqa: B027 - most attacks need no package
+        """Refuse the attack, before anything is computed, if a package that it needs is not installed.
 
         Raises:
-            UnusableInput: If it is not.
+            UnusableInput: If the package is missing.
         """
+
+    def check_classes(self, num_classes: int) -> None:
+        """Refuse a model that has fewer classes than the attack needs.
+
+        Raises:
+            UnusableInput: If there are fewer than ``least_classes``.
+        """
+        if num_classes < self.least_classes:
+            raise UnusableInput(
+                f"attack {self.name} needs {self.least_classes} classes or more, and there are {num_classes}: "
+                f"leave it out"
+            )
 
     @property
     def base_name(self) -> str:
-        """The family, with what a user chooses in its name."""
+        """The family, with the parameters that a user chooses in the name."""
         return self.family
 
     @final
@@ -122,16 +134,16 @@ class Attack(ABC):
 
     @property
     def ball(self) -> tuple[Norm, Eps]:
-        """What the attack may search."""
+        """The norm and the radius of the ball."""
         return self.norm, self.eps
 
     @property
     def parts(self) -> Sequence["Attack"]:
-        """Of an attack that is a sequence of others, each on what is left: those attacks."""
+        """The attacks that this one runs in turn, each on the examples that remain; empty for a single attack."""
         return ()
 
     def settings(self) -> dict[str, Any]:
-        """Every parameter, for JSON; eps as the text given and as a number."""
+        """Return every parameter, for results.json; eps is there as its text and as a number."""
         parameters = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "eps"}
         settings = {"name": self.name, "norm": self.norm, "eps": self.eps.text, "eps_value": self.eps.value}
         settings |= {**parameters, **self.constants, "coupled": self.coupled, "class": _recorded_name(type(self))}
@@ -144,15 +156,15 @@ class Attack(ABC):
         """Attack some examples.
 
         Args:
-            model: A deterministic classifier in pixel space, in eval mode. Its parameters need no gradients meanwhile;
-                nothing about it is changed afterwards.
+            model: A deterministic classifier in pixel space, in eval mode. Its parameters are frozen during the call,
+                and it is unchanged afterwards.
             pixels: Shape (n, channels, height, width), in [0, 1].
             labels: Shape (n,), int64: the true classes.
-            indices: Shape (n,), int64: the examples' positions in the data set, which random draws hang on.
+            indices: Shape (n,), int64: the examples' positions in the data set, which seed the random draws.
             batch_size: Examples per pass through the model, all by default.
 
         Returns:
-            Adversarial pixels of the same shape: the attack's last word on each example, fooling or not.
+            Adversarial pixels of the same shape: the attack's result for each example, whether it fools or not.
 
         Raises:
             UnusableInput: If the model or the batch is not as described.
@@ -174,32 +186,44 @@ class Attack(ABC):
     def _perturb(self, classifier: Classifier, pixels: Tensor, labels: Tensor, indices: Tensor) -> Tensor:
         """Return adversarial pixels for examples that have been checked.
 
-        There may be more examples than fit through the model at once: ``classifier`` knows how many do. The result for
+        There may be more examples than fit through the model at once: see ``classifier.batch_size``. The result for
         an example must depend on nothing but the classifier, the example and its index: derive random draws from (seed,
         index), for instance with ``uniform_per_example``, and never from a global generator.
         """
 
-    def goal(self, classifier: Classifier, pixels: Tensor, labels: Tensor, indices: Tensor) -> Goal:
-        """What the attack is after on these examples."""
+    def criterion(self, classifier: Classifier, pixels: Tensor, labels: Tensor, indices: Tensor) -> Criterion:
+        """Return what the attack is after on these examples: any wrong class, or a target class for each."""
         if not self.targeted:
-            return Goal(labels)
+            return Criterion(labels)
         num_classes = classifier.logits(pixels[:1]).shape[1]
-        return Goal(labels, other_class_per_example(labels, num_classes, seed=self.seed, indices=indices))
+        return Criterion(labels, other_class_per_example(labels, num_classes, seed=self.seed, indices=indices))
+
+    goal = criterion  # the former name, for plugins that call it
+
+
+def parse_count(family: str, suffix: str) -> int:
+    """Read the number after the family in an attack's name.
+
+    Raises:
+        UnusableInput: If the suffix is not a whole number.
+    """
+    if not (suffix.isascii() and suffix.isdecimal()):
+        raise UnusableInput(f"expected {family} with its number of steps, such as {family}20; got {family + suffix!r}")
+    return int(suffix)
 
 
 def _recorded_name(kind: type[Attack]) -> str:
-    """Name a class as results.json does: ours lay in ``guard_plugin.evaluation`` when the first ones were written."""
+    """Return the class's name in results.json, in which our classes keep the place that they had at first."""
     name = f"{kind.__module__}.{kind.__qualname__}"
     return name.replace("guard_plugin.attacks.", "guard_plugin.evaluation.attacks.", 1)
 
 
 @contextmanager
 def _frozen(model: nn.Module) -> Iterator[None]:
-    """Spare the backward passes the gradients of the parameters."""
+    """Freeze the model's parameters, so that backward passes compute no gradients of them."""
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    model.requires_grad_(False)
     try:
-        for parameter in trainable:
-            parameter.requires_grad_(False)
         with torch.enable_grad():
             yield
     finally:

@@ -1,4 +1,4 @@
-"""How attacks look at the model: checked, in passes of bounded size, and alike for every batch size."""
+"""The model as attacks see it: its output is checked, and its passes have a bounded size."""
 
 from collections.abc import Callable, Sequence
 
@@ -10,7 +10,7 @@ from guard_plugin.errors import UnusableInput
 __all__ = ["PASS_UNIT", "Classifier", "Loss"]
 
 PASS_UNIT = 16
-"""Passes are filled up to a multiple of so many examples.
+"""Every pass is filled up to a multiple of so many examples.
 
 A matrix product rounds an example's logits differently in a batch of 7 than in one of 16, which is enough to send an
 attack of thousands of steps another way. In multiples of 16, an example's logits and gradients are the same to the
@@ -26,25 +26,20 @@ class Classifier:
 
     Args:
         model: Maps pixels of shape (n, channels, height, width) in [0, 1] to logits of shape (n, classes).
-        highest: The highest label that the logits must speak of.
-        batch_size: Examples per pass, >= 1; rounded up to a multiple of ``PASS_UNIT``.
+        highest: The highest label; the logits must have a column for it.
+        batch_size: Examples per pass, >= 1; the attribute of this name is rounded up to a multiple of ``PASS_UNIT``.
     """
 
     def __init__(self, model: nn.Module, *, highest: int, batch_size: int) -> None:
         self._model = model
         self._highest = highest
-        self._batch_size = -(-batch_size // PASS_UNIT) * PASS_UNIT
-
-    @property
-    def batch_size(self) -> int:
-        """Examples per pass."""
-        return self._batch_size
+        self.batch_size = -(-batch_size // PASS_UNIT) * PASS_UNIT
 
     def __call__(self, pixels: Tensor) -> Tensor:
-        """The logits of all examples in one pass, with a graph where gradients are on.
+        """Return the logits of all examples, computed in one pass, with a graph where gradients are on.
 
         Raises:
-            UnusableInput: If the output is not logits for the labels.
+            UnusableInput: If the model's output is not logits for the labels.
         """
         logits: Tensor = self._model(_filled(pixels))
         if logits.dim() != 2 or logits.shape[1] <= self._highest:
@@ -56,15 +51,15 @@ class Classifier:
 
     @torch.no_grad()
     def logits(self, pixels: Tensor) -> Tensor:
-        """The logits without a graph, in passes of ``batch_size``."""
+        """Return the logits without a graph, computed in passes of ``batch_size``."""
         return torch.cat([self(pixels[rows]) for rows in self._passes(pixels)])
 
     def gradient(self, pixels: Tensor, loss: Loss) -> tuple[Tensor, Tensor]:
-        """The logits, and each example's gradient of its own loss, in passes of ``batch_size``.
+        """Return the logits and the gradient of each example's loss, computed in passes of ``batch_size``.
 
         Args:
             pixels: Shape (n, channels, height, width).
-            loss: What is differentiated.
+            loss: The loss to differentiate.
 
         Returns:
             Logits, shape (n, classes), without a graph; gradients, in the shape of ``pixels``. No ``.grad`` is touched.
@@ -85,16 +80,16 @@ class Classifier:
         if gradient is None:
             raise UnusableInput(
                 "no gradient reaches the pixels: the model detaches them or runs without gradients; "
-                "a gradient attack would report robustness that is not there"
+                "a gradient attack would report robustness that the model does not have"
             )
         return logits.detach(), gradient
 
     def _passes(self, pixels: Tensor) -> Sequence[Tensor]:
-        return torch.split(torch.arange(len(pixels), device=pixels.device), self._batch_size)
+        return torch.split(torch.arange(len(pixels), device=pixels.device), self.batch_size)
 
 
 def _filled(pixels: Tensor) -> Tensor:
-    """The batch, filled up with copies of its last example."""
+    """Fill the batch up to a multiple of ``PASS_UNIT`` with copies of its last example."""
     missing = -len(pixels) % PASS_UNIT
     if not missing:
         return pixels

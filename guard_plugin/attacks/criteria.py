@@ -1,6 +1,7 @@
-"""What an attack is after, on each example."""
+"""What an attack is after, for each example."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -8,28 +9,47 @@ from torch.nn import functional as F
 
 from guard_plugin.attacks.classifier import Loss
 
-__all__ = ["Goal"]
+__all__ = ["Criterion", "Goal", "PerExample"]
+
+_PerExample = TypeVar("_PerExample", bound="PerExample")
 
 
 @dataclass(frozen=True)
-class Goal:
-    """Away from the true class, or towards a target.
+class PerExample:
+    """Base of frozen dataclasses in which every field is None or has a row for each example."""
+
+    def of(self: _PerExample, rows: Tensor) -> _PerExample:
+        """Return the same for some of the examples, chosen by place or by mask."""
+        return replace(self, **{field.name: _rows(getattr(self, field.name), rows) for field in fields(self)})
+
+
+def _rows(value: Any, rows: Tensor) -> Any:
+    if isinstance(value, tuple):
+        return tuple(_rows(one, rows) for one in value)
+    if isinstance(value, PerExample):
+        return value.of(rows)
+    return None if value is None else value[rows]
+
+
+@dataclass(frozen=True)
+class Criterion(PerExample):
+    """Misclassification, or the choice of a target class.
 
     Args:
         labels: Shape (n,), int64: the true classes.
-        targets: Shape (n,), int64, in a targeted attack.
+        targets: Shape (n,), int64: the target classes; None in an untargeted attack.
     """
 
     labels: Tensor
     targets: Tensor | None = None
 
     def reached(self, logits: Tensor) -> Tensor:
-        """Shape (n,), bool: whether the model's choice is what the attack is after."""
+        """Return whether the model's choice meets the criterion, shape (n,), bool."""
         choice = logits.argmax(1)
         return choice != self.labels if self.targets is None else choice == self.targets
 
     def cross_entropy(self) -> Loss:
-        """The loss to climb: the true class's cross entropy, or that of the target, negated."""
+        """Return the loss to increase: the cross entropy of the true class, or minus that of the target class."""
         if self.targets is None:
             labels = self.labels
             return lambda logits, rows: F.cross_entropy(logits, labels[rows], reduction="none")
@@ -37,16 +57,16 @@ class Goal:
         return lambda logits, rows: -F.cross_entropy(logits, targets[rows], reduction="none")
 
     def margin(self, logits: Tensor) -> Tensor:
-        """How far the model is from what the attack is after, shape (n,): below 0 where it is there.
+        """Return how far the model is from meeting the criterion, shape (n,): below 0 where it meets the criterion.
 
-        Untargeted, the true class's logit minus the highest other one; targeted, the highest other logit minus the
-        target's (Carlini and Wagner, 2017, objective f6).
+        Untargeted, the margin is the true class's logit minus the highest other logit; targeted, it is the highest
+        other logit minus the target's (Carlini and Wagner, 2017, objective f6).
         """
         classes = self.labels if self.targets is None else self.targets
         own = logits.gather(1, classes[:, None])[:, 0]
         others = logits.scatter(1, classes[:, None], -torch.inf).amax(1)
         return own - others if self.targets is None else others - own
 
-    def of(self, rows: Tensor) -> "Goal":
-        """The goal for some of the examples, by place or by mask."""
-        return Goal(self.labels[rows], None if self.targets is None else self.targets[rows])
+
+Goal = Criterion
+"""The former name of ``Criterion``, for plugins that import it."""

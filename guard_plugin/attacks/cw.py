@@ -7,16 +7,16 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
+from guard_plugin.attacks.balls import Norm, ball_radius, distance
 from guard_plugin.attacks.base import Attack
 from guard_plugin.attacks.classifier import Classifier, Loss
-from guard_plugin.attacks.criteria import Goal
-from guard_plugin.attacks.norms import Norm, ball_radius, distance
+from guard_plugin.attacks.criteria import Criterion, PerExample
 from guard_plugin.errors import UnusableInput
 
 __all__ = ["CW"]
 
 _SHRINK = 0.999
-"""Keeps pixels at 0 and 1 at a finite place of tanh space, from where they come back in a few steps."""
+"""Keeps pixels of 0 and 1 at finite places of tanh space, from where they come back in a few steps."""
 
 _CHECKS = 10
 """How often, during the steps for one c, an example must have made progress."""
@@ -30,18 +30,19 @@ _TINY = 1e-8
 class CW(Attack):
     """The smallest Euclidean change that fools, by Adam in tanh space (Carlini and Wagner, 2017, L2 attack, kappa 0).
 
-    For each example, minimises ||x' - x||^2 + c * max(margin(x'), 0) for several c: ten times the last where it did
-    not fool, else halfway to the largest that did not. An example leaves the steps for its c where its cost no longer
-    falls. It counts as fooled if the smallest change found lies in the ball; otherwise the image is returned as it was.
+    For each example, the attack minimises ||x' - x||^2 + c * max(margin(x'), 0) for several c. Where a c did not fool,
+    the next one is ten times as large, or halfway to the smallest c that fooled; where it fooled, the next one is
+    halfway to the largest c that did not. An example leaves the steps for its c once its cost no longer falls. It
+    counts as fooled if the smallest change found lies in the ball; otherwise its pixels are returned as they were.
 
     Args:
         steps: Steps of Adam for one c, >= 1.
         searches: Values of c to try, >= 1.
         relative_rate: Adam's learning rate over the ball's radius, as a root mean square, > 0. Adam's first steps move
-            every pixel by about half its rate: a fixed one goes past what is near, or does not get as far as eps.
-            Lengths far below eps are therefore not found at their shortest.
+            every pixel by about half its rate, so that a fixed rate either steps over near solutions or does not get
+            as far as eps. Changes far smaller than eps are therefore not found at their smallest.
         initial_c: The first c, > 0.
-        success: "any": an example is finished at the first fooling image in the ball; "smallest": the search for a
+        success: "any": an example is finished at the first image in the ball that fools; "smallest": the search for a
             smaller change goes on, which fools no further example.
 
     Raises:
@@ -69,20 +70,70 @@ class CW(Attack):
             )
 
     def _perturb(self, classifier: Classifier, pixels: Tensor, labels: Tensor, indices: Tensor) -> Tensor:
-        search = _Search(self, classifier, pixels, self.goal(classifier, pixels, labels, indices))
+        criterion = self.criterion(classifier, pixels, labels, indices)
+        nearest, distances = pixels.clone(), pixels.new_full((len(pixels),), torch.inf, dtype=torch.float64)
+        c = pixels.new_full((len(pixels),), self.initial_c)
+        low, high = torch.zeros_like(c), torch.full_like(c, torch.inf)
+        places, zeros = torch.arange(len(pixels), device=pixels.device), torch.zeros_like(pixels)
+        hidden = ((2 * pixels - 1) * _SHRINK).atanh()
+        start = _Active(places, pixels, criterion, c, hidden, zeros, zeros, torch.full_like(c, torch.inf))
         for _ in range(self.searches):
-            search.minimise()
-            search.choose_c()
-        return search.finish()
+            fooled = self._minimise(classifier, replace(start, c=c), nearest, distances)
+            low, high = torch.where(fooled, low, c), torch.where(fooled, c, high)
+            c = torch.where(high.isinf(), c * 10, (low + high) / 2)
+        inside = distances <= self.eps.value
+        return torch.where(inside.view(-1, 1, 1, 1), nearest, pixels)
+
+    def _minimise(self, classifier: Classifier, active: "_Active", nearest: Tensor, distances: Tensor) -> Tensor:
+        """Minimise the cost of every example that is not finished, for its c.
+
+        Args:
+            classifier: The model.
+            active: All examples.
+            nearest: Shape (n, ...): the nearest image that fooled each example so far; updated in place.
+            distances: Shape (n,), float64: the distance of that image, infinite if there is none; updated in place.
+
+        Returns:
+            Whether any image fooled for this c, shape (n,), bool.
+        """
+        radius = ball_radius(self.norm, self.eps.value, nearest) / math.sqrt(nearest[0].numel())
+        interval = -(-self.steps // _CHECKS)
+        fooled = torch.zeros_like(distances, dtype=torch.bool)
+        active = active.of(self._goes_on(distances))
+        for step in range(self.steps):
+            if not len(active.places):
+                break
+            tanh = active.hidden.tanh()
+            images = (tanh / (2 * _SHRINK) + 0.5).clamp(0, 1)
+            logits, slopes = classifier.gradient(images, _hinge(active.criterion))
+            reached, found = active.criterion.reached(logits), distance(self.norm, images, active.pixels)
+            fooled[active.places[reached]] = True
+            nearer = reached & (found < distances[active.places])
+            places = active.places[nearer]
+            nearest[places], distances[places] = images[nearer], found[nearer]
+            change = images - active.pixels
+            cost = active.c * active.criterion.margin(logits).clamp_min(0) + change.square().flatten(1).sum(1)
+            gradients = (active.c.view(-1, 1, 1, 1) * slopes + 2 * change) * ((1 - tanh**2) / (2 * _SHRINK))
+            active = active.moved(gradients, step + 1, self.relative_rate * radius)
+            goes_on = self._goes_on(distances[active.places])
+            if step % interval == 0:
+                goes_on &= cost <= _PROGRESS * active.cost
+                active = replace(active, cost=cost)
+            if not bool(goes_on.all()):
+                active = active.of(goes_on)
+        return fooled
+
+    def _goes_on(self, distances: Tensor) -> Tensor:
+        return (distances > self.eps.value) | (self.success != "any")
 
 
 @dataclass(frozen=True)
-class _Active:
-    """The examples whose cost still falls for their c; every field has a row for each."""
+class _Active(PerExample):
+    """The examples whose cost still falls for their c."""
 
     places: Tensor
     pixels: Tensor
-    goal: Goal
+    criterion: Criterion
     c: Tensor
     hidden: Tensor
     """The image in tanh space."""
@@ -90,14 +141,10 @@ class _Active:
     square: Tensor
     """Adam's moving averages of the gradient and its square."""
     cost: Tensor
-    """At the last check."""
-
-    def of(self, rows: Tensor) -> "_Active":
-        tensors = ("places", "pixels", "c", "hidden", "mean", "square", "cost")
-        return replace(self, goal=self.goal.of(rows), **{name: getattr(self, name)[rows] for name in tensors})
+    """The cost at the last check."""
 
     def moved(self, gradients: Tensor, step: int, learning_rate: float) -> "_Active":
-        """One step of Adam, the ``step``-th, from 1."""
+        """Return the examples after one step of Adam, the ``step``-th, from 1."""
         mean = _BETAS[0] * self.mean + (1 - _BETAS[0]) * gradients
         square = _BETAS[1] * self.square + (1 - _BETAS[1]) * gradients**2
         root = (square / (1 - _BETAS[1] ** step)).sqrt() + _TINY
@@ -105,88 +152,5 @@ class _Active:
         return replace(self, hidden=hidden, mean=mean, square=square)
 
 
-class _Search:
-    """An attack on its way."""
-
-    def __init__(self, attack: CW, classifier: Classifier, pixels: Tensor, goal: Goal) -> None:
-        self._attack = attack
-        self._classifier = classifier
-        self._pixels = pixels
-        self._goal = goal
-        self._best = pixels.clone()
-        self._distance = pixels.new_full((len(pixels),), torch.inf, dtype=torch.float64)
-        self._c = pixels.new_full((len(pixels),), attack.initial_c)
-        self._low = torch.zeros_like(self._c)
-        self._high = torch.full_like(self._c, torch.inf)
-        radius = ball_radius(attack.norm, attack.eps.value, pixels) / math.sqrt(pixels[0].numel())
-        self._rate = attack.relative_rate * radius
-        self._fooled = torch.zeros(len(pixels), dtype=torch.bool, device=pixels.device)
-
-    def minimise(self) -> None:
-        """Minimise the cost of every example that is not finished, for its c."""
-        self._fooled[:] = False
-        active = self._start()
-        interval = -(-self._attack.steps // _CHECKS)
-        for step in range(self._attack.steps):
-            if not len(active.places):
-                return
-            images = _to_pixels(active.hidden)
-            logits, slopes = self._classifier.gradient(images, _hinge(active.goal))
-            self._note(active, images, logits)
-            change = images - active.pixels
-            cost = active.c * active.goal.margin(logits).clamp_min(0) + change.square().flatten(1).sum(1)
-            gradients = (active.c.view(-1, 1, 1, 1) * slopes + 2 * change) * _slope(active.hidden)
-            active = active.moved(gradients, step + 1, self._rate)
-            goes_on = ~self._finished(active.places)
-            if step % interval == 0:
-                goes_on &= cost <= _PROGRESS * active.cost
-                active = replace(active, cost=cost)
-            if not bool(goes_on.all()):
-                active = active.of(goes_on)
-
-    def choose_c(self) -> None:
-        """Set each example's next c."""
-        self._high = torch.where(self._fooled, self._c, self._high)
-        self._low = torch.where(self._fooled, self._low, self._c)
-        self._c = torch.where(self._high.isinf(), self._c * 10, (self._low + self._high) / 2)
-
-    def finish(self) -> Tensor:
-        """The result for every example."""
-        inside = self._distance <= self._attack.eps.value
-        return torch.where(inside.view(-1, 1, 1, 1), self._best, self._pixels)
-
-    def _start(self) -> _Active:
-        places = torch.nonzero(~self._finished(torch.arange(len(self._pixels), device=self._pixels.device)))[:, 0]
-        pixels, c = self._pixels[places], self._c[places]
-        hidden, zeros = _to_hidden(pixels), torch.zeros_like(pixels)
-        return _Active(places, pixels, self._goal.of(places), c, hidden, zeros, zeros, torch.full_like(c, torch.inf))
-
-    def _finished(self, places: Tensor) -> Tensor:
-        if self._attack.success != "any":
-            return torch.zeros_like(places, dtype=torch.bool)
-        return self._distance[places] <= self._attack.eps.value
-
-    def _note(self, active: _Active, images: Tensor, logits: Tensor) -> None:
-        """Keep the images that fool, where they are nearer than what fooled before."""
-        reached = active.goal.reached(logits)
-        self._fooled[active.places[reached]] = True
-        far = distance(self._attack.norm, images, active.pixels)
-        nearer = reached & (far < self._distance[active.places])
-        places = active.places[nearer]
-        self._best[places], self._distance[places] = images[nearer], far[nearer]
-
-
-def _hinge(goal: Goal) -> Loss:
-    return lambda logits, rows: goal.of(rows).margin(logits).clamp_min(0)
-
-
-def _to_hidden(pixels: Tensor) -> Tensor:
-    return ((2 * pixels - 1) * _SHRINK).atanh()
-
-
-def _to_pixels(hidden: Tensor) -> Tensor:
-    return (hidden.tanh() / (2 * _SHRINK) + 0.5).clamp(0, 1)
-
-
-def _slope(hidden: Tensor) -> Tensor:
-    return (1 - hidden.tanh() ** 2) / (2 * _SHRINK)
+def _hinge(criterion: Criterion) -> Loss:
+    return lambda logits, rows: criterion.of(rows).margin(logits).clamp_min(0)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from guard_plugin.attacks.ascent import GradientAscent
+from guard_plugin.attacks.pgd import GradientAscent
 
 __all__ = ["FGSM"]
 

@@ -1,4 +1,4 @@
-"""The evaluation that GUARD's authors published, as it is: with its flaws, through the library that they used."""
+"""The attacks of the evaluation that GUARD's authors published, with its faults, run by the library that they used."""
 
 from abc import abstractmethod
 from collections.abc import Mapping
@@ -12,23 +12,15 @@ from torch.nn import functional as F
 
 from guard_plugin.attacks.base import Attack
 from guard_plugin.attacks.classifier import Classifier
-from guard_plugin.attacks.criteria import Goal
-from guard_plugin.attacks.packages import required
+from guard_plugin.attacks.criteria import Criterion
 from guard_plugin.attacks.randomness import example_generator
 from guard_plugin.errors import UnusableInput
+from guard_plugin.optional import require
 
-__all__ = [
-    "OfficialAttack",
-    "OfficialAutoAttack",
-    "OfficialCW",
-    "OfficialMIM",
-    "OfficialPGD",
-    "OfficialSquare",
-    "chunk_seed",
-]
+__all__ = ["OfficialAutoAttack", "OfficialCW", "OfficialMIM", "OfficialPGD", "OfficialSquare", "chunk_seed"]
 
 _TORCHATTACKS = "3.5.1"
-# Its wheel brings a crippled "robustbench" of its own, over the real one.
+# The wheel of torchattacks overwrites an installed robustbench with an incomplete copy.
 _INSTALL = (
     f"pip install --no-deps torchattacks=={_TORCHATTACKS}, and pip install --no-deps --force-reinstall robustbench "
     f"after it where that is used"
@@ -37,25 +29,26 @@ _INSTALL = (
 
 @dataclass(frozen=True)
 class OfficialAttack(Attack):
-    """An attack of the authors' evaluation, in batches of 25, theirs at 10 images per class and more.
+    """An attack of the authors' evaluation, in batches of 25, which they use at 10 images per class and more.
 
-    What they do not seed is seeded here, so that the same results come out again.
+    Random draws that the authors do not seed are seeded here, so that a run can be repeated.
     """
 
     coupled: ClassVar[int | None] = 25
-    # ``constants`` holds what the authors chose, and those defaults of torchattacks that differ elsewhere.
+    # ``constants`` has the authors' choices, and the defaults of torchattacks that differ from AutoAttack's.
 
     def _perturb(self, classifier: Classifier, pixels: Tensor, labels: Tensor, indices: Tensor) -> Tensor:
         if self.whitebox:
-            classifier.gradient(pixels[:1], Goal(labels[:1]).cross_entropy())  # refuses what hides them
-        model = _Host(classifier, pixels)
+            # This refuses a model that no gradient passes through.
+            classifier.gradient(pixels[:1], Criterion(labels[:1]).cross_entropy())
+        model = _Module(classifier, pixels)
         batches = torch.split(torch.arange(len(pixels)), self.coupled or len(pixels))
         attacked = [self._seeded(model, pixels[rows], labels[rows], int(indices[rows[0]])) for rows in batches]
         return torch.cat(attacked)
 
     def _seeded(self, model: nn.Module, pixels: Tensor, labels: Tensor, first_index: int) -> Tensor:
         cuda: Any = torch.cuda
-        # All of them: torchattacks seeds them all.
+        # Restore the generators of all devices, because torchattacks seeds them all.
         with torch.random.fork_rng(devices=range(cuda.device_count()) if cuda.is_initialized() else []):
             torch.random.manual_seed(chunk_seed(self.seed, first_index))
             return self._attack_batch(model, pixels, labels).detach()
@@ -66,17 +59,17 @@ class OfficialAttack(Attack):
 
 
 class _RunByTorchAttacks(OfficialAttack):
-    """Those that the authors take from torchattacks."""
+    """An attack that the authors take from torchattacks."""
 
     def check_available(self) -> None:
-        """Refuse where torchattacks is not installed, or another version of it."""
+        """Refuse the attack if torchattacks is not installed, or is installed in another version."""
         self._library()
 
     def _library(self) -> Any:
-        library = required("torchattacks", family=self.family, install=_INSTALL)
+        library = require("torchattacks", needed_by=f"attack {self.family}", install=_INSTALL)
         if version("torchattacks") != _TORCHATTACKS:
             raise UnusableInput(
-                f"attack {self.family} is what torchattacks {_TORCHATTACKS} makes of it, "
+                f"attack {self.family} needs torchattacks {_TORCHATTACKS}, whose figures it reproduces, "
                 f"and the installed one is {version('torchattacks')}: {_INSTALL}"
             )
         return library
@@ -84,7 +77,7 @@ class _RunByTorchAttacks(OfficialAttack):
 
 @dataclass(frozen=True)
 class OfficialPGD(_RunByTorchAttacks):
-    """PGD with a random start; the last iterate counts."""
+    """PGD with a random start, whose last iterate counts."""
 
     family: ClassVar[str] = "official-pgd"
     constants: ClassVar[Mapping[str, Any]] = {"steps": 100, "relative_alpha": 0.25}
@@ -109,26 +102,23 @@ class OfficialSquare(_RunByTorchAttacks):
 
 @dataclass(frozen=True)
 class OfficialAutoAttack(_RunByTorchAttacks):
-    """What torchattacks calls AutoAttack: its gradient attacks have 10 iterations where AutoAttack has 100."""
+    """The AutoAttack of torchattacks, whose gradient attacks have 10 iterations where AutoAttack has 100."""
 
     family: ClassVar[str] = "official-autoattack"
     least_classes: ClassVar[int] = 10
     constants: ClassVar[Mapping[str, Any]] = {"steps": 10, "target_classes": 9, "queries": 5000, "resc_schedule": True}
 
     def _attack_batch(self, model: nn.Module, pixels: Tensor, labels: Tensor) -> Tensor:
-        targets = self.constants["target_classes"]
         with torch.no_grad():
-            classes = model(pixels[:1]).shape[1]
-        if classes <= targets:
-            raise UnusableInput(f"attack {self.family} aims at {targets} wrong classes, got {classes} classes in all")
-        # The authors' object takes one seed, from the clock, and begins anew from it with every batch.
+            self.check_classes(model(pixels[:1]).shape[1])
+        # The authors' object takes one seed, from the clock, and starts from that seed again with every batch.
         attack = self._library().AutoAttack(model, eps=self.eps.value, seed=self.seed)
         return torch.as_tensor(attack(pixels, labels))
 
 
 @dataclass(frozen=True)
 class OfficialCW(_RunByTorchAttacks):
-    """Carlini and Wagner's L2 attack with c = 1e-4, which ends after a few steps, inside no ball; eps means nothing."""
+    """Carlini and Wagner's L2 attack with c = 1e-4, which ends after a few steps; it knows no ball and ignores eps."""
 
     family: ClassVar[str] = "official-cw"
     constants: ClassVar[Mapping[str, Any]] = {"c": 1e-4, "kappa": 0, "steps": 50, "lr": 0.01}
@@ -139,7 +129,7 @@ class OfficialCW(_RunByTorchAttacks):
 
 @dataclass(frozen=True)
 class OfficialMIM(OfficialAttack):
-    """The authors' own momentum method: steps of eps, each gradient over the L1 norm of the whole batch's."""
+    """The authors' own momentum method: steps of eps, with each gradient over the L1 norm of the batch's gradient."""
 
     family: ClassVar[str] = "official-mim"
     constants: ClassVar[Mapping[str, Any]] = {"steps": 20, "relative_alpha": 1.0, "decay": 1.0}
@@ -156,8 +146,8 @@ class OfficialMIM(OfficialAttack):
         return images
 
 
-class _Host(nn.Module):
-    """What torchattacks is given for the model: it learns the device from a parameter."""
+class _Module(nn.Module):
+    """The classifier as a module with a parameter, from which torchattacks learns the device."""
 
     def __init__(self, classifier: Classifier, like: Tensor) -> None:
         super().__init__()
@@ -169,10 +159,5 @@ class _Host(nn.Module):
 
 
 def chunk_seed(seed: int, first_index: int) -> int:
-    """The seed of a batch.
-
-    Args:
-        seed: The attack's.
-        first_index: Position of the batch's first example in the data set.
-    """
+    """Return the seed of a batch whose first example has the position ``first_index`` in the data set."""
     return int(example_generator(seed, first_index).integers(2**63))

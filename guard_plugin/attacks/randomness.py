@@ -1,88 +1,113 @@
-"""Random numbers that belong to an example, not to a batch."""
+"""Random numbers that belong to an example, whatever its batch.
 
-from collections.abc import Callable
+Both sources are Philox, which is counter-based (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", 2011): a
+draw depends on its key and its counter alone, and so neither on the batch size nor on the order nor on the process.
+
+In all functions, ``seed`` is in [0, 2**63); ``indices``, shape (n,), int64, are the examples' positions in the data
+set; ``stream`` distinguishes the draws that an attack makes for different purposes; and ``like`` is a tensor of shape
+(n, ...) that gives the result its shape, type and device.
+"""
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from guard_plugin.attacks.norms import Norm, ball_radius, lengths
+from guard_plugin.attacks.balls import Norm, ball_radius, lengths
 
-__all__ = ["example_generator", "other_class_per_example", "start_per_example", "uniform_per_example"]
+__all__ = [
+    "example_generator",
+    "normal_per_example",
+    "other_class_per_example",
+    "philox4x32",
+    "start_per_example",
+    "uniform_per_example",
+    "words_per_example",
+]
+
+_MASK = 0xFFFFFFFF
+_MULTIPLIERS = 0xD2511F53, 0xCD9E8D57
+_WEYL = 0x9E3779B9, 0xBB67AE85
+_ROUNDS = 10
 
 
 def example_generator(seed: int, index: int, stream: int = 0) -> np.random.Generator:
-    """The generator of one example.
-
-    It is Philox, which is counter-based (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", 2011), so a draw
-    depends neither on the batch size nor on the order nor on the process.
-
-    Args:
-        seed: In [0, 2**63).
-        index: The example's position in the data set.
-        stream: Tells apart what an attack draws for different purposes.
-    """
+    """Return the generator of one example, which has the position ``index`` in the data set."""
     return np.random.Generator(np.random.Philox(key=[seed, index], counter=[0, 0, 0, stream]))
 
 
-def uniform_per_example(like: Tensor, *, seed: int, indices: Tensor) -> Tensor:
-    """Uniform numbers in [-1, 1), drawn for each example from (seed, index) alone.
+def uniform_per_example(like: Tensor, *, seed: int, indices: Tensor, stream: int = 0) -> Tensor:
+    """Draw uniform numbers in [-1, 1) for each example, from (seed, index, stream) alone."""
+    generators = _generators(seed, indices, stream)
+    return _stacked([random.random(like.shape[1:], dtype=np.float32) for random in generators], like) * 2 - 1
 
-    Args:
-        like: Gives shape (n, ...), type and device.
-        seed: In [0, 2**63).
-        indices: Shape (n,): the examples' positions in the data set.
 
-    Returns:
-        The shape of ``like``.
-    """
-    return _drawn(like, seed, indices, lambda random: random.random(like.shape[1:], dtype=np.float32)) * 2 - 1
+def normal_per_example(like: Tensor, *, seed: int, indices: Tensor, stream: int = 0) -> Tensor:
+    """Draw standard normal numbers for each example, from (seed, index, stream) alone."""
+    generators = _generators(seed, indices, stream)
+    return _stacked([random.standard_normal(like.shape[1:], dtype=np.float32) for random in generators], like)
 
 
 def start_per_example(norm: Norm, like: Tensor, *, eps: float, seed: int, indices: Tensor) -> Tensor:
-    """A random point of each example's ball around 0: uniform in the Linf ball; else of uniform direction and length.
+    """Draw a point of the ball of radius ``eps`` around 0 for each example, in shape (n, channels, height, width).
 
-    Args:
-        norm: Of the ball.
-        like: Gives shape (n, ...), type and device.
-        eps: Radius of the ball.
-        seed: In [0, 2**63).
-        indices: Shape (n,): the examples' positions in the data set.
-
-    Returns:
-        The shape of ``like``.
+    In the Linf ball the point is uniform; in the others its direction and its length are.
     """
     if norm == "linf":
         return eps * uniform_per_example(like, seed=seed, indices=indices)
-    direction = _drawn(like, seed, indices, lambda random: random.standard_normal(like.shape[1:], dtype=np.float32))
-    length = _drawn(like[:, 0, 0, 0], seed, indices, lambda random: random.random((), dtype=np.float32), stream=1)
-    scale = ball_radius(norm, eps, like) * length.view(-1, 1, 1, 1) / lengths(direction)
+    direction = normal_per_example(like, seed=seed, indices=indices)
+    draws = [np.asarray(random.random((), dtype=np.float32)) for random in _generators(seed, indices, stream=1)]
+    scale = ball_radius(norm, eps, like) * _stacked(draws, like).view(-1, 1, 1, 1) / lengths(direction)
     return direction * scale.to(direction.dtype)
 
 
 def other_class_per_example(labels: Tensor, num_classes: int, *, seed: int, indices: Tensor) -> Tensor:
-    """A class for each example, uniform among those that are not its own.
-
-    Args:
-        labels: Shape (n,), int64.
-        num_classes: At least 2.
-        seed: In [0, 2**63).
-        indices: Shape (n,): the examples' positions in the data set.
-
-    Returns:
-        Shape (n,), int64.
-    """
-    draws = [int(example_generator(seed, index, stream=2).integers(1, num_classes)) for index in indices.tolist()]
+    """Draw a class for each example, shape (n,), int64, uniform among the classes that are not its label."""
+    draws = [int(random.integers(1, num_classes)) for random in _generators(seed, indices, stream=2)]
     return (labels + torch.tensor(draws, device=labels.device)) % num_classes
 
 
-def _drawn(
-    like: Tensor,
-    seed: int,
-    indices: Tensor,
-    draw: Callable[[np.random.Generator], NDArray[np.float32] | np.float32 | float],
-    stream: int = 0,
-) -> Tensor:
-    draws = [draw(example_generator(seed, index, stream)) for index in indices.tolist()]
+def words_per_example(count: int, *, seed: int, indices: Tensor, times: range) -> Tensor:
+    """Draw random words for each example and each time, from (seed, index, time) alone, without those before them.
+
+    Args:
+        count: Words for each example and time, >= 1.
+        seed: In [0, 2**63).
+        indices: Shape (n,), int64: the examples' positions in the data set.
+        times: In [0, 2**32).
+
+    Returns:
+        Shape (n, len(times), count), int64, uniform in [0, 2**32).
+    """
+    device = indices.device
+    calls = torch.arange(-(-count // 4), device=device)
+    at = torch.arange(times.start, times.stop, times.step, device=device)
+    example = indices.view(-1, 1, 1)
+    words = philox4x32((calls, at.view(1, -1, 1), example & _MASK, example >> 32), (seed & _MASK, seed >> 32))
+    return words.flatten(2)[:, :, :count]
+
+
+def philox4x32(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[int, int]) -> Tensor:
+    """Return the random words of Philox4x32-10.
+
+    Args:
+        counter: Four tensors of int64 that broadcast to one shape, values in [0, 2**32).
+        key: Two numbers in [0, 2**32).
+
+    Returns:
+        int64 in [0, 2**32), of that shape with a last dimension of 4: the random words.
+    """
+    a, b, c, d = counter
+    for turn in range(_ROUNDS):
+        k0, k1 = ((part + turn * weyl) & _MASK for part, weyl in zip(key, _WEYL, strict=True))
+        # The products wrap around in int64, which leaves their 64 bits right; the shift's sign bits are masked away.
+        p, q = a * _MULTIPLIERS[0], c * _MULTIPLIERS[1]
+        a, b, c, d = ((q >> 32) & _MASK) ^ b ^ k0, q & _MASK, ((p >> 32) & _MASK) ^ d ^ k1, p & _MASK
+    return torch.stack([a, b, c, d], dim=-1)
+
+
+def _generators(seed: int, indices: Tensor, stream: int) -> list[np.random.Generator]:
+    return [example_generator(seed, index, stream) for index in indices.tolist()]
+
+
+def _stacked(draws: list[np.ndarray], like: Tensor) -> Tensor:
     return torch.from_numpy(np.stack(draws)).to(like.device, like.dtype)

@@ -1,60 +1,55 @@
-"""From the names that users write to attacks."""
+"""The attacks by name, and the names that users write."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 from guard_plugin.attacks.apgd import APGDCE, APGDT
 from guard_plugin.attacks.autoattack import AutoAttack
+from guard_plugin.attacks.balls import NORMS, Eps, parse_eps
 from guard_plugin.attacks.base import Attack
 from guard_plugin.attacks.cw import CW
-from guard_plugin.attacks.eps import Eps, parse_eps
 from guard_plugin.attacks.fab import FABT
 from guard_plugin.attacks.fgsm import FGSM
 from guard_plugin.attacks.mim import MIM
-from guard_plugin.attacks.norms import NORMS
-from guard_plugin.attacks.official import (
-    OfficialAutoAttack,
-    OfficialCW,
-    OfficialMIM,
-    OfficialPGD,
-    OfficialSquare,
-)
+from guard_plugin.attacks.official import OfficialAutoAttack, OfficialCW, OfficialMIM, OfficialPGD, OfficialSquare
 from guard_plugin.attacks.pgd import PGD
-from guard_plugin.attacks.presets import PRESETS
 from guard_plugin.attacks.square import Square
 from guard_plugin.errors import UnusableInput
 
-__all__ = ["ATTACKS", "builtin_registry", "check_classes", "parse_attacks", "parse_radii"]
+__all__ = ["ATTACKS", "PRESETS", "builtin_registry", "check_classes", "parse_attacks", "parse_radii"]
 
-ATTACKS: tuple[type[Attack], ...] = (
-    FGSM,
-    PGD,
-    MIM,
-    APGDCE,
-    APGDT,
-    FABT,
-    AutoAttack,
-    Square,
-    CW,
-    OfficialPGD,
-    OfficialSquare,
-    OfficialAutoAttack,
-    OfficialCW,
-    OfficialMIM,
-)
+_OFFICIAL = OfficialPGD, OfficialSquare, OfficialAutoAttack, OfficialCW, OfficialMIM
+
+ATTACKS: tuple[type[Attack], ...] = (FGSM, PGD, MIM, APGDCE, APGDT, FABT, AutoAttack, Square, CW, *_OFFICIAL)
 """The attacks that guard-plugin brings."""
 
 
+class Preset(NamedTuple):
+    """A comma list of attacks, with the radius where a user gives none; if eps is None, a user must give one."""
+
+    attacks: str
+    eps: str | None = None
+
+
+PRESETS: dict[str, Preset] = {
+    "quick": Preset("fgsm,pgd10"),
+    "paper": Preset("pgd100,square,autoattack,cw,mim20", "1/255"),
+    "guard-official": Preset("official-pgd,official-square,official-autoattack,official-cw,official-mim", "1/255"),
+    "robustbench": Preset("autoattack", "8/255"),
+}
+
+
 def builtin_registry() -> dict[str, type[Attack]]:
-    """The attacks that guard-plugin brings, by family."""
+    """Return the attacks that guard-plugin brings, by family."""
     return {attack.family: attack for attack in ATTACKS}
 
 
 def parse_radii(attacks: str, eps: Sequence[str | float] | None) -> list[Eps]:
-    """Read the radii that a user gave; a preset has its own where none are given.
+    """Read the radii that a user gave, or take the preset's radius where a user gave none.
 
     Raises:
-        UnusableInput: If there are none, or one is no radius.
+        UnusableInput: If there is no radius, or one cannot be read.
     """
     if isinstance(eps, str):
         raise UnusableInput(f"expected a list of one eps or more, such as ['1/255'], got {eps!r}")
@@ -69,19 +64,13 @@ def parse_radii(attacks: str, eps: Sequence[str | float] | None) -> list[Eps]:
     return [parse_eps(preset.eps)]
 
 
-def _names(spec: str) -> list[str]:
-    """The names in a list, those of presets in their place."""
-    listed = [name.strip() for name in spec.split(",") if name.strip()]
-    return [one for name in listed for one in (PRESETS[name].attacks.split(",") if name in PRESETS else [name])]
-
-
 def parse_attacks(spec: str, registry: Mapping[str, type[Attack]], eps: Sequence[Eps], seed: int = 0) -> list[Attack]:
     """Make the attacks of a list or a preset.
 
     Args:
         spec: A comma list of presets and names such as "fgsm,pgd100,pgd100-l2-targeted@0.5". A name is a family and
-            what the family makes of the rest (where several families fit, the longest one counts), then perhaps a norm
-            (-linf, -l2, -rms), -targeted and -transfer, then perhaps @ and a radius of its own.
+            the parameters that the family reads from its name (where several families fit, the longest one counts),
+            then optionally a norm (-linf, -l2, -rms), -targeted and -transfer, then optionally @ and a radius.
         registry: Attack classes by family.
         eps: Radii for all attacks that have none of their own.
         seed: Source of random draws.
@@ -104,21 +93,23 @@ def check_classes(attacks: Mapping[str, Attack], num_classes: int) -> None:
     """Refuse attacks that need more classes than there are.
 
     Raises:
-        UnusableInput: If one does.
+        UnusableInput: If an attack needs more.
     """
     for attack in attacks.values():
-        if num_classes < attack.least_classes:
-            raise UnusableInput(
-                f"attack {attack.name} needs {attack.least_classes} classes or more, and there are {num_classes}: "
-                f"leave it out"
-            )
+        attack.check_classes(num_classes)
+
+
+def _names(spec: str) -> list[str]:
+    """Split a list into names, with the names of its presets in their place."""
+    listed = [name.strip() for name in spec.split(",") if name.strip()]
+    return [one for name in listed for one in (PRESETS[name].attacks.split(",") if name in PRESETS else [name])]
 
 
 def _attack(name: str, registry: Mapping[str, type[Attack]], eps: Eps, seed: int) -> Attack:
-    plain, transfer = _without(name, "-transfer")
-    plain, targeted = _without(plain, "-targeted")
-    norm = next((norm for norm in NORMS if plain.endswith(f"-{norm}")), None)
-    plain = plain.removesuffix(f"-{norm}")
+    untransferred = name.removesuffix("-transfer")
+    untargeted = untransferred.removesuffix("-targeted")
+    norm = next((norm for norm in NORMS if untargeted.endswith(f"-{norm}")), None)
+    plain = untargeted.removesuffix(f"-{norm}")
     family = max((family for family in registry if plain.startswith(family)), key=len, default=None)
     if family is None:
         raise UnusableInput(
@@ -126,8 +117,5 @@ def _attack(name: str, registry: Mapping[str, type[Attack]], eps: Eps, seed: int
             f"(with parameters, such as pgd100 or pgd100-l2), or a preset: {', '.join(PRESETS)}"
         )
     attack = registry[family].from_spec(plain[len(family) :], eps=eps, seed=seed)
+    targeted, transfer = untargeted != untransferred, untransferred != name
     return replace(attack, targeted=targeted, transfer=transfer, norm=norm or attack.norm)
-
-
-def _without(name: str, ending: str) -> tuple[str, bool]:
-    return name.removesuffix(ending), name.endswith(ending)

@@ -1,34 +1,59 @@
-"""Attacks that go on, round after round, with the examples that still stand."""
+"""Attacks of several rounds, each on the examples that remain."""
 
+from abc import abstractmethod
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-__all__ = ["Round", "attack_standing"]
+from guard_plugin.attacks.base import Attack
+from guard_plugin.attacks.classifier import Classifier
+from guard_plugin.attacks.criteria import PerExample
 
-Round = Callable[[Tensor], tuple[Tensor, Tensor]]
-"""Takes rows of the examples, shape (m,); gives their images after the attack, and whether each fools."""
+__all__ = ["AttackInRounds", "Examples", "Round"]
 
 
-def attack_standing(pixels: Tensor, standing: Tensor, rounds: Iterable[Round], *, size: int) -> Tensor:
-    """Run the rounds one after the other, each on the examples that withstood the earlier ones.
+@dataclass(frozen=True)
+class Examples(PerExample):
+    """Examples, with the logits of their unattacked pixels."""
 
-    Args:
-        pixels: Shape (n, ...).
-        standing: Shape (n,), bool: the examples to attack.
-        rounds: What to run.
-        size: Most examples that a round gets at once.
+    pixels: Tensor
+    labels: Tensor
+    indices: Tensor
+    logits: Tensor
 
-    Returns:
-        For every example that was fooled, the image that did it; the others as they were.
+
+Round = Callable[[Examples], tuple[Tensor, Tensor]]
+"""Attacks examples once; returns their images, and whether each image fools, shape (n,), bool."""
+
+
+@dataclass(frozen=True)
+class AttackInRounds(Attack):
+    """An attack of one or more rounds, each on the examples that the earlier rounds did not fool.
+
+    An example that is misclassified without an attack keeps its pixels, and so does one that no round fools.
     """
-    adversarial, standing = pixels.clone(), standing.clone()
-    for attack in rounds:
-        for rows in torch.split(standing.nonzero()[:, 0], size):
-            if not len(rows):
-                continue
-            images, fooled = attack(rows)
-            adversarial[rows[fooled]] = images[fooled]
-            standing[rows[fooled]] = False
-    return adversarial
+
+    in_batches: ClassVar[bool] = True
+    """Whether a round is given one batch at a time, instead of all the examples that remain."""
+
+    def _perturb(self, classifier: Classifier, pixels: Tensor, labels: Tensor, indices: Tensor) -> Tensor:
+        logits = classifier.logits(pixels)
+        self.check_classes(logits.shape[1])
+        examples = Examples(pixels, labels, indices.to(pixels.device), logits)
+        adversarial, remaining = pixels.clone(), logits.argmax(1) == labels
+        size = classifier.batch_size if self.in_batches else len(pixels)
+        for attack in self._rounds(classifier, logits.shape[1]):
+            # The examples that remain after the last round, of which there may be none.
+            for rows in torch.split(remaining.nonzero()[:, 0], size):
+                if len(rows):
+                    images, fooled = attack(examples.of(rows))
+                    adversarial[rows[fooled]] = images[fooled]
+                    remaining[rows[fooled]] = False
+        return adversarial
+
+    @abstractmethod
+    def _rounds(self, classifier: Classifier, num_classes: int) -> Iterable[Round]:
+        """Return the rounds, in order."""

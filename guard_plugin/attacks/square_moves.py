@@ -1,31 +1,35 @@
-"""What the Square attack tries next, in each of its balls.
+"""The images that the Square attack tries, in each of its balls.
 
 The sizes, the shapes and their distribution are those of the authors' code, as AutoAttack runs it.
 """
 
 import math
-from abc import ABC, abstractmethod
 from functools import lru_cache
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from guard_plugin.attacks.norms import lengths
+from guard_plugin.attacks.balls import lengths
 
-__all__ = ["L2Moves", "LinfMoves", "Moves", "share_at"]
+__all__ = ["L2Moves", "LinfMoves", "share_at"]
 
 _CHANGES_AT = 10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000
 _TINY = 1e-12
 
 
 def share_at(query: int, p_init: float) -> float:
-    """The share of the image that the square of a query covers: halved after certain queries."""
+    """Return the share of the image that the square of a query covers; it is halved after certain queries."""
     return float(p_init / 2 ** sum(query > change for change in _CHANGES_AT))
 
 
-class Moves(ABC):
-    """Proposals for images of one shape, made of random words: int64 in [0, 2**32).
+class _Moves:
+    """The base of the makers of images to try, for pixels of one shape, from random words (int64 in [0, 2**32)).
+
+    A subclass has two methods. ``start(pixels, words)`` returns the first images to try. ``propose(query, pixels, best,
+    words)`` returns the next ones: the best images so far, with other values in a square. There, ``query`` counts from
+    0; ``pixels`` and ``best`` have shape (n, channels, height, width), and ``words`` shape (n, words_to_start) or
+    (n, words_per_query).
 
     Args:
         shape: Channels, height and width.
@@ -34,58 +38,37 @@ class Moves(ABC):
     """
 
     smallest_side: ClassVar[int]
+    """The smallest side that a square may have."""
     words_to_start: int
-    """How many words ``start`` takes for an example."""
+    """How many random words ``start`` needs for an example."""
     words_per_query: int
-    """How many words ``propose`` takes for an example."""
+    """How many random words ``propose`` needs for an example."""
 
     def __init__(self, shape: tuple[int, int, int], eps: float, p_init: float) -> None:
         self._channels, self._height, self._width = shape
         self._eps = eps
         self._p_init = p_init
 
-    @abstractmethod
-    def start(self, pixels: Tensor, words: Tensor) -> Tensor:
-        """The first images to try.
-
-        Args:
-            pixels: Shape (n, channels, height, width).
-            words: Shape (n, words_to_start).
-        """
-
-    @abstractmethod
-    def propose(self, query: int, pixels: Tensor, best: Tensor, words: Tensor) -> Tensor:
-        """The next images to try: the best so far with other values in a square.
-
-        Args:
-            query: Number of the query, from 0.
-            pixels: Shape (n, channels, height, width).
-            best: The same shape.
-            words: Shape (n, words_per_query).
-        """
-
     def side(self, query: int) -> int:
-        """Side of the square of a query."""
+        """Return the side of the square of a query, in pixels."""
         side = round(math.sqrt(share_at(query, self._p_init) * self._height * self._width))
         return min(max(side, self.smallest_side), self._height, self._width)
 
     def _windows(self, side: int, words: Tensor) -> Tensor:
-        """The squares at random corners: places in a flat channel, shape (n, channels, side * side).
+        """Return squares at random corners, as places in a flat channel, shape (n, channels, side * side).
 
-        Args:
-            side: Of the squares.
-            words: Shape (n, 2).
+        Two words choose the corner of each square; their shape is (n, 2).
         """
-        # Like the authors, never the last row and column: their upper bound is exclusive.
-        room = torch.tensor([self._height - side, self._width - side], device=words.device)
-        corner = (words * room) >> 32
+        # As in the authors' code, no square reaches the last row and column, because its upper bound is exclusive.
+        span = torch.tensor([self._height - side, self._width - side], device=words.device)
+        corner = (words * span) >> 32
         reach = torch.arange(side, device=words.device)
         rows, columns = corner[:, :1] + reach, corner[:, 1:] + reach
         return (rows[:, :, None] * self._width + columns[:, None]).flatten(1)[:, None].expand(-1, self._channels, -1)
 
 
-class LinfMoves(Moves):
-    """Corners of the ball: vertical stripes to start, then squares of one colour."""
+class LinfMoves(_Moves):
+    """Moves at the corners of the Linf ball: vertical stripes to start, then squares of one colour."""
 
     smallest_side = 1
 
@@ -95,12 +78,12 @@ class LinfMoves(Moves):
         self.words_per_query = 2 + self._channels
 
     def start(self, pixels: Tensor, words: Tensor) -> Tensor:
-        """Vertical stripes of random colours."""
+        """Return the pixels with vertical stripes of random colours."""
         stripes = _signs(words, pixels).view(-1, self._channels, 1, self._width)
         return (pixels + self._eps * stripes).clamp(0, 1)
 
     def propose(self, query: int, pixels: Tensor, best: Tensor, words: Tensor) -> Tensor:
-        """A square of a random colour."""
+        """Return the best images with a square of a random colour."""
         windows = self._windows(self.side(query), words[:, :2])
         colours = self._eps * _signs(words[:, 2:], pixels)[:, :, None]
         # The authors add 2 eps and clip, which leads to the same corner of the ball from wherever ``best`` is.
@@ -108,8 +91,8 @@ class LinfMoves(Moves):
         return best.flatten(2).scatter(2, windows, values).view_as(best)
 
 
-class L2Moves(Moves):
-    """Bumps of both signs: a grid of them to start, then the mass of one window moved to another."""
+class L2Moves(_Moves):
+    """Moves in the L2 ball: a grid of bumps of both signs to start, then a bump that takes the mass of two windows."""
 
     smallest_side = 3
 
@@ -120,12 +103,12 @@ class L2Moves(Moves):
         self.words_per_query = 5 + self._channels
 
     def side(self, query: int) -> int:
-        """Odd, where the image allows."""
+        """Return the side of the square of a query, in pixels, which is odd where the image allows."""
         side = super().side(query)
         return min(side + (side % 2 == 0), self._height, self._width)
 
     def start(self, pixels: Tensor, words: Tensor) -> Tensor:
-        """A grid of bumps, scaled to the ball."""
+        """Return the pixels with a grid of bumps, scaled to the radius of the ball."""
         delta = torch.zeros_like(pixels)
         tiles = self._tiles()
         for (row, column), drawn in zip(tiles, words.chunk(len(tiles), dim=1), strict=True):
@@ -135,7 +118,7 @@ class L2Moves(Moves):
         return self._on_sphere(pixels, delta)
 
     def propose(self, query: int, pixels: Tensor, best: Tensor, words: Tensor) -> Tensor:
-        """A new bump takes what two windows held, and what the ball has left."""
+        """Return the best images with a new bump, which takes the mass of two windows and what the ball has left."""
         side = self.side(query)
         here, there = self._windows(side, words[:, :2]), self._windows(side, words[:, 2:4])
         delta = (best - pixels).flatten(2)
@@ -151,19 +134,16 @@ class L2Moves(Moves):
         return self._on_sphere(pixels, delta.view_as(pixels))
 
     def _tiles(self) -> list[tuple[int, int]]:
-        """The corners of the first grid's tiles."""
+        """Return the corners of the tiles of the first grid."""
         first = max((self._height - 5 * self._tile) // 2, 0)
         ends = (first + size // self._tile * self._tile for size in (self._height, self._width))
         rows, columns = (range(first, end, self._tile) for end in ends)
         return [(row, column) for row in rows for column in columns]
 
     def _bumps(self, side: int, like: Tensor, words: Tensor) -> Tensor:
-        """A bump for each example and channel, shape (n, channels, side * side): upright or lying, of either sign.
+        """Return an upright or lying bump of either sign for each channel, shape (n, channels, side * side).
 
-        Args:
-            side: Of the square.
-            like: Gives type and device.
-            words: Shape (n, 1 + channels).
+        The words have shape (n, 1 + channels); ``like`` gives type and device.
         """
         upright = _bump(side).to(like)
         lies = (words[:, :1] >> 31).bool()
@@ -176,18 +156,18 @@ class L2Moves(Moves):
 
 
 def _signs(words: Tensor, like: Tensor) -> Tensor:
-    """1 or -1 for each word."""
+    """Return 1 or -1 for each word."""
     return ((words >> 31) * 2 - 1).to(like.dtype)
 
 
 @lru_cache
 def _bump(side: int) -> Tensor:
-    """A positive half over a negative one, of length 1."""
+    """Return a positive half over a negative half, of length 1."""
     return _unit(torch.cat([_half_bump(side // 2, side), -_half_bump(side - side // 2, side)]))
 
 
 def _half_bump(height: int, width: int) -> Tensor:
-    """Nested rectangles whose weight falls with their size, of length 1 (or empty)."""
+    """Return nested rectangles whose weight falls with their size, of length 1 (or empty)."""
     bump = torch.zeros(height, width)
     top, left = height // 2, width // 2
     for ring in range(max(height, width) // 2 + 1):

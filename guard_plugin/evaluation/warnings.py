@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from guard_plugin.attacks import Attack
-from guard_plugin.attacks.audit import TOLERANCE
+from guard_plugin.attacks.balls import TOLERANCE
 from guard_plugin.evaluation.engine import CLEAN, Measurement
 from guard_plugin.evaluation.records import Flags
 

@@ -9,8 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from guard_plugin.attacks import Attack, Classifier, Goal, check_classes
-from guard_plugin.attacks.norms import distance
+from guard_plugin.attacks import Attack, Classifier, Criterion, check_classes
+from guard_plugin.attacks.balls import distance
 from guard_plugin.datasets import ImageSet
 from guard_plugin.datasets.checks import check_labels
 from guard_plugin.evaluation.costs import Cost, CountedModel
@@ -60,7 +60,7 @@ class Worker:
         """Correct: the loss has a gradient that is not zero in every pixel."""
         begin = self._now()
         pixels, labels, _ = self._rows(examples)
-        _, gradients = self._classifier(self._target, labels).gradient(pixels, Goal(labels).cross_entropy())
+        _, gradients = self._classifier(self._target, labels).gradient(pixels, Criterion(labels).cross_entropy())
         return self._outcome(begin, examples, gradients.flatten(1).ne(0).any(1))
 
     def attack(self, attack: Attack, examples: NDArray[np.int64]) -> Outcome:
@@ -70,7 +70,7 @@ class Worker:
         model = self._source if attack.transfer else self._target
         images = attack(model, pixels, labels, indices=indices, batch_size=self.batch_size)
         choices = self._choices(images, labels)
-        targets = attack.goal(self._classifier(model, labels), pixels, labels, indices).targets
+        targets = attack.criterion(self._classifier(model, labels), pixels, labels, indices).targets
         reached = None if targets is None else choices == targets
         farthest = float(distance(attack.norm, images, pixels).max())
         return self._outcome(begin, examples, choices == labels, reached, farthest)

@@ -7,7 +7,7 @@ import shlex
 
 import pytest
 
-from guard_plugin.attacks.presets import PRESETS
+from guard_plugin.attacks import PRESETS
 from guard_plugin.cli import cli
 from guard_plugin.plugins import Plugins
 from tests.conftest import ROOT

@@ -15,14 +15,15 @@ from guard_plugin.attacks import (
     Attack,
     AuditFailure,
     Classifier,
-    Goal,
-    ascent,
+    Criterion,
     parse_eps,
+    pgd,
     uniform_per_example,
 )
-from guard_plugin.attacks.norms import distance
+from guard_plugin.attacks.balls import distance
 from guard_plugin.attacks.randomness import other_class_per_example, start_per_example
 from guard_plugin.errors import UnusableInput
+from guard_plugin.evaluation import attacks as former
 
 # Foolbox 3.3.4 imports a deprecated namespace of SciPy.
 with warnings.catch_warnings():
@@ -111,7 +112,7 @@ def test_leaving_out_what_repeats_itself_changes_nothing(convnet, batch, attack,
     try:
         short = run(attack, convnet, batch)
         spent = sum(calls)
-        monkeypatch.setattr(ascent._Climb, "_leave_repeating", lambda self, steps_left: None)
+        monkeypatch.setattr(pgd._Moving, "without_cycles", lambda self, period, steps_left, result: self)
         calls.clear()
         plain = run(attack, convnet, batch)
     finally:
@@ -148,26 +149,34 @@ def test_the_rms_ball_is_the_euclidean_one_in_other_units(mlp, batch):
 def test_no_bit_depends_on_the_size_of_the_passes(request, arch, batch):
     model = request.getfixturevalue(arch)
     pixels, labels, _ = batch
-    goal = Goal(labels)
-    logits, gradients = Classifier(model, highest=9, batch_size=64).gradient(pixels, goal.cross_entropy())
+    criterion = Criterion(labels)
+    logits, gradients = Classifier(model, highest=9, batch_size=64).gradient(pixels, criterion.cross_entropy())
     for size in (1, 16, 48):
         classifier = Classifier(model, highest=9, batch_size=size)
-        again, gradients_again = classifier.gradient(pixels, goal.cross_entropy())
+        again, gradients_again = classifier.gradient(pixels, criterion.cross_entropy())
         assert torch.equal(logits, again) and torch.equal(gradients, gradients_again)
         assert torch.equal(logits, classifier.logits(pixels))
     few = torch.tensor([40, 3, 17])
-    alone, gradients_alone = classifier.gradient(pixels[few], goal.of(few).cross_entropy())
+    alone, gradients_alone = classifier.gradient(pixels[few], criterion.of(few).cross_entropy())
     assert torch.equal(logits[few], alone) and torch.equal(gradients[few], gradients_alone)
 
 
 @pytest.mark.parametrize("targets", [None, torch.tensor([1, 0, 2])])
 def test_the_margin_is_negative_where_the_goal_is_reached(targets):
     logits = torch.tensor([[3.0, 1.0, 2.0], [1.0, 4.0, 2.5], [0.0, 0.5, 2.0]])
-    goal = Goal(torch.tensor([0, 0, 1]), targets)
-    margin = goal.margin(logits)
+    criterion = Criterion(torch.tensor([0, 0, 1]), targets)
+    margin = criterion.margin(logits)
     expected = [1.0, -3.0, -1.5] if targets is None else [2.0, 3.0, -1.5]
     torch.testing.assert_close(margin, torch.tensor(expected))
-    assert torch.equal(margin < 0, goal.reached(logits))
+    assert torch.equal(margin < 0, criterion.reached(logits))
+
+
+def test_plugins_may_use_the_former_names_of_the_criterion(mlp, batch):
+    assert former.Goal is Criterion
+    pixels, labels, indices = batch
+    classifier = Classifier(mlp, highest=9, batch_size=64)
+    goal = FGSM(EPS, targeted=True).goal(classifier, pixels, labels, indices)
+    assert torch.equal(goal.targets, other_class_per_example(labels, 10, seed=0, indices=indices))
 
 
 def test_momentum_over_a_zero_gradient_is_zero(batch):

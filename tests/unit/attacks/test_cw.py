@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from guard_plugin.attacks import CW, Classifier, builtin_registry, parse_attacks, parse_eps
-from guard_plugin.attacks.norms import distance
+from guard_plugin.attacks.balls import distance
 from guard_plugin.attacks.randomness import other_class_per_example
 from guard_plugin.errors import UnusableInput
 

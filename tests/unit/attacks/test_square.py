@@ -9,8 +9,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from guard_plugin.attacks import Classifier, Square, builtin_registry, parse_attacks, parse_eps
-from guard_plugin.attacks.norms import distance
-from guard_plugin.attacks.philox import philox4x32, words_per_example
+from guard_plugin.attacks.balls import distance
+from guard_plugin.attacks.randomness import philox4x32, words_per_example
 from guard_plugin.attacks.square_moves import L2Moves, LinfMoves, share_at
 from guard_plugin.errors import UnusableInput
 
