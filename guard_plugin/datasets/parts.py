@@ -54,16 +54,7 @@ def fixed_order(n: int) -> NDArray[Any]:
 
 
 def data_folder(name: str, data_dir: Path | str | None, files: str) -> Path:
-    """Return the data folder that the user gave for a data set.
-
-    Args:
-        name: The name of the data set.
-        data_dir: The folder.
-        files: What the folder must hold, for the message.
-
-    Raises:
-        UnusableInput: If the user gave none, or it is no folder.
-    """
+    """Return the user's folder with the files of a data set, or refuse by ``UnusableInput`` what is no folder."""
     if data_dir is None:
         raise UnusableInput(f"{name} needs a data folder, the one that holds {files}: none was given")
     if not Path(data_dir).is_dir():
