@@ -43,15 +43,10 @@ def read_image_files(files: Sequence[Path], formats: Sequence[str] = ("PNG", "JP
 
 
 def image_array(image: Any, name: str, *, fix: str = "convert it") -> NDArray[np.uint8]:
-    """Return the values of a Pillow image, of shape (height, width, channels).
-
-    Args:
-        image: The image, in Pillow's mode "L" (grey, one channel) or "RGB".
-        name: What messages call the image.
-        fix: What the user can do about an image of another mode.
+    """Return the values of a grey or RGB Pillow image, of shape (height, width, channels).
 
     Raises:
-        UnusableInput: If the image has another mode.
+        UnusableInput: If the image has another mode; the message calls it ``name`` and ends in ``fix``.
     """
     if image.mode not in ("L", "RGB"):
         raise UnusableInput(f"{name}: expected a grey or RGB image, got mode {image.mode}: {fix}")

@@ -61,13 +61,7 @@ def load_images(
 def load_training_images(dataset: str, data_dir: Path | str | None = None) -> ImageSet:
     """Load all images that hosts train on: train, and val too where the data set has no val split of its own.
 
-    Args:
-        dataset: As for ``load_images``.
-        data_dir: As for ``load_images``.
-
-    Raises:
-        UnusableInput: As ``load_images`` does.
-        UnsafeFile: As ``load_images`` does.
+    Arguments and errors are those of ``load_images``.
     """
     name, source = _opened(dataset, data_dir)
     return _read(name, _own(name, source, "train"), None, f"the training images of {name}")

@@ -13,7 +13,7 @@ from guard_plugin.networks.architectures import ARCHITECTURES, build_network
 
 __all__ = ["checkpoint_subject", "load_checkpoint"]
 
-_NAMED = 3  # of the entries that do not fit
+_NAMED = 3  # entries that messages list
 _COMMON = ("resnet34", "resnet50", "resnet101", "vgg11", "vgg11_bn", "vgg16", "vgg16_bn", "mobilenet_v2", "alexnet")
 _UNUSED = "num_batches_tracked"  # by BatchNorm in eval mode; old checkpoints lack it
 

@@ -64,11 +64,7 @@ def check_classifier(model: nn.Module, pixels: Tensor) -> int:
 
 
 def finite_logits(model: Callable[[Tensor], Tensor], pixels: Tensor) -> Tensor:
-    """Compute a model's logits without a graph, and refuse unusable ones.
-
-    Args:
-        model: The model, which maps pixels to logits.
-        pixels: Shape (n, channels, height, width), in [0, 1].
+    """Compute a model's logits for n images in pixel space, without a graph.
 
     Returns:
         Shape (n, classes >= 2), finite.

@@ -78,9 +78,7 @@ class ConvNet(nn.Module):
 
     Args:
         config: The blocks.
-        channels: Channels of the images.
-        num_classes: Number of logits.
-        im_size: Height and width of the images, in pixels.
+        channels, num_classes, im_size: As for ``build_network``.
 
     Raises:
         UnusableInput: If the images are so small that the pooling leaves nothing.

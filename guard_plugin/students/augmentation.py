@@ -6,7 +6,6 @@ global stream on the CPU, in the hosts' order, so that the same seed gives the s
 """
 
 import math
-from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -133,11 +132,4 @@ def _rounded(value: float) -> int:
     return int(value + 0.5)
 
 
-_KINDS: dict[str, Callable[[Tensor], Tensor]] = {
-    "color": _color,
-    "crop": _crop,
-    "cutout": _cutout,
-    "flip": _flip,
-    "scale": _scale,
-    "rotate": _rotate,
-}
+_KINDS = {"color": _color, "crop": _crop, "cutout": _cutout, "flip": _flip, "scale": _scale, "rotate": _rotate}

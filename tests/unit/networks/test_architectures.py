@@ -6,7 +6,7 @@ import torchvision
 from torch import nn
 
 from guard_plugin.errors import UnusableInput
-from guard_plugin.networks.architectures import ARCHITECTURES, build_network
+from guard_plugin.networks import ARCHITECTURES, build_network
 
 
 def parameters(network):
