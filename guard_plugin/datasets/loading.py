@@ -1,19 +1,19 @@
-"""Loading images by a data set's name."""
+"""Loading images by the name of a data set."""
 
 import re
 from dataclasses import replace
 from pathlib import Path
 
+from guard_plugin.datasets.checks import check_labels
 from guard_plugin.datasets.image_folder import folder_source
-from guard_plugin.datasets.images import ImageSet, Part, Source, read_part
-from guard_plugin.datasets.known import DATASETS, known_source
+from guard_plugin.datasets.image_set import ImageSet, check_count, tensors_sha256
+from guard_plugin.datasets.known import DATASETS, digits_source
 from guard_plugin.datasets.npz import npz_source
+from guard_plugin.datasets.parts import SPLITS, Part, Source
 from guard_plugin.datasets.torchvision_sets import torchvision_source
 from guard_plugin.errors import UnusableInput
 
-__all__ = ["SPLITS", "load_images", "load_training_images"]
-
-SPLITS = ("train", "val", "test")
+__all__ = ["load_images", "load_training_images"]
 
 _FOLDERS = {"imagefolder": "ImageFolder", "tinyimagenet": "TinyImageNet"}
 
@@ -27,23 +27,23 @@ def load_images(
 
     - ``DATASETS``, whose images stay in the data set's own order;
     - another class of ``torchvision.datasets``, such as "STL10";
-    - "ImageFolder": ``data_dir`` holds train/ and val/ or test/, each with one folder of pictures per class;
-    - "TinyImageNet": the same, or that data set as published;
+    - "ImageFolder": ``data_dir`` holds train/ and val/ or test/, each with one folder of images per class;
+    - "TinyImageNet": the same layout, or that data set as published;
     - a file that ends in ".npz": see ``npz_source``.
 
-    Of "ImageFolder", "TinyImageNet" and other classes of torchvision, whose files are often sorted by class, the first
-    examples are those of the fixed permutation ``numpy.random.RandomState(0).permutation(n)`` of a split, and only they
-    are read. Their names may end in "@" and a size, such as "ImageFolder@64": the shorter side of each image is then
-    resized to 64 / 0.875, rounded, and 64x64 pixels are cropped from the centre. Without it, all images must have one
-    size. Enlarged images make a stronger threat of the same eps, so compare results of one size only.
+    "ImageFolder", "TinyImageNet" and other classes of torchvision often have files that are sorted by class. Their
+    first examples are those of the fixed permutation ``numpy.random.RandomState(0).permutation(n)`` of a split, and
+    only these are read. Such a name may end in "@" and a size, as in "ImageFolder@64": the shorter side of each image
+    is then resized to 64 / 0.875, rounded, and 64x64 pixels are cropped from the centre. Without a size, all images
+    must have one size. Enlarged images make a stronger threat of the same eps, so compare results of one size only.
 
-    Where a data set has no val split of its own, it is the last tenth of the training images, and train is the rest.
+    Where a data set has no val split of its own, val is the last tenth of the training images, and train is the rest.
 
     Args:
         dataset: The name.
-        data_dir: The folder that holds the data; that torchvision calls ``root``. "digits" needs none.
+        data_dir: The folder that holds the data, which torchvision calls ``root``. "digits" needs none.
         split: "train", "val" or "test".
-        n_examples: How many, all by default.
+        n_examples: The number of examples; all by default.
 
     Returns:
         The images.
@@ -54,39 +54,29 @@ def load_images(
     """
     if split not in SPLITS:
         raise UnusableInput(f"unknown split {split!r}: expected one of {', '.join(SPLITS)}")
-    name, source = _named(dataset, data_dir)
-    return read_part(name, _split(name, source, split), n_examples, f"the {split} split of {name}")
+    name, source = _opened(dataset, data_dir)
+    return _read(name, _split(name, source, split), n_examples, f"the {split} split of {name}")
 
 
 def load_training_images(dataset: str, data_dir: Path | str | None = None) -> ImageSet:
-    """Load all images that hosts train on: train, and val too where the data set has none of its own.
+    """Load all images that hosts train on: train, and val too where the data set has no val split of its own.
 
-    Args:
-        dataset: As for ``load_images``.
-        data_dir: As for ``load_images``.
-
-    Raises:
-        UnusableInput: As ``load_images`` does.
-        UnsafeFile: As ``load_images`` does.
+    Arguments and errors are those of ``load_images``.
     """
-    name, source = _named(dataset, data_dir)
-    return read_part(name, _own(name, source, "train"), None, f"the training images of {name}")
+    name, source = _opened(dataset, data_dir)
+    return _read(name, _own(name, source, "train"), None, f"the training images of {name}")
 
 
-def _named(dataset: str, data_dir: Path | str | None) -> tuple[str, Source]:
-    """The data set's name, as it is usually written, and what opens its parts."""
-    match = re.fullmatch(r"(?P<name>.*)@(?P<size>[1-9]\d*)", dataset)
-    name, size = (match["name"], int(match["size"])) if match else (dataset, None)
-    at_once = name.endswith(".npz") or name in DATASETS
-    if size and at_once:
+def _opened(dataset: str, data_dir: Path | str | None) -> tuple[str, Source]:
+    """Return the data set's name, as it is usually written, and the functions that open its parts."""
+    match = re.fullmatch(r"(.*)@([1-9]\d*)", dataset)
+    name, size = (match[1], int(match[2])) if match else (dataset, None)
+    if size and (name.endswith(".npz") or name in DATASETS):
         raise UnusableInput(f"expected no size behind {name}, whose images are measured as they are; got @{size}")
-    if at_once:
-        # The file's own name: where it lies is no part of what is measured.
-        return (
-            (Path(name).name, npz_source(name, data_dir))
-            if name.endswith(".npz")
-            else (name, known_source(name, data_dir))
-        )
+    if name.endswith(".npz"):
+        return Path(name).name, npz_source(name, data_dir)  # results must not depend on where the file lies
+    if name == "digits":
+        return name, digits_source()
     folder = _FOLDERS.get(name.lower())
     source = folder_source(folder, data_dir, size) if folder else torchvision_source(name, data_dir, size)
     return f"{folder or name}{f'@{size}' if size else ''}", source
@@ -104,3 +94,12 @@ def _own(name: str, source: Source, part: str) -> Part:
     if part not in source:
         raise UnusableInput(f"{name} holds no {part} split here, only {', '.join(source)}")
     return source[part]()
+
+
+def _read(name: str, part: Part, n_examples: int | None, where: str) -> ImageSet:
+    """Read the first images of a part, which messages call ``where``."""
+    numbers = part.order[: check_count(n_examples, len(part.order), where)]
+    values, labels = (read.contiguous() for read in part.read(numbers))
+    check_labels(labels, len(values), part.num_classes, what=f"labels of {name}")
+    pixels = values.float().div_(part.white)
+    return ImageSet(name, pixels, labels, part.num_classes, tensors_sha256(values, labels))

@@ -2,24 +2,20 @@
 
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from guard_plugin.datasets.checks import check_pixels
-from guard_plugin.datasets.images import Part, Raw, Source
+from guard_plugin.datasets.parts import SPLITS, Part, Source, part_in_memory
 from guard_plugin.distilled.arrays import ArrayFile, channels_first, class_indices
 from guard_plugin.errors import UnusableInput
 
 __all__ = ["npz_source"]
 
-# Of images and labels, by part; Keras' names.
-_KERAS = {part: (f"x_{part}", f"y_{part}") for part in ("train", "val", "test")}
+# The arrays of images and of labels, by part: one part alone, or Keras' names.
 _ONE_PART = {"test": ("images", "labels")}
-
+_KERAS = {part: (f"x_{part}", f"y_{part}") for part in SPLITS}
 
 _MOST_CLASSES = 100_000
 
@@ -27,7 +23,7 @@ _MOST_CLASSES = 100_000
 def npz_source(name: str, data_dir: Path | str | None) -> Source:
     """Open a .npz file, whose images stay in the file's order.
 
-    It holds ``images`` and ``labels``, which are the test split, or ``x_test`` and ``y_test`` with or without
+    The file holds ``images`` and ``labels``, which are the test split, or ``x_test`` and ``y_test`` with or without
     ``x_train``, ``y_train``, ``x_val`` and ``y_val``. Images are uint8, or floating point in [0, 1], of shape
     (n, height, width), (n, height, width, channels) or (n, channels, height, width).
 
@@ -37,7 +33,7 @@ def npz_source(name: str, data_dir: Path | str | None) -> Source:
 
     Raises:
         UnusableInput: If there is no such file, or it holds other arrays.
-        UnsafeFile: If it holds Python objects.
+        UnsafeFile: If the file holds Python objects.
     """
     file = Path(name)
     if not file.is_file() and data_dir is not None:
@@ -66,9 +62,4 @@ def _part(arrays: ArrayFile, key: str, labels: Tensor, num_classes: int) -> Part
         raise UnusableInput(f"{where}: expected uint8, or floating point in [0, 1], got {images.dtype}")
     if images.is_floating_point() and len(images):
         check_pixels(images)
-
-    def read(numbers: NDArray[Any]) -> Raw:
-        chosen = torch.from_numpy(numbers)
-        return Raw(images[chosen], labels[chosen], 255 if images.dtype == torch.uint8 else 1)
-
-    return Part(np.arange(len(labels)), num_classes, read)
+    return part_in_memory(images, labels, num_classes, white=255 if images.dtype == torch.uint8 else 1)

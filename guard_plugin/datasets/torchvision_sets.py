@@ -1,18 +1,22 @@
-"""Any data set for classification that torchvision has, by its class's name."""
+"""The data sets for classification that torchvision has, by the names of its classes."""
 
 import difflib
 import inspect
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
-from guard_plugin.datasets.images import Part, Source, data_folder, fixed_order, package
-from guard_plugin.datasets.known import DATASETS, unreadable
-from guard_plugin.datasets.pictures import read_pictures
+import torch
+
+from guard_plugin.datasets.items import read_items
+from guard_plugin.datasets.known import DATASETS, IN_MEMORY
+from guard_plugin.datasets.parts import Part, Source, data_folder, fixed_order, part_in_memory
+from guard_plugin.distilled.arrays import channels_first
 from guard_plugin.errors import UnusableInput
+from guard_plugin.optional import require
 
 __all__ = ["torchvision_source"]
 
@@ -20,32 +24,76 @@ _FILES = "its files"
 _TRAIN = ("train", "trainval", "train-standard")
 _VAL = ("val", "valid")
 
-# Of those whose objects do not tell it.
+# The data sets whose objects do not hold their number of classes.
 _NUM_CLASSES = {"FER2013": 7, "GTSRB": 43, "PCAM": 2, "USPS": 10, "Flowers102": 102, "StanfordCars": 196}
 
 _INSTEAD = "arrange it as ImageFolder (train/ and test/, one folder per class) or as .npz"
 
 
 def torchvision_source(name: str, data_dir: Path | str | None, size: int | None) -> Source:
-    """Open a data set of torchvision's, without downloading.
+    """Open a data set of torchvision's, without downloading it.
 
-    Its images are in the order of ``numpy.random.RandomState(0).permutation(n)``. Where torchvision gives it a "val"
-    and no "test", "val" is the test split.
+    The images of ``IN_MEMORY`` are in their own order, and those of other data sets in the order of ``fixed_order``.
+    Where torchvision gives a data set a "val" and no "test", "val" is the test split.
 
     Args:
-        name: Its class's name in ``torchvision.datasets``.
+        name: A name of ``IN_MEMORY``, or of another class of ``torchvision.datasets``.
         data_dir: The folder that torchvision calls ``root``.
-        size: As for ``read_pictures``.
+        size: The size that images are brought to, as for ``read_items``; not for ``IN_MEMORY``.
 
     Raises:
-        UnusableInput: If there is no such data set, or it cannot be measured on.
+        UnusableInput: If there is no such data set, or robustness cannot be measured on it.
     """
-    kind = _kind(package("torchvision.datasets", "bench"), name)
+    datasets = require("torchvision.datasets", needed_by=f"the data set {name}")
+    if name in IN_MEMORY:
+        root = data_folder(name, data_dir, IN_MEMORY[name][0])
+        kind = getattr(datasets, name.partition("-")[0])
+        return {part: partial(_whole_part, name, kind, root, part) for part in ("train", "test")}
+    kind = _dataset_class(datasets, name)
     root = data_folder(name, data_dir, _FILES)
     return {part: partial(_part, name, kind, root, chosen, size) for part, chosen in _parts(name, kind, root).items()}
 
 
-def _kind(datasets: ModuleType, name: str) -> Any:
+def _whole_part(name: str, kind: Any, root: Path, part: str) -> Part:
+    files, num_classes = IN_MEMORY[name]
+    chosen: dict[str, Any] = {"split": part} if name == "SVHN" else {"train": part == "train"}
+    if name.startswith("EMNIST-"):
+        chosen["split"] = name.removeprefix("EMNIST-")
+    with _explained(name, root, files):
+        dataset = kind(root, **chosen, download=False)
+        values = channels_first(torch.as_tensor(dataset.data), name)
+        labels = torch.as_tensor(dataset.labels if name == "SVHN" else dataset.targets).long()
+    return part_in_memory(values, labels, num_classes)
+
+
+def _part(name: str, kind: Any, root: Path, chosen: Mapping[str, Any], size: int | None) -> Part:
+    offline = {"download": False} if "download" in inspect.signature(kind).parameters else {}
+    with _explained(name, root, _FILES):
+        dataset = kind(root, **chosen, **offline)
+        n = len(dataset)
+    where = ", ".join(f"{key}={value!r}" for key, value in chosen.items())
+
+    def describe(number: int) -> str:
+        return f"image {number} of {name}({where})"
+
+    read = partial(read_items, dataset.__getitem__, dataset=name, describe=describe, size=size)
+    return Part(fixed_order(n), _num_classes(name, dataset), read)
+
+
+@contextmanager
+def _explained(name: str, root: Path, files: str) -> Iterator[None]:
+    """Tell the user which files torchvision misses, in place of whatever it raises."""
+    try:
+        yield
+    except Exception as error:  # each data set fails in its own way, also with assert statements
+        raise UnusableInput(
+            f"{name} cannot be read: expected {files} in {root}, as torchvision lays it out, unpacked. "
+            f"Nothing is downloaded here: put the files there first. (torchvision: {error})"
+        ) from error
+
+
+def _dataset_class(datasets: Any, name: str) -> Any:
+    """Return a class of ``torchvision.datasets``, and refuse one that robustness cannot be measured on."""
     kind = getattr(datasets, name, None) if name in datasets.__all__ else None
     if not inspect.isclass(kind):
         lower = {known.lower(): known for known in (*DATASETS, *datasets.__all__)}
@@ -71,7 +119,7 @@ def _kind(datasets: ModuleType, name: str) -> Any:
 
 
 def _parts(name: str, kind: Any, root: Path) -> Mapping[str, Mapping[str, Any]]:
-    """The arguments that choose each part."""
+    """Return the arguments by which torchvision's class opens each part."""
     if "train" in inspect.signature(kind).parameters:
         return {"train": {"train": True}, "test": {"train": False}}
     names = _split_names(name, kind, root)
@@ -84,37 +132,19 @@ def _parts(name: str, kind: Any, root: Path) -> Mapping[str, Mapping[str, Any]]:
 
 
 def _split_names(name: str, kind: Any, root: Path) -> list[str]:
-    """Those that torchvision lists when it is asked for one that does not exist."""
-    try:
-        kind(root, split="?")
-    except Exception as error:  # each data set fails in its own way
-        listed = re.search(r"Valid values are \{(.*)\}", str(error))
-        if listed is None:
-            raise unreadable(name, root, _FILES, error) from error
-        return re.findall(r"'([^']+)'", listed[1])
+    """Return the splits that torchvision's class lists when it is asked for one that does not exist."""
+    with _explained(name, root, _FILES):
+        try:
+            kind(root, split="?")
+        except ValueError as error:
+            if listed := re.search(r"Valid values are \{(.*)\}", str(error)):
+                return re.findall(r"'([^']+)'", listed[1])
+            raise
     raise UnusableInput(f"{name} of torchvision does not tell its splits: {_INSTEAD}")
-
-
-def _part(name: str, kind: Any, root: Path, chosen: Mapping[str, Any], size: int | None) -> Part:
-    offline = {"download": False} if "download" in inspect.signature(kind).parameters else {}
-    try:
-        dataset = kind(root, **chosen, **offline)
-        n = len(dataset)
-    except Exception as error:  # each data set fails in its own way
-        raise unreadable(name, root, _FILES, error) from error
-    where = ", ".join(f"{key}={value!r}" for key, value in chosen.items())
-
-    def call(number: int) -> str:
-        return f"image {number} of {name}({where})"
-
-    read = partial(read_pictures, dataset.__getitem__, name=name, call=call, size=size)
-    return Part(fixed_order(n), _num_classes(name, dataset), read)
 
 
 def _num_classes(name: str, dataset: Any) -> int:
     classes = getattr(dataset, "classes", None) or getattr(dataset, "class_to_idx", None)
-    if classes:
-        return len(classes)
-    if name not in _NUM_CLASSES:
+    if not classes and name not in _NUM_CLASSES:
         raise UnusableInput(f"{name} of torchvision does not tell its number of classes: {_INSTEAD}")
-    return _NUM_CLASSES[name]
+    return len(classes) if classes else _NUM_CLASSES[name]

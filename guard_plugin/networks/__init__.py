@@ -1,1 +1,17 @@
-"""Networks: built by name, loaded from checkpoints, given pixels."""
+"""Networks: built by name, loaded from checkpoints, and checked before they are attacked."""
+
+from guard_plugin.networks.architectures import ARCHITECTURES, build_network
+from guard_plugin.networks.checkpoints import checkpoint_subject, load_checkpoint
+from guard_plugin.networks.checks import check_classifier, check_mode, finite_logits
+from guard_plugin.networks.pixel_model import PixelModel
+
+__all__ = [
+    "ARCHITECTURES",
+    "PixelModel",
+    "build_network",
+    "check_classifier",
+    "check_mode",
+    "checkpoint_subject",
+    "finite_logits",
+    "load_checkpoint",
+]

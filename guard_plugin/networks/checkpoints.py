@@ -1,4 +1,4 @@
-"""Networks that somebody trained elsewhere, as a checkpoint."""
+"""Loading networks that were trained elsewhere from their checkpoints."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,7 +13,7 @@ from guard_plugin.networks.architectures import ARCHITECTURES, build_network
 
 __all__ = ["checkpoint_subject", "load_checkpoint"]
 
-_NAMED = 3  # of the entries that do not fit
+_NAMED = 3  # entries that messages list
 _COMMON = ("resnet34", "resnet50", "resnet101", "vgg11", "vgg11_bn", "vgg16", "vgg16_bn", "mobilenet_v2", "alexnet")
 _UNUSED = "num_batches_tracked"  # by BatchNorm in eval mode; old checkpoints lack it
 
@@ -33,13 +33,13 @@ def load_checkpoint(file: Path, arch: str, *, channels: int, num_classes: int, i
 
     Raises:
         UnusableInput: If the file holds no weights, or those of another network.
-        UnsafeFile: If reading it would run code.
+        UnsafeFile: If reading the file would run code.
     """
     state = read_state(file)
     network = build_network(arch, channels=channels, num_classes=num_classes, im_size=im_size)
     problems = _problems(state, network.state_dict())
     if problems:
-        fitting = _fitting(state, channels, num_classes, im_size)
+        fitting = [one for one in (*ARCHITECTURES, *_COMMON) if _fits(state, one, channels, num_classes, im_size)]
         hint = f"it fits --arch {_few(fitting)}" if fitting else "is it of another --arch or another data set?"
         raise UnusableInput(
             f"{file} does not fit {arch} for {num_classes} classes and {channels}x{im_size[0]}x{im_size[1]} images: "
@@ -50,11 +50,12 @@ def load_checkpoint(file: Path, arch: str, *, channels: int, num_classes: int, i
 
 
 def checkpoint_subject(file: Path) -> dict[str, Any]:
-    """Describe a checkpoint for results.json."""
+    """Describe a checkpoint as the "subject" of results.json."""
     return {"kind": "checkpoint", "path": str(file), "sha256": file_sha256(file), "adapter": None, "ipc": None}
 
 
 def _problems(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> list[str]:
+    """Say which entries of a state dict are not as expected."""
     missing = [name for name in expected if name not in state and not name.endswith(_UNUSED)]
     unexpected = [name for name in state if name not in expected]
     shaped = [
@@ -70,15 +71,10 @@ def _few(names: list[str]) -> str:
     return ", ".join(names[:_NAMED]) + (" and more" if len(names) > _NAMED else "")
 
 
-def _fitting(state: Mapping[str, Tensor], channels: int, num_classes: int, im_size: tuple[int, int]) -> list[str]:
-    """The common architectures that the weights fit."""
-
-    def fits(arch: str) -> bool:
-        try:
-            with torch.device("meta"):
-                network = build_network(arch, channels=channels, num_classes=num_classes, im_size=im_size)
-        except UnusableInput:
-            return False
-        return not _problems(state, network.state_dict())
-
-    return [arch for arch in (*ARCHITECTURES, *_COMMON) if fits(arch)]
+def _fits(state: Mapping[str, Tensor], arch: str, channels: int, num_classes: int, im_size: tuple[int, int]) -> bool:
+    try:
+        with torch.device("meta"):
+            network = build_network(arch, channels=channels, num_classes=num_classes, im_size=im_size)
+    except UnusableInput:
+        return False
+    return not _problems(state, network.state_dict())

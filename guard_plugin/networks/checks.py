@@ -1,4 +1,4 @@
-"""What must hold for a classifier before it is attacked."""
+"""Checks on a classifier before it is attacked."""
 
 from collections.abc import Callable
 
@@ -12,7 +12,7 @@ __all__ = ["check_classifier", "check_mode", "finite_logits"]
 
 
 def check_mode(model: nn.Module) -> None:
-    """Refuse a model of which any submodule is in training mode."""
+    """Refuse a model if it or one of its submodules is in training mode."""
     for name, module in model.named_modules():
         if module.training:
             where = f"its submodule {name!r}" if name else "it"
@@ -23,14 +23,14 @@ def check_mode(model: nn.Module) -> None:
 
 
 def check_classifier(model: nn.Module, pixels: Tensor) -> int:
-    """Refuse a model that robustness cannot be measured on; costs three forward passes.
+    """Refuse a model that robustness cannot be measured on, after three forward passes.
 
     Args:
         model: A classifier in pixel space.
-        pixels: Shape (n, channels, height, width): some of the images that it will be measured on.
+        pixels: Shape (n, channels, height, width): some of the images that the model will be measured on.
 
     Returns:
-        The number of its classes.
+        The number of the model's classes.
 
     Raises:
         UnusableInput: If a submodule is in training mode, the pixels are not in [0, 1], or the logits have the wrong
@@ -53,7 +53,7 @@ def check_classifier(model: nn.Module, pixels: Tensor) -> int:
     if not torch.allclose(logits[: len(half)], among_others, rtol=1e-3, atol=1e-3):
         raise UnusableInput(
             "expected each example's logits to depend on that example alone, but they change with what else is in the "
-            "batch: BatchNorm without running statistics? Its robustness would hang on the batch size"
+            "batch: BatchNorm without running statistics? Its robustness would depend on the batch size"
         )
     if bool((logits >= 0).all()) and torch.allclose(logits.sum(1), torch.ones_like(logits[:, 0]), atol=1e-4):
         raise UnusableInput(
@@ -64,11 +64,7 @@ def check_classifier(model: nn.Module, pixels: Tensor) -> int:
 
 
 def finite_logits(model: Callable[[Tensor], Tensor], pixels: Tensor) -> Tensor:
-    """The model's logits, without a graph.
-
-    Args:
-        model: Maps pixels to logits.
-        pixels: Shape (n, channels, height, width), in [0, 1].
+    """Compute a model's logits for n images in pixel space, without a graph.
 
     Returns:
         Shape (n, classes >= 2), finite.

@@ -2,21 +2,23 @@
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
 
 from guard_plugin.errors import UnusableInput
 
-__all__ = ["CONVNET_GRAMMAR", "BatchNormConvNet", "ConvNet", "ConvNetConfig", "parse_convnet"]
+__all__ = ["CONVNETS", "CONVNET_GRAMMAR", "ConvNet", "ConvNetConfig", "parse_convnet"]
+
+_GROUPS = 4
 
 _NORM_LAYERS: dict[str, Callable[[int, int, int], nn.Module | None]] = {
     "none": lambda channels, height, width: None,
     "batch": lambda channels, height, width: nn.BatchNorm2d(channels),
     "layer": lambda channels, height, width: nn.LayerNorm([channels, height, width]),
     "instance": lambda channels, height, width: nn.GroupNorm(channels, channels),
-    "group": lambda channels, height, width: nn.GroupNorm(4, channels),
+    "group": lambda channels, height, width: nn.GroupNorm(_GROUPS, channels),
 }
 
 _ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
@@ -31,8 +33,6 @@ _POOLINGS: dict[str, Callable[[], nn.Module] | None] = {
     "none": None,
 }
 
-_GROUPS = 4
-
 CONVNET_GRAMMAR = (
     "ConvNet-d4-w64-batch, that is ConvNet with any of d<DEPTH>, w<WIDTH>, nonorm|batch|layer|instance|group, "
     "relu|leakyrelu|sigmoid and avg|max|nopool behind it"
@@ -44,28 +44,41 @@ class ConvNetConfig:
     """One member of the ConvNet family of "Dataset Condensation with Gradient Matching" (Zhao et al., 2021).
 
     Args:
-        depth: Number of blocks, each of which halves height and width where it pools.
-        width: Channels of every block.
+        widths: The channels of each block; each block halves height and width where it pools.
         norm: "none", "batch", "layer", "instance" (one group per channel) or "group" (4 groups).
         activation: "relu", "leakyrelu" (slope 0.01) or "sigmoid".
         pooling: "avg", "max" or "none".
+        bias: Whether convolutions have a bias.
     """
 
-    depth: int = 3
-    width: int = 128
+    widths: tuple[int, ...] = (128, 128, 128)
     norm: str = "instance"
     activation: str = "relu"
     pooling: str = "avg"
+    bias: bool = True
+
+
+CONVNETS = {
+    "ConvNet": ConvNetConfig(),
+    **{f"ConvNetD{depth}": ConvNetConfig((128,) * depth) for depth in (1, 2, 3, 4)},
+    **{f"ConvNetW{width}": ConvNetConfig((width,) * 3) for width in (32, 64, 128, 256)},
+    # ConvNetBN has BatchNorm, ConvNetAS the activation sigmoid, ConvNetMP max pooling, and so on.
+    **{f"ConvNet{norm[0].upper()}N": ConvNetConfig(norm=norm) for norm in _NORM_LAYERS},
+    **{f"ConvNetA{name[0].upper()}": ConvNetConfig(activation=name) for name in ("sigmoid", "relu", "leakyrelu")},
+    **{f"ConvNet{name[0].upper()}P": ConvNetConfig(pooling=name) for name in ("none", "max", "avg")},
+    # The networks of examples/baselines, narrow enough for a CPU.
+    "ConvNetBN16-32": ConvNetConfig((16, 32), norm="batch", bias=False),
+    "ConvNetBN32-64-128": ConvNetConfig((32, 64, 128), norm="batch", bias=False),
+}
+"""The ConvNets by the names that hosts give them."""
 
 
 class ConvNet(nn.Module):
     """Blocks of 3x3 convolution, normalization, activation and 2x2 pooling, then one linear layer.
 
     Args:
-        config: Depth, width and layers.
-        channels: Channels of the images.
-        num_classes: Number of logits.
-        im_size: Height and width of the images, in pixels.
+        config: The blocks.
+        channels, num_classes, im_size: As for ``build_network``.
 
     Raises:
         UnusableInput: If the images are so small that the pooling leaves nothing.
@@ -74,27 +87,29 @@ class ConvNet(nn.Module):
     def __init__(self, config: ConvNetConfig, *, channels: int, num_classes: int, im_size: tuple[int, int]) -> None:
         super().__init__()
         pooling = _POOLINGS[config.pooling]
-        smallest = 2**config.depth
+        smallest = 2 ** len(config.widths)
         if pooling and min(im_size) < smallest:
             raise UnusableInput(
-                f"a ConvNet of depth {config.depth} needs images of at least {smallest}x{smallest} pixels, "
-                f"got {im_size[0]}x{im_size[1]}: choose a shallower one, for instance ConvNetD1"
+                f"expected images of at least {smallest}x{smallest} pixels for a ConvNet of {len(config.widths)} "
+                f"blocks, got {im_size[0]}x{im_size[1]}: choose one of fewer blocks, such as ConvNetD1"
             )
+        # Hosts widen MNIST's images of 28x28 pixels to 32x32, which halve evenly. The baselines, whose convolutions
+        # have no bias, widen images of three channels too.
+        padding = 3 if im_size == (28, 28) and (channels == 1 or not config.bias) else 1
         height, width = im_size
         layers: list[nn.Module] = []
-        for block in range(config.depth):
-            # The hosts pad MNIST's 28x28 images to 32x32 in the first convolution.
-            padding = 3 if block == 0 and channels == 1 and (height, width) == (28, 28) else 1
+        for before, after in zip((channels, *config.widths), config.widths, strict=False):
             height, width = height + 2 * padding - 2, width + 2 * padding - 2
-            layers.append(nn.Conv2d(channels if block == 0 else config.width, config.width, 3, padding=padding))
-            norm = _NORM_LAYERS[config.norm](config.width, height, width)
+            layers.append(nn.Conv2d(before, after, 3, padding=padding, bias=config.bias))
+            norm = _NORM_LAYERS[config.norm](after, height, width)
             layers += [] if norm is None else [norm]
             layers.append(_ACTIVATIONS[config.activation]())
             if pooling:
                 layers.append(pooling())
                 height, width = height // 2, width // 2
+            padding = 1
         self.features = nn.Sequential(*layers)
-        self.classifier = nn.Linear(config.width * height * width, num_classes)
+        self.classifier = nn.Linear(config.widths[-1] * height * width, num_classes)
 
     def forward(self, images: Tensor) -> Tensor:
         """Map images of shape (n, channels, height, width) to logits of shape (n, num_classes)."""
@@ -103,10 +118,10 @@ class ConvNet(nn.Module):
 
 
 def parse_convnet(arch: str) -> ConvNetConfig:
-    """Read a name of ``CONVNET_GRAMMAR``; what it does not tell is as in "ConvNet".
+    """Read a name of ``CONVNET_GRAMMAR``; what the name leaves out is as in "ConvNet".
 
     Raises:
-        UnusableInput: If a part is unknown, or tells what another has told already.
+        UnusableInput: If a part of the name is unknown, or sets what another part has set.
     """
     found: dict[str, Any] = {}
     for part in arch.split("-")[1:]:
@@ -115,9 +130,10 @@ def parse_convnet(arch: str) -> ConvNetConfig:
             what = "unknown" if key is None else f"a second {key}"
             raise UnusableInput(f"architecture {arch!r}: {part!r} is {what}; expected {CONVNET_GRAMMAR}")
         found[key] = value
-    config = replace(ConvNetConfig(), **found)
-    if config.norm == "group" and config.width % _GROUPS:
-        raise UnusableInput(f"architecture {arch!r}: expected a width that {_GROUPS} groups divide, got {config.width}")
+    depth, width = found.pop("depth", 3), found.pop("width", 128)
+    config = ConvNetConfig((width,) * depth, **found)
+    if config.norm == "group" and width % _GROUPS:
+        raise UnusableInput(f"architecture {arch!r}: expected a width that {_GROUPS} groups divide, got {width}")
     return config
 
 
@@ -129,40 +145,3 @@ def _setting(part: str) -> tuple[str | None, Any]:
         return {"nonorm": "norm", "nopool": "pooling"}[part], "none"
     kinds: dict[str, Mapping[str, Any]] = {"norm": _NORM_LAYERS, "activation": _ACTIVATIONS, "pooling": _POOLINGS}
     return next((key for key, names in kinds.items() if part in names and part != "none"), None), part
-
-
-class BatchNormConvNet(nn.Module):
-    """Blocks of 3x3 convolution without bias, BatchNorm, ReLU and 2x2 average pooling, then one linear layer.
-
-    Args:
-        widths: Channels of each block.
-        channels: Channels of the images.
-        num_classes: Number of logits.
-        im_size: Height and width of the images, in pixels.
-
-    Raises:
-        UnusableInput: If the images are so small that the pooling leaves nothing.
-    """
-
-    def __init__(self, widths: tuple[int, ...], *, channels: int, num_classes: int, im_size: tuple[int, int]) -> None:
-        super().__init__()
-        smallest = 2 ** len(widths)
-        if min(im_size) < smallest:
-            raise UnusableInput(
-                f"{len(widths)} blocks need images of at least {smallest}x{smallest} pixels, got "
-                f"{im_size[0]}x{im_size[1]}: choose ConvNetBN16-32, or a shallower network"
-            )
-        padding = 3 if im_size == (28, 28) else 1  # 28x28 images become 32x32, which halve evenly
-        height, width = (side + 2 * padding - 2 for side in im_size)
-        layers: list[nn.Module] = []
-        for before, after in zip((channels, *widths), widths, strict=False):
-            layers += [nn.Conv2d(before, after, 3, padding=padding, bias=False), nn.BatchNorm2d(after)]
-            layers += [nn.ReLU(), nn.AvgPool2d(2)]
-            padding, height, width = 1, height // 2, width // 2
-        self.features = nn.Sequential(*layers)
-        self.classifier = nn.Linear(widths[-1] * height * width, num_classes)
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Map images of shape (n, channels, height, width) to logits of shape (n, num_classes)."""
-        logits: Tensor = self.classifier(self.features(images).flatten(1))
-        return logits

@@ -1,4 +1,4 @@
-"""A network that takes pixels and normalises them itself."""
+"""Networks that take pixels."""
 
 from torch import Tensor, nn
 
@@ -11,8 +11,8 @@ class PixelModel(nn.Module):
     """A network that takes pixels in [0, 1] and normalises or whitens them itself.
 
     Args:
-        network: Maps images in its own input space to logits.
-        normalization: The map from pixel space to that space; one that is a module moves with this one.
+        network: The network, which maps images in its own input space to logits.
+        normalization: The map from pixel space to that space. If it is a module, it moves with this one.
     """
 
     def __init__(self, network: nn.Module, normalization: InputSpace) -> None:

@@ -1,34 +1,37 @@
 """torchvision's classification models, checked against the images before anything is trained."""
 
-import importlib
-from types import ModuleType
 from typing import Any
 
 import torch
 from torch import nn
 
 from guard_plugin.errors import UnusableInput
+from guard_plugin.optional import require
 
 __all__ = ["resnet18", "torchvision_model", "torchvision_names"]
 
 _SMALL = 64  # pixels a side
 
-# In training they answer with more than logits, unless they are told not to.
+# In training mode these models return more than logits, unless they are built without auxiliary outputs.
 _AUXILIARY = ("googlenet", "inception_v3")
 
 
 def torchvision_names() -> tuple[str, ...]:
-    """The names of torchvision's classification models; none where it is not installed."""
+    """Return the names of torchvision's classification models; none where it is not installed."""
     try:
-        models = _models()
+        models = _models("a model of torchvision's")
     except UnusableInput:
         return ()
     return tuple(models.list_models(module=models))
 
 
 def resnet18(channels: int, num_classes: int, im_size: tuple[int, int]) -> nn.Module:
-    """torchvision's; for images up to 64x64 with the stem that SRe2L's and Tiny-ImageNet's scripts give it."""
-    network: nn.Module = _models().resnet18(weights=None, num_classes=num_classes)
+    """Build torchvision's ResNet-18; for images up to 64x64, with the stem that SRe2L's scripts give it.
+
+    Raises:
+        UnusableInput: If torchvision is not installed, or larger images have other than three channels.
+    """
+    network: nn.Module = _models("resnet18").resnet18(weights=None, num_classes=num_classes)
     if max(im_size) <= _SMALL:
         network.conv1 = nn.Conv2d(channels, 64, 3, padding=1, bias=False)
         network.maxpool = nn.Identity()
@@ -38,16 +41,10 @@ def resnet18(channels: int, num_classes: int, im_size: tuple[int, int]) -> nn.Mo
 
 
 def torchvision_model(arch: str, channels: int, num_classes: int, im_size: tuple[int, int]) -> nn.Module:
-    """One of torchvision's, as it is, with new weights.
-
-    Args:
-        arch: One of ``torchvision_names()``.
-        channels: Channels of the images.
-        num_classes: Number of logits.
-        im_size: Height and width of the images, in pixels.
+    """Build one of ``torchvision_names()`` with new weights, in training mode.
 
     Raises:
-        UnusableInput: If it does not take such images.
+        UnusableInput: If the model does not take images of so many channels, or of this height and width.
     """
     if channels != 3:
         raise UnusableInput(f"torchvision's {arch} takes images of 3 channels, got {channels}: choose another --arch")
@@ -62,21 +59,18 @@ def torchvision_model(arch: str, channels: int, num_classes: int, im_size: tuple
     return skeleton.train() if torch.get_default_device().type == "meta" else _new(arch, num_classes)
 
 
-def _models() -> ModuleType:
-    try:
-        return importlib.import_module("torchvision.models")
-    except ModuleNotFoundError as error:
-        raise UnusableInput('resnet18 is torchvision\'s: pip install "guard-plugin[bench]"') from error
+def _models(needed_by: str) -> Any:
+    return require("torchvision.models", needed_by=needed_by)
 
 
 def _new(arch: str, num_classes: int) -> nn.Module:
     plain: dict[str, Any] = {"aux_logits": False, "init_weights": True} if arch in _AUXILIARY else {}
-    network: nn.Module = _models().get_model(arch, weights=None, num_classes=num_classes, **plain)
+    network: nn.Module = _models(arch).get_model(arch, weights=None, num_classes=num_classes, **plain)
     return network
 
 
 def _skeleton(arch: str, num_classes: int) -> nn.Module:
-    """The model without values, which draws no random number of the caller's."""
+    """Build the model without values and without a draw from the caller's random stream."""
     try:
         with torch.device("meta"):
             return _new(arch, num_classes)

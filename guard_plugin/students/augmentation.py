@@ -1,12 +1,11 @@
-"""Differentiable Siamese augmentation (DSA: Zhao and Bilen, ICML 2021), as hosts train their evaluation networks with.
+"""Differentiable Siamese augmentation (DSA: Zhao and Bilen, ICML 2021), which hosts train their students with.
 
 Written from the method's definition and from the hosts' ``DiffAugment`` with the defaults of ``ParamDiffAug``: one kind
-of the strategy, drawn per batch ("aug_mode S"), with parameters of its own for every image. Draws come from torch's
+of the strategy is drawn per batch ("aug_mode S"), with parameters of its own for every image. Draws come from torch's
 global stream on the CPU, in the hosts' order, so that the same seed gives the same augmentation as theirs.
 """
 
 import math
-from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -18,10 +17,10 @@ __all__ = ["DSA_STRATEGY", "augment", "check_strategy"]
 
 DSA_STRATEGY = "color_crop_cutout_flip_scale_rotate"
 
-_CROP = 1 / 8  # largest shift, as a part of the side
-_CUTOUT = 1 / 2  # side of the blanked square, as a part of the image's
-_SCALE = 1.2  # largest enlargement; the smallest is its inverse
-_DEGREES = 15.0  # largest rotation, either way
+_CROP = 1 / 8  # the largest shift, as a part of the side
+_CUTOUT = 1 / 2  # the side of the blanked square, as a part of the image's side
+_SCALE = 1.2  # the largest enlargement; the smallest is its inverse
+_DEGREES = 15.0  # the largest rotation, either way
 
 
 def augment(images: Tensor, strategy: str) -> Tensor:
@@ -43,11 +42,7 @@ def augment(images: Tensor, strategy: str) -> Tensor:
 
 
 def check_strategy(strategy: str) -> list[str]:
-    """The kinds of a strategy.
-
-    Raises:
-        UnusableInput: If one is unknown.
-    """
+    """Return the kinds of a strategy, or refuse unknown ones by ``UnusableInput``."""
     kinds = strategy.split("_")
     unknown = [kind for kind in kinds if kind not in _KINDS]
     if unknown:
@@ -59,17 +54,17 @@ def check_strategy(strategy: str) -> list[str]:
 
 
 def _uniform(images: Tensor, low: float, high: float) -> Tensor:
-    """A number per image, of shape (n, 1, 1, 1)."""
+    """Draw a number per image, of shape (n, 1, 1, 1)."""
     return (low + (high - low) * torch.rand(len(images))).to(images).view(-1, 1, 1, 1)
 
 
 def _integers(images: Tensor, low: int, high: int) -> Tensor:
-    """An integer of low..high (included) per image, of shape (n, 1, 1)."""
+    """Draw an integer from low to high (included) per image, of shape (n, 1, 1)."""
     return torch.randint(low, high + 1, (len(images),)).to(images.device).view(-1, 1, 1)
 
 
 def _color(images: Tensor) -> Tensor:
-    """Brightness, saturation (distance from the pixel's mean over channels), contrast (from the image's mean)."""
+    """Change brightness, saturation (distance from the pixel's mean over channels) and contrast (from the image's)."""
     images = images + _uniform(images, -0.5, 0.5)
     grey = images.mean(dim=1, keepdim=True)
     images = (images - grey) * _uniform(images, 0.0, 2.0) + grey
@@ -78,11 +73,10 @@ def _color(images: Tensor) -> Tensor:
 
 
 def _crop(images: Tensor) -> Tensor:
-    """Shift by up to an eighth of the side; what comes in is zero."""
+    """Shift each image by up to an eighth of the side, and fill with zero."""
     n, _, height, width = images.shape
     down, right = _rounded(height * _CROP), _rounded(width * _CROP)
-    # Sides of the padding: any shifted window lies inside.
-    padded = F.pad(images, (right, right, down, down))
+    padded = F.pad(images, (right, right, down, down))  # any shifted window lies inside
     rows = torch.arange(height, device=images.device).view(1, -1, 1) + down + _integers(images, -down, down)
     columns = torch.arange(width, device=images.device).view(1, 1, -1) + right + _integers(images, -right, right)
     image = torch.arange(n, device=images.device).view(-1, 1, 1)
@@ -91,7 +85,7 @@ def _crop(images: Tensor) -> Tensor:
 
 
 def _cutout(images: Tensor) -> Tensor:
-    """Blank a square of half the side, cut off at the border, around a random place."""
+    """Blank a square of half the side around a random place, cut off at the border."""
     top, height = _cut(images, images.shape[2])
     left, width = _cut(images, images.shape[3])
     rows = torch.arange(images.shape[2], device=images.device).view(1, -1, 1)
@@ -101,26 +95,26 @@ def _cutout(images: Tensor) -> Tensor:
 
 
 def _cut(images: Tensor, side: int) -> tuple[Tensor, int]:
-    """First coordinate per image, shape (n, 1, 1), and length of the blanked part."""
+    """Return the first coordinate of the blanked part per image, of shape (n, 1, 1), and its length."""
     length = _rounded(side * _CUTOUT)
     # The centre of an even length lies between pixels: it has one place more.
     return _integers(images, 0, side - length % 2) - length // 2, length
 
 
 def _flip(images: Tensor) -> Tensor:
-    """Mirror left and right, every other image on average."""
+    """Mirror every other image on average, left to right."""
     return torch.where(_uniform(images, 0.0, 1.0) < 0.5, images.flip(3), images)
 
 
 def _scale(images: Tensor) -> Tensor:
-    """Shrink or enlarge, width and height each by a factor of its own."""
+    """Shrink or enlarge width and height, each by a factor of its own."""
     horizontal, vertical = (_uniform(images, 1 / _SCALE, _SCALE) for _ in range(2))
     zero = torch.zeros_like(horizontal)
     return _warp(images, [horizontal, zero, zero, zero, vertical, zero])
 
 
 def _rotate(images: Tensor) -> Tensor:
-    """Turn around the centre."""
+    """Turn each image around its centre."""
     angle = _uniform(images, -math.radians(_DEGREES), math.radians(_DEGREES))
     zero, sin, cos = torch.zeros_like(angle), angle.sin(), angle.cos()
     return _warp(images, [cos, -sin, zero, sin, cos, zero])
@@ -134,15 +128,8 @@ def _warp(images: Tensor, entries: list[Tensor]) -> Tensor:
 
 
 def _rounded(value: float) -> int:
-    """Half rounds up, as in the hosts; Python's round() would go to the even neighbour."""
+    """Round a half up, as the hosts do; Python's round() would go to the even neighbour."""
     return int(value + 0.5)
 
 
-_KINDS: dict[str, Callable[[Tensor], Tensor]] = {
-    "color": _color,
-    "crop": _crop,
-    "cutout": _cutout,
-    "flip": _flip,
-    "scale": _scale,
-    "rotate": _rotate,
-}
+_KINDS = {"color": _color, "crop": _crop, "cutout": _cutout, "flip": _flip, "scale": _scale, "rotate": _rotate}

@@ -1,6 +1,5 @@
-"""How a student is trained on a distilled set: one recipe per way that hosts do it."""
+"""The recipes by which hosts train students on distilled sets."""
 
-import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -25,13 +24,13 @@ class Recipe(TrainingRecipe):
     """Training by SGD with one drop of the learning rate, on cross entropy.
 
     Args:
-        name: What the protocol calls it.
+        name: What the protocol calls the recipe.
         epochs: Passes over the distilled set, >= 1. To shorten a recipe, use ``dataclasses.replace``.
-        learning_rate: Until the drop, > 0.
-        momentum: Of SGD.
-        weight_decay: L2 penalty of SGD.
+        learning_rate: The learning rate until the drop, > 0.
+        momentum: SGD's momentum.
+        weight_decay: SGD's L2 penalty.
         batch_size: Images per step; the last batch of an epoch may be smaller.
-        decay: Factor on the learning rate at the drop.
+        decay: The factor on the learning rate at the drop.
         augmentation: A DSA strategy, drawn from for every batch, or None.
         learning_rate_from_set: Whether a learning rate that the distilled set brings goes before ``learning_rate``.
 
@@ -51,15 +50,9 @@ class Recipe(TrainingRecipe):
     learning_rate_from_set: bool = False
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
-            raise UnusableInput(f"expected a learning rate that is finite and > 0, got {self.learning_rate}")
+        self.check_numbers()
         if self.augmentation is not None:
             check_strategy(self.augmentation)
-        if self.epochs < 1 or self.batch_size < 1:
-            raise UnusableInput(
-                f"expected a recipe of at least one epoch and one image per batch, "
-                f"got epochs={self.epochs}, batch_size={self.batch_size}"
-            )
 
     @property
     def decay_after(self) -> int:
@@ -67,18 +60,8 @@ class Recipe(TrainingRecipe):
         # DC counts its epochs as range(E + 1) and drops after epoch E // 2 + 1.
         return (self.epochs - 1) // 2 + 1
 
-    def for_set(self, distilled: DistilledSet) -> "Recipe":
-        """This recipe with the learning rate that the set brings, where it takes one from there."""
-        if distilled.learning_rate is None or not self.learning_rate_from_set:
-            return self
-        return replace(self, learning_rate=distilled.learning_rate)
-
-    def with_learning_rate(self, learning_rate: float) -> "Recipe":
-        """This recipe with a learning rate that goes before any other."""
-        return replace(self, learning_rate=learning_rate, learning_rate_from_set=False)
-
     def describe(self) -> dict[str, Any]:
-        """Every parameter, for JSON."""
+        """Return every parameter, for JSON."""
         return {**asdict(self), "decay_after": self.decay_after}
 
     def fit(self, student: nn.Module, distilled: DistilledSet, epochs: Iterable[int]) -> None:
@@ -88,8 +71,7 @@ class Recipe(TrainingRecipe):
         optimizer = self._optimizer(student, self.learning_rate)
         for epoch in epochs:
             for batch in torch.split(torch.randperm(len(images)).to(device), self.batch_size):
-                chosen = images[batch]
-                inputs = augment(chosen, self.augmentation) if self.augmentation else chosen
+                inputs = augment(images[batch], self.augmentation) if self.augmentation else images[batch]
                 loss = F.cross_entropy(student(inputs), labels[batch])
                 optimizer.zero_grad()
                 torch.autograd.backward(loss)
@@ -108,7 +90,7 @@ class Recipe(TrainingRecipe):
 _DC = Recipe(name="dc", epochs=301, learning_rate=0.01, momentum=0.9, weight_decay=5e-4, batch_size=256, decay=0.1)
 
 # evaluate_synset of MTT, TESLA and FTD with the default arguments of their distill.py: --epoch_eval_train 1000, --dsa
-# True, and the learning rate that was learned along with the images; --lr_teacher, where it starts from, without one.
+# True, and the learning rate that was learned along with the images; without one, --lr_teacher, where it starts from.
 _MTT = replace(_DC, name="mtt", epochs=1001, augmentation=DSA_STRATEGY, learning_rate_from_set=True)
 
 # train_FKD.py and train_KD.py of SRe2L, with the options of train_FKD.sh and train_KD.sh. Batches are those of its
@@ -127,11 +109,7 @@ RECIPES: dict[str, TrainingRecipe] = {
 
 
 def recipe_named(name: str) -> TrainingRecipe:
-    """The recipe of that name.
-
-    Raises:
-        UnusableInput: If there is none.
-    """
+    """Return the recipe of a name, or refuse an unknown name by ``UnusableInput``."""
     if name not in RECIPES:
         raise UnusableInput(f"unknown recipe {name!r}: expected one of {', '.join(RECIPES)}")
     return RECIPES[name]
@@ -150,12 +128,12 @@ def train_student(
 
     Initialisation, shuffling and any randomness of the network's own come from ``seed`` alone, and the caller's random
     streams are left as they were. Weights are drawn on the CPU, so they do not depend on the device. On a CPU, one
-    thread computes: several add up a weight's gradient in another order, and a student must not depend on how many
-    there are.
+    thread computes: several threads add up a weight's gradient in another order, and a student must not depend on
+    their number.
 
     Args:
         distilled: Images with hard labels or class probabilities.
-        network: Builds an untrained network.
+        network: A function that builds an untrained network.
         recipe: Optimiser, schedule, augmentation and number of epochs.
         seed: In [0, 2**63).
         device: Where to train.
@@ -165,7 +143,7 @@ def train_student(
         The trained network, on ``device``, in eval mode.
     """
     device = torch.device(device)
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), _one_order():
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), _fixed_summation_order():
         torch.default_generator.manual_seed(seed)
         if device.type == "cuda":
             torch.cuda.manual_seed(seed)
@@ -176,8 +154,8 @@ def train_student(
 
 
 @contextmanager
-def _one_order() -> Iterator[None]:
-    """Sums in one order, whatever the number of threads and whatever cuDNN would try."""
+def _fixed_summation_order() -> Iterator[None]:
+    """Let torch add in one order, whatever the number of threads and whatever cuDNN would try."""
     threads, cudnn = torch.get_num_threads(), torch.backends.cudnn
     settings = cudnn.deterministic, cudnn.benchmark
     try:

@@ -1,4 +1,4 @@
-"""How SRe2L and its kin train students: on many views of the pictures, with a teacher's soft labels."""
+"""Training on many views of 8-bit images with a teacher's soft labels, as SRe2L and its kin do."""
 
 import math
 from collections.abc import Iterable
@@ -11,8 +11,8 @@ from torch.nn import functional as F
 
 from guard_plugin.distilled import DistilledSet
 from guard_plugin.errors import UnusableInput
-from guard_plugin.students.pictures import Pictures
-from guard_plugin.students.soft_labels import ClassLabels, LabelSource, StoredLabels, ViewSettings
+from guard_plugin.students.eight_bit_images import EightBitImages
+from guard_plugin.students.soft_labels import ClassLabels, LabelSource, StoredLabels
 from guard_plugin.students.training import TrainingRecipe
 
 __all__ = ["RelabelRecipe", "distillation_loss"]
@@ -20,22 +20,23 @@ __all__ = ["RelabelRecipe", "distillation_loss"]
 
 @dataclass(frozen=True)
 class RelabelRecipe(TrainingRecipe):
-    """Training by AdamW and a cosine, to give each view the teacher's classes.
+    """Training by AdamW and a cosine schedule, so that the student gives each view the teacher's classes.
 
     As ``train_FKD.py`` and ``train_KD.py`` in SRe2L/validate do with the options that are published beside them
     (``--cos -T 20 --mix-type cutmix``): the divergence is not multiplied by the temperature's square, and biases and
-    normalisation layers do not decay. Stored labels bring views, batches and the number of epochs with them. Left out
-    is their ``--gradient-accumulation-steps 2``: one pass and one step per batch, so that BatchNorm sees whole batches.
+    normalisation layers do not decay. Stored labels bring views, batches and the number of epochs with them. Their
+    ``--gradient-accumulation-steps 2`` is left out: each batch has one pass and one step, so that BatchNorm sees whole
+    batches.
 
     Args:
-        name: What the protocol calls it.
+        name: What the protocol calls the recipe.
         epochs: Passes over the distilled set, >= 1.
-        learning_rate: At the first epoch, > 0; it falls along half a cosine, epoch by epoch.
+        learning_rate: The learning rate at the first epoch, > 0; it falls along half a cosine, epoch by epoch.
         weight_decay: AdamW's, of matrices and convolutions.
         batch_size: Images per step.
         temperature: Divides both networks' logits, > 0; without a teacher, 1 is taken.
         min_scale: The least part of an image's area in a crop, in (0, 1].
-        labels: Where labels come from.
+        labels: The source of the labels.
         learning_rate_from_set: False.
 
     Raises:
@@ -53,55 +54,42 @@ class RelabelRecipe(TrainingRecipe):
     learning_rate_from_set: bool = False
 
     def __post_init__(self) -> None:
-        if self.epochs < 1 or self.batch_size < 1:
-            raise UnusableInput(
-                f"expected a recipe of at least one epoch and one image per batch, "
-                f"got epochs={self.epochs}, batch_size={self.batch_size}"
-            )
-        for what, value, most in (
-            ("learning rate", self.learning_rate, math.inf),
-            ("temperature", self.temperature, math.inf),
-            ("least part of an image", self.min_scale, 1),
-        ):
-            if not (math.isfinite(value) and 0 < value <= most):
-                raise UnusableInput(f"expected a {what} that is finite, > 0 and <= {most}, got {value}")
-
-    def with_learning_rate(self, learning_rate: float) -> "RelabelRecipe":
-        """This recipe with another learning rate."""
-        return replace(self, learning_rate=learning_rate)
+        self.check_numbers()
+        if not (math.isfinite(self.temperature) and self.temperature > 0):
+            raise UnusableInput(f"expected a temperature that is finite and > 0, got {self.temperature}")
+        if not 0 < self.min_scale <= 1:
+            raise UnusableInput(f"expected a least part of an image > 0 and <= 1, got {self.min_scale}")
 
     def with_labels(self, labels: LabelSource) -> "RelabelRecipe":
-        """This recipe with labels from there; with stored ones, as many epochs as are stored, in batches as stored."""
+        """Return this recipe with other labels; stored ones bring their number of epochs and their batches."""
         if isinstance(labels, StoredLabels):
-            stored = labels.stored
-            return replace(self, labels=labels, epochs=stored.epochs, batch_size=stored.batch_size)
+            return replace(self, labels=labels, epochs=labels.stored.epochs, batch_size=labels.stored.batch_size)
         return replace(self, labels=labels)
 
     def check(self, distilled: DistilledSet) -> None:
-        """Refuse images that are no pictures, and labels of others."""
-        Pictures(distilled)
+        """Refuse images that are not 8-bit images, and labels of other images."""
+        EightBitImages(distilled)
         self.labels.check(distilled)
 
     def describe(self) -> dict[str, Any]:
-        """Every parameter that has a part in it, and where labels come from."""
-        told = {one.name: getattr(self, one.name) for one in fields(self)}
-        told |= {"temperature": self._temperature, "labels": self.labels.describe(), "optimizer": "AdamW"}
-        told |= {"schedule": "cosine", "mix": "cutmix"}
+        """Return every parameter that takes effect, and the source of the labels."""
+        described = {one.name: getattr(self, one.name) for one in fields(self)}
+        described |= {"temperature": self._temperature, "labels": self.labels.describe(), "optimizer": "AdamW"}
+        described |= {"schedule": "cosine", "mix": "cutmix"}
         if isinstance(self.labels, StoredLabels):
-            del told["min_scale"], told["mix"]  # the stored views' own
-        return told
+            del described["min_scale"], described["mix"]  # the stored views have their own
+        return described
 
     def fit(self, student: nn.Module, distilled: DistilledSet, epochs: Iterable[int]) -> None:
-        """Train a student; views are drawn from torch's global stream, where they are not stored."""
+        """Train a student; views that are not stored are drawn from torch's global stream."""
         device = next(student.parameters()).device
-        settings = ViewSettings(self.batch_size, self.min_scale)
-        shown = self.labels.epochs(distilled, Pictures(distilled), settings, device)
+        batches = self.labels.epochs(EightBitImages(distilled), self.batch_size, self.min_scale, device)
         optimizer = self._optimizer(student)
-        for epoch, batches in zip(epochs, shown, strict=False):
+        for epoch, of_epoch in zip(epochs, batches, strict=False):
             for group in optimizer.param_groups:
                 group["lr"] = self.learning_rate * (1 + math.cos(math.pi * epoch / self.epochs)) / 2
-            for batch in batches:
-                loss = self._loss(student(batch.inputs.to(device)), batch.labels.to(device))
+            for inputs, labels in of_epoch:
+                loss = self._loss(student(inputs.to(device)), labels.to(device))
                 optimizer.zero_grad()
                 torch.autograd.backward(loss)
                 optimizer.step()
@@ -123,11 +111,11 @@ class RelabelRecipe(TrainingRecipe):
 
 
 def distillation_loss(output: Tensor, logits: Tensor, temperature: float) -> Tensor:
-    """The mean Kullback-Leibler divergence of a student's classes from its teacher's.
+    """Compute the mean Kullback-Leibler divergence of a student's classes from its teacher's.
 
     Args:
-        output: Shape (n, classes): the student's logits.
-        logits: The teacher's, of the same shape.
+        output: The student's logits, of shape (n, classes).
+        logits: The teacher's logits, of the same shape.
         temperature: Divides both.
 
     Returns:

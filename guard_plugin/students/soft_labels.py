@@ -1,132 +1,123 @@
-"""Where the labels of views come from: a teacher's stored answers, a teacher at hand, or the images' own classes."""
+"""Labels of views: a teacher's stored answers, the answers of a teacher at hand, or the images' own classes."""
 
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from guard_plugin.distilled import DistilledSet, FkdLabels, Mix, StoredBatch
+from guard_plugin.distilled import DistilledSet, FkdLabels, Mix, StoredBatch, View
 from guard_plugin.errors import UnusableInput
 from guard_plugin.files import file_sha256, read_state
-from guard_plugin.students.pictures import Pictures, draw_view
+from guard_plugin.students.eight_bit_images import EightBitImages
+from guard_plugin.students.random_views import draw_view
 
-__all__ = ["ClassLabels", "LabelSource", "Shown", "StoredLabels", "TeacherLabels", "ViewSettings", "label_source"]
+__all__ = ["ClassLabels", "Epochs", "LabelSource", "StoredLabels", "TeacherLabels", "label_source"]
+
+Epochs: TypeAlias = Iterator[Iterator[tuple[Tensor, Tensor]]]
+"""Batches, epoch by epoch: inputs of shape (n, channels, height, width), and labels of shape (n, classes)."""
 
 _BATCH = 256  # images per pass of a teacher, where nothing depends on it
 _SIGMAS = 3.0
 
 
-@dataclass(frozen=True)
-class ViewSettings:
-    """How views are drawn, where they are not stored.
-
-    Args:
-        batch_size: Images in a batch.
-        min_scale: The least part of an image's area in a crop.
-    """
-
-    batch_size: int
-    min_scale: float
-
-
-@dataclass(frozen=True)
-class Shown:
-    """A batch, and what is to be learned of it.
-
-    Args:
-        inputs: Shape (n, channels, height, width), in the host's input space.
-        labels: Shape (n, classes): logits of a teacher, or probabilities.
-    """
-
-    inputs: Tensor
-    labels: Tensor
-
-
 class LabelSource(ABC):
-    """Shows a student the distilled images, epoch by epoch, with labels."""
+    """A source of views of the distilled images and of labels for them.
 
+    Attributes:
+        source: The kind of labels.
+        arch: The name of the teacher's architecture, where it is known.
+        soft: Whether labels are a teacher's logits, which a temperature softens; otherwise they are probabilities.
+        path: The file or folder that these labels come from, if any.
+        sha256: Its hash.
+    """
+
+    source: str
+    arch: str | None = None
     soft: bool = True
-    """Whether labels are a teacher's logits, to be softened by a temperature; or else probabilities."""
+    path: Path | None = None
+    sha256: str = ""
 
     def check(self, distilled: DistilledSet) -> None:  # noqa: B027 - many need none
-        """Refuse, before anything is trained, a set that the labels do not fit.
-
-        Raises:
-            UnusableInput: If they do not.
-        """
+        """Refuse a set that the labels do not fit by ``UnusableInput``, before anything is trained."""
 
     @abstractmethod
-    def epochs(
-        self, distilled: DistilledSet, pictures: Pictures, settings: ViewSettings, device: torch.device
-    ) -> Iterator[Iterator[Shown]]:
-        """Iterate over epochs, and over the batches of each, on the CPU or the device.
+    def epochs(self, images: EightBitImages, batch_size: int, min_scale: float, device: torch.device) -> Epochs:
+        """Iterate over epochs, and over the batches of each; inputs are in the host's input space.
 
         Args:
-            distilled: The set.
-            pictures: Its images.
-            settings: How views are drawn.
-            device: Where a network may be run.
+            images: The distilled images.
+            batch_size: The number of images in a batch, where batches are not stored.
+            min_scale: The least part of an image's area in a crop, where views are not stored.
+            device: The device that a network may run on.
         """
 
-    @abstractmethod
-    def describe(self) -> dict[str, Any]:
-        """What kind of labels they are, for the protocol: the same for sets that are to be compared."""
+    def describe(self) -> dict[str, str]:
+        """Return the kind of labels, for the protocol: the same for sets that are to be compared."""
+        return {"source": self.source} | ({"arch": self.arch} if self.arch else {})
 
     def identity(self) -> dict[str, Any]:
-        """Which files these very labels come from: "path" and "sha256", for the subject; empty without files."""
-        return {}
+        """Return "path" and "sha256" of the files that these labels come from, for the subject; {} without files."""
+        return {} if self.path is None else {"path": str(self.path), "sha256": self.sha256}
 
 
-class ClassLabels(LabelSource):
-    """The classes that the images were recovered for; in a mixture, by their shares of the area."""
+class _DrawnViews(LabelSource):
+    """A source that labels newly drawn views, epoch by epoch without end."""
 
-    soft = False
-
-    def epochs(
-        self, distilled: DistilledSet, pictures: Pictures, settings: ViewSettings, device: torch.device
-    ) -> Iterator[Iterator[Shown]]:
+    def epochs(self, images: EightBitImages, batch_size: int, min_scale: float, device: torch.device) -> Epochs:
         """Iterate without end over newly drawn views."""
-        probabilities = _as_probabilities(distilled)
 
-        def shown() -> Iterator[Shown]:
-            for batch in torch.split(torch.randperm(len(pictures)), settings.batch_size):
-                view = draw_view(len(batch), pictures.size, settings.min_scale)
-                labels = probabilities[batch]
-                own = 1.0 if view.mix is None else _own_share(view.mix, pictures.size)
-                other = labels if view.mix is None else labels[view.mix.order]
-                yield Shown(pictures.show(batch, view), own * labels + (1 - own) * other)
+        def epoch() -> Iterator[tuple[Tensor, Tensor]]:
+            for indices in torch.split(torch.randperm(len(images)), batch_size):
+                view = draw_view(len(indices), images.size, min_scale)
+                inputs = images.views(indices, view).to(device)
+                yield inputs, self._label(images.distilled, indices, view, inputs)
 
         while True:
-            yield shown()
+            yield epoch()
 
-    def describe(self) -> dict[str, Any]:
-        """That no teacher is asked."""
-        return {"source": "classes of the images"}
+    @abstractmethod
+    def _label(self, distilled: DistilledSet, indices: Tensor, view: View, inputs: Tensor) -> Tensor:
+        """Label the inputs, which are this view of the images of these indices."""
 
 
-class TeacherLabels(LabelSource):
+class ClassLabels(_DrawnViews):
+    """The classes that the images were recovered for; in a mixture, by their shares of the area."""
+
+    source = "classes of the images"
+    soft = False
+
+    def _label(self, distilled: DistilledSet, indices: Tensor, view: View, inputs: Tensor) -> Tensor:
+        labels = distilled.labels.cpu()[indices]
+        labels = F.one_hot(labels, distilled.num_classes).float() if labels.dim() == 1 else labels.float()
+        if view.mix is None:
+            return labels
+        own = _own_share(view.mix, (inputs.shape[2], inputs.shape[3]))
+        return own * labels + (1 - own) * labels[view.mix.order]
+
+
+class TeacherLabels(_DrawnViews):
     """What a teacher answers to each view.
 
     Args:
-        file: Its checkpoint.
-        arch: Its architecture's name.
-        network: Builds an untrained network of that architecture.
+        file: The teacher's checkpoint.
+        arch: The name of the teacher's architecture.
+        network: A function that builds an untrained network of that architecture.
 
     Raises:
         UnusableInput: If the checkpoint cannot be read, or is of another network.
-        UnsafeFile: If reading it would run code.
+        UnsafeFile: If reading the checkpoint would run code.
     """
 
+    source = "teacher"
+
     def __init__(self, file: Path, arch: str, network: Callable[[], nn.Module]) -> None:
-        self.file, self.arch = file, arch
         state = read_state(file)
-        self._sha256 = file_sha256(file)
+        self.arch, self.path, self.sha256 = arch, file, file_sha256(file)
         with torch.random.fork_rng(devices=[]):  # the weights that it draws are replaced at once
             self._teacher = network().eval().requires_grad_(False)
         try:
@@ -140,38 +131,15 @@ class TeacherLabels(LabelSource):
 
     def check(self, distilled: DistilledSet) -> None:
         """Refuse a teacher that does not know the images' classes."""
-        hits = 0
+        teacher, images = self._teacher.cpu(), torch.split(distilled.images, _BATCH)
         with torch.no_grad():
-            for images, classes in zip(
-                torch.split(distilled.images, _BATCH), torch.split(_classes(distilled), _BATCH), strict=True
-            ):
-                hits += int((self._teacher.cpu()(images).argmax(1) == classes).sum())
-        _check_agreement(hits, distilled, f"the teacher {self.file}")
+            answers = torch.cat([teacher(batch).argmax(1) for batch in images])
+        _check_agreement(int((answers == _classes(distilled)).sum()), distilled, f"the teacher {self.path}")
 
-    def epochs(
-        self, distilled: DistilledSet, pictures: Pictures, settings: ViewSettings, device: torch.device
-    ) -> Iterator[Iterator[Shown]]:
-        """Iterate without end over newly drawn views."""
-        del distilled
-        teacher = self._teacher.to(device)
-
-        def shown() -> Iterator[Shown]:
-            for batch in torch.split(torch.randperm(len(pictures)), settings.batch_size):
-                inputs = pictures.show(batch, draw_view(len(batch), pictures.size, settings.min_scale)).to(device)
-                with torch.no_grad():  # closed before the yield: the student's pass comes after that
-                    labels = teacher(inputs)
-                yield Shown(inputs, labels)
-
-        while True:
-            yield shown()
-
-    def describe(self) -> dict[str, Any]:
-        """That a teacher of that architecture is asked."""
-        return {"source": "teacher", "arch": self.arch}
-
-    def identity(self) -> dict[str, Any]:
-        """The teacher."""
-        return {"path": str(self.file), "sha256": self._sha256}
+    def _label(self, distilled: DistilledSet, indices: Tensor, view: View, inputs: Tensor) -> Tensor:
+        with torch.no_grad():
+            labels: Tensor = self._teacher.to(inputs.device)(inputs)
+        return labels
 
 
 class StoredLabels(LabelSource):
@@ -181,9 +149,11 @@ class StoredLabels(LabelSource):
         stored: The files.
     """
 
+    source = "fkd"
+
     def __init__(self, stored: FkdLabels) -> None:
         self.stored = stored
-        self._sha256 = stored.sha256()
+        self.path, self.sha256 = stored.folder, stored.sha256()
 
     def check(self, distilled: DistilledSet) -> None:
         """Refuse labels of other images, classes or order."""
@@ -195,43 +165,26 @@ class StoredLabels(LabelSource):
                 f"{found[1]} in {stored.folder}: are they of this set?"
             )
         classes, size = _classes(distilled), (distilled.images.shape[2], distilled.images.shape[3])
-        hits = sum(int((batch.logits.argmax(1) == _main_class(batch, classes, size)).sum()) for batch in self._first())
+        first_epoch = next(stored.batches())
+        hits = sum(int((batch.logits.argmax(1) == _main_class(batch, classes, size)).sum()) for batch in first_epoch)
         _check_agreement(hits, distilled, f"the soft labels in {stored.folder}")
 
-    def _first(self) -> Iterator[StoredBatch]:
-        return next(self.stored.batches())
-
-    def epochs(
-        self, distilled: DistilledSet, pictures: Pictures, settings: ViewSettings, device: torch.device
-    ) -> Iterator[Iterator[Shown]]:
-        """Iterate over the stored epochs."""
-        del distilled, settings, device
-
-        def shown(batches: Iterator[StoredBatch]) -> Iterator[Shown]:
-            for batch in batches:
-                yield Shown(pictures.show(batch.indices, batch.view), batch.logits)
-
-        return (shown(batches) for batches in self.stored.batches())
-
-    def describe(self) -> dict[str, Any]:
-        """That they were stored."""
-        return {"source": "fkd"}
-
-    def identity(self) -> dict[str, Any]:
-        """The stored files."""
-        return {"path": str(self.stored.folder), "sha256": self._sha256}
+    def epochs(self, images: EightBitImages, batch_size: int, min_scale: float, device: torch.device) -> Epochs:
+        """Iterate over the stored epochs; views and batches are the stored ones."""
+        for batches in self.stored.batches():
+            yield ((images.views(batch.indices, batch.view), batch.logits) for batch in batches)
 
 
 def label_source(
     fkd: Path | None, teacher: Path | None, arch: str, network: Callable[[], nn.Module]
 ) -> LabelSource | None:
-    """The source that a user names, if any.
+    """Make the source of labels that a user names, if any.
 
     Args:
         fkd: A folder of stored soft labels.
-        teacher: A checkpoint.
-        arch: The teacher's architecture.
-        network: Builds an untrained network of that architecture.
+        teacher: A teacher's checkpoint.
+        arch: The name of the teacher's architecture.
+        network: A function that builds an untrained network of that architecture.
 
     Raises:
         UnusableInput: If both are named, or the named one cannot be used.
@@ -244,18 +197,13 @@ def label_source(
     return None if teacher is None else TeacherLabels(teacher, arch, network)
 
 
-def _as_probabilities(distilled: DistilledSet) -> Tensor:
-    labels = distilled.labels.cpu()
-    return F.one_hot(labels, distilled.num_classes).float() if labels.dim() == 1 else labels.float()
-
-
 def _classes(distilled: DistilledSet) -> Tensor:
     labels = distilled.labels.cpu()
     return labels if labels.dim() == 1 else labels.argmax(dim=1)
 
 
 def _own_share(mix: Mix, size: tuple[int, int]) -> float:
-    """The part of a mixture that comes from the image itself."""
+    """Return the part of a mixture that comes from the image itself."""
     if mix.box is None:
         return mix.own
     top, left, bottom, right = mix.box  # cut off at the border, so that mix.own is only about it
@@ -263,7 +211,7 @@ def _own_share(mix: Mix, size: tuple[int, int]) -> float:
 
 
 def _main_class(batch: StoredBatch, classes: Tensor, size: tuple[int, int]) -> Tensor:
-    """The class of which most is seen."""
+    """Return the class that most of each view shows."""
     own = classes[batch.indices]
     mix = batch.view.mix
     return own if mix is None or _own_share(mix, size) >= 0.5 else own[mix.order]
@@ -272,8 +220,9 @@ def _main_class(batch: StoredBatch, classes: Tensor, size: tuple[int, int]) -> T
 def _check_agreement(hits: int, distilled: DistilledSet, who: str) -> None:
     """Refuse labels that name the images' classes no more often than chance.
 
-    Images are optimised for their class, so even a poor teacher names most. One that does not has seen them in another
-    order, or normalised otherwise, or numbers the classes otherwise; students would learn noise, and nothing would say.
+    Images are optimised for their class, so even a poor teacher names most classes. A teacher that does not has seen
+    the images in another order, or normalised otherwise, or numbers the classes otherwise. Students would learn noise
+    from it without any sign of that.
     """
     n, chance = len(distilled.images), 1 / distilled.num_classes
     limit = chance + _SIGMAS * math.sqrt(chance * (1 - chance) / n)

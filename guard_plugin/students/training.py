@@ -1,7 +1,9 @@
-"""What every recipe for training students is."""
+"""What all recipes for training students have in common."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 from torch import nn
@@ -14,7 +16,7 @@ __all__ = ["TrainingRecipe"]
 
 
 class TrainingRecipe(ABC):
-    """A way to train a student on a distilled set; its fields are all that it depends on.
+    """A way to train a student on a distilled set: a dataclass whose fields are all that it depends on.
 
     ``learning_rate_from_set`` says whether a learning rate that the distilled set brings goes before
     ``learning_rate``.
@@ -23,43 +25,51 @@ class TrainingRecipe(ABC):
     name: str
     epochs: int
     learning_rate: float
+    batch_size: int
     learning_rate_from_set: bool
 
     @abstractmethod
     def fit(self, student: nn.Module, distilled: DistilledSet, epochs: Iterable[int]) -> None:
-        """Train a student, in training mode and on its device.
+        """Train a student that is in training mode, on its device.
 
         Args:
             student: The network.
-            distilled: What it is trained on.
+            distilled: The set that the student is trained on.
             epochs: ``range(self.epochs)``, perhaps with a progress bar.
         """
 
     @abstractmethod
-    def with_learning_rate(self, learning_rate: float) -> "TrainingRecipe":
-        """This recipe with a learning rate that goes before any other."""
-
-    @abstractmethod
     def describe(self) -> dict[str, Any]:
-        """Every parameter, for JSON."""
+        """Return every parameter, for JSON."""
+
+    def with_learning_rate(self, learning_rate: float) -> "TrainingRecipe":
+        """Return this recipe with a learning rate that goes before any other."""
+        changes = {"learning_rate": learning_rate, "learning_rate_from_set": False}
+        return replace(self, **changes)  # type: ignore[type-var]
 
     def for_set(self, distilled: DistilledSet) -> "TrainingRecipe":
-        """This recipe with the learning rate that the set brings, where it takes one from there."""
-        del distilled
-        return self
+        """Return this recipe with the learning rate that the set brings, if the recipe takes it from there."""
+        if distilled.learning_rate is None or not self.learning_rate_from_set:
+            return self
+        return self.with_learning_rate(distilled.learning_rate)
 
     def with_labels(self, labels: LabelSource) -> "TrainingRecipe":
-        """This recipe with labels from there.
+        """Return this recipe with labels from another source than the distilled set, if it can train on them.
 
         Raises:
-            UnusableInput: If it trains on the labels that the distilled set brings.
+            UnusableInput: If the recipe trains on the labels that the distilled set brings.
         """
-        del labels
         raise UnusableInput(f"--fkd and --teacher are for recipe sre2l, got recipe {self.name}: leave them away")
 
     def check(self, distilled: DistilledSet) -> None:  # noqa: B027 - many need none
-        """Refuse, before anything is trained, a set that the recipe cannot train on.
+        """Refuse a set that the recipe cannot train on by ``UnusableInput``, before anything is trained."""
 
-        Raises:
-            UnusableInput: If it cannot.
-        """
+    def check_numbers(self) -> None:
+        """Refuse a recipe without an epoch, without an image per batch, or without a learning rate > 0."""
+        if self.epochs < 1 or self.batch_size < 1:
+            raise UnusableInput(
+                f"expected a recipe of at least one epoch and one image per batch, "
+                f"got epochs={self.epochs}, batch_size={self.batch_size}"
+            )
+        if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
+            raise UnusableInput(f"expected a learning rate that is finite and > 0, got {self.learning_rate}")

@@ -1,4 +1,4 @@
-"""From our baselines' recovered pictures and soft labels to a benchmark, on the command line."""
+"""From our baselines' recovered images and soft labels to a benchmark, on the command line."""
 
 import json
 import shlex
@@ -12,8 +12,8 @@ from guard_adapters.recovered_files import read_recovered
 
 from guard_plugin.distilled import FkdLabels
 from guard_plugin.files import read_state
-from guard_plugin.networks.architectures import build_network
-from guard_plugin.students.pictures import Pictures
+from guard_plugin.networks import build_network
+from guard_plugin.students import EightBitImages
 from tests.conftest import BASELINES
 
 ARCH = "ConvNetBN16-32"
@@ -36,7 +36,7 @@ def written(tmp_path_factory):
 def test_replayed_views_are_what_the_teacher_saw(written):
     """Its answers to what is read here are those that the baseline stored, to half precision."""
     (recovered,) = read_recovered(written.set)
-    pictures = Pictures(recovered.for_dataset("digits"))
+    images = EightBitImages(recovered.for_dataset("digits"))
     teacher = build_network(ARCH, channels=1, num_classes=10, im_size=(8, 8)).eval()
     teacher.load_state_dict(read_state(written.teacher))
     labels = FkdLabels(written.fkd)
@@ -44,7 +44,7 @@ def test_replayed_views_are_what_the_teacher_saw(written):
     for epoch in labels.batches():
         for batch in epoch:
             with torch.no_grad():
-                answers = teacher(pictures.show(batch.indices, batch.view))
+                answers = teacher(images.views(batch.indices, batch.view))
             torch.testing.assert_close(answers, batch.logits, rtol=2**-10, atol=1e-4)
             seen += len(answers)
     assert (labels.epochs, seen) == (40, 40 * 30)

@@ -7,6 +7,7 @@ import torch
 from sklearn.datasets import load_digits
 
 from guard_plugin.datasets import images_from_tensors, load_training_images
+from guard_plugin.datasets.checks import check_labels
 from guard_plugin.errors import UnusableInput
 from guard_plugin.evaluation import load_images
 
@@ -130,3 +131,11 @@ def test_own_tensors_are_checked():
         images_from_tensors(pixels, labels[:4])
     with pytest.raises(UnusableInput, match="from 1 to 5"):
         images_from_tensors(pixels, labels, 6)
+
+
+@pytest.mark.parametrize(
+    "labels", [torch.tensor([0, 10]), torch.tensor([-1, 0]), torch.tensor([0]), torch.tensor([0.0, 1.0])]
+)
+def test_unusable_labels_are_refused(labels):
+    with pytest.raises(UnusableInput, match="labels"):
+        check_labels(labels, 2, 10)

@@ -1,4 +1,4 @@
-"""Folders of pictures: ImageFolder's layout, and Tiny-ImageNet's own."""
+"""Folders of images: ImageFolder's layout, and Tiny-ImageNet's own."""
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ from guard_plugin.evaluation import load_images
 CLASSES = ("n01", "n02", "n03")
 
 
-def picture(file, size=(8, 8), seed=0):
+def write_image(file, size=(8, 8), seed=0):
     """Write noise; (width, height)."""
     file.parent.mkdir(parents=True, exist_ok=True)
     values = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
@@ -24,7 +24,7 @@ def picture(file, size=(8, 8), seed=0):
 def fill(folder, per_class, first=0, **kind):
     for c, name in enumerate(CLASSES):
         for i in range(per_class):
-            picture(folder / name / f"{i:03d}.png", seed=first + c * per_class + i, **kind)
+            write_image(folder / name / f"{i:03d}.png", seed=first + c * per_class + i, **kind)
 
 
 @pytest.fixture
@@ -80,7 +80,7 @@ def test_val_is_its_own_where_there_is_a_test_folder(root):
 @pytest.mark.parametrize("size", [7, 8])
 def test_a_size_resizes_and_crops_as_torchvisions_evaluation_does(tmp_path, size):
     fill(tmp_path / "test", 2, size=(12, 10))
-    picture(tmp_path / "test" / "n01" / "000.png", size=(9, 20))
+    write_image(tmp_path / "test" / "n01" / "000.png", size=(9, 20))
     images = load_images(f"ImageFolder@{size}", tmp_path)
     usual = transforms.Compose([transforms.Resize({7: 8, 8: 9}[size]), transforms.CenterCrop(size)])
     assert torch.equal(images.pixels, expected(tmp_path / "test", usual)[0])
@@ -88,13 +88,13 @@ def test_a_size_resizes_and_crops_as_torchvisions_evaluation_does(tmp_path, size
 
 
 def test_several_sizes_are_refused_with_the_fix(root):
-    picture(root / "val" / "n02" / "000.png", size=(9, 8))
+    write_image(root / "val" / "n02" / "000.png", size=(9, 8))
     with pytest.raises(UnusableInput, match=r"of one size.*ImageFolder@64"):
         load_images("ImageFolder", root)
 
 
 def test_classes_must_agree(root):
-    picture(root / "train" / "n00" / "0.png")
+    write_image(root / "train" / "n00" / "0.png")
     with pytest.raises(UnusableInput, match=r"same classes in .*train and .*val, got 4 and 3.*only: n00"):
         load_images("ImageFolder", root)
 
@@ -105,10 +105,10 @@ def test_classes_must_agree(root):
         ((), "found neither val/ nor test/"),
         (("train/a", "train/b"), "found neither val/ nor test/"),
         (("test/a",), "two or more, in .*test; found a"),
-        (("test/a", "test/b"), "cannot be read as folders of pictures"),
+        (("test/a", "test/b"), "cannot be read as folders of images"),
     ],
 )
-def test_missing_folders_and_pictures_are_named(tmp_path, folders, words):
+def test_missing_folders_and_images_are_named(tmp_path, folders, words):
     for folder in folders:
         (tmp_path / folder).mkdir(parents=True)
     with pytest.raises(UnusableInput, match=words):
@@ -133,13 +133,13 @@ def tiny(tmp_path):
     """Tiny-ImageNet as it is published: test/ has no labels, and val/ has them in a file."""
     root = tmp_path / "tiny-imagenet-200"
     for c, name in enumerate(CLASSES):
-        picture(root / "train" / name / "images" / f"{name}_0.JPEG", seed=c)
+        write_image(root / "train" / name / "images" / f"{name}_0.JPEG", seed=c)
     lines = []
     for i in range(6):
-        picture(root / "val" / "images" / f"val_{i}.JPEG", seed=10 + i)
+        write_image(root / "val" / "images" / f"val_{i}.JPEG", seed=10 + i)
         lines.append(f"val_{i}.JPEG\t{CLASSES[(i * 2) % 3]}\t0\t0\t7\t7")
     (root / "val" / "val_annotations.txt").write_text("\n".join(lines) + "\n")
-    picture(root / "test" / "images" / "test_0.JPEG")
+    write_image(root / "test" / "images" / "test_0.JPEG")
     return tmp_path
 
 

@@ -67,7 +67,7 @@ def test_images_and_labels_are_the_test_split_only(tmp_path):
 @pytest.mark.parametrize(
     ("arrays", "words"),
     [
-        ({"pictures": IMAGES}, "expected arrays images and labels, or x_test and y_test.*found pictures"),
+        ({"photos": IMAGES}, "expected arrays images and labels, or x_test and y_test.*found photos"),
         ({"images": IMAGES, "labels": LABELS[:5]}, "20 images and 5 labels"),
         ({"images": IMAGES, "labels": LABELS / 2}, "integers of shape"),
         ({"images": IMAGES, "labels": LABELS - 1}, "got values from -1"),

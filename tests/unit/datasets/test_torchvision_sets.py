@@ -132,22 +132,22 @@ def item(value):
     return Odd
 
 
-PICTURE = Image.fromarray(np.zeros((8, 8, 3), dtype=np.uint8))
+IMAGE = Image.fromarray(np.zeros((8, 8, 3), dtype=np.uint8))
 
 
 @pytest.mark.parametrize(
     ("value", "words"),
     [
-        ((PICTURE, "a"), r"expected an image and its class, an integer, got \(Image, str\).*arrange it as ImageFolder"),
-        ((PICTURE, None), "has no labels for this split"),
-        ((PICTURE, True), "an integer"),
-        ((PICTURE, torch.zeros(4, dtype=torch.int64)), "an integer"),
-        ((PICTURE, PICTURE, 1), "an integer"),
+        ((IMAGE, "a"), r"expected an image and its class, an integer, got \(Image, str\).*arrange it as ImageFolder"),
+        ((IMAGE, None), "has no labels for this split"),
+        ((IMAGE, True), "an integer"),
+        ((IMAGE, torch.zeros(4, dtype=torch.int64)), "an integer"),
+        ((IMAGE, IMAGE, 1), "an integer"),
         ((torch.zeros(3, 8, 8), 1), "expected an image"),
-        (PICTURE, "expected an image"),
-        ((PICTURE.convert("CMYK"), 1), "mode CMYK"),
-        ((PICTURE, 4), "labels of Letters >= 0 and < 4"),
-        ((PICTURE, -1), "labels of Letters >= 0 and < 4"),
+        (IMAGE, "expected an image"),
+        ((IMAGE.convert("CMYK"), 1), "mode CMYK"),
+        ((IMAGE, 4), "labels of Letters >= 0 and < 4"),
+        ((IMAGE, -1), "labels of Letters >= 0 and < 4"),
     ],
 )
 def test_what_is_no_classification_is_refused(tmp_path, known, value, words):
@@ -159,7 +159,7 @@ def test_what_is_no_classification_is_refused(tmp_path, known, value, words):
 def test_several_sizes_are_refused_with_the_fix(tmp_path, known):
     class Mixed(Splits):
         def __getitem__(self, index):
-            return PICTURE.resize((8 + index % 2, 8)), 0
+            return IMAGE.resize((8 + index % 2, 8)), 0
 
     known(Mixed, "Letters")
     with pytest.raises(UnusableInput, match="Letters@64"):

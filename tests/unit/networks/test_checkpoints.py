@@ -9,8 +9,7 @@ import torch
 from torch import nn
 
 from guard_plugin.errors import UnsafeFile, UnusableInput
-from guard_plugin.networks.architectures import build_network
-from guard_plugin.networks.checkpoints import checkpoint_subject, load_checkpoint
+from guard_plugin.networks import build_network, checkpoint_subject, load_checkpoint
 
 SHAPE = {"channels": 3, "num_classes": 4, "im_size": (8, 8)}
 

@@ -7,9 +7,9 @@ from torch.nn import functional as F
 
 from guard_plugin.errors import UnusableInput
 from guard_plugin.evaluation import RECIPES, train_student
-from guard_plugin.networks.architectures import build_network
+from guard_plugin.networks import build_network
+from guard_plugin.students import recipe_named
 from guard_plugin.students.augmentation import augment
-from guard_plugin.students.recipes import recipe_named
 
 NETWORK = partial(build_network, "MLP", channels=1, num_classes=10, im_size=(8, 8))
 

@@ -11,10 +11,9 @@ from torch.nn import functional as F
 from guard_plugin.distilled import FkdLabels, Mix, View
 from guard_plugin.errors import UnusableInput
 from guard_plugin.evaluation import RECIPES, benchmark_distilled, train_student
-from guard_plugin.networks.architectures import build_network
-from guard_plugin.students.pictures import Pictures, draw_view
+from guard_plugin.networks import build_network
+from guard_plugin.students import EightBitImages, StoredLabels, TeacherLabels, draw_view
 from guard_plugin.students.relabelling import distillation_loss
-from guard_plugin.students.soft_labels import StoredLabels, TeacherLabels
 
 NETWORK = partial(build_network, "ConvNetBN16-32", channels=1, num_classes=10, im_size=(8, 8))
 # So strong a decay shows in few steps which weights it is for.
@@ -22,29 +21,29 @@ SHORT = dataclasses.replace(RECIPES["sre2l"], epochs=4, batch_size=32, min_scale
 
 
 @pytest.fixture(scope="module")
-def pictures(distilled):
+def eight_bit(distilled):
     """Real digits in 8 bits."""
     levels = (distilled.pixels() * 255).round() / 255
     return dataclasses.replace(distilled, images=distilled.normalization.to_input(levels), recipe="sre2l")
 
 
 @pytest.fixture(scope="module")
-def teacher(pictures, tmp_path_factory):
+def teacher(eight_bit, tmp_path_factory):
     recipe = dataclasses.replace(RECIPES["dc"], epochs=20, batch_size=20)
-    network = train_student(pictures, NETWORK, recipe, seed=9)
+    network = train_student(eight_bit, NETWORK, recipe, seed=9)
     file = tmp_path_factory.mktemp("teacher") / "checkpoint.pth"
     torch.save({"model": network.state_dict(), "epoch": 3}, file)
     return file, network
 
 
 @pytest.fixture
-def stored(pictures, teacher, tmp_path):
-    return write_fkd(tmp_path / "fkd", pictures, teacher[1])
+def stored(eight_bit, teacher, tmp_path):
+    return write_fkd(tmp_path / "fkd", eight_bit, teacher[1])
 
 
-def write_fkd(folder, pictures, network, epochs=4, batch=32, seed=42):
+def write_fkd(folder, eight_bit, network, epochs=4, batch=32, seed=42):
     """As the host's relabel does it, in the order of its seed."""
-    images = Pictures(pictures)
+    images = EightBitImages(eight_bit)
     sampler = torch.utils.data.RandomSampler(range(len(images)), generator=torch.Generator().manual_seed(seed))
     for epoch in range(epochs):
         place = folder / f"epoch_{epoch}"
@@ -52,7 +51,7 @@ def write_fkd(folder, pictures, network, epochs=4, batch=32, seed=42):
         for number, indices in enumerate(torch.utils.data.BatchSampler(sampler, batch, drop_last=False)):
             view = draw_view(len(indices), images.size, 0.5)
             with torch.no_grad():
-                logits = network(images.show(torch.tensor(indices), view)).half()
+                logits = network(images.views(torch.tensor(indices), view)).half()
             parts = [view.crops, view.flips, view.mix.order, view.mix.own, list(view.mix.box), logits]
             torch.save(parts, place / f"batch_{number}.tar")
     return folder
@@ -88,19 +87,19 @@ def assert_same(ours, theirs):
         torch.testing.assert_close(mine, other, rtol=1e-4, atol=1e-5, msg=name)
 
 
-def drawn(pictures):
-    for indices in torch.randperm(len(pictures)).split(32):
+def drawn(eight_bit):
+    for indices in torch.randperm(len(eight_bit)).split(32):
         yield indices, draw_view(len(indices), (8, 8), 0.5)
 
 
-def test_students_of_a_teacher_equal_plain_loop(pictures, teacher):
+def test_students_of_a_teacher_equal_plain_loop(eight_bit, teacher):
     file, network = teacher
-    student = train_student(pictures, NETWORK, SHORT.with_labels(TeacherLabels(file, "x", NETWORK)), seed=3)
-    images = Pictures(pictures)
+    student = train_student(eight_bit, NETWORK, SHORT.with_labels(TeacherLabels(file, "x", NETWORK)), seed=3)
+    images = EightBitImages(eight_bit)
 
     def batches(_):
         for indices, view in drawn(images):
-            seen = images.show(indices, view)
+            seen = images.views(indices, view)
             with torch.no_grad():
                 labels = network(seen)
             yield seen, labels
@@ -109,29 +108,29 @@ def test_students_of_a_teacher_equal_plain_loop(pictures, teacher):
         assert_same(student, by_hand(batches, 4, 20.0, seed=3))
 
 
-def test_students_of_stored_labels_equal_plain_loop(pictures, stored):
+def test_students_of_stored_labels_equal_plain_loop(eight_bit, stored):
     longer = dataclasses.replace(SHORT, epochs=300, batch_size=128)
     recipe = longer.with_labels(StoredLabels(FkdLabels(stored)))
-    student = train_student(pictures, NETWORK, recipe, seed=3)
-    images, epochs = Pictures(pictures), [list(epoch) for epoch in FkdLabels(stored).batches()]
+    student = train_student(eight_bit, NETWORK, recipe, seed=3)
+    images, epochs = EightBitImages(eight_bit), [list(epoch) for epoch in FkdLabels(stored).batches()]
 
     def batches(epoch):
-        return [(images.show(batch.indices, batch.view), batch.logits) for batch in epochs[epoch]]
+        return [(images.views(batch.indices, batch.view), batch.logits) for batch in epochs[epoch]]
 
     with torch.random.fork_rng():
         assert_same(student, by_hand(batches, 4, 20.0, seed=3))
 
 
-def test_students_of_classes_equal_plain_loop(pictures):
-    student = train_student(pictures, NETWORK, SHORT, seed=3)
-    images = Pictures(pictures)
+def test_students_of_classes_equal_plain_loop(eight_bit):
+    student = train_student(eight_bit, NETWORK, SHORT, seed=3)
+    images = EightBitImages(eight_bit)
 
     def batches(_):
         for indices, view in drawn(images):
             top, left, bottom, right = view.mix.box
             share = (bottom - top) * (right - left) / 64
-            classes = F.one_hot(pictures.labels[indices], 10).float()
-            yield images.show(indices, view), (1 - share) * classes + share * classes[view.mix.order]
+            classes = F.one_hot(eight_bit.labels[indices], 10).float()
+            yield images.views(indices, view), (1 - share) * classes + share * classes[view.mix.order]
 
     with torch.random.fork_rng():
         assert_same(student, by_hand(batches, 4, None, seed=3))
@@ -175,7 +174,7 @@ def test_what_a_source_of_labels_changes(teacher, stored):
 
 
 @pytest.mark.parametrize("source", ["classes", "teacher", "fkd"])
-def test_the_seed_decides_everything_and_the_callers_stream_is_left_alone(pictures, teacher, stored, source):
+def test_the_seed_decides_everything_and_the_callers_stream_is_left_alone(eight_bit, teacher, stored, source):
     recipe = {
         "classes": SHORT,
         "teacher": SHORT.with_labels(TeacherLabels(teacher[0], "x", NETWORK)),
@@ -183,7 +182,7 @@ def test_the_seed_decides_everything_and_the_callers_stream_is_left_alone(pictur
     }[source]
 
     def weights(seed):
-        student = train_student(pictures, NETWORK, recipe, seed=seed)
+        student = train_student(eight_bit, NETWORK, recipe, seed=seed)
         return torch.cat([p.detach().flatten() for p in student.parameters()])
 
     torch.manual_seed(1)
@@ -195,11 +194,11 @@ def test_the_seed_decides_everything_and_the_callers_stream_is_left_alone(pictur
     assert not torch.equal(weights(1), first)
 
 
-def test_a_teacher_is_read_without_a_random_draw_and_left_as_it_was(pictures, teacher):
+def test_a_teacher_is_read_without_a_random_draw_and_left_as_it_was(eight_bit, teacher):
     state = torch.get_rng_state()
     source = TeacherLabels(teacher[0], "x", NETWORK)
     assert torch.equal(torch.get_rng_state(), state)
-    train_student(pictures, NETWORK, SHORT.with_labels(source), seed=0)
+    train_student(eight_bit, NETWORK, SHORT.with_labels(source), seed=0)
     assert_same(source._teacher, teacher[1])
     assert not any(parameter.requires_grad for parameter in source._teacher.parameters())
 
@@ -218,34 +217,34 @@ def test_another_network_is_no_teacher(teacher):
         TeacherLabels(teacher[0], "ConvNetBN16-32", other)
 
 
-def test_a_teacher_of_other_classes_is_refused(pictures, teacher):
-    shifted = dataclasses.replace(pictures, labels=(pictures.labels + 1) % 10)
+def test_a_teacher_of_other_classes_is_refused(eight_bit, teacher):
+    shifted = dataclasses.replace(eight_bit, labels=(eight_bit.labels + 1) % 10)
     recipe = SHORT.with_labels(TeacherLabels(teacher[0], "x", NETWORK))
-    recipe.check(pictures)
+    recipe.check(eight_bit)
     with pytest.raises(UnusableInput, match=r"more often than chance .* the teacher .*checkpoint.pth"):
         recipe.check(shifted)
 
 
 @pytest.mark.parametrize(("seed", "batch"), [(42, 32), (41, 32), (42, 20)])
-def test_labels_stored_in_another_order_are_refused(pictures, teacher, tmp_path, seed, batch):
-    recipe = SHORT.with_labels(StoredLabels(FkdLabels(write_fkd(tmp_path, pictures, teacher[1], 1, batch, seed))))
+def test_labels_stored_in_another_order_are_refused(eight_bit, teacher, tmp_path, seed, batch):
+    recipe = SHORT.with_labels(StoredLabels(FkdLabels(write_fkd(tmp_path, eight_bit, teacher[1], 1, batch, seed))))
     if seed == 42:
-        recipe.check(pictures)
+        recipe.check(eight_bit)
     else:
         with pytest.raises(UnusableInput, match="--fkd-seed is 42"):
-            recipe.check(pictures)
+            recipe.check(eight_bit)
 
 
-def test_labels_of_fewer_images_are_refused(pictures, stored):
+def test_labels_of_fewer_images_are_refused(eight_bit, stored):
     recipe = SHORT.with_labels(StoredLabels(FkdLabels(stored)))
-    fewer = dataclasses.replace(pictures, images=pictures.images[:90], labels=pictures.labels[:90])
+    fewer = dataclasses.replace(eight_bit, images=eight_bit.images[:90], labels=eight_bit.labels[:90])
     with pytest.raises(UnusableInput, match="90 images and 10 classes, as distilled, got 100 and 10"):
         recipe.check(fewer)
 
 
-def test_a_mixture_counts_for_the_class_of_which_most_is_seen(pictures, teacher, tmp_path):
+def test_a_mixture_counts_for_the_class_of_which_most_is_seen(eight_bit, teacher, tmp_path):
     """Labels of views that show nothing but the other image name its class."""
-    images, network = Pictures(pictures), teacher[1]
+    images, network = EightBitImages(eight_bit), teacher[1]
     (tmp_path / "epoch_0").mkdir()
     order = torch.arange(99, -1, -1)
     mix = View(torch.tensor([[0.0, 0.0, 1.0, 1.0]] * 100), torch.zeros(100).bool(), Mix(order, 0.0, (0, 0, 8, 8)))
@@ -253,17 +252,17 @@ def test_a_mixture_counts_for_the_class_of_which_most_is_seen(pictures, teacher,
         torch.utils.data.RandomSampler(range(100), generator=torch.Generator().manual_seed(42)), 100, drop_last=False
     )
     with torch.no_grad():
-        logits = network(images.show(torch.tensor(indices), mix))
+        logits = network(images.views(torch.tensor(indices), mix))
     torch.save([mix.crops, mix.flips, order, 0.0, [0, 0, 8, 8], logits], tmp_path / "epoch_0" / "batch_0.tar")
-    SHORT.with_labels(StoredLabels(FkdLabels(tmp_path))).check(pictures)
+    SHORT.with_labels(StoredLabels(FkdLabels(tmp_path))).check(eight_bit)
 
 
 @pytest.fixture
-def measure(pictures, tmp_path):
+def measure(eight_bit, tmp_path):
     def measure(out="out", sets=None, **options):
         defaults = {"dataset": "digits", "arch": "ConvNetBN16-32", "attacks": "fgsm", "eps": ["16/255"], "seeds": 1}
         return benchmark_distilled(
-            sets or [pictures],
+            sets or [eight_bit],
             out=tmp_path / out,
             subject={},
             n_examples=100,
@@ -293,7 +292,7 @@ def test_labels_that_cannot_be_used_are_refused_before_training(measure, teacher
         ({"teacher": teacher[0], "recipe": "dc"}, "for recipe sre2l, got recipe dc"),
         ({"teacher": teacher[0], "teacher_arch": "ConvNetBN"}, "--teacher-arch"),
         ({"teacher": teacher[0], "teacher_arch": "VGG"}, "unknown architecture 'VGG'"),
-        ({"sets": [distilled]}, "8-bit pictures"),
+        ({"sets": [distilled]}, "expected 8-bit images"),
     ):
         with pytest.raises(UnusableInput, match=words):
             measure(**options)

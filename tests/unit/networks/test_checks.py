@@ -2,10 +2,8 @@ import pytest
 import torch
 from torch import nn
 
-from guard_plugin.datasets.checks import check_labels
 from guard_plugin.errors import UnusableInput
-from guard_plugin.networks.checks import check_classifier, check_mode
-from guard_plugin.networks.pixel_model import PixelModel
+from guard_plugin.networks import PixelModel, check_classifier, check_mode
 from guard_plugin.spaces import Normalization, ZcaWhitening
 
 
@@ -72,14 +70,6 @@ def test_pixels_outside_the_unit_range_are_refused(convnet, pixels):
 def test_unusable_outputs_are_refused(output, reason):
     with pytest.raises(UnusableInput, match=reason):
         check_classifier(Fixed(output), PIXELS)
-
-
-@pytest.mark.parametrize(
-    "labels", [torch.tensor([0, 10]), torch.tensor([-1, 0]), torch.tensor([0]), torch.tensor([0.0, 1.0])]
-)
-def test_unusable_labels_are_refused(labels):
-    with pytest.raises(UnusableInput, match="labels"):
-        check_labels(labels, 2, 10)
 
 
 def test_a_model_whose_logits_hang_on_the_batch_is_refused():

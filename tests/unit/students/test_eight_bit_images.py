@@ -1,4 +1,4 @@
-"""Views of pictures are what the hosts' Pillow pipeline shows."""
+"""Views of 8-bit images are what the hosts' Pillow pipeline shows."""
 
 import dataclasses
 import statistics
@@ -13,7 +13,7 @@ from torchvision.transforms.functional import hflip, normalize, resized_crop, to
 from guard_plugin.distilled import DistilledSet, Mix, View
 from guard_plugin.errors import UnusableInput
 from guard_plugin.spaces import Normalization
-from guard_plugin.students.pictures import Pictures, draw_view
+from guard_plugin.students import EightBitImages, draw_view
 
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.3, 0.25)
 HEIGHT, WIDTH, N = 20, 17, 6
@@ -47,7 +47,7 @@ def by_host(array, box, flip):
 
 
 def test_the_whole_view_is_the_image(distilled):
-    seen = Pictures(distilled).show(torch.tensor([4, 1]), plain(2))
+    seen = EightBitImages(distilled).views(torch.tensor([4, 1]), plain(2))
     torch.testing.assert_close(seen, distilled.images[[4, 1]], rtol=0, atol=1e-6)
 
 
@@ -57,7 +57,7 @@ def test_crops_are_the_hosts_to_the_bit(distilled, arrays, flip):
     sides = torch.tensor([HEIGHT, WIDTH, HEIGHT, WIDTH])
     crops = torch.tensor(boxes(), dtype=torch.float32) / sides
     indices = torch.tensor([3, 0, 5, 2])
-    seen = Pictures(distilled).show(indices, View(crops, torch.tensor([flip, not flip, flip, not flip])))
+    seen = EightBitImages(distilled).views(indices, View(crops, torch.tensor([flip, not flip, flip, not flip])))
     for number, (index, box) in enumerate(zip(indices.tolist(), boxes(), strict=True)):
         expected = by_host(arrays[index], box, flip if number % 2 == 0 else not flip)
         torch.testing.assert_close(seen[number], expected, rtol=0, atol=1e-6)
@@ -65,29 +65,29 @@ def test_crops_are_the_hosts_to_the_bit(distilled, arrays, flip):
 
 def test_mixtures_are_the_hosts(distilled):
     indices, order = torch.tensor([5, 0, 3]), torch.tensor([2, 0, 1])
-    images, pictures = distilled.images[indices], Pictures(distilled)
+    unmixed, images = distilled.images[indices], EightBitImages(distilled)
     view = dataclasses.replace(plain(3), mix=Mix(order, 0.3))
-    torch.testing.assert_close(pictures.show(indices, view), 0.3 * images + 0.7 * images[order])
+    torch.testing.assert_close(images.views(indices, view), 0.3 * unmixed + 0.7 * unmixed[order])
     view = dataclasses.replace(plain(3), mix=Mix(order, 0.3, (2, 5, 20, 17)))
-    expected = images.clone()
-    expected[:, :, 2:20, 5:17] = images[order][:, :, 2:20, 5:17]
-    torch.testing.assert_close(pictures.show(indices, view), expected, rtol=0, atol=1e-6)
+    expected = unmixed.clone()
+    expected[:, :, 2:20, 5:17] = unmixed[order][:, :, 2:20, 5:17]
+    torch.testing.assert_close(images.views(indices, view), expected, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("box", [(0, 0, HEIGHT + 1, 3), (0, 0, 3, WIDTH + 1)])
 def test_a_view_of_larger_images_is_refused(distilled, box):
     view = dataclasses.replace(plain(2), mix=Mix(torch.tensor([1, 0]), 0.5, box))
     with pytest.raises(UnusableInput, match="another --input-size"):
-        Pictures(distilled).show(torch.tensor([0, 1]), view)
+        EightBitImages(distilled).views(torch.tensor([0, 1]), view)
 
 
 @pytest.mark.parametrize(
     "change", [lambda pixels: pixels * 0.999, lambda pixels: pixels + 1, lambda pixels: pixels - 1]
 )
-def test_images_that_are_no_pictures_are_refused(distilled, change):
-    with pytest.raises(UnusableInput, match="8-bit pictures"):
+def test_images_that_are_not_8_bit_are_refused(distilled, change):
+    with pytest.raises(UnusableInput, match="expected 8-bit images"):
         images = distilled.normalization.to_input(change(distilled.pixels()))
-        Pictures(dataclasses.replace(distilled, images=images))
+        EightBitImages(dataclasses.replace(distilled, images=images))
 
 
 @pytest.mark.parametrize(("size", "min_scale"), [((28, 28), 0.08), ((28, 28), 0.5), ((20, 40), 0.5), ((50, 21), 0.7)])

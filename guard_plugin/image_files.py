@@ -1,0 +1,81 @@
+"""8-bit images as Pillow decodes them: grey or RGB, all of one size."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from guard_plugin.errors import UnusableInput
+from guard_plugin.optional import require
+
+__all__ = ["image_array", "read_image_files", "stack_images"]
+
+
+def read_image_files(files: Sequence[Path], formats: Sequence[str] = ("PNG", "JPEG")) -> Tensor:
+    """Decode image files of one size and kind.
+
+    Args:
+        files: The files, at least one.
+        formats: Pillow's names of the formats that are allowed.
+
+    Returns:
+        Shape (n, channels, height, width), uint8, in the order of the files.
+
+    Raises:
+        UnusableInput: If Pillow is not installed, a file cannot be decoded, an image is neither grey nor RGB, or two
+            images differ in size or kind.
+    """
+    pillow = require("PIL.Image", needed_by="reading image files")
+
+    def decoded(file: Path) -> NDArray[np.uint8]:
+        try:
+            with pillow.open(file, formats=formats) as image:
+                image.load()
+        except Exception as error:  # damaged files make Pillow fail in many ways
+            raise UnusableInput(f"{file} cannot be read as a {' or '.join(formats)} image: {error}") from error
+        return image_array(image, str(file))
+
+    return stack_images(((str(file), decoded(file)) for file in files), len(files))
+
+
+def image_array(image: Any, name: str, *, fix: str = "convert it") -> NDArray[np.uint8]:
+    """Return the values of a grey or RGB Pillow image, of shape (height, width, channels).
+
+    Raises:
+        UnusableInput: If the image has another mode; the message calls it ``name`` and ends in ``fix``.
+    """
+    if image.mode not in ("L", "RGB"):
+        raise UnusableInput(f"{name}: expected a grey or RGB image, got mode {image.mode}: {fix}")
+    array = np.asarray(image)
+    return array[:, :, None] if image.mode == "L" else array
+
+
+def stack_images(images: Iterable[tuple[str, NDArray[np.uint8]]], n: int, *, fix: str = "") -> Tensor:
+    """Stack images of one size and kind, holding each of them in memory once.
+
+    Args:
+        images: What messages call each image, and its values, of shape (height, width, channels).
+        n: The number of images, at least 1.
+        fix: What the user can do about images of several sizes.
+
+    Returns:
+        Shape (n, channels, height, width), uint8; not contiguous.
+
+    Raises:
+        UnusableInput: If an image differs from the first in size or kind.
+    """
+    first, stacked = "", np.empty(0, np.uint8)
+    for position, (name, array) in enumerate(images):
+        if position == 0:
+            first, stacked = name, np.empty((n, *array.shape), np.uint8)
+        if array.shape != stacked.shape[1:]:
+            raise UnusableInput(
+                f"expected images of one size and kind, got (height, width, channels) = {stacked.shape[1:]} in {first} "
+                f"and {array.shape} in {name}{fix and ': ' + fix}"
+            )
+        stacked[position] = array
+    return torch.from_numpy(stacked).permute(0, 3, 1, 2)

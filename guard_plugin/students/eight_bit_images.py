@@ -1,0 +1,92 @@
+"""Distilled images in 8 bits, cropped and resized by Pillow as the hosts of the SRe2L family do it.
+
+These hosts train on JPEG files, which Pillow crops and resizes in 8 bits. The same is done here, so that a view of a
+stored soft label is, pixel for pixel, what the teacher saw.
+"""
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from guard_plugin.distilled import DistilledSet, Mix, View
+from guard_plugin.errors import UnusableInput
+from guard_plugin.optional import require
+
+__all__ = ["EightBitImages"]
+
+_ROUNDING = 1e-3  # in 8-bit levels: images are kept normalised, in float32
+
+
+class EightBitImages:
+    """The images of a distilled set as they were in their files.
+
+    Args:
+        distilled: A set whose pixels are multiples of 1/255.
+
+    Raises:
+        UnusableInput: If the pixels are not multiples of 1/255, or Pillow is not installed.
+    """
+
+    def __init__(self, distilled: DistilledSet) -> None:
+        levels = distilled.normalization.to_pixels(distilled.images.cpu()) * 255
+        rounded = levels.round()
+        off = float((levels - rounded).abs().max())
+        if off > _ROUNDING or float(rounded.min()) < 0 or float(rounded.max()) > 255:
+            raise UnusableInput(
+                f"expected 8-bit images, as recovered ones are, got values between the 8-bit levels or beyond them (up "
+                f"to {off:.2g} of a level from the next one): train students by another recipe, such as --recipe dc"
+            )
+        self.distilled = distilled
+        self.size = (int(levels.shape[2]), int(levels.shape[3]))
+        arrays = rounded.to(torch.uint8).permute(0, 2, 3, 1).numpy()
+        pillow = require("PIL.Image", needed_by="a recipe that crops 8-bit images")
+        self._images = [pillow.fromarray(array[:, :, 0] if array.shape[2] == 1 else array) for array in arrays]
+        self._bilinear = pillow.Resampling.BILINEAR
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def views(self, indices: Tensor, view: View) -> Tensor:
+        """Return what a network sees of some of the images.
+
+        Args:
+            indices: Shape (n,), int64: the numbers of the images.
+            view: The crops, mirror images and mixtures of these n images.
+
+        Returns:
+            Shape (n, channels, height, width), in the host's input space, on the CPU.
+
+        Raises:
+            UnusableInput: If the view reaches beyond the images.
+        """
+        crops = [self._crop(index, crop) for index, crop in zip(indices.tolist(), view.crops.tolist(), strict=True)]
+        pixels = torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2).float() / 255
+        pixels = torch.where(view.flips.view(-1, 1, 1, 1), pixels.flip(3), pixels)
+        seen = self.distilled.normalization.to_input(pixels)
+        return seen if view.mix is None else self._mixed(seen, view.mix)
+
+    def _crop(self, index: int, crop: list[float]) -> Any:
+        """Return the enlarged crop of one image, of shape (height, width, channels), uint8."""
+        height, width = self.size
+        # Crops were computed from whole pixels; what is stored of them is rounded to float32.
+        top, left, rows, columns = (
+            round(part * side) for part, side in zip(crop, (height, width, height, width), strict=True)
+        )
+        part = self._images[index].crop((left, top, left + columns, top + rows))
+        array = np.asarray(part.resize((width, height), self._bilinear))
+        return array[:, :, None] if array.ndim == 2 else array
+
+    def _mixed(self, seen: Tensor, mix: Mix) -> Tensor:
+        if mix.box is None:
+            return mix.own * seen + (1 - mix.own) * seen[mix.order]
+        top, left, bottom, right = mix.box
+        if bottom > self.size[0] or right > self.size[1]:
+            raise UnusableInput(
+                f"expected views of {self.size[0]}x{self.size[1]} pixels, got one that mixes a rectangle up to row "
+                f"{bottom} and column {right}: soft labels of other images, or of another --input-size"
+            )
+        mixed = seen.clone()
+        mixed[:, :, top:bottom, left:right] = seen[mix.order, :, top:bottom, left:right]
+        return mixed
