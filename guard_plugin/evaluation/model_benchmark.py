@@ -1,4 +1,4 @@
-"""The public one-liner: one model in pixel space, clean and under attack, with RobustBench's arguments and ours."""
+"""The function ``guard_plugin.benchmark``: it measures one model in pixel space, clean and under attack."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -16,15 +16,15 @@ from guard_plugin.evaluation.engine import CLEAN, Measurement, evaluate_model
 from guard_plugin.evaluation.results import attack_columns, worst_cases
 from guard_plugin.evaluation.running import usable_device
 from guard_plugin.evaluation.warnings import flags_of
+from guard_plugin.networks.devices import device_of
 from guard_plugin.plugins import installed_plugins
 from guard_plugin.robustbench_bridge import DATASETS, Repair, RobustBenchRun, run_robustbench
+from guard_plugin.robustbench_bridge.datasets import CIFAR
 from guard_plugin.robustbench_bridge.model_info import model_info_path, write_model_info
 
 __all__ = ["BenchmarkResult", "benchmark"]
 
 _STANDARD_ATTACK = {"Linf": "autoattack", "L2": "autoattack-l2"}
-# RobustBench's names of data sets that guard-plugin reads too.
-_OURS = {"cifar10": "CIFAR10", "cifar100": "CIFAR100"}
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,13 @@ def benchmark(
     _check_types(model, dataset, eps, n_examples=n_examples, batch_size=batch_size)
     data: str | tuple[Tensor, Tensor] = dataset.value if isinstance(dataset, Enum) else dataset
     threat = threat_model.value if isinstance(threat_model, Enum) else threat_model
-    place = usable_device(_device_of(model) if device is None else device)
+    place = usable_device(device_of(model) if device is None else device)
+    for_robustbench: dict[str, Any] = {
+        "corruptions_data_dir": corruptions_data_dir,
+        "log_path": log_path,
+        "preprocessing": preprocessing,
+        "aa_state_path": aa_state_path,
+    }
     if isinstance(data, str) and data in DATASETS and threat is not None and attacks is None:
         _refuse(f"where robustbench measures, as it does {data} without attacks", registry=registry)
         run = RobustBenchRun(
@@ -123,27 +129,21 @@ def benchmark(
             to_disk=to_disk,
             model_name=model_name,
             data_dir="./data" if data_dir is None else data_dir,
-            corruptions_data_dir=corruptions_data_dir,
             batch_size=batch_size,
-            log_path=log_path,
-            preprocessing=preprocessing,
-            aa_state_path=aa_state_path,
+            **for_robustbench,
         )
-        return _by_robustbench(model, run, place, seed)
+        clean, robust, repairs = run_robustbench(model, run, device=place, seed=seed)
+        return BenchmarkResult(clean, {_STANDARD_ATTACK.get(threat, threat): robust}, robust, repairs=repairs)
     _refuse(
         f"where guard-plugin measures: robustbench does only {', '.join(DATASETS)}, with threat_model, without attacks",
-        corruptions_data_dir=corruptions_data_dir,
-        log_path=log_path,
-        preprocessing=preprocessing,
-        aa_state_path=aa_state_path,
+        **for_robustbench,
     )
     chosen = _attacks(data, threat, attacks, eps, registry, seed)
     file = _file_name(data, threat, attacks, model_name) if to_disk else None
     if isinstance(data, str):
-        images = load_images(_OURS.get(data, data), data_dir, "test", n_examples)
+        images = load_images(CIFAR.get(data, data), data_dir, "test", n_examples)
     else:
-        pixels, labels = data
-        images = images_from_tensors(pixels, labels, n_examples)
+        images = images_from_tensors(*data, n_examples)
     measured = evaluate_model(lambda: model.to(place), images, chosen, batch_size=batch_size, device=place)
     result = _summary(measured, chosen, images.num_classes)
     if file is not None:
@@ -163,12 +163,6 @@ def _check_types(model: object, dataset: object, eps: object, **counts: object) 
     for name, count in counts.items():
         if count is not None and not (isinstance(count, int) and count >= 1):
             raise UnusableInput(f"expected {name} as a whole number >= 1, got {count!r}")
-
-
-def _by_robustbench(model: nn.Module, run: RobustBenchRun, place: torch.device, seed: int) -> BenchmarkResult:
-    measured = run_robustbench(model, run, device=place, seed=seed)
-    column = _STANDARD_ATTACK.get(run.threat_model, run.threat_model)
-    return BenchmarkResult(measured.clean, {column: measured.robust}, measured.robust, repairs=measured.repairs)
 
 
 def _summary(measured: Measurement, attacks: Mapping[str, Attack], num_classes: int) -> BenchmarkResult:
@@ -235,8 +229,3 @@ def _refuse(where: str, **arguments: object) -> None:
     given = [name for name, value in arguments.items() if value is not None]
     if given:
         raise UnusableInput(f"{', '.join(given)} has no meaning {where}")
-
-
-def _device_of(model: nn.Module) -> torch.device:
-    parameter = next(model.parameters(), None)
-    return torch.device("cpu") if parameter is None else parameter.device

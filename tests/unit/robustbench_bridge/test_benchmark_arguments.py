@@ -9,7 +9,7 @@ from torch import nn
 from guard_plugin.attacks import Attack, builtin_registry
 from guard_plugin.errors import UnusableInput
 from guard_plugin.evaluation import benchmark
-from guard_plugin.robustbench_bridge import Accuracies, Repair, RobustBenchRun
+from guard_plugin.robustbench_bridge import Repair, RobustBenchRun
 
 
 class AutoAttack(Attack):
@@ -51,12 +51,12 @@ def tensors():
 
 @pytest.fixture
 def delegated(monkeypatch):
-    """What is handed over to robustbench."""
+    """The calls of robustbench, which does not run."""
     calls = []
 
     def run(model, run, *, device, seed):
         calls.append((run, device, seed))
-        return Accuracies(0.75, 0.5, (Repair("a", "b"),))
+        return 0.75, 0.5, (Repair("a", "b"),)
 
     # The function of that name hides the module.
     monkeypatch.setattr(sys.modules[benchmark.__module__], "run_robustbench", run)

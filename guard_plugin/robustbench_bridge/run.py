@@ -1,8 +1,8 @@
-"""A measurement by the installed robustbench: its arguments checked before, its result read after."""
+"""A measurement by the installed robustbench: its arguments are checked before it begins."""
 
-import contextlib
 import sys
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,36 +11,22 @@ import torch
 from torch import nn
 
 from guard_plugin.attacks import parse_eps
-from guard_plugin.errors import UnusableInput
+from guard_plugin.errors import UnusableInput, unknown
 from guard_plugin.networks.checks import check_mode
-from guard_plugin.robustbench_bridge.model_info import model_info_path
+from guard_plugin.robustbench_bridge.model_info import THREAT_MODELS, model_info_path
 from guard_plugin.robustbench_bridge.repairs import Repair, repaired_robustbench
 
-__all__ = ["DATASETS", "LP_THREATS", "THREAT_MODELS", "Accuracies", "RobustBenchRun", "run_robustbench"]
+__all__ = ["DATASETS", "RobustBenchRun", "run_robustbench"]
 
-DATASETS = ("cifar10", "cifar100", "imagenet")
-LP_THREATS = ("Linf", "L2")
-THREAT_MODELS = (*LP_THREATS, "corruptions", "corruptions_3d")
-_MOST_EXAMPLES = {"cifar10": 10000, "cifar100": 10000, "imagenet": 5000}
+DATASETS = {"cifar10": 10000, "cifar100": 10000, "imagenet": 5000}
+"""RobustBench's data sets, with how many examples it measures on at most."""
+
+_LP_THREATS = ("Linf", "L2")
 
 
 @dataclass(frozen=True)
 class RobustBenchRun:
-    """The arguments of ``robustbench.benchmark``, by its names.
-
-    Args:
-        dataset: "cifar10", "cifar100" or "imagenet".
-        threat_model: "Linf", "L2" or "corruptions"; for imagenet also "corruptions_3d".
-        eps: Radius of the ball for Linf (pixel units) and L2; for corruptions None.
-        n_examples: The first so many examples; by default all 10000 of CIFAR, and RobustBench's 5000 of ImageNet.
-        to_disk: Whether to write ./model_info/DATASET/THREAT_MODEL/MODEL_NAME.json.
-        model_name: The file's name; for imagenet, also that of a model in RobustBench's zoo.
-        data_dir: Where the images lie: CIFAR as torchvision lays it out, ImageNet in val/CLASS/.
-        corruptions_data_dir: Where the corrupted images lie; by default in ``data_dir``.
-        batch_size: Examples per pass.
-        log_path: A file that AutoAttack's log is added to.
-        preprocessing: For imagenet: RobustBench's name, such as "Res256Crop224", or a function on an image.
-        aa_state_path: A file that AutoAttack's findings are kept in, and gone on from after a kill.
+    """The arguments of ``guard_plugin.benchmark`` that robustbench takes, under the same names.
 
     Raises:
         UnusableInput: If a value is unknown, or contradicts another one.
@@ -61,10 +47,10 @@ class RobustBenchRun:
 
     def __post_init__(self) -> None:
         if self.dataset not in DATASETS:
-            raise UnusableInput(f"expected RobustBench's {', '.join(DATASETS)} as dataset, got {self.dataset!r}")
+            raise UnusableInput(unknown("data set of RobustBench", self.dataset, tuple(DATASETS)))
         if self.threat_model not in THREAT_MODELS:
-            raise UnusableInput(f"unknown threat model {self.threat_model!r}: expected one of {THREAT_MODELS}")
-        most = _MOST_EXAMPLES[self.dataset]
+            raise UnusableInput(unknown("threat model", self.threat_model, THREAT_MODELS))
+        most = DATASETS[self.dataset]
         if not 1 <= self.examples <= most:
             raise UnusableInput(f"expected n_examples from 1 to {most} for {self.dataset}, got {self.n_examples}")
         if self.to_disk:
@@ -76,13 +62,13 @@ class RobustBenchRun:
 
     @property
     def examples(self) -> int:
-        """How many examples are measured on."""
-        return _MOST_EXAMPLES[self.dataset] if self.n_examples is None else self.n_examples
+        """Return how many examples are measured on."""
+        return DATASETS[self.dataset] if self.n_examples is None else self.n_examples
 
     @property
     def radius(self) -> float | None:
-        """Radius of the ball as a number; None for corruptions."""
-        if self.threat_model not in LP_THREATS or self.eps is None:
+        """Return the radius of the ball as a number; None for corruptions."""
+        if self.threat_model not in _LP_THREATS or self.eps is None:
             return None
         # Euclidean balls may be larger than a pixel's range: RobustBench's own L2 radius on ImageNet is 3.
         radius = parse_eps(self.eps)
@@ -91,7 +77,7 @@ class RobustBenchRun:
         return radius.value
 
     def _check_threat(self) -> None:
-        if self.threat_model in LP_THREATS:
+        if self.threat_model in _LP_THREATS:
             if self.radius is None:
                 raise UnusableInput(f"threat model {self.threat_model} needs eps, such as 8/255")
             if self.corruptions_data_dir is not None:
@@ -112,22 +98,9 @@ class RobustBenchRun:
             )
 
 
-@dataclass(frozen=True)
-class Accuracies:
-    """What robustbench found.
-
-    Args:
-        clean: Accuracy on the images as they are, a fraction.
-        robust: Accuracy in the threat model, a fraction; for corruptions, the mean over kinds and severities.
-        repairs: What was mended in robustbench for it.
-    """
-
-    clean: float
-    robust: float
-    repairs: tuple[Repair, ...]
-
-
-def run_robustbench(model: nn.Module, run: RobustBenchRun, *, device: torch.device, seed: int | None) -> Accuracies:
+def run_robustbench(
+    model: nn.Module, run: RobustBenchRun, *, device: torch.device, seed: int | None
+) -> tuple[float, float, tuple[Repair, ...]]:
     """Let the installed robustbench measure a model. What it prints goes to stderr.
 
     Args:
@@ -137,48 +110,34 @@ def run_robustbench(model: nn.Module, run: RobustBenchRun, *, device: torch.devi
         seed: Source of AutoAttack's random draws; None for the clock.
 
     Returns:
-        The accuracies.
+        The accuracy on the images as they are and that in the threat model, as fractions (for corruptions, the mean
+        over kinds and severities), and what was mended in robustbench.
 
     Raises:
         UnusableInput: If robustbench, the data or the model cannot be worked with.
     """
     check_mode(model)
-    with contextlib.redirect_stdout(sys.stderr), repaired_robustbench(seed=seed) as repaired:
-        _check_known(repaired.module, run)
+    arguments = vars(run) | {"n_examples": run.examples, "eps": run.radius, "data_dir": str(run.data_dir)}
+    with redirect_stdout(sys.stderr), repaired_robustbench(seed=seed) as (robustbench, repairs):
+        _check_known(robustbench.data, run)
         try:
-            clean, robust = repaired.module.benchmark(
-                model,
-                n_examples=run.examples,
-                dataset=run.dataset,
-                threat_model=run.threat_model,
-                to_disk=run.to_disk,
-                model_name=run.model_name,
-                data_dir=str(run.data_dir),
-                corruptions_data_dir=None if run.corruptions_data_dir is None else str(run.corruptions_data_dir),
-                device=device,
-                batch_size=run.batch_size,
-                eps=run.radius,
-                log_path=run.log_path,
-                preprocessing=run.preprocessing,
-                aa_state_path=None if run.aa_state_path is None else Path(run.aa_state_path),
-            )
+            clean, robust = robustbench.benchmark(model, device=device, **arguments)
         except FileNotFoundError as error:
             raise UnusableInput(
                 f"robustbench does not find {error.filename} of {run.dataset} in data_dir or corruptions_data_dir; "
                 f"nothing is downloaded here: put the files there first"
             ) from error
-    return Accuracies(float(clean), float(robust), repaired.repairs)
+    return float(clean), float(robust), repairs
 
 
-def _check_known(robustbench: Any, run: RobustBenchRun) -> None:
-    """Refuse names that robustbench would look up and not find."""
-    known = robustbench.data.PREPROCESSINGS
-    if isinstance(run.preprocessing, str) and run.preprocessing not in known:
-        names = ", ".join(name for name in known if name)
+def _check_known(data: Any, run: RobustBenchRun) -> None:
+    """Refuse names that robustbench would not find in its tables."""
+    if isinstance(run.preprocessing, str) and run.preprocessing not in data.PREPROCESSINGS:
+        names = ", ".join(name for name in data.PREPROCESSINGS if name)
         raise UnusableInput(f"unknown preprocessing {run.preprocessing!r}: robustbench has {names}")
     if run.dataset == "imagenet" and run.preprocessing is None:
-        zoo = robustbench.data.all_models[robustbench.data.BenchmarkDataset(run.dataset)]
-        threat = robustbench.data.ThreatModel(run.threat_model.removesuffix("_3d"))
+        zoo = data.all_models[data.BenchmarkDataset(run.dataset)]
+        threat = data.ThreatModel(run.threat_model.removesuffix("_3d"))
         if run.model_name not in zoo[threat]:
             raise UnusableInput(
                 f"model {run.model_name!r} is not in RobustBench's zoo for {run.threat_model} on imagenet, "
