@@ -32,14 +32,14 @@ class BenchmarkResult:
     """Accuracies of one model, as fractions. Unpacks as RobustBench's result does: ``clean, robust = result``.
 
     Args:
-        clean_accuracy: On the images as they are.
-        robust_accuracy: Per attack: right on the image and after the attack. For corruptions, the one entry is the mean
-            over kinds and severities.
-        worst_case: Right on the image and after every attack in one ball, that of the first attack; for corruptions,
-            that mean.
+        clean_accuracy: Share of the images that the model classifies correctly as they are.
+        robust_accuracy: Attack -> share of the images that it classifies correctly before and after the attack. For
+            corruptions, the one entry is the mean over kinds and severities.
+        worst_case: Share that it classifies correctly before and after every attack in one ball, that of the first
+            attack; for corruptions, that mean.
         worst_cases: The same for every ball.
-        repairs: What was mended in robustbench, where that did the measurement.
-        flags: Signs that the robustness is only apparent, each "COLUMN: REASON"; robustbench looks for none.
+        repairs: What was mended in robustbench, where robustbench measured.
+        flags: Warnings that the robustness may be only apparent, each "COLUMN: REASON"; robustbench gives none.
     """
 
     clean_accuracy: float
@@ -76,9 +76,9 @@ def benchmark(
 ) -> BenchmarkResult:
     """Measure one classifier's accuracy, clean and under attack.
 
-    The installed robustbench measures, mended in memory, where ``dataset`` is one of its own ("cifar10", "cifar100",
-    "imagenet"), ``threat_model`` is given and ``attacks`` is not. Everything else is measured by guard-plugin's own
-    attacks, where "cifar10" and "cifar100" are CIFAR10 and CIFAR100.
+    The installed robustbench measures, mended in memory, if ``dataset`` is one of its own ("cifar10", "cifar100",
+    "imagenet"), ``threat_model`` is given and ``attacks`` is not. Otherwise guard-plugin's own attacks measure, and
+    "cifar10" and "cifar100" are CIFAR10 and CIFAR100.
 
     Args:
         model: Takes pixels in [0, 1] of shape (n, channels, height, width), normalises inside, returns logits; in eval
@@ -153,7 +153,7 @@ def benchmark(
 
 
 def _check_types(model: object, dataset: object, eps: object, **counts: object) -> None:
-    """Refuse what would end in a traceback from far below."""
+    """Refuse types that would otherwise fail with a traceback far from the mistake."""
     if not isinstance(model, nn.Module):
         raise UnusableInput(f"expected the model to be a torch.nn.Module, got {type(model).__name__}")
     if isinstance(dataset, tuple) and not (len(dataset) == 2 and all(isinstance(part, Tensor) for part in dataset)):
@@ -167,15 +167,16 @@ def _check_types(model: object, dataset: object, eps: object, **counts: object) 
 
 def _summary(measured: Measurement, attacks: Mapping[str, Attack], num_classes: int) -> BenchmarkResult:
     correct = {column: record.correct for column, record in measured.records.items()}
-    students = {column: outcomes[None] for column, outcomes in correct.items()}
-    flags = flags_of([measured], attacks, students, num_classes)
+    warnings = flags_of(
+        [measured], attacks, {column: outcomes[None] for column, outcomes in correct.items()}, num_classes
+    )
     worst = {column: float(outcomes.mean()) for column, outcomes in worst_cases(correct, attacks).items()}
     return BenchmarkResult(
         clean_accuracy=float(correct[CLEAN].mean()),
-        robust_accuracy={column: float(flags.mean()) for column, flags in correct.items() if column != CLEAN},
+        robust_accuracy={column: float(outcomes.mean()) for column, outcomes in correct.items() if column != CLEAN},
         worst_case=next(iter(worst.values())),
         worst_cases=worst,
-        flags=tuple(f"{flag['column']}: {flag['reason']}" for flag in flags),
+        flags=tuple(f"{warning['column']}: {warning['reason']}" for warning in warnings),
     )
 
 
@@ -187,7 +188,7 @@ def _attacks(
     registry: Mapping[str, type[Attack]] | None,
     seed: int,
 ) -> dict[str, Attack]:
-    """The attacks by column: those asked for, or the threat model's."""
+    """Return the attacks by column: those that are asked for, or the threat model's."""
     if threat is None:
         if attacks is None and isinstance(dataset, str) and dataset in DATASETS:
             raise UnusableInput(
@@ -212,10 +213,8 @@ def _attacks(
     return chosen
 
 
-def _file_name(
-    dataset: str | tuple[Tensor, Tensor], threat: str | None, attacks: str | None, model_name: str | None
-) -> tuple[str, str, str]:
-    """Data set, threat model and model, which the file of results is named after."""
+def _file_name(dataset: Any, threat: str | None, attacks: str | None, model_name: str | None) -> tuple[str, str, str]:
+    """Return data set, threat model and model, after which the file of results is named."""
     if not isinstance(dataset, str) or threat is None or model_name is None or attacks is not None:
         raise UnusableInput(
             "to_disk writes an accuracy under AutoAttack, named after data set, threat model and model: "

@@ -34,7 +34,7 @@ def other_versions_refused() -> Iterator[None]:
 
 
 class AutoAttack:
-    """The ensemble of attacks, as pyautoattack computes it.
+    """pyautoattack's AutoAttack, as robustbench calls it.
 
     Args:
         model: A classifier in pixel space, in eval mode.
@@ -54,8 +54,6 @@ class AutoAttack:
         self, x_orig: Tensor, y_orig: Tensor, bs: int, state_path: Path | str | None = None
     ) -> Tensor:
         """Attack all examples, each attack only those that withstood the attacks before it.
-
-        The model's parameters, the random generators and the trace function are left as they were found.
 
         Args:
             x_orig: Shape (n, channels, height, width), in [0, 1].
@@ -81,7 +79,7 @@ class AutoAttack:
         return adversarial
 
     def _restore_afterwards(self, stack: ExitStack) -> None:
-        """Let the stack put back what pyautoattack changes; parameters get no gradients."""
+        """Let the stack put back random generators, trace function and parameters, which pyautoattack changes."""
         stack.enter_context(torch.random.fork_rng([self._device] if self._device.type == "cuda" else []))
         stack.callback(sys.settrace, sys.gettrace())
         for parameter in self._attack.model.parameters():

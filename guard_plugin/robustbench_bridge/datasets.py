@@ -18,15 +18,7 @@ CIFAR = {"cifar10": "CIFAR10", "cifar100": "CIFAR100"}
 def load_clean(
     data: Any, dataset: str, n_examples: int | None, data_dir: Path | str, prepr: Any
 ) -> tuple[Tensor, Tensor]:
-    """Load clean test images.
-
-    Args:
-        data: The module robustbench.data.
-        dataset: guard-plugin's name of the data set.
-        n_examples: The first so many images; None for all.
-        data_dir: The folder of the data set.
-        prepr: What robustbench prepares each image with: for CIFAR, nothing but its change into a tensor.
-    """
+    """Load the clean test images of ``dataset``, guard-plugin's name, for the module robustbench.data."""
     if prepr is not data.PREPROCESSINGS[None]:
         raise UnusableInput(f"preprocessing is for imagenet: {dataset} is measured at its own size, as it is")
     images = load_images(dataset, data_dir, "test", n_examples)
@@ -36,15 +28,9 @@ def load_clean(
 def load_corrupted(
     data: Any, member: Any, n_examples: int, severity: int, data_dir: Path | str, corruptions: Sequence[str], **_: Any
 ) -> tuple[Tensor, Tensor]:
-    """Refuse missing files, which robustbench would download, and let it read the corrupted images.
+    """Refuse missing files, which robustbench would download, and let robustbench.data read the corrupted images.
 
-    Args:
-        data: The module robustbench.data.
-        member: The data set, of robustbench's enum BenchmarkDataset.
-        n_examples: The first so many images.
-        severity: From 1 to 5.
-        data_dir: The folder that holds the folder of the corrupted data set.
-        corruptions: Their names.
+    ``member`` is the data set in robustbench's enum BenchmarkDataset.
     """
     folder = Path(data_dir) / data.CORRUPTIONS_DIR_NAMES[member][data.ThreatModel.corruptions]
     for name in ("labels", *corruptions):

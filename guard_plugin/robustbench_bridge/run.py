@@ -77,15 +77,12 @@ class RobustBenchRun:
         return radius.value
 
     def _check_threat(self) -> None:
-        if self.threat_model in _LP_THREATS:
-            if self.radius is None:
-                raise UnusableInput(f"threat model {self.threat_model} needs eps, such as 8/255")
-            if self.corruptions_data_dir is not None:
-                raise UnusableInput(f"corruptions_data_dir has no meaning for threat model {self.threat_model}")
-            return
-        for name in ("eps", "log_path", "aa_state_path"):
+        attacked = self.threat_model in _LP_THREATS
+        if attacked and self.radius is None:
+            raise UnusableInput(f"threat model {self.threat_model} needs eps, such as 8/255")
+        for name in ("corruptions_data_dir",) if attacked else ("eps", "log_path", "aa_state_path"):
             if getattr(self, name) is not None:
-                raise UnusableInput(f"threat model {self.threat_model} takes no {name}: nothing is attacked there")
+                raise UnusableInput(f"{name} has no meaning for threat model {self.threat_model}")
         if self.threat_model == "corruptions_3d" and self.dataset != "imagenet":
             raise UnusableInput(f"threat model corruptions_3d exists for imagenet only, got {self.dataset}")
 
@@ -101,13 +98,7 @@ class RobustBenchRun:
 def run_robustbench(
     model: nn.Module, run: RobustBenchRun, *, device: torch.device, seed: int | None
 ) -> tuple[float, float, tuple[Repair, ...]]:
-    """Let the installed robustbench measure a model. What it prints goes to stderr.
-
-    Args:
-        model: Takes pixels in [0, 1], normalises inside, returns logits; in eval mode. It is moved to ``device``.
-        run: What to measure.
-        device: Where to compute.
-        seed: Source of AutoAttack's random draws; None for the clock.
+    """Let the installed robustbench measure a model on ``device``. What it prints goes to stderr.
 
     Returns:
         The accuracy on the images as they are and that in the threat model, as fractions (for corruptions, the mean
