@@ -89,9 +89,7 @@ class AutoAttack:
     def _log_to_file(self, stack: ExitStack, path: Path | str) -> None:
         """Give the attacks a logger that also writes to a file, even where the program has switched off its loggers."""
         logger = logging.Logger("auto-attack", logging.DEBUG)
-        logger.manager = logging.Manager(
-            logging.root
-        )  # logging.disable() sets a level in the manager that loggers share
+        logger.manager = logging.Manager(logging.root)  # logging.disable() acts on the manager that loggers share
         logger.parent = self._attack.logger
         logger.addHandler(stack.enter_context(closing(logging.FileHandler(path, encoding="utf-8"))))
         for part in (self._attack, self._attack.apgd, self._attack.apgd_targeted):
