@@ -1,4 +1,4 @@
-"""The public one-liner: one model in pixel space, clean and under attack, with RobustBench's arguments and ours."""
+"""The function ``guard_plugin.benchmark``: it measures one model in pixel space, clean and under attack."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -16,15 +16,15 @@ from guard_plugin.evaluation.engine import CLEAN, Measurement, evaluate_model
 from guard_plugin.evaluation.results import attack_columns, worst_cases
 from guard_plugin.evaluation.running import usable_device
 from guard_plugin.evaluation.warnings import flags_of
+from guard_plugin.networks.devices import device_of
 from guard_plugin.plugins import installed_plugins
 from guard_plugin.robustbench_bridge import DATASETS, Repair, RobustBenchRun, run_robustbench
+from guard_plugin.robustbench_bridge.datasets import CIFAR
 from guard_plugin.robustbench_bridge.model_info import model_info_path, write_model_info
 
 __all__ = ["BenchmarkResult", "benchmark"]
 
 _STANDARD_ATTACK = {"Linf": "autoattack", "L2": "autoattack-l2"}
-# RobustBench's names of data sets that guard-plugin reads too.
-_OURS = {"cifar10": "CIFAR10", "cifar100": "CIFAR100"}
 
 
 @dataclass(frozen=True)
@@ -32,14 +32,14 @@ class BenchmarkResult:
     """Accuracies of one model, as fractions. Unpacks as RobustBench's result does: ``clean, robust = result``.
 
     Args:
-        clean_accuracy: On the images as they are.
-        robust_accuracy: Per attack: right on the image and after the attack. For corruptions, the one entry is the mean
-            over kinds and severities.
-        worst_case: Right on the image and after every attack in one ball, that of the first attack; for corruptions,
-            that mean.
+        clean_accuracy: Share of the images that the model classifies correctly as they are.
+        robust_accuracy: Attack -> share of the images that it classifies correctly before and after the attack. For
+            corruptions, the one entry is the mean over kinds and severities.
+        worst_case: Share that it classifies correctly before and after every attack in one ball, that of the first
+            attack; for corruptions, that mean.
         worst_cases: The same for every ball.
-        repairs: What was mended in robustbench, where that did the measurement.
-        flags: Signs that the robustness is only apparent, each "COLUMN: REASON"; robustbench looks for none.
+        repairs: What was mended in robustbench, where robustbench measured.
+        flags: Warnings that the robustness may be only apparent, each "COLUMN: REASON"; robustbench gives none.
     """
 
     clean_accuracy: float
@@ -76,9 +76,9 @@ def benchmark(
 ) -> BenchmarkResult:
     """Measure one classifier's accuracy, clean and under attack.
 
-    The installed robustbench measures, mended in memory, where ``dataset`` is one of its own ("cifar10", "cifar100",
-    "imagenet"), ``threat_model`` is given and ``attacks`` is not. Everything else is measured by guard-plugin's own
-    attacks, where "cifar10" and "cifar100" are CIFAR10 and CIFAR100.
+    The installed robustbench measures, mended in memory, if ``dataset`` is one of its own ("cifar10", "cifar100",
+    "imagenet"), ``threat_model`` is given and ``attacks`` is not. Otherwise guard-plugin's own attacks measure, and
+    "cifar10" and "cifar100" are CIFAR10 and CIFAR100.
 
     Args:
         model: Takes pixels in [0, 1] of shape (n, channels, height, width), normalises inside, returns logits; in eval
@@ -112,7 +112,13 @@ def benchmark(
     _check_types(model, dataset, eps, n_examples=n_examples, batch_size=batch_size)
     data: str | tuple[Tensor, Tensor] = dataset.value if isinstance(dataset, Enum) else dataset
     threat = threat_model.value if isinstance(threat_model, Enum) else threat_model
-    place = usable_device(_device_of(model) if device is None else device)
+    place = usable_device(device_of(model) if device is None else device)
+    for_robustbench: dict[str, Any] = {
+        "corruptions_data_dir": corruptions_data_dir,
+        "log_path": log_path,
+        "preprocessing": preprocessing,
+        "aa_state_path": aa_state_path,
+    }
     if isinstance(data, str) and data in DATASETS and threat is not None and attacks is None:
         _refuse(f"where robustbench measures, as it does {data} without attacks", registry=registry)
         run = RobustBenchRun(
@@ -123,27 +129,21 @@ def benchmark(
             to_disk=to_disk,
             model_name=model_name,
             data_dir="./data" if data_dir is None else data_dir,
-            corruptions_data_dir=corruptions_data_dir,
             batch_size=batch_size,
-            log_path=log_path,
-            preprocessing=preprocessing,
-            aa_state_path=aa_state_path,
+            **for_robustbench,
         )
-        return _by_robustbench(model, run, place, seed)
+        clean, robust, repairs = run_robustbench(model, run, device=place, seed=seed)
+        return BenchmarkResult(clean, {_STANDARD_ATTACK.get(threat, threat): robust}, robust, repairs=repairs)
     _refuse(
         f"where guard-plugin measures: robustbench does only {', '.join(DATASETS)}, with threat_model, without attacks",
-        corruptions_data_dir=corruptions_data_dir,
-        log_path=log_path,
-        preprocessing=preprocessing,
-        aa_state_path=aa_state_path,
+        **for_robustbench,
     )
     chosen = _attacks(data, threat, attacks, eps, registry, seed)
     file = _file_name(data, threat, attacks, model_name) if to_disk else None
     if isinstance(data, str):
-        images = load_images(_OURS.get(data, data), data_dir, "test", n_examples)
+        images = load_images(CIFAR.get(data, data), data_dir, "test", n_examples)
     else:
-        pixels, labels = data
-        images = images_from_tensors(pixels, labels, n_examples)
+        images = images_from_tensors(*data, n_examples)
     measured = evaluate_model(lambda: model.to(place), images, chosen, batch_size=batch_size, device=place)
     result = _summary(measured, chosen, images.num_classes)
     if file is not None:
@@ -153,7 +153,7 @@ def benchmark(
 
 
 def _check_types(model: object, dataset: object, eps: object, **counts: object) -> None:
-    """Refuse what would end in a traceback from far below."""
+    """Refuse types that would otherwise fail with a traceback far from the mistake."""
     if not isinstance(model, nn.Module):
         raise UnusableInput(f"expected the model to be a torch.nn.Module, got {type(model).__name__}")
     if isinstance(dataset, tuple) and not (len(dataset) == 2 and all(isinstance(part, Tensor) for part in dataset)):
@@ -165,23 +165,18 @@ def _check_types(model: object, dataset: object, eps: object, **counts: object) 
             raise UnusableInput(f"expected {name} as a whole number >= 1, got {count!r}")
 
 
-def _by_robustbench(model: nn.Module, run: RobustBenchRun, place: torch.device, seed: int) -> BenchmarkResult:
-    measured = run_robustbench(model, run, device=place, seed=seed)
-    column = _STANDARD_ATTACK.get(run.threat_model, run.threat_model)
-    return BenchmarkResult(measured.clean, {column: measured.robust}, measured.robust, repairs=measured.repairs)
-
-
 def _summary(measured: Measurement, attacks: Mapping[str, Attack], num_classes: int) -> BenchmarkResult:
     correct = {column: record.correct for column, record in measured.records.items()}
-    students = {column: outcomes[None] for column, outcomes in correct.items()}
-    flags = flags_of([measured], attacks, students, num_classes)
+    warnings = flags_of(
+        [measured], attacks, {column: outcomes[None] for column, outcomes in correct.items()}, num_classes
+    )
     worst = {column: float(outcomes.mean()) for column, outcomes in worst_cases(correct, attacks).items()}
     return BenchmarkResult(
         clean_accuracy=float(correct[CLEAN].mean()),
-        robust_accuracy={column: float(flags.mean()) for column, flags in correct.items() if column != CLEAN},
+        robust_accuracy={column: float(outcomes.mean()) for column, outcomes in correct.items() if column != CLEAN},
         worst_case=next(iter(worst.values())),
         worst_cases=worst,
-        flags=tuple(f"{flag['column']}: {flag['reason']}" for flag in flags),
+        flags=tuple(f"{warning['column']}: {warning['reason']}" for warning in warnings),
     )
 
 
@@ -193,7 +188,7 @@ def _attacks(
     registry: Mapping[str, type[Attack]] | None,
     seed: int,
 ) -> dict[str, Attack]:
-    """The attacks by column: those asked for, or the threat model's."""
+    """Return the attacks by column: those that are asked for, or the threat model's."""
     if threat is None:
         if attacks is None and isinstance(dataset, str) and dataset in DATASETS:
             raise UnusableInput(
@@ -218,10 +213,8 @@ def _attacks(
     return chosen
 
 
-def _file_name(
-    dataset: str | tuple[Tensor, Tensor], threat: str | None, attacks: str | None, model_name: str | None
-) -> tuple[str, str, str]:
-    """Data set, threat model and model, which the file of results is named after."""
+def _file_name(dataset: Any, threat: str | None, attacks: str | None, model_name: str | None) -> tuple[str, str, str]:
+    """Return data set, threat model and model, after which the file of results is named."""
     if not isinstance(dataset, str) or threat is None or model_name is None or attacks is not None:
         raise UnusableInput(
             "to_disk writes an accuracy under AutoAttack, named after data set, threat model and model: "
@@ -235,8 +228,3 @@ def _refuse(where: str, **arguments: object) -> None:
     given = [name for name, value in arguments.items() if value is not None]
     if given:
         raise UnusableInput(f"{', '.join(given)} has no meaning {where}")
-
-
-def _device_of(model: nn.Module) -> torch.device:
-    parameter = next(model.parameters(), None)
-    return torch.device("cpu") if parameter is None else parameter.device

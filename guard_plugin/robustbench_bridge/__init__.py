@@ -1,21 +1,13 @@
-"""The installed robustbench, made to work in memory: its files, and everything else on the disk, stay as they are."""
+"""The installed robustbench, made to work in memory: nothing on the disk is changed."""
 
-from guard_plugin.robustbench_bridge.delegate import (
-    DATASETS,
-    THREAT_MODELS,
-    Accuracies,
-    RobustBenchRun,
-    run_robustbench,
-)
-from guard_plugin.robustbench_bridge.model_info import write_model_info
-from guard_plugin.robustbench_bridge.repairs import Repair, RepairedRobustBench, repaired_robustbench
+from guard_plugin.robustbench_bridge.model_info import THREAT_MODELS, write_model_info
+from guard_plugin.robustbench_bridge.repairs import Repair, repaired_robustbench
+from guard_plugin.robustbench_bridge.run import DATASETS, RobustBenchRun, run_robustbench
 
 __all__ = [
     "DATASETS",
     "THREAT_MODELS",
-    "Accuracies",
     "Repair",
-    "RepairedRobustBench",
     "RobustBenchRun",
     "repaired_robustbench",
     "run_robustbench",

@@ -1,76 +1,86 @@
-"""What an AutoAttack evaluation has found so far, on the disk, so that a killed one goes on."""
+"""The file in which an AutoAttack evaluation keeps what it has found, so that a killed one can continue."""
 
 import json
-from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 
 import torch
 from torch import Tensor
 
 from guard_plugin.errors import UnusableInput
-from guard_plugin.files import atomic_file
+from guard_plugin.files import atomic_file, explain_write_errors, read_json_object
 
-__all__ = ["ReportedState", "SavedState"]
+__all__ = ["EvaluationState", "finished_state"]
 
 
-@dataclass
-class SavedState:
-    """The findings of one evaluation.
+class EvaluationState:
+    """The findings of one evaluation, with the interface that pyautoattack expects of its class of this name.
+
+    pyautoattack 0.2.0 cannot read the state that it writes, and misses a variable where it skips the clean pass. This
+    state lets it repeat the clean pass, and then takes out the examples that fell in an earlier run.
 
     Args:
-        path: Where they are kept.
-        fingerprint: Of model, data and threat model: a state belongs to one measurement.
-        finished: Names of the attacks that have run to their end.
-        robust: Per example, whether it has withstood everything so far, shape (n,), bool; None before the clean pass.
+        path: The file. If it exists, the evaluation continues from it.
+        fingerprint: Identifies threat model, model and data: a state belongs to one measurement.
+
+    Raises:
+        UnusableInput: If the file is something else, or belongs to another measurement.
     """
 
-    path: Path
-    fingerprint: str
-    finished: set[str] = field(default_factory=set)
-    robust: Tensor | None = None
+    def __init__(self, path: Path, fingerprint: str) -> None:
+        self._path, self._fingerprint = path, fingerprint
+        self.run_attacks: set[str] = set()
+        self._robust: Tensor | None = None
+        if path.exists():
+            found, self.run_attacks, self._robust = _read(path)
+            if found != fingerprint:
+                raise UnusableInput(
+                    f"{path} is the AutoAttack state of another measurement: it differs in model, images, labels, norm "
+                    f"or eps. Delete it to begin anew, or give another aa_state_path"
+                )
 
-    @classmethod
-    def read(cls, path: Path) -> "SavedState":
-        """Read what ``write`` has written.
+    @property
+    def robust_flags(self) -> Tensor | None:
+        """None, so that pyautoattack makes its clean pass."""
+        return None
 
-        Raises:
-            UnusableInput: If the file is something else.
-        """
-        try:
-            stored = json.loads(path.read_text(encoding="utf-8"))
-            flags = stored["robust"]
-            robust = None if flags is None else torch.tensor(flags, dtype=torch.bool)
-            return cls(path, stored["fingerprint"], set(stored["finished"]), robust)
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise UnusableInput(
-                f"{path} is not an AutoAttack state that guard-plugin wrote ({type(error).__name__}: {error}): "
-                f"delete it, or give another aa_state_path"
-            ) from error
+    @robust_flags.setter
+    def robust_flags(self, robust: Tensor) -> None:
+        if self._robust is not None:
+            robust &= self._robust.to(robust.device)  # in place: pyautoattack goes on with this tensor
+        self._robust = robust
+        self._write()
 
-    def write(self) -> None:
-        """Write the state, complete or not at all."""
-        flags = None if self.robust is None else self.robust.tolist()
-        stored = {"fingerprint": self.fingerprint, "finished": sorted(self.finished), "robust": flags}
-        with atomic_file(self.path) as file:
+    def add_run_attack(self, attack: str) -> None:
+        """Note that an attack has run to its end."""
+        self.run_attacks.add(attack)
+        self._write()
+
+    def to_disk(self, force: bool = False) -> None:
+        """Do nothing: each finding is written when it is made."""
+
+    def _write(self) -> None:
+        robust = None if self._robust is None else self._robust.tolist()
+        stored = {"fingerprint": self._fingerprint, "finished": sorted(self.run_attacks), "robust": robust}
+        with explain_write_errors(self._path), atomic_file(self._path) as file:
             file.write(json.dumps(stored).encode())
 
 
-class ReportedState:
-    """A state as robustbench reads it at the end: it takes the mean of the flags, which must be floats for that.
+def finished_state(path: Path | str) -> SimpleNamespace:
+    """Read a state for robustbench, which takes the mean of its ``robust_flags``: they must be floats for that.
 
-    Args:
-        robust_flags: Per example, 1 where it has withstood everything and 0 elsewhere; None before the clean pass.
+    Raises:
+        UnusableInput: If the file is something else.
     """
+    return SimpleNamespace(robust_flags=_read(Path(path))[2].float())
 
-    def __init__(self, robust_flags: Tensor | None) -> None:
-        self.robust_flags = robust_flags
 
-    @classmethod
-    def from_disk(cls, path: Path | str) -> "ReportedState":
-        """Read a saved state.
-
-        Raises:
-            UnusableInput: If the file is something else.
-        """
-        robust = SavedState.read(Path(path)).robust
-        return cls(None if robust is None else robust.float())
+def _read(path: Path) -> tuple[str, set[str], Tensor]:
+    try:
+        stored = read_json_object(path)
+        return stored["fingerprint"], set(stored["finished"]), torch.tensor(stored["robust"], dtype=torch.bool)
+    except (UnusableInput, KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise UnusableInput(
+            f"{path} is not an AutoAttack state that guard-plugin wrote ({type(error).__name__}: {error}): "
+            f"delete it, or give another aa_state_path"
+        ) from error

@@ -98,23 +98,23 @@ socket.socket.connect = connect
 from guard_plugin.robustbench_bridge import repaired_robustbench
 
 before = {name for name in ("autoattack", "autoattack.state", "pkg_resources") if name in sys.modules}
-with repaired_robustbench(seed=0) as repaired:
+with repaired_robustbench(seed=0) as (module, repairs):
     import robustbench
     import robustbench.eval
     from autoattack import AutoAttack
 
-    assert robustbench is repaired.module
+    assert robustbench is module
     inside = robustbench.eval.AutoAttack, robustbench.data._clean_dataset_loaders.copy()
-    names = [repair.name for repair in repaired.repairs]
-    assert "autoattack" in names and "AutoAttack" in names and all(repair.why for repair in repaired.repairs)
+    names = [repair.name for repair in repairs]
+    assert "autoattack" in names and "AutoAttack" in names and all(repair.why for repair in repairs)
 after = {name for name in ("autoattack", "autoattack.state", "pkg_resources") if name in sys.modules}
 assert after - {"pkg_resources"} == before - {"pkg_resources"}
 assert robustbench.eval.AutoAttack is not inside[0]
 loaders = robustbench.data._clean_dataset_loaders
 cifar = robustbench.data.BenchmarkDataset.cifar_10
 assert loaders[cifar] is robustbench.data.load_cifar10 is not inside[1][cifar]
-with repaired_robustbench() as again:
-    assert again.module is robustbench
+with repaired_robustbench() as (again, _):
+    assert again is robustbench
 """
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -178,13 +178,10 @@ def cifar_c(cifar, monkeypatch):
         for severity in range(5):
             red = kind == "fog" and severity >= 2
             images[10000 * severity : 10000 * severity + N] = coloured(np.zeros(N, dtype=int) if red else labels)
-    with repaired_robustbench() as repaired:
-        kinds = repaired.module.data.CORRUPTIONS_DICT
-        monkeypatch.setitem(
-            kinds[repaired.module.data.BenchmarkDataset.cifar_10],
-            repaired.module.data.ThreatModel.corruptions,
-            ("fog", "snow"),
-        )
+    with repaired_robustbench() as (robustbench, _):
+        data = robustbench.data
+        kinds = data.CORRUPTIONS_DICT[data.BenchmarkDataset.cifar_10]
+        monkeypatch.setitem(kinds, data.ThreatModel.corruptions, ("fog", "snow"))
     return cifar
 
 
@@ -217,8 +214,8 @@ def test_an_mce_is_there_where_alexnets_errors_are(model, cifar_c, tmp_path):
 @pytest.fixture
 def imagenet(tmp_path):
     """The first three images of RobustBench's list, among folders for all of its classes."""
-    with repaired_robustbench() as repaired:
-        listed = os.path.join(os.path.dirname(repaired.module.__file__), "helper_files", "imagenet_test_image_ids.txt")
+    with repaired_robustbench() as (robustbench, _):
+        listed = os.path.join(os.path.dirname(robustbench.__file__), "helper_files", "imagenet_test_image_ids.txt")
     with open(listed) as file:
         names = file.read().split()
     classes = sorted({name.split("/")[0] for name in names})
@@ -264,10 +261,10 @@ def test_missing_images_are_named(model, tmp_path):
     ],
 )
 def test_model_info_is_byte_for_byte_robustbenchs(tmp_path, existing, dataset, threat_model, accuracies, eps, mce):
-    with repaired_robustbench() as repaired:
+    with repaired_robustbench() as (robustbench, _):
         from robustbench.utils import update_json
 
-        data = repaired.module.data
+        data = robustbench.data
     path = tmp_path / "model_info" / dataset / threat_model.removesuffix("_3d") / "Mine.json"
     written = []
     for write in ("theirs", "ours"):

@@ -1,31 +1,45 @@
+import json
 import logging
 import sys
 
 import pytest
 import torch
+from torch import nn
 
 from guard_plugin.errors import UnusableInput
-from guard_plugin.robustbench_bridge.autoattack import AutoAttack, autoattack_modules
-from guard_plugin.robustbench_bridge.state import ReportedState, SavedState
+from guard_plugin.robustbench_bridge.autoattack import AutoAttack
 
 EPS = 3 / 255
+STANDARD = {"apgd-ce", "apgd-t", "fab-t", "square"}
+
+
+def attack(model, images, *, bs=250, state_path=None, log_path=None, **settings):
+    """Run the attack as robustbench does."""
+    evaluation = AutoAttack(model, device="cpu", log_path=log_path, **settings)
+    return evaluation.run_standard_evaluation(*images, bs=bs, state_path=state_path)
 
 
 def survivors(model, images, adversarial):
     return model(adversarial).argmax(1) == images[1]
 
 
+def read(state):
+    """The attacks that have run to their end, and which examples have withstood so far."""
+    stored = json.loads(state.read_text())
+    return set(stored["finished"]), torch.tensor(stored["robust"])
+
+
 @pytest.mark.parametrize("norm", ["Linf", "L2"])
 def test_examples_are_those_of_pyautoattack(quick_autoattack, network, images, norm):
     eps = EPS if norm == "Linf" else 0.1
-    adversarial = AutoAttack(network, norm=norm, eps=eps, seed=3).run_standard_evaluation(*images, bs=16)
+    adversarial = attack(network, images, norm=norm, eps=eps, seed=3, bs=16)
     oracle = quick_autoattack.AutoAttack(network, norm=norm, eps=eps, seed=3)
     assert torch.equal(adversarial, oracle.run_standard_evaluation(*images, batch_size=16)[0])
     assert 0 < survivors(network, images, adversarial).sum() < 23
 
 
 def test_the_seed_decides(quick_autoattack, network, images):
-    runs = [AutoAttack(network, norm="L2", eps=0.1, seed=seed).run_standard_evaluation(*images) for seed in (0, 0, 1)]
+    runs = [attack(network, images, norm="L2", eps=0.1, seed=seed) for seed in (0, 0, 1)]
     assert torch.equal(runs[0], runs[1]) and not torch.equal(runs[0], runs[2])
 
 
@@ -35,7 +49,7 @@ def test_nothing_of_the_callers_is_disturbed(quick_autoattack, network, images):
     before = sys.gettrace()
     sys.settrace(trace)
     try:
-        AutoAttack(network, eps=EPS).run_standard_evaluation(*images)
+        attack(network, images, eps=EPS)
         assert sys.gettrace() is trace
     finally:
         sys.settrace(before)
@@ -56,32 +70,29 @@ def kill_in(monkeypatch, pyautoattack, attack):
     monkeypatch.setattr(getattr(pyautoattack.autoattack, attack), "perturb", stop)
 
 
-def test_a_killed_evaluation_goes_on_and_ends_with_the_same_flags(quick_autoattack, network, images, tmp_path):
-    attack = AutoAttack(network, eps=EPS, seed=0)
+def test_a_killed_evaluation_goes_on_and_ends_with_the_same_outcomes(quick_autoattack, network, images, tmp_path):
+    def run(name):
+        attack(network, images, eps=EPS, seed=0, bs=16, state_path=tmp_path / name)
+        return read(tmp_path / name)
 
-    def run(state):
-        attack.run_standard_evaluation(*images, bs=16, state_path=tmp_path / state)
-        return SavedState.read(tmp_path / state)
-
-    whole = run("whole.json")
+    replaced, whole = quick_autoattack.autoattack.EvaluationState, run("whole.json")
     with pytest.MonkeyPatch.context() as patch:
         kill_in(patch, quick_autoattack, "SquareAttack")
         with pytest.raises(Killed):
             run("killed.json")
-    halfway = SavedState.read(tmp_path / "killed.json")
-    assert halfway.finished == {"apgd-ce", "apgd-t", "fab-t"} and 0 < halfway.robust.sum() < 23
+    assert quick_autoattack.autoattack.EvaluationState is replaced and network[1].weight.requires_grad
+    finished, robust = read(tmp_path / "killed.json")
+    assert finished == STANDARD - {"square"} and 0 < robust.sum() < 23
     with pytest.MonkeyPatch.context() as patch:
         # What has run must not run again.
         kill_in(patch, quick_autoattack, "APGDAttack")
         again = run("killed.json")
-    assert again.finished == whole.finished == {"apgd-ce", "apgd-t", "fab-t", "square"}
-    assert torch.equal(again.robust, whole.robust)
-    # The same object then measures anew, with all attacks.
-    assert run("anew.json").finished == whole.finished
+    assert again[0] == whole[0] == STANDARD
+    assert torch.equal(again[1], whole[1])
 
 
 def test_a_kill_within_an_attack_loses_no_fooled_example(quick_autoattack, network, images, tmp_path):
-    attack, state = AutoAttack(network, eps=EPS, seed=0), tmp_path / "state.json"
+    state = tmp_path / "state.json"
     perturb, calls = quick_autoattack.autoattack.APGDAttack.perturb, []
 
     def second_batch_kills(self, x, y):
@@ -93,30 +104,35 @@ def test_a_kill_within_an_attack_loses_no_fooled_example(quick_autoattack, netwo
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(quick_autoattack.autoattack.APGDAttack, "perturb", second_batch_kills)
         with pytest.raises(Killed):
-            attack.run_standard_evaluation(*images, bs=12, state_path=state)
-        left = int(SavedState.read(state).robust.sum())
-        assert left < 23 and SavedState.read(state).finished == set()
-        attack.run_standard_evaluation(*images, bs=24, state_path=state)
+            attack(network, images, eps=EPS, seed=0, bs=12, state_path=state)
+        finished, robust = read(state)
+        left = int(robust.sum())
+        assert left < 23 and finished == set()
+        attack(network, images, eps=EPS, seed=0, bs=24, state_path=state)
     assert calls == [12, 11, left]
-    assert not SavedState.read(state).robust[0]
+    assert not read(state)[1][0]
+    # What had fallen stays fallen.
+    assert not (read(state)[1] & ~robust).any()
 
 
 def test_examples_that_fall_after_a_kill_are_returned(quick_autoattack, network, images, tmp_path):
-    attack, state = AutoAttack(network, eps=0.5, seed=0), tmp_path / "state.json"
+    def run():
+        return attack(network, images, eps=0.5, seed=0, state_path=tmp_path / "state.json")
+
     with pytest.MonkeyPatch.context() as patch:
         kill_in(patch, quick_autoattack, "APGDAttack")
         with pytest.raises(Killed):
-            attack.run_standard_evaluation(*images, state_path=state)
-    adversarial = attack.run_standard_evaluation(*images, state_path=state)
-    assert survivors(network, images, adversarial).sum() == SavedState.read(state).robust.sum() == 0
+            run()
+    adversarial = run()
+    assert survivors(network, images, adversarial).sum() == read(tmp_path / "state.json")[1].sum() == 0
     # Nothing is left: a third run attacks nothing.
-    assert torch.equal(attack.run_standard_evaluation(*images, state_path=state), images[0])
+    assert torch.equal(run(), images[0])
 
 
 @pytest.mark.parametrize("other", ["eps", "norm", "model", "images", "labels"])
 def test_the_state_of_another_measurement_is_refused(quick_autoattack, network, images, tmp_path, other):
     def run(norm="Linf", eps=0.5, pixels=images[0], labels=images[1]):
-        AutoAttack(network, norm=norm, eps=eps).run_standard_evaluation(pixels, labels, state_path="state.json")
+        attack(network, (pixels, labels), norm=norm, eps=eps, state_path="state.json")
 
     run()
     run()
@@ -128,19 +144,30 @@ def test_the_state_of_another_measurement_is_refused(quick_autoattack, network, 
         run(**changed.get(other, {"labels": images[1].flip(0)}))
 
 
+def test_another_version_of_pyautoattack_is_refused(quick_autoattack, network, images, monkeypatch):
+    monkeypatch.delattr(quick_autoattack.autoattack, "EvaluationState")
+    with pytest.raises(UnusableInput, match=r"expected .*pyautoattack==0.2.0.*EvaluationState"):
+        attack(network, images, eps=EPS, state_path="state.json")
+
+
 @pytest.mark.parametrize("switch", ["none", "logger", "all"])
 def test_the_log_goes_to_the_file(quick_autoattack, network, images, tmp_path, capsys, monkeypatch, switch):
     logger = logging.getLogger("auto-attack")
     monkeypatch.setattr(logger, "disabled", switch == "logger")
     monkeypatch.setattr(logger.manager, "disable", logging.CRITICAL if switch == "all" else logging.NOTSET)
     logger._cache.clear()
-    AutoAttack(network, eps=EPS, log_path=tmp_path / "log.txt").run_standard_evaluation(*images)
-    AutoAttack(network, eps=EPS).run_standard_evaluation(*images)
+    attack(network, images, eps=EPS, log_path=tmp_path / "log.txt")
+    attack(network, images, eps=EPS)
     assert (tmp_path / "log.txt").read_text().count("running apgd-ce\n") == 1
     assert logging.getLogger("auto-attack").handlers == [] and "apgd" not in capsys.readouterr().out
 
 
-def test_the_modules_offer_what_robustbench_imports():
-    modules = autoattack_modules()
-    assert modules["autoattack"].AutoAttack is AutoAttack
-    assert modules["autoattack.state"].EvaluationState is ReportedState
+def test_the_log_holds_the_warnings_of_the_attacks(quick_autoattack, images, tmp_path):
+    class Flat(nn.Module):
+        """Predicts class 0, whatever the image: no gradient reaches a pixel."""
+
+        def forward(self, pixels):
+            return torch.nn.functional.one_hot(torch.zeros(len(pixels), dtype=torch.int64), 10) + 0.0 * pixels.sum()
+
+    attack(Flat().eval(), (images[0], torch.zeros_like(images[1])), eps=EPS, log_path=tmp_path / "log.txt")
+    assert "24 points with zero gradient" in (tmp_path / "log.txt").read_text()

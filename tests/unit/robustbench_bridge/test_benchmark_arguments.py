@@ -9,7 +9,7 @@ from torch import nn
 from guard_plugin.attacks import Attack, builtin_registry
 from guard_plugin.errors import UnusableInput
 from guard_plugin.evaluation import benchmark
-from guard_plugin.robustbench_bridge import Accuracies, Repair, RobustBenchRun
+from guard_plugin.robustbench_bridge import Repair, RobustBenchRun
 
 
 class AutoAttack(Attack):
@@ -51,12 +51,12 @@ def tensors():
 
 @pytest.fixture
 def delegated(monkeypatch):
-    """What is handed over to robustbench."""
+    """The calls of robustbench, which does not run."""
     calls = []
 
     def run(model, run, *, device, seed):
         calls.append((run, device, seed))
-        return Accuracies(0.75, 0.5, (Repair("a", "b"),))
+        return 0.75, 0.5, (Repair("a", "b"),)
 
     # The function of that name hides the module.
     monkeypatch.setattr(sys.modules[benchmark.__module__], "run_robustbench", run)
@@ -136,8 +136,14 @@ def test_attacks_keep_robustbenchs_data_sets_with_guard_plugin(model, delegated,
         ({"dataset": "cifar10", "threat_model": "Linf"}, "Linf needs eps"),
         ({"dataset": "cifar10", "threat_model": "L1", "eps": 0.1}, "unknown threat model 'L1'"),
         ({"dataset": "cifar10", "threat_model": "Linf", "eps": 3}, "0 < eps <= 1"),
-        ({"dataset": "cifar10", "threat_model": "corruptions", "eps": 0.1}, "corruptions takes no eps"),
-        ({"dataset": "cifar10", "threat_model": "corruptions", "aa_state_path": "s"}, "takes no aa_state_path"),
+        (
+            {"dataset": "cifar10", "threat_model": "corruptions", "eps": 0.1},
+            "eps has no meaning for threat model corruptions",
+        ),
+        (
+            {"dataset": "cifar10", "threat_model": "corruptions", "aa_state_path": "s"},
+            "aa_state_path has no meaning for threat model corruptions",
+        ),
         ({"dataset": "cifar10", "threat_model": "corruptions_3d"}, "for imagenet only"),
         ({"dataset": "cifar10", "threat_model": "Linf", "eps": 0.1, "preprocessing": "Res224"}, "is for imagenet"),
         ({"dataset": "cifar10", "threat_model": "Linf", "eps": 0.1, "corruptions_data_dir": "c"}, "no meaning"),

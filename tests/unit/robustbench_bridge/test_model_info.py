@@ -78,7 +78,7 @@ def test_an_unknown_mce_stays_null():
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        (("digits", "L1", "Mine"), "unknown threat model 'L1': expected one of Linf, L2, corruptions, corruptions_3d"),
+        (("digits", "L1", "Mine"), "unknown threat model 'L1': expected one of L2, Linf, corruptions, corruptions_3d"),
         (("digits", "Linf", "../Mine"), "a name that a file can have.*'../Mine'"),
         (("..", "Linf", "Mine"), "a name that a file can have.*'..'"),
     ],

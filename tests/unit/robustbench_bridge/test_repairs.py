@@ -1,15 +1,17 @@
 import subprocess
 import sys
+from contextlib import ExitStack
+from enum import Enum
+from functools import partial
 from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
 
 from guard_plugin.errors import UnusableInput
-from guard_plugin.robustbench_bridge import repaired_robustbench
-from guard_plugin.robustbench_bridge.datasets import clean_loader, corrupted_loader
-from guard_plugin.robustbench_bridge.packages import is_missing, pkg_resources_module
-from guard_plugin.robustbench_bridge.substitutes import provided_modules, replaced_attribute, replaced_item
+from guard_plugin.robustbench_bridge import Repair, repaired_robustbench
+from guard_plugin.robustbench_bridge import repairs as room
+from guard_plugin.robustbench_bridge.datasets import load_clean, load_corrupted
 
 
 def test_importing_guard_plugin_loads_nothing_of_robustbench():
@@ -24,11 +26,11 @@ def test_importing_guard_plugin_loads_nothing_of_robustbench():
 def test_a_missing_robustbench_names_its_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "robustbench", None)
     with (
-        pytest.raises(UnusableInput, match=r"robustbench is needed here.*guard-plugin\[bench\]"),
+        pytest.raises(UnusableInput, match=r"needs robustbench, and.*guard-plugin\[bench\]"),
         repaired_robustbench(),
     ):
         pass
-    assert is_missing("autoattack")
+    assert "autoattack" not in sys.modules
 
 
 @pytest.mark.parametrize("installed", [False, True])
@@ -48,46 +50,69 @@ def test_another_package_of_that_name_is_refused(monkeypatch, installed):
 
 
 def test_provided_modules_can_be_imported_for_a_while():
-    with provided_modules({"guard_no_such_module": ModuleType("guard_no_such_module")}):
-        assert not is_missing("guard_no_such_module")
-        __import__("guard_no_such_module")
-    assert is_missing("guard_no_such_module")
+    modules = {"guard_missing": SimpleNamespace(name=1), "guard_missing.inner": SimpleNamespace(name=2)}
+    with pytest.raises(ZeroDivisionError), ExitStack() as stack:
+        assert room._provide(stack, modules, "because") == [Repair("guard_missing", "because")]
+        # Neither a module that is imported nor one that is only installed is hidden.
+        assert room._provide(stack, {"torch": None}, "") == room._provide(stack, {"this": None}, "") == []
+        from guard_missing import name
+        from guard_missing.inner import name as inner
 
-
-def test_substitutes_go_back_also_after_an_error(monkeypatch):
-    module, mapping = ModuleType("guard_some_module"), {"key": 1}
-    module.name = 1
-    monkeypatch.setitem(sys.modules, "guard_some_module", module)
-    with (
-        pytest.raises(ZeroDivisionError),
-        replaced_attribute("guard_some_module", "name", 2),
-        replaced_item(mapping, "key", 2),
-    ):
-        assert (module.name, mapping["key"]) == (2, 2)
+        assert (name, inner) == (1, 2)
         raise ZeroDivisionError
-    assert (module.name, mapping["key"]) == (1, 1)
-
-
-def test_another_version_without_the_name_is_refused(monkeypatch):
-    monkeypatch.setitem(sys.modules, "guard_some_module", ModuleType("guard_some_module"))
-    with (
-        pytest.raises(UnusableInput, match=r"expected guard_some_module.name, as in robustbench 1.1.1"),
-        replaced_attribute("guard_some_module", "name", 2),
-    ):
-        pass
-    with (
-        pytest.raises(UnusableInput, match=r"expected entry key, as in robustbench 1.1.1"),
-        replaced_item({}, "key", 2),
-    ):
-        pass
+    assert not set(modules) & set(sys.modules) and sys.modules["torch"] is torch
 
 
 def test_pkg_resources_finds_what_lies_beside_a_module(tmp_path, monkeypatch):
     module = ModuleType("guard_some_module")
     module.__file__ = str(tmp_path / "guard_some_module.py")
     monkeypatch.setitem(sys.modules, "guard_some_module", module)
-    found = pkg_resources_module().resource_filename("guard_some_module", "helper_files/names.txt")
+    found = room._PKG_RESOURCES["pkg_resources"].resource_filename("guard_some_module", "helper_files/names.txt")
     assert found == str(tmp_path / "helper_files" / "names.txt")
+
+
+class Member(Enum):
+    cifar10 = "cifar10"
+    cifar100 = "cifar100"
+
+
+@pytest.fixture
+def other_version(monkeypatch):
+    """A robustbench of which robustbench.eval lacks the last name that is replaced, update_json."""
+    names = ("AutoAttack", "EvaluationState", "corruptions_evaluation")
+    data = SimpleNamespace(
+        BenchmarkDataset=Member,
+        ThreatModel=SimpleNamespace(corruptions="corruptions"),
+        _clean_dataset_loaders={member: "theirs" for member in Member},
+        CORRUPTION_DATASET_LOADERS={member: {"corruptions": "theirs"} for member in Member},
+    )
+    evaluation = SimpleNamespace(**dict.fromkeys(names, "theirs"))
+    package = SimpleNamespace(benchmark=print, data=data, eval=evaluation)
+    for name, module in {"": package, ".data": data, ".eval": evaluation}.items():
+        monkeypatch.setitem(sys.modules, f"robustbench{name}", module)
+    monkeypatch.setattr("importlib.metadata.distributions", lambda name: [name])
+    return package
+
+
+def replaceable(package):
+    """What the repairs replace."""
+    corrupted = [loaders["corruptions"] for loaders in package.data.CORRUPTION_DATASET_LOADERS.values()]
+    return [*vars(package.eval).values(), *package.data._clean_dataset_loaders.values(), *corrupted]
+
+
+def test_another_version_is_refused_and_left_as_it_was(other_version):
+    with pytest.raises(UnusableInput, match=r"expected robustbench==1.1.1 .*update_json"), repaired_robustbench():
+        pass
+    assert replaceable(other_version) == ["theirs"] * 7
+
+
+def test_everything_is_as_it_was_after_an_error(other_version):
+    other_version.eval.update_json = "theirs"
+    with pytest.raises(ZeroDivisionError), repaired_robustbench() as (robustbench, repairs):
+        assert robustbench is other_version and len(repairs) >= 6
+        assert len(replaceable(other_version)) == 8 and "theirs" not in replaceable(other_version)
+        raise ZeroDivisionError
+    assert replaceable(other_version) == ["theirs"] * 8
 
 
 def robustbench_data(**names):
@@ -103,17 +128,17 @@ def robustbench_data(**names):
 def test_clean_images_that_are_missing_are_named_and_not_downloaded(tmp_path):
     data = robustbench_data()
     with pytest.raises(UnusableInput, match="CIFAR10 cannot be read.*Nothing is downloaded"):
-        clean_loader(data, "CIFAR10")(8, str(tmp_path), data.PREPROCESSINGS[None])
+        load_clean(data, "CIFAR10", 8, str(tmp_path), data.PREPROCESSINGS[None])
     assert not list(tmp_path.iterdir())
 
 
 def test_clean_images_take_no_preprocessing(tmp_path):
     with pytest.raises(UnusableInput, match="preprocessing is for imagenet"):
-        clean_loader(robustbench_data(), "CIFAR10")(8, tmp_path, lambda image: image)
+        load_clean(robustbench_data(), "CIFAR10", 8, tmp_path, lambda image: image)
 
 
 def test_corrupted_images_that_are_missing_are_named_and_not_downloaded(tmp_path):
-    load = corrupted_loader(robustbench_data(), "cifar_10")
+    load = partial(load_corrupted, robustbench_data(), "cifar_10")
     with pytest.raises(UnusableInput, match="CIFAR-10-C/labels.npy.*Nothing is downloaded.*record 2535967"):
         load(8, 1, tmp_path, shuffle=False, corruptions=["fog"], prepr=None)
     (tmp_path / "CIFAR-10-C").mkdir()
@@ -128,4 +153,4 @@ def test_fewer_corrupted_images_than_asked_for_are_refused(tmp_path):
         (tmp_path / "CIFAR-10-C" / f"{name}.npy").touch()
     data = robustbench_data(load_corruptions_cifar=lambda *a: (torch.zeros(3, 3, 2, 2), torch.zeros(3)))
     with pytest.raises(UnusableInput, match="from 1 to 3.*got 8"):
-        corrupted_loader(data, "cifar_10")(8, 1, tmp_path, shuffle=False, corruptions=["fog"], prepr=None)
+        load_corrupted(data, "cifar_10", 8, 1, tmp_path, shuffle=False, corruptions=["fog"], prepr=None)
