@@ -27,7 +27,7 @@ from guard_plugin.penalties.fast.penalty import FastPenalty, HostPass, Path
 from guard_plugin.penalties.fast.precomputed import Recompute, reached_leaves, with_precomputed_gradient
 from guard_plugin.penalties.fast.second_order import transformed
 from guard_plugin.penalties.fast.shared_forward import SharedForward, inside_shared_forward
-from guard_plugin.penalties.per_example import full_precision
+from guard_plugin.penalties.per_example import Losses, full_precision
 
 __all__ = ["PathOptions", "Paths"]
 
@@ -209,7 +209,7 @@ class Paths:
             forbid_sharing(call.network, properties, reason)
             return reason
         host = HostPass(shared.batch, shared.operations, call.output, call.loss)
-        found = penalty.on_host(host, call.network, call.targets, loss_fn=call.loss_fn())
+        found = penalty.on_host(Losses(call.network, call.targets, call.loss_fn()), host)
         if found is None:
             return _NOT_A_MEAN
         precomputed, value = found
@@ -219,14 +219,8 @@ class Paths:
 
     def _separate(self, call: LossCall, penalty: FastPenalty) -> tuple[Tensor, Tensor]:
         low = self.options.memory == "low"
-        precomputed = penalty.in_parts(
-            call.network,
-            call.inputs,
-            call.targets,
-            loss_fn=call.loss_fn(),
-            size=self._part_size(call),
-            low_memory=low,
-        )
+        losses = Losses(call.network, call.targets, call.loss_fn())
+        precomputed = penalty.in_parts(losses, call.inputs, size=self._part_size(call), low_memory=low)
         value = with_precomputed_gradient(precomputed, recompute=None if low else _recompute(call, penalty))
         return call.loss + value.to(call.loss.dtype), value
 

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal, get_args
 
 import torch
@@ -168,33 +168,21 @@ class Curvature(FastPenalty):
         """Whether the penalty's gradient is a gradient of input gradients."""
         return self.form == "gradient"
 
-    def in_parts(
-        self,
-        network: nn.Module,
-        inputs: Tensor,
-        targets: Tensor,
-        *,
-        loss_fn: LossFunction,
-        size: int,
-        low_memory: bool,
-    ) -> PrecomputedGradient:
+    def in_parts(self, losses: Losses, inputs: Tensor, *, size: int, low_memory: bool) -> PrecomputedGradient:
         """Compute the penalty and its gradient at once, in passes of at most ``size`` examples."""
-        check_batch(inputs, targets)
-        check_network(network)
-        inputs, targets = full_precision(inputs, targets, network)
+        check_batch(inputs, losses.targets)
+        check_network(losses.network)
+        inputs, targets = full_precision(inputs, losses.targets, losses.network)
         compute = gradient_form if self.form == "gradient" else loss_form
-        step = self._step(network, targets, loss_fn)
-        with undisturbed(network, inputs.device), torch.enable_grad():
-            return compute(step, inputs, size=size, low_memory=low_memory)
+        with undisturbed(losses.network, inputs.device), torch.enable_grad():
+            return compute(self._step(replace(losses, targets=targets)), inputs, size=size, low_memory=low_memory)
 
-    def on_host(
-        self, host: HostPass, network: nn.Module, targets: Tensor, *, loss_fn: LossFunction
-    ) -> tuple[PrecomputedGradient, Tensor] | None:
+    def on_host(self, losses: Losses, host: HostPass) -> tuple[PrecomputedGradient, Tensor] | None:
         """Compute the host's loss plus the penalty, with their gradient, at once, and the penalty alone."""
-        check_batch(host.batch, targets)
+        check_batch(host.batch, losses.targets)
         compute = gradient_form_on_host if self.form == "gradient" else loss_form_on_host
-        with undisturbed(network, host.batch.device), torch.enable_grad():
-            return compute(self._step(network, targets, loss_fn), host)
+        with undisturbed(losses.network, host.batch.device), torch.enable_grad():
+            return compute(self._step(losses), host)
 
-    def _step(self, network: nn.Module, targets: Tensor, loss_fn: LossFunction) -> Step:
-        return Step(Losses(network, targets, loss_fn), lambda gradient: self.h * unit(gradient), self.strength)
+    def _step(self, losses: Losses) -> Step:
+        return Step(losses, lambda gradient: self.h * unit(gradient), self.strength)

@@ -4,11 +4,12 @@ from abc import abstractmethod
 from dataclasses import dataclass
 from typing import Literal
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from guard_plugin.penalties.base import LossFunction, Penalty
+from guard_plugin.penalties.base import Penalty
 from guard_plugin.penalties.fast.precomputed import PrecomputedGradient
 from guard_plugin.penalties.fast.second_order import SecondOrder
+from guard_plugin.penalties.per_example import Losses
 
 __all__ = ["FastPenalty", "HostPass", "Path"]
 
@@ -45,31 +46,18 @@ class FastPenalty(Penalty):
         """Whether the penalty's gradient is a gradient of input gradients."""
 
     @abstractmethod
-    def in_parts(
-        self,
-        network: nn.Module,
-        inputs: Tensor,
-        targets: Tensor,
-        *,
-        loss_fn: LossFunction,
-        size: int,
-        low_memory: bool,
-    ) -> PrecomputedGradient:
+    def in_parts(self, losses: Losses, inputs: Tensor, *, size: int, low_memory: bool) -> PrecomputedGradient:
         """Compute the term and its gradient at once, in passes of at most ``size`` examples.
 
         Args:
-            network: The network, as in :meth:`Penalty.__call__`.
+            losses: The network, its n targets and the host's criterion per example.
             inputs: The batch, shape (n, ...).
-            targets: Its targets, length n.
-            loss_fn: The host's criterion, per example.
             size: How many examples a pass may take, >= 1.
             low_memory: Whether to hold as little memory as possible, where that takes more passes.
         """
 
     @abstractmethod
-    def on_host(
-        self, host: HostPass, network: nn.Module, targets: Tensor, *, loss_fn: LossFunction
-    ) -> tuple[PrecomputedGradient, Tensor] | None:
+    def on_host(self, losses: Losses, host: HostPass) -> tuple[PrecomputedGradient, Tensor] | None:
         """Compute the host's loss plus the term, with their gradient, at once, and the term alone.
 
         Returns:
