@@ -1,8 +1,8 @@
 """``guard demo``: the whole way on small real images, baseline and GUARD side by side."""
 
 from guard_plugin.demo.hosts import baseline_folder
-from guard_plugin.demo.runner import METHODS, run_demo
-from guard_plugin.demo.settings import DcSettings, DemoSettings, RecoverySettings, settings_for
+from guard_plugin.demo.runner import run_demo
+from guard_plugin.demo.settings import METHODS, DcSettings, DemoSettings, RecoverySettings, settings_for
 
 __all__ = [
     "METHODS",

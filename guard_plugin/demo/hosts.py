@@ -1,4 +1,4 @@
-"""Our own baselines, run as their users would."""
+"""Running our own baselines, each in a process of its own, as their users would."""
 
 import subprocess
 import sys
@@ -8,13 +8,17 @@ from typing import Any
 
 from guard_plugin.errors import GuardError, UnusableInput
 
-__all__ = ["LEDGER", "baseline_folder", "guarded", "run_logged"]
+__all__ = ["LEDGER", "baseline_folder", "run_guarded", "run_logged"]
 
 LEDGER = "ledger.json"
 
 
 def baseline_folder(name: str) -> Path:
-    """Return the folder of a baseline of ours: in the checkout, or as it travels in the wheel."""
+    """Return the folder of one of our baselines: in the checkout, or as it travels in the wheel.
+
+    Raises:
+        UnusableInput: If neither holds it.
+    """
     package = Path(__file__).resolve().parents[1]
     places = (package.parent / "examples" / "baselines" / name, package / "_baselines" / name)
     for place in places:
@@ -23,28 +27,39 @@ def baseline_folder(name: str) -> Path:
     raise UnusableInput(f"expected the baseline {name} in {' or '.join(map(str, places))}, found none: reinstall")
 
 
-def guarded(adapter: str, penalty: str, options: Mapping[str, Any], folder: Path) -> list[str]:
-    """The command that runs the script that follows it under ``guard run``, with the ledger in the folder."""
-    guard = [sys.executable, "-m", "guard_plugin", "run", "--ledger", str(folder / LEDGER)]
-    return [*guard, f"--penalty={penalty}", *(f"--{key}={value}" for key, value in options.items()), adapter]
-
-
-def run_logged(command: Sequence[str], folder: Path, name: str, what: str) -> None:
-    """Run a command in a process of its own, one host per process, with its output in a file.
+def run_guarded(adapter: str, penalty: Mapping[str, Any], command: Sequence[str], log: Path, doing: str) -> None:
+    """Run a script under ``guard run``, with the ledger beside the log.
 
     Args:
-        command: The program and its arguments.
-        folder: Where the file goes.
-        name: The file's name.
-        what: What it does: "distilling".
+        adapter: The name of the script's adapter.
+        penalty: The options of ``guard run`` by name: "penalty", and the penalty's settings.
+        command: The script and its arguments.
+        log: The file for the script's output.
+        doing: What the script does: "distilling".
 
     Raises:
-        GuardError: If it fails.
+        GuardError: If the script fails.
     """
-    with (folder / name).open("w", encoding="utf-8") as log:
+    options = [f"--{key}={value}" for key, value in penalty.items()]
+    guard = ["-m", "guard_plugin", "run", "--ledger", str(log.with_name(LEDGER)), *options, adapter]
+    run_logged([*guard, *command], log, doing)
+
+
+def run_logged(command: Sequence[str], log: Path, doing: str) -> None:
+    """Run a script with this Python, with its output in a file.
+
+    Args:
+        command: The script and its arguments.
+        log: The file for the script's output.
+        doing: What the script does: "recovering images".
+
+    Raises:
+        GuardError: If the script fails.
+    """
+    with log.open("w", encoding="utf-8") as opened:
         # The script's own progress bar, on stderr, is the user's to see.
-        done = subprocess.run(command, stdout=log, check=False)
+        done = subprocess.run([sys.executable, *command], stdout=opened, check=False)
     if done.returncode != 0:
         raise GuardError(
-            f"{what} failed with exit code {done.returncode}; its messages are above, its output is in {folder / name}"
+            f"{doing} failed with exit code {done.returncode}; its messages are above, its output is in {log}"
         )

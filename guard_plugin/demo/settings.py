@@ -1,18 +1,21 @@
 """What the demo does, by method and data set."""
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, fields
 from typing import Any
 
 from guard_plugin.errors import UnusableInput
 
-__all__ = ["CURVATURE", "DcSettings", "DemoSettings", "RecoverySettings", "settings_for"]
+__all__ = ["METHODS", "DcSettings", "DemoSettings", "RecoverySettings", "settings_for"]
 
-CURVATURE = {"strength": 100.0, "h": 0.5, "form": "gradient"}
+METHODS = ("dc", "sre2l", "cda")
+
+_CURVATURE = {"strength": 100.0, "h": 0.5, "form": "gradient"}
 
 
 @dataclass(frozen=True, kw_only=True)
-class DemoSettings:
-    """What every demo is told.
+class DemoSettings(ABC):
+    """The settings that every method has.
 
     Args:
         dataset: "digits" (scikit-learn's, no network), or FashionMNIST or CIFAR10 in ``data``.
@@ -46,15 +49,20 @@ class DemoSettings:
     h: float | None = None
     form: str | None = None
 
+    @property
+    @abstractmethod
+    def adapter(self) -> str:
+        """The name of the adapter of the method's baseline."""
+
     def penalty_options(self) -> dict[str, Any]:
-        """The penalty's settings that ``guard run`` is given."""
+        """Return the penalty's settings that ``guard run`` is given."""
         given = {"strength": self.strength, "h": self.h, "form": self.form}
         return {key: value for key, value in given.items() if value is not None}
 
 
 @dataclass(frozen=True, kw_only=True)
 class DcSettings(DemoSettings):
-    """For gradient matching; the defaults are for digits, chosen on their validation split by examples/sweep.py.
+    """The settings of gradient matching; the defaults were chosen on the validation split of digits (examples/sweep.py).
 
     Args:
         experiments: Independently distilled sets per arm; student k is trained on set k modulo this number.
@@ -66,18 +74,23 @@ class DcSettings(DemoSettings):
     experiments: int = 2
     lr_img: float = 1.0
 
+    @property
+    def adapter(self) -> str:
+        """DC's adapter."""
+        return "dc"
+
     def penalty_options(self) -> dict[str, Any]:
-        """The settings given, over those recommended for the curvature penalty."""
-        recommended = CURVATURE if self.penalty == "curvature" else {}
+        """Return the settings given, over those recommended for the curvature penalty."""
+        recommended = _CURVATURE if self.penalty == "curvature" else {}
         return {**recommended, **super().penalty_options()}
 
 
 @dataclass(frozen=True, kw_only=True)
 class RecoverySettings(DemoSettings):
-    """For SRe2L and CDA; what is not given of the penalty is what their adapters recommend.
+    """The settings of SRe2L and CDA; where a setting of the penalty is not given, the adapter's recommendation counts.
 
     Args:
-        method: "sre2l" or "cda".
+        method: "sre2l" or "cda", which differ in how images are recovered.
         n_train: The teacher is trained on the first so many images; all (but for validation) by default.
         teacher_epochs: Passes over them.
         student_epochs: Passes of a student over the recovered images.
@@ -94,8 +107,17 @@ class RecoverySettings(DemoSettings):
     batch_size: int = 50
     min_scale: float = 0.5
 
+    def __post_init__(self) -> None:
+        if self.method not in METHODS[1:]:
+            raise UnusableInput(f"expected method {' or '.join(METHODS[1:])}, got {self.method!r}")
 
-# Beyond digits: what takes minutes on two cores.
+    @property
+    def adapter(self) -> str:
+        """The method's adapter."""
+        return self.method
+
+
+# The defaults for larger data sets than digits, with which a demo takes minutes on two cores.
 _LARGER: dict[str, dict[str, Any]] = {
     "dc": {"arch": "ConvNetW32", "experiments": 1, "iterations": 3, "lr_img": 0.1, "students": 2},
     "sre2l": {"arch": "ConvNetBN32-64-128", "n_train": 8000, "teacher_epochs": 5, "students": 2},
@@ -111,7 +133,7 @@ def settings_for(dataset: str, method: str = "dc", **given: Any) -> DemoSettings
         given: Settings by name.
 
     Raises:
-        UnusableInput: If the method has no such setting.
+        UnusableInput: If there is no such method, or it has no such setting.
     """
     kind, fixed = (DcSettings, {}) if method == "dc" else (RecoverySettings, {"method": method})
     known = {field.name for field in fields(kind)}

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 
 from guard_plugin.comparison import compare, comparison_json, comparison_page, comparison_text, read_benchmark
-from guard_plugin.comparison.words import notes, points, verdicts
+from guard_plugin.comparison.notes import notes
+from guard_plugin.comparison.verdicts import verdicts
 from guard_plugin.errors import UnusableInput
 from tests.unit.comparison.folders import attacks_at, flags, shaken, write_benchmark
 
@@ -146,10 +147,6 @@ def test_json_has_fractions_per_column(tmp_path):
     assert difference["difference"] == pytest.approx(0.2) and difference["excludes_0"] is True
     assert difference["ci95"][0] < 0.2 < difference["ci95"][1]
     assert told["first"] == "plain" and list(told["folders"]) == ["plain", "ours"]
-
-
-def test_points_have_no_sign_at_zero():
-    assert [points(value) for value in (0.0271, -0.005, -0.0001)] == ["+2.7", "-0.5", "0.0"]
 
 
 def test_checkpoints_are_networks_without_a_recipe(tmp_path):

@@ -1,9 +1,10 @@
-"""A comparison on the screen, and as JSON."""
+"""A comparison as text for people, and as JSON for programs."""
 
 from typing import Any
 
 from guard_plugin.comparison.comparing import Comparison
-from guard_plugin.comparison.words import notes, verdicts
+from guard_plugin.comparison.notes import notes
+from guard_plugin.comparison.verdicts import verdicts
 from guard_plugin.evaluation.tables import column_label, text_table
 
 __all__ = ["comparison_json", "comparison_text"]
@@ -12,71 +13,50 @@ _MARK = "*"
 
 
 def comparison_text(comparison: Comparison) -> str:
-    """The comparison for people: accuracies in percent, differences in percent points."""
-    flags = [
-        f"FLAGGED {label}, {column_label(column)}: {reason}"
-        for label, one in comparison.benchmarks.items()
-        for column, reason in one.flags
-    ]
-    told = [line for verdict in verdicts(comparison) for line in (verdict.headline, *_indented(verdict.details), "")]
-    parts = [
-        _accuracies(comparison),
-        "",
-        _differences(comparison),
-        f"{_MARK} the interval excludes 0",
-        "",
-        *flags,
-        *([""] if flags else []),
-        *told,
-        *notes(comparison),
-    ]
-    return "\n".join(parts)
-
-
-def _indented(lines: tuple[str, ...]) -> list[str]:
-    return [f"  {line}" for line in lines]
+    """Write the comparison for people: accuracies in percent, differences in percent points."""
+    flags = [f"FLAGGED {label}, {column_label(column)}: {reason}" for label, column, reason in comparison.flags]
+    lines = [_accuracies(comparison), "", _differences(comparison), f"{_MARK} the interval excludes 0", ""]
+    if flags:
+        lines += [*flags, ""]
+    for verdict in verdicts(comparison):
+        lines += [verdict.headline, *(f"  {detail}" for detail in verdict.details), ""]
+    return "\n".join([*lines, *notes(comparison)])
 
 
 def _accuracies(comparison: Comparison) -> str:
     rows = [
         (
-            column_label(column.name),
+            column_label(column),
             *(
                 f"{100 * entry['mean']:.1f} [{100 * entry['ci95'][0]:.1f}, {100 * entry['ci95'][1]:.1f}]"
-                for entry in comparison.accuracy[column.name].values()
+                for entry in entries.values()
             ),
         )
-        for column in comparison.columns
+        for column, entries in comparison.accuracy.items()
     ]
     return text_table([("accuracy (%) [95 % CI]", *comparison.benchmarks), *rows])
 
 
 def _differences(comparison: Comparison) -> str:
     rows = [
-        (
-            column_label(column.name),
-            *(
-                f"{100 * one.value:+.1f} [{100 * one.low:+.1f}, {100 * one.high:+.1f}] {_MARK if one.sign else ' '}"
-                for one in comparison.differences[column.name].values()
-            ),
-        )
-        for column in comparison.columns
+        (column_label(column), *(f"{one} {_MARK if one.sign else ' '}" for one in differences.values()))
+        for column, differences in comparison.differences.items()
     ]
     return text_table([(f"minus {comparison.first} (points) [95 % CI]", *comparison.others), *rows])
 
 
 def comparison_json(comparison: Comparison) -> dict[str, Any]:
-    """The comparison for programs; accuracies and differences are fractions."""
+    """Describe the comparison for programs; accuracies and differences are fractions."""
     return {
         "schema": 1,
         "first": comparison.first,
         "folders": {
             label: {
-                "path": str(one.folder),
-                "subject": one.results["subject"],
-                "flags": [{"column": column, "reason": reason} for column, reason in one.flags],
+                "path": str(benchmark.folder),
+                "subject": benchmark.results["subject"],
+                "flags": [{"column": column, "reason": reason} for column, reason in benchmark.flags],
             }
-            for label, one in comparison.benchmarks.items()
+            for label, benchmark in comparison.benchmarks.items()
         },
         "protocol": {key: value for key, value in comparison.protocol.items() if key != "normalization"},
         "columns": {
