@@ -39,12 +39,10 @@ def draw_all(sets: Sequence[DistilledSet], file: Path) -> None:
             f"one picture needs distilled sets of one (classes, channels, height, width), got {sorted(shapes)}"
         )
     classes = sets[0].num_classes
-    parts: list[Tensor] = []
-    for one in sets:
-        rows = rows_of_classes(one)
-        white_row = torch.full_like(rows[:classes], _WHITE)
-        parts += [rows, white_row]
-    image = sheet(torch.cat(parts[:-1]), classes)
+    blocks = [rows_of_classes(one) for one in sets]
+    white_row = torch.full_like(blocks[0][:classes], _WHITE)
+    parts = [part for block in blocks for part in (white_row, block)]
+    image = sheet(torch.cat(parts[1:]), classes)
     try:
         with atomic_file(file) as opened:
             image.save(opened, format="PNG")

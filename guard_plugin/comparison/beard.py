@@ -1,7 +1,7 @@
 """The summary figures of BEARD (arXiv:2411.09265), for readers who know these figures of other methods."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from guard_plugin.comparison.comparing import Comparison
 from guard_plugin.comparison.reading import Measured
@@ -11,16 +11,11 @@ __all__ = ["BeardScores", "beard_scores"]
 _WEIGHT = 0.5  # BEARD's alpha
 
 
-@dataclass(frozen=True)
-class BeardScores:
+class BeardScores(NamedTuple):
     """BEARD's figures over the attacks in one ball, times 100; None where they are not defined.
 
-    Args:
-        ball: The ball in words.
-        attacks: The number of attacks in the ball.
-        rr: Robustness ratio: 1 - (clean - mean) / (clean - min), of accuracies.
-        ae: Attack efficiency: (mean - clean) / (max - clean), of seconds.
-        crei: The mean of both.
+    They are the robustness ratio, 1 - (clean - mean) / (clean - min) of accuracies, the attack efficiency,
+    (mean - clean) / (max - clean) of seconds, and the mean of both.
     """
 
     ball: str

@@ -58,14 +58,9 @@ def columns_of(results: Mapping[str, Any]) -> list[Column]:
             f"the columns {', '.join(names)} are not those of the attacks "
             f"{', '.join(str(attack['name']) for attack in attacks)}"
         )
-    return [
-        Column("clean", "clean", "clean"),
-        *(
-            Column(name, "attack", attack["name"], attack["norm"], attack["eps"], attack["eps_value"])
-            for name, attack in zip(attacked, attacks, strict=True)
-        ),
-        *(
-            Column(name, "worst", "worst case", *ball, members=tuple(members[name]))
-            for name, ball in zip(worst, balls, strict=True)
-        ),
-    ]
+    columns = [Column("clean", "clean", "clean")]
+    for name, attack in zip(attacked, attacks, strict=True):
+        columns.append(Column(name, "attack", attack["name"], attack["norm"], attack["eps"], attack["eps_value"]))
+    for name, ball in zip(worst, balls, strict=True):
+        columns.append(Column(name, "worst", "worst case", *ball, members=tuple(members[name])))
+    return columns

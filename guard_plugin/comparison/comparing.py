@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -44,74 +43,38 @@ class Difference:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Benchmarks of one protocol; the others are compared with the first.
+    """Benchmarks of one protocol, each compared with the first.
 
     Args:
         benchmarks: Two or more benchmarks by label.
+        first: The label of the benchmark with which the others are compared.
+        others: The labels of the other benchmarks.
+        columns: The columns, which all benchmarks share.
+        protocol: The protocol of the first; those of the others may differ in their normalization.
+        accuracy: Column -> label -> "mean", "std", "per_seed", "ci95", computed from the records.
+        differences: Column -> label of another benchmark -> its accuracy minus the first's, paired by student and
+            example.
     """
 
     benchmarks: dict[str, Measured]
-
-    @property
-    def first(self) -> str:
-        """The label of the benchmark with which the others are compared."""
-        return next(iter(self.benchmarks))
-
-    @property
-    def others(self) -> list[str]:
-        """The labels of the other benchmarks."""
-        return list(self.benchmarks)[1:]
-
-    @property
-    def columns(self) -> tuple[Column, ...]:
-        """The columns, which all benchmarks share."""
-        return self.benchmarks[self.first].columns
-
-    @property
-    def protocol(self) -> dict[str, Any]:
-        """The protocol of the first; those of the others may differ in their normalization."""
-        return self.benchmarks[self.first].protocol
+    first: str
+    others: list[str]
+    columns: tuple[Column, ...]
+    protocol: dict[str, Any]
+    accuracy: dict[str, dict[str, dict[str, Any]]]
+    differences: dict[str, dict[str, Difference]]
 
     @property
     def flags(self) -> list[tuple[str, str, str]]:
         """Label, column and reason of each figure that its own benchmark warns of."""
-        return [
-            (label, column, reason)
-            for label, benchmark in self.benchmarks.items()
-            for column, reason in benchmark.flags
-        ]
-
-    @cached_property
-    def accuracy(self) -> dict[str, dict[str, dict[str, Any]]]:
-        """Column -> label -> "mean", "std", "per_seed", "ci95", computed from the records."""
-        return {
-            column.name: {
-                label: accuracy_entry(benchmark.correct[column.name]) for label, benchmark in self.benchmarks.items()
-            }
-            for column in self.columns
-        }
-
-    @cached_property
-    def differences(self) -> dict[str, dict[str, Difference]]:
-        """Column -> label of another benchmark -> its accuracy minus the first's, paired by student and example."""
-        first = self.benchmarks[self.first].correct
-        return {
-            column.name: {
-                label: Difference(
-                    *paired_difference(self.benchmarks[label].correct[column.name], first[column.name]),
-                    pairs=len(first[column.name]),
-                )
-                for label in self.others
-            }
-            for column in self.columns
-        }
+        return [(label, *flag) for label, benchmark in self.benchmarks.items() for flag in benchmark.flags]
 
 
 def compare(benchmarks: Sequence[Measured]) -> Comparison:
-    """Join benchmarks whose numbers may be compared.
+    """Compare benchmarks with the first of them.
 
     Args:
-        benchmarks: Two or more benchmarks; the others are compared with the first.
+        benchmarks: Two or more benchmarks.
 
     Raises:
         UnusableInput: If there are fewer, one is given twice, or their protocols differ in what changes the numbers.
@@ -121,16 +84,31 @@ def compare(benchmarks: Sequence[Measured]) -> Comparison:
         raise UnusableInput(
             f"expected two or more different folders of benchmarks, got {', '.join(map(str, folders)) or 'none'}"
         )
-    comparison = Comparison(dict(zip(_labels(folders), benchmarks, strict=True)))
-    for label in comparison.others:
-        _check_comparable(comparison, label)
-    return comparison
+    labelled = dict(zip(_labels(folders), benchmarks, strict=True))
+    (first, reference), *others = labelled.items()
+    for label, benchmark in others:
+        _check_comparable(first, reference, label, benchmark)
+    accuracy, differences = {}, {}
+    for column, correct in reference.correct.items():
+        accuracy[column] = {label: accuracy_entry(benchmark.correct[column]) for label, benchmark in labelled.items()}
+        differences[column] = {
+            label: Difference(*paired_difference(benchmark.correct[column], correct), pairs=len(correct))
+            for label, benchmark in others
+        }
+    return Comparison(
+        benchmarks=labelled,
+        first=first,
+        others=[label for label, _ in others],
+        columns=reference.columns,
+        protocol=reference.protocol,
+        accuracy=accuracy,
+        differences=differences,
+    )
 
 
-def _check_comparable(comparison: Comparison, label: str) -> None:
-    """Refuse another benchmark whose protocol or columns are not those of the first."""
-    first, benchmark = comparison.first, comparison.benchmarks[label]
-    differing = differing_settings(comparison.protocol, benchmark.protocol)
+def _check_comparable(first: str, reference: Measured, label: str, benchmark: Measured) -> None:
+    """Refuse a benchmark whose protocol or columns are not those of the first."""
+    differing = differing_settings(reference.protocol, benchmark.protocol)
     if differing:
         values = (f"{path} ({first}: {_shown(a)}; {label}: {_shown(b)})" for path, (a, b) in differing.items())
         keys = dict.fromkeys(path.split(".")[0].split("[")[0] for path in differing)
@@ -139,7 +117,7 @@ def _check_comparable(comparison: Comparison, label: str) -> None:
             f"{first} and {label} were not measured in the same way and cannot be compared: they differ in "
             f"{'; '.join(values)}. Benchmark one of them again, into a new folder, with the other's {options}"
         )
-    if benchmark.columns != comparison.columns:
+    if benchmark.columns != reference.columns:
         raise UnusableInput(
             f"{first} and {label} name their columns differently: benchmark one of them again, with the guard-plugin "
             f"of the other"

@@ -3,8 +3,8 @@
 import base64
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
@@ -21,16 +21,8 @@ _ROWS = 5
 _LARGEST = 64  # pixels per image on the page
 
 
-@dataclass(frozen=True)
-class ImageSheet:
-    """Some images of a distilled set, a column per class.
-
-    Args:
-        png: The PNG file, in base64.
-        width: Its width in pixels.
-        height: Its height in pixels.
-        caption: Which part of which distilled set it shows.
-    """
+class ImageSheet(NamedTuple):
+    """Some images of a distilled set, a column per class: the PNG in base64, its size, and what it shows."""
 
     png: str
     width: int

@@ -1,5 +1,7 @@
 """How to read the numbers of a comparison, and what they do not cover."""
 
+from collections.abc import Iterator
+
 from guard_plugin.comparison.comparing import Comparison
 from guard_plugin.comparison.verdicts import listed
 
@@ -11,13 +13,15 @@ _FEW = 5
 
 def notes(comparison: Comparison) -> list[str]:
     """Return sentences on how to read the numbers, and on what they do not cover."""
+    n = len(comparison.columns) * len(comparison.others)
     return [
         f"95 % intervals: Student's t, from the spread between {counted_networks(comparison)} and between "
         f"{comparison.protocol['n_examples']} examples; differences are paired by "
         f"{_noun(comparison)} and example.",
         *_on_networks(comparison),
         *_on_distillations(comparison),
-        _on_number(comparison),
+        f"{n} differences are shown with intervals of 95 % each, not corrected for their number: if nothing differed, "
+        f"about {_MISSES * n:.1f} of them would be expected to exclude 0 nevertheless.",
         "An interval that includes 0 does not show that two are equal. Robust accuracy is against the attacks "
         "that were run: stronger ones can only lower it.",
         *_on_versions(comparison),
@@ -36,45 +40,33 @@ def _noun(comparison: Comparison) -> str:
     return "student" if kinds == {"distilled"} else "network"
 
 
-def _on_networks(comparison: Comparison) -> list[str]:
+def _on_networks(comparison: Comparison) -> Iterator[str]:
     """Warn of few networks."""
     count, noun = comparison.protocol["seeds"], _noun(comparison)
     if count == 1:
-        return [
+        yield (
             f"There is one {noun} per folder: the spread between {noun}s is not seen at all, the intervals hold for "
             f"these alone, and no difference is marked. Measure 5 or more (--seeds)."
-        ]
-    if count < _FEW:
-        return [
+        )
+    elif count < _FEW:
+        yield (
             f"With {count} {noun}s their spread is hardly known, which makes the intervals wide: measure 5 or more "
             f"(--seeds)."
-        ]
-    return []
+        )
 
 
-def _on_distillations(comparison: Comparison) -> list[str]:
+def _on_distillations(comparison: Comparison) -> Iterator[str]:
     """Warn of few distilled sets: the intervals say little of what distilling again would change."""
     counts = {label: one.results["subject"].get("experiments") for label, one in comparison.benchmarks.items()}
     once = [label for label, count in counts.items() if count == 1]
     few = [f"{label} ({count})" for label, count in counts.items() if count and 1 < count < _FEW]
-    warnings = []
     if once:
-        warnings.append(f"One distilled set only: {listed(once)}. What distilling again would change is not seen.")
+        yield f"One distilled set only: {listed(once)}. What distilling again would change is not seen."
     if few:
-        warnings.append(f"Few distilled sets: {listed(few)}. What distilling again would change is hardly seen.")
-    return warnings
+        yield f"Few distilled sets: {listed(few)}. What distilling again would change is hardly seen."
 
 
-def _on_number(comparison: Comparison) -> str:
-    """Say how many intervals are expected to exclude 0 by chance."""
-    n = len(comparison.columns) * len(comparison.others)
-    return (
-        f"{n} differences are shown with intervals of 95 % each, not corrected for their number: if nothing differed, "
-        f"about {_MISSES * n:.1f} of them would be expected to exclude 0 nevertheless."
-    )
-
-
-def _on_versions(comparison: Comparison) -> list[str]:
+def _on_versions(comparison: Comparison) -> Iterator[str]:
     """Name the packages whose versions differ between the folders."""
     firsts = comparison.benchmarks[comparison.first].results["versions"]
     differing = dict.fromkeys(
@@ -83,4 +75,5 @@ def _on_versions(comparison: Comparison) -> list[str]:
         for key, value in comparison.benchmarks[label].results["versions"].items()
         if firsts.get(key) != value
     )
-    return [f"The folders were computed with different versions of: {', '.join(differing)}."] if differing else []
+    if differing:
+        yield f"The folders were computed with different versions of: {', '.join(differing)}."

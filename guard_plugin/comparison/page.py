@@ -4,13 +4,12 @@ from pathlib import Path
 from typing import Any
 
 from guard_plugin import __version__
-from guard_plugin.comparison import charts
+from guard_plugin.comparison import charts, settings
 from guard_plugin.comparison.beard import beard_scores
 from guard_plugin.comparison.comparing import Comparison
 from guard_plugin.comparison.formatting import percent, points, typeset
 from guard_plugin.comparison.images import image_sheet
 from guard_plugin.comparison.notes import counted_networks, notes
-from guard_plugin.comparison.settings import ledger_settings, own_settings, settings_rows, shared_settings, shown
 from guard_plugin.comparison.verdicts import verdicts
 from guard_plugin.errors import UnusableInput
 from guard_plugin.files import atomic_file
@@ -43,31 +42,21 @@ def comparison_page(comparison: Comparison) -> str:
     """
     others = comparison.others
     compared = " and ".join(others) if len(others) <= _MOST_NAMED else f"{len(others)} others"
-    attacks = comparison.protocol["attacks"]
-    results_by_label = {label: benchmark.results for label, benchmark in comparison.benchmarks.items()}
-    ledgers = {label: results.get("ledger") for label, results in results_by_label.items()}
-    costs = {label: results["cost"] for label, results in results_by_label.items()}
     differences = [one for by_label in comparison.differences.values() for one in by_label.values()]
     page: str = _template().render(
         version=__version__,
         title=f"Robustness of {compared} against {comparison.first}",
         comparison=comparison,
-        attack_names=list(dict.fromkeys(str(attack["name"]) for attack in attacks)),
+        benchmarks=list(comparison.benchmarks.values()),
         networks=counted_networks(comparison),
         verdicts=verdicts(comparison),
         notes=notes(comparison),
-        several_norms=len({column.norm for column in comparison.columns if column.norm}) > 1,
         limit=max(max(abs(one.low), abs(one.high)) for one in differences),
         eps_charts=charts.eps_charts(comparison),
         images={label: image_sheet(benchmark) for label, benchmark in comparison.benchmarks.items()},
-        ledgers=ledgers,
-        ledger_settings=ledger_settings(ledgers),
-        own_settings=own_settings(comparison),
-        shared_settings=shared_settings(comparison),
-        attack_parameters=list(dict.fromkeys(name for attack in attacks for name in attack)),
-        versions={label: results["versions"] for label, results in results_by_label.items()},
-        costs=costs,
-        cost_parts=list(dict.fromkeys(part for cost in costs.values() for part in cost)),
+        ledger_settings=settings.ledger_settings(comparison),
+        own_settings=settings.own_settings(comparison),
+        shared_settings=settings.shared_settings(comparison),
         beard_scores=beard_scores(comparison),
     )
     return page
@@ -84,6 +73,6 @@ def _template() -> Any:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters |= {"percent": percent, "points": points, "typeset": typeset, "shown": shown}
-    environment.globals |= {"charts": charts, "settings_rows": settings_rows}
+    environment.filters |= {"percent": percent, "points": points, "typeset": typeset, "shown": settings.shown}
+    environment.globals |= {"charts": charts, "settings": settings}
     return environment.get_template("page.html.j2")

@@ -3,6 +3,7 @@
 from typing import Any
 
 from guard_plugin.comparison.comparing import Comparison
+from guard_plugin.comparison.formatting import percent
 from guard_plugin.comparison.notes import notes
 from guard_plugin.comparison.verdicts import verdicts
 from guard_plugin.evaluation.tables import column_label, text_table
@@ -14,35 +15,21 @@ _MARK = "*"
 
 def comparison_text(comparison: Comparison) -> str:
     """Write the comparison for people: accuracies in percent, differences in percent points."""
+    accuracies = [("accuracy (%) [95 % CI]", *comparison.benchmarks)]
+    for column, entries in comparison.accuracy.items():
+        cells = [f"{percent(one['mean'])} [{', '.join(map(percent, one['ci95']))}]" for one in entries.values()]
+        accuracies.append((column_label(column), *cells))
+    differences = [(f"minus {comparison.first} (points) [95 % CI]", *comparison.others)]
+    for column, by_label in comparison.differences.items():
+        cells = [f"{one} {_MARK if one.sign else ' '}" for one in by_label.values()]
+        differences.append((column_label(column), *cells))
+    lines = [text_table(accuracies), "", text_table(differences), f"{_MARK} the interval excludes 0", ""]
     flags = [f"FLAGGED {label}, {column_label(column)}: {reason}" for label, column, reason in comparison.flags]
-    lines = [_accuracies(comparison), "", _differences(comparison), f"{_MARK} the interval excludes 0", ""]
     if flags:
         lines += [*flags, ""]
-    for verdict in verdicts(comparison):
+    for verdict in verdicts(comparison).values():
         lines += [verdict.headline, *(f"  {detail}" for detail in verdict.details), ""]
     return "\n".join([*lines, *notes(comparison)])
-
-
-def _accuracies(comparison: Comparison) -> str:
-    rows = [
-        (
-            column_label(column),
-            *(
-                f"{100 * entry['mean']:.1f} [{100 * entry['ci95'][0]:.1f}, {100 * entry['ci95'][1]:.1f}]"
-                for entry in entries.values()
-            ),
-        )
-        for column, entries in comparison.accuracy.items()
-    ]
-    return text_table([("accuracy (%) [95 % CI]", *comparison.benchmarks), *rows])
-
-
-def _differences(comparison: Comparison) -> str:
-    rows = [
-        (column_label(column), *(f"{one} {_MARK if one.sign else ' '}" for one in differences.values()))
-        for column, differences in comparison.differences.items()
-    ]
-    return text_table([(f"minus {comparison.first} (points) [95 % CI]", *comparison.others), *rows])
 
 
 def comparison_json(comparison: Comparison) -> dict[str, Any]:
@@ -72,8 +59,6 @@ def comparison_json(comparison: Comparison) -> dict[str, Any]:
             }
             for column in comparison.columns
         },
-        "verdicts": {
-            label: verdict.headline for label, verdict in zip(comparison.others, verdicts(comparison), strict=True)
-        },
+        "verdicts": {label: verdict.headline for label, verdict in verdicts(comparison).items()},
         "notes": notes(comparison),
     }

@@ -1,12 +1,12 @@
 """The settings that the page lists, one per row, with a column for each benchmark."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from guard_plugin.comparison.comparing import Comparison
 
-__all__ = ["ledger_settings", "own_settings", "settings_rows", "shared_settings", "shown"]
+__all__ = ["ledger_settings", "names_in", "own_settings", "settings_rows", "shared_settings", "shown"]
 
 
 def shared_settings(comparison: Comparison) -> dict[str, Any]:
@@ -29,28 +29,29 @@ def own_settings(comparison: Comparison) -> dict[str, dict[str, Any]]:
     }
 
 
-def ledger_settings(ledgers: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+def ledger_settings(comparison: Comparison) -> dict[str, dict[str, Any]]:
     """Return by label what the page lists of a distilling run's ledger, where there is a ledger."""
     keys = ("adapter", "script", "outcome", "penalty", "loss_calls", "penalty_value", "host", "versions")
     return {
         label: {key: ledger[key] for key in keys if key in ledger}
-        for label, ledger in ledgers.items()
-        if isinstance(ledger, Mapping)
+        for label, benchmark in comparison.benchmarks.items()
+        if isinstance(ledger := benchmark.results.get("ledger"), Mapping)
     }
 
 
-def settings_rows(columns: Mapping[str, Mapping[str, Any]]) -> dict[str, list[str | None]]:
-    """Put nested settings side by side.
+def names_in(mappings: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Return each key of the mappings once, in the order in which they come."""
+    return list(dict.fromkeys(name for mapping in mappings for name in mapping))
 
-    Args:
-        columns: Header -> settings by name, which may hold mappings of settings.
+
+def settings_rows(columns: Iterable[Mapping[str, Any]]) -> dict[str, list[str | None]]:
+    """Put settings by name, which may hold mappings of settings, side by side.
 
     Returns:
         "recipe: epochs" -> its text in each column, None where the column has no such setting.
     """
-    flat = [dict(_flattened("", settings)) for settings in columns.values()]
-    names = dict.fromkeys(name for settings in flat for name in settings)
-    return {name: [settings.get(name) for settings in flat] for name in names}
+    flat = [dict(_flattened("", settings)) for settings in columns]
+    return {name: [settings.get(name) for settings in flat] for name in names_in(flat)}
 
 
 def _flattened(path: str, value: Any) -> Iterator[tuple[str, str]]:

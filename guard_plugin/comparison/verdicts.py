@@ -1,39 +1,33 @@
 """What a comparison says of each benchmark, in words that claim no more than was measured."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from guard_plugin.comparison.columns import Column
-from guard_plugin.comparison.comparing import Comparison, Difference
+from guard_plugin.comparison.comparing import Comparison
 from guard_plugin.comparison.formatting import percent, points
 
 __all__ = ["Verdict", "listed", "verdicts"]
 
 
-@dataclass(frozen=True)
-class Verdict:
-    """What is said of one benchmark, compared with the first.
-
-    Args:
-        headline: One sentence on robustness.
-        details: The figures behind the headline, and a sentence on clean accuracy.
-    """
+class Verdict(NamedTuple):
+    """One sentence on a benchmark's robustness, and sentences with the figures behind it and on clean accuracy."""
 
     headline: str
-    details: tuple[str, ...]
+    details: list[str]
 
 
-def verdicts(comparison: Comparison) -> list[Verdict]:
-    """Return the verdict on each benchmark but the first."""
+def verdicts(comparison: Comparison) -> dict[str, Verdict]:
+    """Return label -> verdict for each benchmark but the first, with which it is compared."""
     worst = [column for column in comparison.columns if column.kind == "worst"]
     flagged = {label for label, _, _ in comparison.flags}
-    found = []
+    found = {}
     for label in comparison.others:
         headline = _headline(comparison, label, worst)
         if flagged & {comparison.first, label}:
             headline = f"On flagged figures: {headline}"
-        details = (*(_robustness(comparison, label, column) for column in worst), _clean(comparison, label))
-        found.append(Verdict(headline, details))
+        details = [*(_robustness(comparison, label, column) for column in worst), _clean(comparison, label)]
+        found[label] = Verdict(headline, details)
     return found
 
 
@@ -82,13 +76,10 @@ def _clean(comparison: Comparison, label: str) -> str:
 
 def _figures(comparison: Comparison, label: str, column: str) -> str:
     """Write both accuracies, and their difference with its interval."""
-    entries, difference = comparison.accuracy[column], comparison.differences[column][label]
+    mean, firsts = (comparison.accuracy[column][one]["mean"] for one in (label, comparison.first))
+    one = comparison.differences[column][label]
+    includes = ", which includes 0" if one.low <= 0 <= one.high else ""
     return (
-        f"{percent(entries[label]['mean'])} % against {percent(entries[comparison.first]['mean'])} %, "
-        f"{points(difference.value)} points ({_interval(difference)})"
+        f"{percent(mean)} % against {percent(firsts)} %, {points(one.value)} points "
+        f"(95 % interval {points(one.low)} to {points(one.high)}{includes})"
     )
-
-
-def _interval(difference: Difference) -> str:
-    includes = ", which includes 0" if difference.low <= 0 <= difference.high else ""
-    return f"95 % interval {points(difference.low)} to {points(difference.high)}{includes}"

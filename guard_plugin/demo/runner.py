@@ -6,23 +6,23 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from guard_plugin.comparison import compare, draw_distilled, read_benchmark
-from guard_plugin.demo.hosts import LEDGER
-from guard_plugin.demo.methods import distil, student_options
-from guard_plugin.demo.report import comparison_rows, comparison_table
-from guard_plugin.demo.settings import DemoSettings
+from guard_plugin.comparison import Comparison, compare, draw_distilled, read_benchmark
+from guard_plugin.comparison.formatting import percent
+from guard_plugin.demo.methods import LEDGER, distil, student_options
+from guard_plugin.demo.settings import DcSettings, RecoverySettings
 from guard_plugin.distilled import read_distilled, subject_of
 from guard_plugin.errors import UnusableInput
 from guard_plugin.evaluation import benchmark_distilled, load_images, parse_attacks, parse_eps
+from guard_plugin.evaluation.tables import column_label, text_table
 from guard_plugin.files import read_json_object
 from guard_plugin.injection.penalty_choice import make_penalty
 from guard_plugin.networks.architectures import build_network
 from guard_plugin.plugins import Plugins, installed_plugins, look_up
 
-__all__ = ["run_demo"]
+__all__ = ["run_demo", "summarise"]
 
 
-def run_demo(settings: DemoSettings, out: Path, say: Callable[[str], None]) -> None:
+def run_demo(settings: DcSettings | RecoverySettings, out: Path, say: Callable[[str], None]) -> None:
     """Distil with and without GUARD, train students on both sets, attack them, and print what was measured.
 
     Args:
@@ -34,7 +34,7 @@ def run_demo(settings: DemoSettings, out: Path, say: Callable[[str], None]) -> N
         GuardError: If something cannot be used, or a step failed.
     """
     plugins = installed_plugins()
-    penalty = {"penalty": settings.penalty, **settings.penalty_options()}
+    penalty = settings.penalty_options()
     _check(settings, penalty, plugins)
     _claim(out, settings)
     for arm, changes in (("baseline", {"strength": 0.0}), ("guard", {})):
@@ -47,16 +47,16 @@ def run_demo(settings: DemoSettings, out: Path, say: Callable[[str], None]) -> N
     _compare(settings, out, say)
 
 
-def _check(settings: DemoSettings, penalty: Mapping[str, Any], plugins: Plugins) -> None:
+def _check(settings: DcSettings | RecoverySettings, penalty: Mapping[str, Any], plugins: Plugins) -> None:
     """Refuse, before anything is distilled, what a later step would refuse."""
     images = load_images(settings.dataset, settings.data, "test", settings.n_examples)
     channels, height, width = images.pixels.shape[1:]
     build_network(settings.arch, channels=channels, num_classes=images.num_classes, im_size=(height, width))
     parse_attacks(settings.attacks, plugins.attack_classes, [parse_eps(settings.eps)])
-    make_penalty(plugins, look_up("adapter", settings.adapter, plugins.adapters), dict(penalty))
+    make_penalty(plugins, look_up("adapter", settings.method, plugins.adapters), dict(penalty))
 
 
-def _claim(out: Path, settings: DemoSettings) -> None:
+def _claim(out: Path, settings: DcSettings | RecoverySettings) -> None:
     """Take the folder, unless it holds the files of a demo with other settings."""
     file, wanted = out / "settings.json", asdict(settings)
     try:
@@ -68,8 +68,8 @@ def _claim(out: Path, settings: DemoSettings) -> None:
         raise UnusableInput(f"cannot write to {out}: {error.strerror}; choose another --out") from error
 
 
-def _benchmark(settings: DemoSettings, distilled: Path, folder: Path, plugins: Plugins) -> None:
-    sets = read_distilled(plugins.hook, settings.adapter, distilled)
+def _benchmark(settings: DcSettings | RecoverySettings, distilled: Path, folder: Path, plugins: Plugins) -> None:
+    sets = read_distilled(plugins.hook, settings.method, distilled)
     benchmark_distilled(
         sets,
         dataset=settings.dataset,
@@ -80,24 +80,38 @@ def _benchmark(settings: DemoSettings, distilled: Path, folder: Path, plugins: P
         n_examples=settings.n_examples,
         seeds=settings.students,
         out=folder,
-        subject=subject_of(settings.adapter, distilled, sets),
+        subject=subject_of(settings.method, distilled, sets),
         registry=plugins.attack_classes,
         ledger=read_json_object(folder / LEDGER),
         **student_options(settings, folder),
     )
 
 
-def _compare(settings: DemoSettings, out: Path, say: Callable[[str], None]) -> None:
+def _compare(settings: DcSettings | RecoverySettings, out: Path, say: Callable[[str], None]) -> None:
     """Compare both arms as ``guard compare`` does; write comparison.json and the images, and print the table."""
     arms = [read_benchmark(out / arm) for arm in ("baseline", "guard")]
-    comparison = compare(arms)
-    summary = {"schema": 1, "settings": asdict(settings), "comparison": comparison_rows(comparison)}
+    values, table = summarise(compare(arms))
+    summary = {"schema": 1, "settings": asdict(settings), "comparison": values}
     (out / "comparison.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
     draw_distilled(arms, out / "distilled.png")
-    say("")
-    say(comparison_table(comparison))
-    say("")
+    say(f"\n{table}\n")
     say(f"students: {settings.students} per column, eps {settings.eps} (Linf, pixel space), seed {settings.seed}")
-    say(f"ledger: {comparison.benchmarks['guard'].results['ledger']['summary']}")
+    say(f"ledger: {arms[1].results['ledger']['summary']}")
     say(f"files: {out / 'baseline' / 'results.json'}, {out / 'guard' / 'results.json'}, {out / 'comparison.json'},")
     say(f"       {out / 'distilled.png'} (top: baseline, bottom: GUARD)")
+
+
+def summarise(comparison: Comparison) -> tuple[dict[str, dict[str, Any]], str]:
+    """Summarise a comparison of GUARD with the baseline, for programs and for people.
+
+    Returns:
+        Per column: "baseline" and "guard" (mean accuracies), "difference" (guard - baseline) and its "ci95", all
+        as fractions; and a table with accuracies in percent, and differences in percent points.
+    """
+    values, rows = {}, [("accuracy (%)", "baseline", "GUARD", "difference [95 % CI]")]
+    for column, entries in comparison.accuracy.items():
+        baseline, guard = (entry["mean"] for entry in entries.values())
+        (one,) = comparison.differences[column].values()
+        values[column] = {"baseline": baseline, "guard": guard, "difference": one.value, "ci95": [one.low, one.high]}
+        rows.append((column_label(column), percent(baseline), percent(guard), str(one)))
+    return values, text_table(rows)

@@ -1,8 +1,8 @@
 """What the demo does, by method and data set."""
 
-from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, ClassVar
 
 from guard_plugin.errors import UnusableInput
 
@@ -10,11 +10,9 @@ __all__ = ["METHODS", "DcSettings", "DemoSettings", "RecoverySettings", "setting
 
 METHODS = ("dc", "sre2l", "cda")
 
-_CURVATURE = {"strength": 100.0, "h": 0.5, "form": "gradient"}
-
 
 @dataclass(frozen=True, kw_only=True)
-class DemoSettings(ABC):
+class DemoSettings:
     """The settings that every method has.
 
     Args:
@@ -34,6 +32,7 @@ class DemoSettings(ABC):
         form: Its form.
     """
 
+    curvature: ClassVar[Mapping[str, Any]] = {}  # recommended settings of the curvature penalty
     dataset: str = "digits"
     data: str | None = None
     arch: str
@@ -49,40 +48,29 @@ class DemoSettings(ABC):
     h: float | None = None
     form: str | None = None
 
-    @property
-    @abstractmethod
-    def adapter(self) -> str:
-        """The name of the adapter of the method's baseline."""
-
     def penalty_options(self) -> dict[str, Any]:
-        """Return the penalty's settings that ``guard run`` is given."""
+        """Return the options of ``guard run`` that choose the penalty: those given, over those recommended here."""
+        recommended = self.curvature if self.penalty == "curvature" else {}
         given = {"strength": self.strength, "h": self.h, "form": self.form}
-        return {key: value for key, value in given.items() if value is not None}
+        chosen = {key: value for key, value in given.items() if value is not None}
+        return {"penalty": self.penalty, **recommended, **chosen}
 
 
 @dataclass(frozen=True, kw_only=True)
 class DcSettings(DemoSettings):
-    """The settings of gradient matching; the defaults were chosen on the validation split of digits (examples/sweep.py).
+    """The settings of gradient matching; examples/sweep.py chose the defaults on the validation split of digits.
 
     Args:
         experiments: Independently distilled sets per arm; student k is trained on set k modulo this number.
         lr_img: Learning rate of the distilled images.
     """
 
+    method: ClassVar[str] = "dc"
+    curvature: ClassVar[Mapping[str, Any]] = {"strength": 100.0, "h": 0.5, "form": "gradient"}
     arch: str = "ConvNetD1"
     iterations: int = 11
     experiments: int = 2
     lr_img: float = 1.0
-
-    @property
-    def adapter(self) -> str:
-        """DC's adapter."""
-        return "dc"
-
-    def penalty_options(self) -> dict[str, Any]:
-        """Return the settings given, over those recommended for the curvature penalty."""
-        recommended = _CURVATURE if self.penalty == "curvature" else {}
-        return {**recommended, **super().penalty_options()}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,11 +99,6 @@ class RecoverySettings(DemoSettings):
         if self.method not in METHODS[1:]:
             raise UnusableInput(f"expected method {' or '.join(METHODS[1:])}, got {self.method!r}")
 
-    @property
-    def adapter(self) -> str:
-        """The method's adapter."""
-        return self.method
-
 
 # The defaults for larger data sets than digits, with which a demo takes minutes on two cores.
 _LARGER: dict[str, dict[str, Any]] = {
@@ -124,7 +107,7 @@ _LARGER: dict[str, dict[str, Any]] = {
 }
 
 
-def settings_for(dataset: str, method: str = "dc", **given: Any) -> DemoSettings:
+def settings_for(dataset: str, method: str = "dc", **given: Any) -> DcSettings | RecoverySettings:
     """Return the settings for a data set: those given, over defaults that take minutes on two cores.
 
     Args:
@@ -135,11 +118,11 @@ def settings_for(dataset: str, method: str = "dc", **given: Any) -> DemoSettings
     Raises:
         UnusableInput: If there is no such method, or it has no such setting.
     """
-    kind, fixed = (DcSettings, {}) if method == "dc" else (RecoverySettings, {"method": method})
-    known = {field.name for field in fields(kind)}
-    strange = sorted(set(given) - known)
+    kind: type[DcSettings | RecoverySettings] = DcSettings if method == "dc" else RecoverySettings
+    strange = sorted(set(given) - {field.name for field in fields(kind)})
     if strange:
         raise UnusableInput(f"--{strange[0].replace('_', '-')} is not for --method {method}: leave it away")
-    larger = {} if dataset == "digits" else _LARGER["dc" if method == "dc" else "sre2l"]
-    settings: DemoSettings = kind(**{**larger, **fixed, "dataset": dataset, **given})
-    return settings
+    chosen: dict[str, Any] = {} if method == "dc" else {"method": method}
+    if dataset != "digits":
+        chosen |= _LARGER["dc" if method == "dc" else "sre2l"]
+    return kind(**{**chosen, "dataset": dataset, **given})

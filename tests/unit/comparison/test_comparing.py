@@ -17,7 +17,7 @@ def benchmark(folder, clean=0.9, fgsm=0.5, pgd=0.3, students=3, **options):
 
 def headline(tmp_path, **other):
     compared = compare([benchmark(tmp_path / "plain"), benchmark(tmp_path / "ours", **other)])
-    return verdicts(compared)[0].headline
+    return verdicts(compared)["ours"].headline
 
 
 def test_a_difference_is_the_other_minus_the_first(tmp_path):
@@ -100,7 +100,7 @@ def test_the_headline_tells_where_a_difference_was_shown_and_where_not(tmp_path)
         return read_benchmark(write_benchmark(tmp_path / name, correct, attacks=attacks))
 
     compared = compare([one("plain", 0.9, 0.8, 0.4, 0.0), one("ours", 0.9, 0.6, 0.6, 0.0)])
-    (verdict,) = verdicts(compared)
+    (verdict,) = verdicts(compared).values()
     assert verdict.headline == (
         "ours is more robust than plain at eps 4/255 (Linf) and less robust than plain at eps 2/255 (Linf); "
         "at eps 8/255 (Linf) no difference could be shown."
