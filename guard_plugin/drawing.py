@@ -36,7 +36,8 @@ def draw_all(sets: Sequence[DistilledSet], file: Path) -> None:
     shapes = {(one.num_classes, *one.images.shape[1:]) for one in sets}
     if len(shapes) != 1:
         raise UnusableInput(
-            f"one picture needs distilled sets of one (classes, channels, height, width), got {sorted(shapes)}"
+            f"expected distilled sets that are all of one (classes, channels, height, width), got {sorted(shapes)}: "
+            f"draw each of them into a file of its own"
         )
     classes = sets[0].num_classes
     blocks = [rows_of_classes(one) for one in sets]
@@ -69,7 +70,7 @@ def rows_of_classes(distilled: DistilledSet, classes: int | None = None, rows: i
     by_class = [torch.nonzero(labels == c).flatten().tolist() for c in wanted]
     depth = min([len(members) for members in by_class] + ([rows] if rows else []))
     if not depth:
-        raise UnusableInput("a picture needs an image of every class; this distilled set has classes without one")
+        raise UnusableInput("expected an image of every class to draw; this distilled set has classes without one")
     return distilled.pixels()[[members[i] for i in range(depth) for members in by_class]]
 
 

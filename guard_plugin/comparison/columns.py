@@ -1,4 +1,4 @@
-"""The columns of results.json, each with what is known of the attack that it holds."""
+"""The columns of results.json, each with its attack."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Both arms of the demo, and what is printed of them."""
+"""Running both arms of the demo, and comparing them."""
 
 import json
 from collections.abc import Callable, Mapping

@@ -1,4 +1,4 @@
-"""What the demo does, by method and data set."""
+"""The settings of the demo, by method and data set."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
