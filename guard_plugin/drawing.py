@@ -1,9 +1,8 @@
-"""Distilled images, to look at."""
+"""Drawing distilled images, so that a reader can look at them."""
 
-import struct
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -11,35 +10,25 @@ from torch import Tensor
 from guard_plugin.distilled import DistilledSet
 from guard_plugin.errors import UnusableInput
 from guard_plugin.files import atomic_file
+from guard_plugin.optional import require
 
-__all__ = ["draw", "draw_all", "grid", "png_bytes", "rows_of_classes"]
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
-_LEAST_PIXELS = 32
-_GAP = 2
+__all__ = ["draw_all", "rows_of_classes", "sheet"]
+
+_LEAST_PIXELS = 32  # width to which smaller images are enlarged
+_GAP = 2  # white pixels between images
 _WHITE = 1.0
-_COLOUR_TYPES = {1: 0, 3: 2}  # PNG's: grey, RGB
-
-
-def draw(above: DistilledSet, below: DistilledSet, file: Path) -> None:
-    """Write a PNG with the images of two distilled sets, one above the other, a column per class.
-
-    Args:
-        above: The one on top.
-        below: The other, of the same image size and classes.
-        file: Where to write.
-
-    Raises:
-        UnusableInput: If the sets do not fit together, or the file cannot be written.
-    """
-    draw_all([above, below], file)
+_NEEDED_BY = "drawing images"
 
 
 def draw_all(sets: Sequence[DistilledSet], file: Path) -> None:
-    """Write a PNG with the images of distilled sets, one above the other, a column per class.
+    """Write a PNG with the images of distilled sets, one set above the other, a column per class.
 
     Args:
-        sets: From top to bottom, all of the same image size and classes.
-        file: Where to write.
+        sets: The sets from top to bottom, all of the same image size and classes.
+        file: Where to write the PNG.
 
     Raises:
         UnusableInput: If the sets do not fit together, or the file cannot be written.
@@ -47,28 +36,28 @@ def draw_all(sets: Sequence[DistilledSet], file: Path) -> None:
     shapes = {(one.num_classes, *one.images.shape[1:]) for one in sets}
     if len(shapes) != 1:
         raise UnusableInput(
-            f"one picture needs distilled sets of one (classes, channels, height, width), got {sorted(shapes)}"
+            f"expected distilled sets that are all of one (classes, channels, height, width), got {sorted(shapes)}: "
+            f"draw each of them into a file of its own"
         )
     classes = sets[0].num_classes
-    parts: list[Tensor] = []
-    for one in sets:
-        rows = rows_of_classes(one)
-        parts += [rows, torch.full_like(rows[:classes], _WHITE)]
-    content = png_bytes(grid(torch.cat(parts[:-1]), classes))
+    blocks = [rows_of_classes(one) for one in sets]
+    white_row = torch.full_like(blocks[0][:classes], _WHITE)
+    parts = [part for block in blocks for part in (white_row, block)]
+    image = sheet(torch.cat(parts[1:]), classes)
     try:
         with atomic_file(file) as opened:
-            opened.write(content)
+            image.save(opened, format="PNG")
     except OSError as error:
         raise UnusableInput(f"cannot write to {file}: {error.strerror}; name another file") from error
 
 
 def rows_of_classes(distilled: DistilledSet, classes: int | None = None, rows: int | None = None) -> Tensor:
-    """The images in pixel space, ordered so that each row of a grid holds one image of every class.
+    """Return the images in pixel space, ordered so that each row of a sheet holds one image of every class.
 
     Args:
-        distilled: The set; of soft labels, the likeliest class counts.
-        classes: Only the first so many classes.
-        rows: Only so many images of each.
+        distilled: The set. Where its labels are soft, the likeliest class of each image counts.
+        classes: How many classes to take, from the first on; all by default.
+        rows: How many images to take of each class; by default as many as the smallest class has.
 
     Returns:
         Shape (rows * classes, channels, height, width), in [0, 1].
@@ -81,53 +70,31 @@ def rows_of_classes(distilled: DistilledSet, classes: int | None = None, rows: i
     by_class = [torch.nonzero(labels == c).flatten().tolist() for c in wanted]
     depth = min([len(members) for members in by_class] + ([rows] if rows else []))
     if not depth:
-        raise UnusableInput("a picture needs an image of every class; this distilled set has classes without one")
+        raise UnusableInput("expected an image of every class to draw; this distilled set has classes without one")
     return distilled.pixels()[[members[i] for i in range(depth) for members in by_class]]
 
 
-def grid(images: Tensor, columns: int) -> Tensor:
-    """Put images beside and below each other on white; small ones are enlarged, so that 8x8 images can be seen.
+def sheet(images: Tensor, columns: int) -> "Image":
+    """Put images beside and below each other on white, and enlarge small ones so that they can be seen.
 
     Args:
-        images: Shape (rows * columns, channels, height, width), in [0, 1].
+        images: Shape (rows * columns, 1 or 3 channels, height, width), in [0, 1].
         columns: Images per row.
 
     Returns:
-        Shape (channels, height, width), in [0, 1].
-    """
-    images = _enlarged(images)
-    n, channels, height, width = images.shape
-    rows = n // columns
-    cells = torch.full((rows, columns, channels, height + _GAP, width + _GAP), _WHITE)
-    cells[..., :height, :width] = images.reshape(rows, columns, channels, height, width)
-    sheet = cells.permute(2, 0, 3, 1, 4).reshape(channels, rows * (height + _GAP), columns * (width + _GAP))
-    return torch.nn.functional.pad(sheet, (_GAP, 0, _GAP, 0), value=_WHITE)
-
-
-def png_bytes(image: Tensor) -> bytes:
-    """Encode an image as PNG.
-
-    Args:
-        image: Shape (1 or 3, height, width), in [0, 1].
+        The sheet, with 8 bits per channel: grey or RGB.
 
     Raises:
-        UnusableInput: If it has another number of channels.
+        UnusableInput: If the images have another number of channels, or torchvision is not installed.
     """
-    channels, height, width = image.shape
-    if channels not in _COLOUR_TYPES:
-        raise UnusableInput(f"pictures have 1 or 3 channels, got {channels}")
-    levels = (image * 255).round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0).reshape(height, -1)
-    # Each line of a PNG starts with its filter: 0, none.
-    lines = torch.nn.functional.pad(levels, (1, 0)).contiguous().numpy().tobytes()
-    header = struct.pack(">IIBBBBB", width, height, 8, _COLOUR_TYPES[channels], 0, 0, 0)
-    parts = ((b"IHDR", header), (b"IDAT", zlib.compress(lines, 9)), (b"IEND", b""))
-    return b"\x89PNG\r\n\x1a\n" + b"".join(_chunk(kind, data) for kind, data in parts)
-
-
-def _chunk(kind: bytes, data: bytes) -> bytes:
-    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-
-def _enlarged(images: Tensor) -> Tensor:
+    channels = images.shape[1]
+    if channels not in (1, 3):
+        raise UnusableInput(f"expected images with 1 or 3 channels to draw, got {channels}")
     factor = max(1, _LEAST_PIXELS // images.shape[-1])
-    return images.repeat_interleave(factor, dim=-1).repeat_interleave(factor, dim=-2)
+    enlarged = images.repeat_interleave(factor, dim=-1).repeat_interleave(factor, dim=-2)
+    make_grid = require("torchvision.utils", needed_by=_NEEDED_BY).make_grid
+    # make_grid returns three channels also of grey images.
+    grid: Tensor = make_grid(enlarged, nrow=columns, padding=_GAP, pad_value=_WHITE)[:channels]
+    levels = (grid * 255).round().to(torch.uint8).permute(1, 2, 0).squeeze(2).numpy()
+    image: Image = require("PIL.Image", needed_by=_NEEDED_BY).fromarray(levels)
+    return image

@@ -1,10 +1,10 @@
-"""``guard compare``: finished benchmarks side by side."""
+"""Finished benchmarks side by side, for ``guard compare`` and ``guard demo``."""
 
 from guard_plugin.comparison.comparing import Comparison, compare
+from guard_plugin.comparison.images import draw_distilled
 from guard_plugin.comparison.page import comparison_page, write_page
-from guard_plugin.comparison.pictures import draw_distilled
 from guard_plugin.comparison.reading import Measured, read_benchmark
-from guard_plugin.comparison.screen import comparison_json, comparison_text
+from guard_plugin.comparison.report import comparison_json, comparison_text
 
 __all__ = [
     "Comparison",

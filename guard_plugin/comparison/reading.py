@@ -1,17 +1,18 @@
-"""Reading the folder of a finished benchmark, and not believing it blindly."""
+"""Reading the folder of a finished benchmark, and checking that its files belong together."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from guard_plugin.comparison.columns import Column, columns_of
 from guard_plugin.errors import UnusableInput
-from guard_plugin.evaluation.records import Flags, RecordFolder
-from guard_plugin.evaluation.results import SCHEMA, FinishedBenchmark
+from guard_plugin.evaluation.records import RecordFolder
+from guard_plugin.evaluation.results import SCHEMA
+from guard_plugin.files import read_json_object
 
 __all__ = ["Measured", "read_benchmark"]
 
@@ -21,32 +22,29 @@ _FIX = "run the same guard benchmark command again, which completes it"
 
 @dataclass(frozen=True)
 class Measured:
-    """A finished benchmark and where it lies.
+    """A finished benchmark, as its folder holds it.
 
     Args:
-        folder: Its folder.
-        finished: Its results, with the outcomes read from its records.
-        columns: Its columns, as ``finished.correct`` has them.
+        folder: The folder.
+        results: What results.json holds.
+        correct: Column -> shape (students, examples), bool: whether a student is right on an example, by the records.
+        columns: The columns, in the order of ``correct``.
     """
 
     folder: Path
-    finished: FinishedBenchmark
+    results: dict[str, Any]
+    correct: dict[str, NDArray[np.bool_]]
     columns: tuple[Column, ...]
 
     @property
-    def results(self) -> dict[str, Any]:
-        """What results.json holds."""
-        return self.finished.results
-
-    @property
     def protocol(self) -> dict[str, Any]:
-        """How it was measured."""
+        """How the benchmark was measured."""
         protocol: dict[str, Any] = self.results["protocol"]
         return protocol
 
     @property
     def flags(self) -> list[tuple[str, str]]:
-        """Columns that the benchmark itself doubts, with the reason."""
+        """Column and reason of each figure that the benchmark itself warns of."""
         return [(str(flag["column"]), str(flag["reason"])) for flag in self.results.get("flags") or []]
 
 
@@ -72,18 +70,17 @@ def read_benchmark(folder: Path) -> Measured:
             f"{folder} holds {'an unfinished benchmark' if begun else 'no benchmark'} (no results.json): "
             f"{_FIX if begun else 'name a folder that guard benchmark --out wrote'}"
         )
-    results = _json_object(file)
+    results = read_json_object(file)
     if results.get("schema") != SCHEMA:
         raise UnusableInput(
             f"expected schema {SCHEMA} in {file}, got {results.get('schema')!r}: compare with the guard-plugin that "
             f"wrote it, or benchmark again into a new folder"
         )
     try:
-        columns = columns_of(results)
+        columns = tuple(columns_of(results))
         _check_fingerprint(folder, results["protocol"])
-        correct = _outcomes(folder, results["protocol"], columns)
-        _check_accuracies(folder, results["accuracy"], correct)
-        measured = Measured(folder, FinishedBenchmark(results, correct), tuple(columns))
+        measured = Measured(folder, results, _recorded_outcomes(folder, results["protocol"], columns), columns)
+        _check_accuracies(measured)
         _check_keys(measured)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UnusableInput(
@@ -91,6 +88,55 @@ def read_benchmark(folder: Path) -> Measured:
             f"new folder"
         ) from error
     return measured
+
+
+def _check_fingerprint(folder: Path, protocol: Mapping[str, Any]) -> None:
+    """Refuse a folder whose results.json and fingerprint.json are of two benchmarks."""
+    file = folder / "fingerprint.json"
+    if not file.exists():
+        raise UnusableInput(f"{file} is missing: compare the folder as guard benchmark wrote it")
+    fingerprint = read_json_object(file)
+    differing = [key for key in protocol if key in fingerprint and fingerprint[key] != protocol[key]]
+    if differing:
+        raise UnusableInput(
+            f"{folder} mixes the files of two benchmarks: results.json and fingerprint.json differ in "
+            f"{', '.join(differing)}; benchmark again into a new folder"
+        )
+
+
+def _recorded_outcomes(
+    folder: Path, protocol: Mapping[str, Any], columns: Sequence[Column]
+) -> dict[str, NDArray[np.bool_]]:
+    """Return the outcomes of every column, shape (students, examples), from the records."""
+    places = [folder / "records" / f"student-{student}" for student in range(protocol["seeds"])]
+    correct: dict[str, NDArray[np.bool_]] = {}
+    for column in columns:
+        if column.kind == "worst":
+            correct[column.name] = np.logical_and.reduce([correct[name] for name in ("clean", *column.members)])
+            continue
+        recorded = []
+        for place in places:
+            record = RecordFolder(place, protocol["n_examples"]).get(column.name)
+            if record is None:
+                raise UnusableInput(f"{place} has no record of column {column.name}: {_FIX}")
+            recorded.append(record.correct)
+        correct[column.name] = np.stack(recorded)
+    return correct
+
+
+def _check_accuracies(measured: Measured) -> None:
+    """Refuse a benchmark whose results.json and records give different accuracies."""
+    for column, correct in measured.correct.items():
+        accuracy = measured.results["accuracy"][column]
+        per_seed, mean = accuracy["per_seed"], float(accuracy["mean"])
+        recorded = correct.mean(axis=1)
+        same = len(per_seed) == len(recorded) and np.allclose(per_seed, recorded, rtol=0, atol=_TOLERANCE)
+        if not same or abs(mean - recorded.mean()) > _TOLERANCE:
+            raise UnusableInput(
+                f"{measured.folder}: the records of column {column} give an accuracy of {recorded.mean():.6f}, but "
+                f"results.json says {mean:.6f}: the files are of two benchmarks, or were changed; benchmark again "
+                f"into a new folder"
+            )
 
 
 def _check_keys(measured: Measured) -> None:
@@ -103,64 +149,5 @@ def _check_keys(measured: Measured) -> None:
         [protocol[key] for key in ("dataset", "arch")],
         (protocol["recipe"] or {}).items(),
         results["versions"].items(),
+        [results["cost"]["seconds"][column.name] for column in measured.columns if column.kind != "worst"],
     )
-    _ = [results["cost"]["seconds"][column.name] for column in measured.columns if column.kind != "worst"]
-
-
-def _json_object(file: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UnusableInput(f"{file} cannot be read as JSON ({error}): benchmark again into a new folder") from error
-    if not isinstance(value, dict):
-        raise UnusableInput(f"expected a JSON object in {file}, got {type(value).__name__}")
-    return value
-
-
-def _check_fingerprint(folder: Path, protocol: Mapping[str, Any]) -> None:
-    file = folder / "fingerprint.json"
-    if not file.exists():
-        raise UnusableInput(f"{file} is missing: compare the folder as guard benchmark wrote it")
-    fingerprint = _json_object(file)
-    differing = [key for key in protocol if key in fingerprint and fingerprint[key] != protocol[key]]
-    if differing:
-        raise UnusableInput(
-            f"{folder} mixes the files of two benchmarks: results.json and fingerprint.json differ in "
-            f"{', '.join(differing)}; benchmark again into a new folder"
-        )
-
-
-def _outcomes(folder: Path, protocol: Mapping[str, Any], columns: Sequence[Column]) -> dict[str, Flags]:
-    correct: dict[str, Flags] = {}
-    for column in columns:
-        if column.kind == "worst":
-            correct[column.name] = np.logical_and.reduce(
-                [correct["clean"], *(correct[name] for name in column.members)]
-            )
-        else:
-            correct[column.name] = _recorded(folder, protocol["seeds"], protocol["n_examples"], column.name)
-    return correct
-
-
-def _recorded(folder: Path, seeds: int, n_examples: int, column: str) -> Flags:
-    flags = []
-    for student in range(seeds):
-        place = folder / "records" / f"student-{student}"
-        record = RecordFolder(place, n_examples).get(column)
-        if record is None:
-            raise UnusableInput(f"{place} has no record of column {column}: {_FIX}")
-        flags.append(record.correct)
-    return np.stack(flags)
-
-
-def _check_accuracies(folder: Path, accuracy: Mapping[str, Any], correct: Mapping[str, Flags]) -> None:
-    for column, flags in correct.items():
-        per_seed = flags.mean(axis=1)
-        told, told_mean = accuracy[column]["per_seed"], float(accuracy[column]["mean"])
-        same = len(told) == len(per_seed) and np.allclose(told, per_seed, rtol=0, atol=_TOLERANCE)
-        if not same or abs(told_mean - per_seed.mean()) > _TOLERANCE:
-            raise UnusableInput(
-                f"{folder}: the records of column {column} give an accuracy of {per_seed.mean():.6f}, but results.json "
-                f"says {told_mean:.6f}: the files are of two benchmarks, or were changed; benchmark again into a new "
-                f"folder"
-            )

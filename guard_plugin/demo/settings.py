@@ -1,18 +1,19 @@
-"""What the demo does, by method and data set."""
+"""The settings of the demo, by method and data set."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, ClassVar
 
 from guard_plugin.errors import UnusableInput
 
-__all__ = ["CURVATURE", "DcSettings", "DemoSettings", "RecoverySettings", "settings_for"]
+__all__ = ["METHODS", "DcSettings", "DemoSettings", "RecoverySettings", "settings_for"]
 
-CURVATURE = {"strength": 100.0, "h": 0.5, "form": "gradient"}
+METHODS = ("dc", "sre2l", "cda")
 
 
 @dataclass(frozen=True, kw_only=True)
 class DemoSettings:
-    """What every demo is told.
+    """The settings that every method has.
 
     Args:
         dataset: "digits" (scikit-learn's, no network), or FashionMNIST or CIFAR10 in ``data``.
@@ -31,6 +32,7 @@ class DemoSettings:
         form: Its form.
     """
 
+    curvature: ClassVar[Mapping[str, Any]] = {}  # recommended settings of the curvature penalty
     dataset: str = "digits"
     data: str | None = None
     arch: str
@@ -47,37 +49,36 @@ class DemoSettings:
     form: str | None = None
 
     def penalty_options(self) -> dict[str, Any]:
-        """The penalty's settings that ``guard run`` is given."""
+        """Return the options of ``guard run`` that choose the penalty: those given, over those recommended here."""
+        recommended = self.curvature if self.penalty == "curvature" else {}
         given = {"strength": self.strength, "h": self.h, "form": self.form}
-        return {key: value for key, value in given.items() if value is not None}
+        chosen = {key: value for key, value in given.items() if value is not None}
+        return {"penalty": self.penalty, **recommended, **chosen}
 
 
 @dataclass(frozen=True, kw_only=True)
 class DcSettings(DemoSettings):
-    """For gradient matching; the defaults are for digits, chosen on their validation split by examples/sweep.py.
+    """The settings of gradient matching; examples/sweep.py chose the defaults on the validation split of digits.
 
     Args:
         experiments: Independently distilled sets per arm; student k is trained on set k modulo this number.
         lr_img: Learning rate of the distilled images.
     """
 
+    method: ClassVar[str] = "dc"
+    curvature: ClassVar[Mapping[str, Any]] = {"strength": 100.0, "h": 0.5, "form": "gradient"}
     arch: str = "ConvNetD1"
     iterations: int = 11
     experiments: int = 2
     lr_img: float = 1.0
 
-    def penalty_options(self) -> dict[str, Any]:
-        """The settings given, over those recommended for the curvature penalty."""
-        recommended = CURVATURE if self.penalty == "curvature" else {}
-        return {**recommended, **super().penalty_options()}
-
 
 @dataclass(frozen=True, kw_only=True)
 class RecoverySettings(DemoSettings):
-    """For SRe2L and CDA; what is not given of the penalty is what their adapters recommend.
+    """The settings of SRe2L and CDA; where a setting of the penalty is not given, the adapter's recommendation counts.
 
     Args:
-        method: "sre2l" or "cda".
+        method: "sre2l" or "cda", which differ in how images are recovered.
         n_train: The teacher is trained on the first so many images; all (but for validation) by default.
         teacher_epochs: Passes over them.
         student_epochs: Passes of a student over the recovered images.
@@ -94,15 +95,19 @@ class RecoverySettings(DemoSettings):
     batch_size: int = 50
     min_scale: float = 0.5
 
+    def __post_init__(self) -> None:
+        if self.method not in METHODS[1:]:
+            raise UnusableInput(f"expected method {' or '.join(METHODS[1:])}, got {self.method!r}")
 
-# Beyond digits: what takes minutes on two cores.
+
+# The defaults for larger data sets than digits, with which a demo takes minutes on two cores.
 _LARGER: dict[str, dict[str, Any]] = {
     "dc": {"arch": "ConvNetW32", "experiments": 1, "iterations": 3, "lr_img": 0.1, "students": 2},
     "sre2l": {"arch": "ConvNetBN32-64-128", "n_train": 8000, "teacher_epochs": 5, "students": 2},
 }
 
 
-def settings_for(dataset: str, method: str = "dc", **given: Any) -> DemoSettings:
+def settings_for(dataset: str, method: str = "dc", **given: Any) -> DcSettings | RecoverySettings:
     """Return the settings for a data set: those given, over defaults that take minutes on two cores.
 
     Args:
@@ -111,13 +116,13 @@ def settings_for(dataset: str, method: str = "dc", **given: Any) -> DemoSettings
         given: Settings by name.
 
     Raises:
-        UnusableInput: If the method has no such setting.
+        UnusableInput: If there is no such method, or it has no such setting.
     """
-    kind, fixed = (DcSettings, {}) if method == "dc" else (RecoverySettings, {"method": method})
-    known = {field.name for field in fields(kind)}
-    strange = sorted(set(given) - known)
+    kind: type[DcSettings | RecoverySettings] = DcSettings if method == "dc" else RecoverySettings
+    strange = sorted(set(given) - {field.name for field in fields(kind)})
     if strange:
         raise UnusableInput(f"--{strange[0].replace('_', '-')} is not for --method {method}: leave it away")
-    larger = {} if dataset == "digits" else _LARGER["dc" if method == "dc" else "sre2l"]
-    settings: DemoSettings = kind(**{**larger, **fixed, "dataset": dataset, **given})
-    return settings
+    chosen: dict[str, Any] = {} if method == "dc" else {"method": method}
+    if dataset != "digits":
+        chosen |= _LARGER["dc" if method == "dc" else "sre2l"]
+    return kind(**{**chosen, "dataset": dataset, **given})

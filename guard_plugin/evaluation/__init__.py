@@ -5,7 +5,7 @@ from guard_plugin.datasets import DATASETS, ImageSet, load_images
 from guard_plugin.evaluation.distilled_benchmark import benchmark_distilled
 from guard_plugin.evaluation.model_benchmark import BenchmarkResult, benchmark
 from guard_plugin.evaluation.results import FinishedBenchmark
-from guard_plugin.evaluation.tables import comparison, comparison_table, results_table
+from guard_plugin.evaluation.tables import results_table
 from guard_plugin.networks.architectures import ARCHITECTURES, build_network
 from guard_plugin.networks.pixel_model import PixelModel
 from guard_plugin.students.recipes import RECIPES, Recipe, train_student
@@ -30,8 +30,6 @@ __all__ = [
     "benchmark_distilled",
     "build_network",
     "builtin_registry",
-    "comparison",
-    "comparison_table",
     "load_images",
     "parse_attacks",
     "parse_eps",

@@ -32,6 +32,16 @@ def wheel(tmp_path_factory) -> Path:
     return folder / "target"
 
 
+def test_all_that_is_no_code_travels_in_the_wheel(wheel):
+    """The page of ``guard compare`` is made from templates and a style sheet."""
+
+    def others(folder):
+        return {file.name for file in folder.iterdir() if file.suffix != ".py" and file.is_file()}
+
+    expected = others(ROOT / "guard_plugin" / "comparison")
+    assert {"page.html.j2", "page.css"} <= expected == others(wheel / "guard_plugin" / "comparison")
+
+
 def test_the_demo_measures_and_prints_and_from_the_wheel_it_is_the_same(guard, wheel, tmp_path):
     done = guard("demo", *SHORT, "--out", "demo")
     assert done.returncode == 0, done.stderr

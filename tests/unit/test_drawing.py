@@ -1,13 +1,13 @@
 import io
+import sys
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torchvision.utils import make_grid
 
 from guard_plugin.distilled import DistilledSet
-from guard_plugin.drawing import draw, draw_all, grid, png_bytes, rows_of_classes
+from guard_plugin.drawing import draw_all, rows_of_classes, sheet
 from guard_plugin.errors import UnusableInput
 from guard_plugin.spaces import Normalization
 
@@ -22,26 +22,35 @@ def distilled(labels, *, size=8, classes=3):
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_png_is_what_others_read(channels):
-    image = torch.rand(channels, 5, 7)
-    read = np.asarray(Image.open(io.BytesIO(png_bytes(image))))
-    expected = (image * 255).round().byte().permute(1, 2, 0).squeeze(-1).numpy()
-    assert np.array_equal(read, expected)
-
-
-def test_png_of_other_channels_is_refused():
-    with pytest.raises(UnusableInput, match="1 or 3 channels, got 2"):
-        png_bytes(torch.rand(2, 5, 7))
-
-
-def test_grid_is_torchvisions():
-    images = torch.rand(6, 3, 40, 33)
-    expected = make_grid(images, nrow=3, padding=2, pad_value=1.0)
-    assert torch.equal(grid(images, 3), expected)
+def test_a_sheet_has_the_images_row_by_row_on_white(channels):
+    """Six images of 40x33 pixels in three columns, with two white pixels around each."""
+    images = torch.rand(6, channels, 40, 33)
+    drawn = sheet(images, 3)
+    assert drawn.mode == {1: "L", 3: "RGB"}[channels] and drawn.size == (3 * 35 + 2, 2 * 42 + 2)
+    levels = np.asarray(drawn).reshape(drawn.height, drawn.width, channels)
+    expected = np.full_like(levels, 255)
+    for i, image in enumerate((images * 255).round().byte().numpy()):
+        top, left = 2 + 42 * (i // 3), 2 + 35 * (i % 3)
+        expected[top : top + 40, left : left + 33] = image.transpose(1, 2, 0)
+    assert np.array_equal(levels, expected)
 
 
 def test_small_images_are_enlarged():
-    assert grid(torch.rand(2, 1, 8, 8), 2).shape == (1, 34 + 2, 2 * 34 + 2)
+    images = torch.tensor([0.0, 1.0, 0.5, 0.25]).reshape(1, 1, 2, 2).repeat(2, 1, 4, 4)
+    levels = np.asarray(sheet(images, 2))
+    assert levels.shape == (34 + 2, 2 * 34 + 2)
+    assert (levels[2:6, 2:6] == 0).all() and (levels[2:6, 6:10] == 255).all() and (levels[6:10, 2:6] == 128).all()
+
+
+def test_images_of_other_channels_are_refused():
+    with pytest.raises(UnusableInput, match="1 or 3 channels to draw, got 2"):
+        sheet(torch.rand(1, 2, 5, 7), 1)
+
+
+def test_without_torchvision_the_fix_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torchvision.utils", None)
+    with pytest.raises(UnusableInput, match="drawing images needs torchvision.utils, .* pip install"):
+        sheet(torch.rand(2, 1, 8, 8), 2)
 
 
 def test_a_row_holds_an_image_of_every_class():
@@ -59,11 +68,11 @@ def test_a_class_without_images_is_refused():
 def test_sets_are_drawn_from_top_to_bottom(tmp_path):
     three = [distilled([0, 1, 2]) for _ in range(3)]
     draw_all(three, tmp_path / "three.png")
-    draw(*three[:2], tmp_path / "two.png")
+    draw_all(three[:2], tmp_path / "two.png")
     heights = [Image.open(io.BytesIO((tmp_path / name).read_bytes())).height for name in ("three.png", "two.png")]
     assert heights == [5 * 34 + 2, 3 * 34 + 2]  # a white row between two sets
 
 
 def test_sets_of_other_sizes_are_refused(tmp_path):
     with pytest.raises(UnusableInput, match="of one \\(classes, channels, height, width\\)"):
-        draw(distilled([0, 1, 2]), distilled([0, 1, 2], size=16), tmp_path / "two.png")
+        draw_all([distilled([0, 1, 2]), distilled([0, 1, 2], size=16)], tmp_path / "two.png")

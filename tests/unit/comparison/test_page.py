@@ -56,7 +56,7 @@ def test_the_page_needs_nothing_but_itself(tmp_path):
 
 
 def test_text_from_files_stays_text(tmp_path):
-    attack = "</script></style></title><img src=x onerror=alert(1)>\"'&"
+    attack = "</script></style></title><img src=x onerror=alert(1)>\"'& {{ 7 * 7 }} {% raw %}"
     ledger = {**LEDGER, "summary": attack, "script": attack, "penalty": {attack: attack}}
     subject = {"kind": attack, attack: attack}
     folder = tmp_path / HOSTILE
@@ -77,6 +77,14 @@ def test_hostile_protocol_text_stays_text(tmp_path):
     pair = [one(tmp_path / name, dataset=HOSTILE, arch=HOSTILE, preset=HOSTILE) for name in ("a", "b")]
     tree = parsed(comparison_page(compare(pair)))
     assert texts(tree).count(HOSTILE) >= 4 and not list(tree.iter("script"))
+
+
+def test_a_folder_name_stays_in_the_description_of_its_images(tmp_path, distilled):
+    name = '" onerror="alert(1)" x=\'<b>&'
+    compared = compare([one(tmp_path / "plain"), one(tmp_path / name, subject=distilled[1])])
+    (image,) = parsed(comparison_page(compared)).iter("img")
+    assert set(image.attrib) == {"src", "alt", "width", "height"}
+    assert image.get("alt").startswith(f"Distilled images of {name}, a column per class")
 
 
 def test_a_screen_reader_finds_its_way(tmp_path):

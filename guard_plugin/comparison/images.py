@@ -1,0 +1,78 @@
+"""The distilled images that were benchmarked, where their files still exist."""
+
+import base64
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from guard_plugin.comparison.reading import Measured
+from guard_plugin.distilled import DistilledSet, read_distilled, subject_of
+from guard_plugin.drawing import draw_all, rows_of_classes, sheet
+from guard_plugin.errors import GuardError, UnusableInput
+from guard_plugin.plugins import installed_plugins
+
+__all__ = ["ImageSheet", "draw_distilled", "image_sheet"]
+
+_CLASSES = 10
+_ROWS = 5
+_LARGEST = 64  # pixels per image on the page
+
+
+class ImageSheet(NamedTuple):
+    """Some images of a distilled set, a column per class: the PNG in base64, its size, and what it shows."""
+
+    png: str
+    width: int
+    height: int
+    caption: str
+
+
+def image_sheet(benchmark: Measured) -> ImageSheet | str:
+    """Draw some of a benchmark's distilled images, or return the reason why that cannot be done."""
+    try:
+        sets = _distilled_sets(benchmark)
+        images = rows_of_classes(sets[0], _CLASSES, _ROWS)
+        longest = max(images.shape[-2:])
+        if longest > _LARGEST:
+            size = [max(1, side * _LARGEST // longest) for side in images.shape[-2:]]
+            images = torch.nn.functional.interpolate(images, size=size, mode="area")
+        all_classes = sets[0].num_classes
+        classes = min(_CLASSES, all_classes)
+        drawn = sheet(images, classes)
+    except GuardError as error:
+        return str(error)
+    png = io.BytesIO()
+    drawn.save(png, format="PNG")
+    which = "all" if classes == all_classes else f"the first {classes} of {all_classes}"
+    caption = f"{which} classes, {len(images) // classes} of each"
+    if len(sets) > 1:
+        caption += f"; first of {len(sets)} sets"
+    return ImageSheet(base64.b64encode(png.getvalue()).decode(), drawn.width, drawn.height, caption)
+
+
+def draw_distilled(benchmarks: Sequence[Measured], file: Path) -> None:
+    """Write a PNG with the images of each benchmark's first distilled set, one above the other.
+
+    Raises:
+        GuardError: If a benchmark is not one of distilled images, its file is gone or has changed, or the sets do not
+            fit together.
+    """
+    draw_all([_distilled_sets(benchmark)[0] for benchmark in benchmarks], file)
+
+
+def _distilled_sets(benchmark: Measured) -> list[DistilledSet]:
+    """Read the distilled sets that were benchmarked, and refuse them if their files have changed since."""
+    subject = benchmark.results["subject"]
+    if subject["kind"] != "distilled":
+        raise UnusableInput(f"{benchmark.folder} is a benchmark of a {subject['kind']}: it has no distilled images")
+    path = Path(subject["path"])
+    if not path.exists():
+        raise UnusableInput(f"the distilled images are no longer at {path} (from {Path.cwd()})")
+    sets = read_distilled(installed_plugins().hook, subject["adapter"], path)
+    if subject_of(subject["adapter"], path, sets)["sha256"] != subject["sha256"]:
+        raise UnusableInput(f"{path} has changed since it was benchmarked (its SHA-256 differs)")
+    dataset = subject.get("dataset") or benchmark.protocol["dataset"]
+    return [distilled.for_dataset(dataset) for distilled in sets]

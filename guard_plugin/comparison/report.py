@@ -1,0 +1,64 @@
+"""A comparison as text for people, and as JSON for programs."""
+
+from typing import Any
+
+from guard_plugin.comparison.comparing import Comparison
+from guard_plugin.comparison.formatting import percent
+from guard_plugin.comparison.notes import notes
+from guard_plugin.comparison.verdicts import verdicts
+from guard_plugin.evaluation.tables import column_label, text_table
+
+__all__ = ["comparison_json", "comparison_text"]
+
+_MARK = "*"
+
+
+def comparison_text(comparison: Comparison) -> str:
+    """Write the comparison for people: accuracies in percent, differences in percent points."""
+    accuracies = [("accuracy (%) [95 % CI]", *comparison.benchmarks)]
+    for column, entries in comparison.accuracy.items():
+        cells = [f"{percent(one['mean'])} [{', '.join(map(percent, one['ci95']))}]" for one in entries.values()]
+        accuracies.append((column_label(column), *cells))
+    differences = [(f"minus {comparison.first} (points) [95 % CI]", *comparison.others)]
+    for column, by_label in comparison.differences.items():
+        cells = [f"{one} {_MARK if one.sign else ' '}" for one in by_label.values()]
+        differences.append((column_label(column), *cells))
+    lines = [text_table(accuracies), "", text_table(differences), f"{_MARK} the interval excludes 0", ""]
+    flags = [f"FLAGGED {label}, {column_label(column)}: {reason}" for label, column, reason in comparison.flags]
+    if flags:
+        lines += [*flags, ""]
+    for verdict in verdicts(comparison).values():
+        lines += [verdict.headline, *(f"  {detail}" for detail in verdict.details), ""]
+    return "\n".join([*lines, *notes(comparison)])
+
+
+def comparison_json(comparison: Comparison) -> dict[str, Any]:
+    """Describe the comparison for programs; accuracies and differences are fractions."""
+    return {
+        "schema": 1,
+        "first": comparison.first,
+        "folders": {
+            label: {
+                "path": str(benchmark.folder),
+                "subject": benchmark.results["subject"],
+                "flags": [{"column": column, "reason": reason} for column, reason in benchmark.flags],
+            }
+            for label, benchmark in comparison.benchmarks.items()
+        },
+        "protocol": {key: value for key, value in comparison.protocol.items() if key != "normalization"},
+        "columns": {
+            column.name: {
+                "norm": column.norm,
+                "eps": column.eps,
+                "eps_value": column.eps_value,
+                "accuracy": comparison.accuracy[column.name],
+                "differences": {
+                    label: {"difference": one.value, "ci95": [one.low, one.high], "excludes_0": bool(one.sign)}
+                    for label, one in comparison.differences[column.name].items()
+                },
+            }
+            for column in comparison.columns
+        },
+        "verdicts": {label: verdict.headline for label, verdict in verdicts(comparison).items()},
+        "notes": notes(comparison),
+    }
