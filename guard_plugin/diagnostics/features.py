@@ -1,6 +1,7 @@
 """A network's penultimate features, and how fast the loss changes with them."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -13,17 +14,17 @@ Features = Callable[[Tensor], Tensor]
 """Maps a network's inputs, shape (n, ...), to features, shape (n, ...)."""
 
 
+@dataclass(frozen=True)
 class Penultimate:
-    """What a network's last linear layer takes.
+    """The features that a network's last linear layer takes.
 
     Args:
-        network: In eval mode.
-        head: That layer.
+        network: The network, in eval mode.
+        head: Its last linear layer.
     """
 
-    def __init__(self, network: nn.Module, head: nn.Linear) -> None:
-        self.network = network
-        self.head = head
+    network: nn.Module
+    head: nn.Linear
 
     def __call__(self, inputs: Tensor) -> Tensor:
         """Map inputs of shape (n, ...) to features of shape (n, d), without a graph."""
@@ -35,11 +36,8 @@ def penultimate(network: nn.Module, inputs: Tensor) -> Penultimate:
     """Find a network's penultimate features.
 
     Args:
-        network: In eval mode; its last linear layer gives the logits.
+        network: A network in eval mode whose last linear layer gives the logits.
         inputs: Shape (n, ...): some inputs, to check that on.
-
-    Returns:
-        The features.
 
     Raises:
         UnusableInput: If the network has no linear layer, or the output of its last one is not the network's.
@@ -68,7 +66,7 @@ def _pass_with_head(network: nn.Module, head: nn.Linear, inputs: Tensor) -> tupl
 
 
 def lipschitz_of_head(head: nn.Linear, label: int) -> float:
-    """The Lipschitz constant of the cross entropy as a function of the features that a linear layer takes.
+    """Compute the Lipschitz constant of the cross entropy as a function of the features that a linear layer takes.
 
     The gradient for class y is W^T (p - e_y) = sum_k p_k (w_k - w_y), a convex combination, so its norm is at most
     max_k ||w_k - w_y||, and comes as near to it as one likes where p_k goes to 1. So this is exact over all features.
@@ -85,7 +83,7 @@ def lipschitz_of_head(head: nn.Linear, label: int) -> float:
 
 
 def largest_slope(losses: Tensor, features: Tensor) -> float:
-    """The largest |l_i - l_j| / ||f_i - f_j||_2 over all pairs of examples: a LOWER estimate of a Lipschitz constant.
+    """Return the largest |l_i - l_j| / ||f_i - f_j||_2 of any pair: a LOWER estimate of a Lipschitz constant.
 
     Args:
         losses: Shape (n,).
