@@ -7,7 +7,6 @@ from guard_plugin.errors import UnusableInput
 from guard_plugin.spaces import Normalization
 from guard_plugin.spaces.usual import normalization_named, parse_normalization
 
-
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
