@@ -12,14 +12,16 @@ and it says that the bound there has a gradient term too. The paper's own text w
 number is cited, and how the paper defines L is not known: ``bound`` says what is taken for it.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from guard_plugin.diagnostics.ascent import Ascent, BallAttack
 from guard_plugin.diagnostics.bound_report import ROUNDED_UP, BoundReport, ClassBound
-from guard_plugin.diagnostics.curvature import Space, curvature_at, network_and_inputs
+from guard_plugin.diagnostics.curvature import CurvatureReport, Space, curvature_at, network_and_inputs
 from guard_plugin.diagnostics.features import Features, Penultimate, largest_slope, lipschitz_of_head, penultimate
 from guard_plugin.diagnostics.hessian import cross_entropy, norms
 from guard_plugin.distilled import DistilledSet
@@ -78,7 +80,8 @@ def bound(
     if not both:
         raise UnusableInput("expected classes with real and distilled images, found none in common")
     extract = features or penultimate(network, real[:1])
-    measure = _Measurement(network, extract, attack or Ascent(), rho, steps, tol, batch_size)
+    curvature = partial(curvature_at, network, h=rho, steps=steps, tol=tol, batch_size=batch_size)
+    measure = _Measurement(network, curvature, extract, attack or Ascent(), rho, batch_size)
     return BoundReport(
         classes=tuple(measure.of_class(c, real[labels == c], synthetic[classes == c]) for c in both),
         missing=tuple(sorted(set(classes.tolist()) ^ set(labels.tolist()))),
@@ -103,26 +106,22 @@ def _in_space(distilled: DistilledSet, like: Tensor, model: nn.Module, space: Sp
 
 @dataclass(frozen=True)
 class _Measurement:
-    """How each class is measured: ``bound``'s arguments."""
+    """How each class is measured."""
 
     network: nn.Module
+    curvature: Callable[[Tensor, Tensor], CurvatureReport]
     features: Features
     attack: BallAttack
     rho: float
-    steps: int
-    tol: float
     batch_size: int
 
     def of_class(self, label: int, real: Tensor, synthetic: Tensor) -> ClassBound:
-        targets = torch.full((len(real),), label, device=real.device)
-        found = curvature_at(
-            self.network, real, targets, h=self.rho, steps=self.steps, tol=self.tol, batch_size=self.batch_size
-        )
+        found = self.curvature(real, torch.full((len(real),), label, device=real.device))
         made, mean = self._features(synthetic), self._features(real).mean(dim=0)
         sigmas = norms(made - mean).cpu()
         lipschitz = self._lipschitz(label, real, synthetic)
-        loss, curvature_term = found.loss.mean(), self.rho**2 / 2 * found.largest.clamp(min=0).mean()
-        gradient_term = self.rho * found.gradient_norm.mean()
+        loss, gradient_term = found.loss.mean(), self.rho * found.gradient_norm.mean()
+        curvature_term = self.rho**2 / 2 * found.largest.clamp(min=0).mean()
         adversarial = self._adversarial_losses(label, synthetic)
         right = loss + curvature_term + lipschitz * sigmas
         return ClassBound(

@@ -28,8 +28,18 @@ class Penultimate:
 
     def __call__(self, inputs: Tensor) -> Tensor:
         """Map inputs of shape (n, ...) to features of shape (n, d), without a graph."""
-        seen, _ = _pass_with_head(self.network, self.head, inputs)
-        return seen[0]
+        return self.with_logits(inputs)[0][0]
+
+    def with_logits(self, inputs: Tensor) -> tuple[list[Tensor], Tensor]:
+        """Make one pass; return what each call of the last linear layer took, and the network's output."""
+        seen: list[Tensor] = []
+        handle = self.head.register_forward_pre_hook(lambda _, arguments: seen.append(arguments[0].detach()))
+        try:
+            with torch.no_grad():
+                logits: Tensor = self.network(inputs)
+        finally:
+            handle.remove()
+        return seen, logits
 
 
 def penultimate(network: nn.Module, inputs: Tensor) -> Penultimate:
@@ -42,27 +52,18 @@ def penultimate(network: nn.Module, inputs: Tensor) -> Penultimate:
     Raises:
         UnusableInput: If the network has no linear layer, or the output of its last one is not the network's.
     """
+    found = "it has none"
     heads = [(name, module) for name, module in network.named_modules() if isinstance(module, nn.Linear)]
     if heads:
-        head = heads[-1][1]
-        seen, logits = _pass_with_head(network, head, inputs)
+        name, head = heads[-1]
+        features = Penultimate(network, head)
+        seen, logits = features.with_logits(inputs)
         if len(seen) == 1 and seen[0].dim() == 2 and torch.equal(head(seen[0]), logits):
-            return Penultimate(network, head)
-    found = f"the output of {heads[-1][0]!r} is not the network's" if heads else "it has none"
+            return features
+        found = f"the output of {name!r} is not the network's"
     raise UnusableInput(
         f"expected a network whose last linear layer gives the logits, but {found}: give features of your own"
     )
-
-
-def _pass_with_head(network: nn.Module, head: nn.Linear, inputs: Tensor) -> tuple[list[Tensor], Tensor]:
-    seen: list[Tensor] = []
-    handle = head.register_forward_pre_hook(lambda _, arguments: seen.append(arguments[0].detach()))
-    try:
-        with torch.no_grad():
-            logits: Tensor = network(inputs)
-    finally:
-        handle.remove()
-    return seen, logits
 
 
 def lipschitz_of_head(head: nn.Linear, label: int) -> float:

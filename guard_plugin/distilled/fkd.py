@@ -140,13 +140,12 @@ def _check_tensor(
     file: Path, name: str, value: Any, shape: tuple[int | None, ...], fits: Callable[[Tensor], bool]
 ) -> None:
     """Refuse what is no tensor of this shape, where None is any size, or whose values do not fit."""
-    wanted = tuple("any" if side is None else side for side in shape)
-    if not isinstance(value, Tensor) or value.dim() != len(shape):
-        raise UnusableInput(f"{file}: expected {name} of shape {wanted}, got {_kind(value)}")
-    if any(side not in (None, found) for side, found in zip(shape, value.shape, strict=True)):
+    is_right = isinstance(value, Tensor) and value.dim() == len(shape)
+    if not is_right or any(side not in (None, found) for side, found in zip(shape, value.shape, strict=True)):
+        wanted = tuple("any" if side is None else side for side in shape)
         raise UnusableInput(
-            f"{file}: expected {name} of shape {wanted}, got {tuple(value.shape)}: soft labels of other images, or "
-            f"another batch size"
+            f"{file}: expected {name} of shape {wanted}, got {_kind(value)}: are the soft labels of other images, or "
+            f"of another batch size?"
         )
     if not fits(value):
         raise UnusableInput(f"{file}: {name} of {value.dtype} hold values that no {name} have")
