@@ -5,15 +5,13 @@ Images are in the order of their paths, which is torchvision's ``ImageFolder``'s
 """
 
 import re
+from dataclasses import replace
 from pathlib import Path
-
-import torch
 
 from guard_adapters.normalizations import RECOVERY_DATASETS
 from guard_plugin.distilled import DistilledSet
-from guard_plugin.distilled.image_files import read_images
+from guard_plugin.distilled.image_files import read_image_files
 from guard_plugin.errors import UnusableInput
-from guard_plugin.spaces import Normalization
 
 __all__ = ["read_recovered"]
 
@@ -34,24 +32,14 @@ def read_recovered(path: Path) -> list[DistilledSet]:
         UnusableInput: If folders or files are not those of a host, are missing, or do not fit together.
     """
     folders = _class_folders(path)
-    files = {file: c for c, folder in enumerate(folders) for file in _image_files(folder, c)}
-    images = read_images(list(files), ("JPEG",))
-    channels = images.shape[1]
-    return [
-        DistilledSet(
-            images=images,
-            labels=torch.tensor(list(files.values())),
-            num_classes=len(folders),
-            normalization=Normalization.identity(channels),
-            recipe="sre2l",
-            files=tuple(files),
-            input_spaces={
-                name: host.normalization
-                for name, host in RECOVERY_DATASETS.items()
-                if len(host.normalization.mean) == channels and len(folders) in host.num_classes
-            },
-        )
-    ]
+    labels = {file: c for c, folder in enumerate(folders) for file in _image_files(folder, c)}
+    pixels = read_image_files(labels, len(folders), ("JPEG",))
+    spaces = {
+        name: host.normalization
+        for name, host in RECOVERY_DATASETS.items()
+        if len(host.normalization.mean) == pixels.images.shape[1] and len(folders) in host.num_classes
+    }
+    return [replace(pixels, recipe="sre2l", input_spaces=spaces)]
 
 
 def _class_folders(path: Path) -> list[Path]:

@@ -21,12 +21,11 @@ from torch import Tensor, nn
 
 from guard_plugin.diagnostics.ascent import Ascent, BallAttack
 from guard_plugin.diagnostics.bound_report import ROUNDED_UP, BoundReport, ClassBound
-from guard_plugin.diagnostics.curvature import CurvatureReport, Space, curvature_at, network_and_inputs
+from guard_plugin.diagnostics.curvature import CurvatureReport, Space, curvature_at, network_in_space
 from guard_plugin.diagnostics.features import Features, Penultimate, largest_slope, lipschitz_of_head, penultimate
 from guard_plugin.diagnostics.hessian import cross_entropy, norms
 from guard_plugin.distilled import DistilledSet
 from guard_plugin.errors import GuardError, UnusableInput
-from guard_plugin.networks.pixel_model import PixelModel
 from guard_plugin.penalties import undisturbed
 from guard_plugin.penalties.per_example import Losses
 
@@ -73,8 +72,15 @@ def bound(
     """
     if not (isinstance(rho, int | float) and 0 < rho < float("inf")):
         raise UnusableInput(f"expected rho, an L2 radius in {space} space, to be a finite number > 0, got {rho!r}")
-    network, real = network_and_inputs(model, pixels, labels, space, batch_size)
-    synthetic = _in_space(distilled, real, model, space)
+    network, to_space = network_in_space(model, pixels, labels, space, batch_size)
+    if distilled.images.shape[1:] != pixels.shape[1:]:
+        raise UnusableInput(
+            f"expected distilled images of shape {tuple(pixels.shape[1:])}, as the real ones, "
+            f"got {tuple(distilled.images.shape[1:])}"
+        )
+    real = to_space(pixels)
+    # Not clipped: students see what is outside [0, 1].
+    synthetic = to_space(distilled.normalization.to_pixels(distilled.images).to(pixels))
     classes = distilled.labels if distilled.labels.dim() == 1 else distilled.labels.argmax(dim=1)
     both = sorted(set(classes.tolist()) & set(labels.tolist()))
     if not both:
@@ -89,19 +95,6 @@ def bound(
         space=space,
         lipschitz="exact" if isinstance(extract, Penultimate) else "largest slope",
     )
-
-
-def _in_space(distilled: DistilledSet, like: Tensor, model: nn.Module, space: Space) -> Tensor:
-    if distilled.images.shape[1:] != like.shape[1:]:
-        raise UnusableInput(
-            f"expected distilled images of shape {tuple(like.shape[1:])}, as the real ones, "
-            f"got {tuple(distilled.images.shape[1:])}"
-        )
-    # Not clipped: students see what is outside [0, 1].
-    pixels = distilled.normalization.to_pixels(distilled.images).to(like)
-    if space == "input" and isinstance(model, PixelModel):
-        return model.normalization.to_input(pixels)
-    return pixels
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """How curved the loss is around each image: the largest eigenvalue of the input Hessian, and GUARD's surrogate."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -20,7 +21,7 @@ from guard_plugin.penalties.checks import check_batch, check_h, check_network
 from guard_plugin.penalties.per_example import Losses, unit
 from guard_plugin.penalties.undisturbed import twice_differentiable, undisturbed
 
-__all__ = ["CurvatureReport", "Space", "curvature_at", "input_curvature", "network_and_inputs"]
+__all__ = ["CurvatureReport", "Space", "curvature_at", "input_curvature", "network_in_space"]
 
 Space = Literal["input", "pixel"]
 
@@ -99,14 +100,14 @@ def input_curvature(
     Raises:
         UnusableInput: If the model, the images or a setting cannot be worked with.
     """
-    network, inputs = network_and_inputs(model, pixels, labels, space, batch_size)
-    return curvature_at(network, inputs, labels, h=h, steps=steps, tol=tol, batch_size=batch_size, seed=seed)
+    network, to_space = network_in_space(model, pixels, labels, space, batch_size)
+    return curvature_at(network, to_space(pixels), labels, h=h, steps=steps, tol=tol, batch_size=batch_size, seed=seed)
 
 
-def network_and_inputs(
+def network_in_space(
     model: nn.Module, pixels: Tensor, labels: Tensor, space: Space, batch_size: int
-) -> tuple[nn.Module, Tensor]:
-    """Check model, images and labels; return the network whose inputs are in ``space``, and the images there."""
+) -> tuple[nn.Module, Callable[[Tensor], Tensor]]:
+    """Check the arguments; return the network whose inputs are in ``space``, and the map from pixels to that space."""
     if space not in get_args(Space):
         raise UnusableInput(f"expected space to be one of {', '.join(get_args(Space))}, got {space!r}")
     check_network(model)
@@ -114,13 +115,13 @@ def network_and_inputs(
     check_pixels(pixels)
     check_labels(labels, len(pixels), finite_logits(model, pixels[: max(1, batch_size)]).shape[1])
     if space == "pixel":
-        return model, pixels
+        return model, nn.Identity()
     if not isinstance(model, PixelModel):
         raise UnusableInput(
             f'expected a guard_plugin.evaluation.PixelModel for space "input", as it tells where that space begins; '
             f'got {type(model).__name__}: wrap the network in one, or choose space "pixel"'
         )
-    return model.network, model.normalization.to_input(pixels)
+    return model.network, model.normalization.to_input
 
 
 def curvature_at(

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from guard_plugin.distilled.arrays import ArrayFile, channels_first, class_indices, whole_numbers
 from guard_plugin.distilled.distilled_set import DistilledSet
-from guard_plugin.distilled.image_files import read_images
+from guard_plugin.distilled.image_files import read_image_files
 from guard_plugin.errors import UnusableInput
 from guard_plugin.files import load_untrusted
 from guard_plugin.spaces.normalization import Normalization
@@ -136,15 +136,8 @@ def _read_folder(path: Path) -> DistilledSet:
     stray = next((entry for entry in folders if not entry.is_dir()), None)
     if not folders or stray:
         raise UnusableInput(f"expected {_EXPECTED}; found {f'the file {stray.name}' if stray else 'nothing'} in {path}")
-    files = {file: label for label, folder in enumerate(folders) for file in _image_files(folder)}
-    images = read_images(list(files), ("PNG", "JPEG"))
-    return DistilledSet(
-        images=images,
-        labels=torch.tensor(list(files.values())),
-        num_classes=len(folders),
-        normalization=Normalization.identity(images.shape[1]),
-        files=tuple(files),
-    )
+    labels = {file: label for label, folder in enumerate(folders) for file in _image_files(folder)}
+    return read_image_files(labels, len(folders), ("PNG", "JPEG"))
 
 
 def _image_files(folder: Path) -> list[Path]:

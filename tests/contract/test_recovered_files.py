@@ -32,7 +32,7 @@ def recovered(tmp_path):
 
 
 @pytest.mark.parametrize(("channels", "size", "digits"), [(3, (32, 24), 3), (3, (8, 8), 5)])
-def test_pictures_are_those_of_torchvisions_folder(tmp_path, channels, size, digits):
+def test_images_are_those_of_torchvisions_folder(tmp_path, channels, size, digits):
     """In its order, of which stored soft labels speak, also with more than nine classes and a thousand numbers."""
     folder = write(tmp_path / "set", classes=11, size=size, channels=channels, digits=digits)
     place = folder / f"new{3:0{digits}d}"
@@ -48,7 +48,7 @@ def test_pictures_are_those_of_torchvisions_folder(tmp_path, channels, size, dig
     assert one.input_spaces == {}  # no data set of 11 classes
 
 
-def test_grey_pictures_have_one_channel(recovered):
+def test_grey_images_have_one_channel(recovered):
     (one,) = read_recovered(recovered)
     expected = np.asarray(Image.open(recovered / "new001" / "class001_id000.jpg")) / 255
     np.testing.assert_allclose(one.images[2, 0].numpy(), expected, atol=1e-6)
@@ -81,7 +81,7 @@ def test_a_data_set_that_they_cannot_be_of_is_refused(recovered):
         one.for_dataset("CIFAR10")
 
 
-def test_pictures_are_not_whitened(recovered):
+def test_recovered_images_are_not_whitened(recovered):
     (one,) = read_recovered(recovered)
     for space in (one.normalization, one.for_dataset("digits").normalization):
         assert space.decided(False) is space
@@ -102,7 +102,7 @@ def test_subject_of_a_few_and_of_many(tmp_path, recovered):
     assert subject_of("sre2l", many, read_recovered(many))["sha256"] != subject["sha256"]
 
 
-def picture(size=(8, 8), mode="L"):
+def image(size=(8, 8), mode="L"):
     return lambda file: Image.new(mode, size).save(file)
 
 
@@ -112,12 +112,12 @@ def picture(size=(8, 8), mode="L"):
         (lambda at: shutil.rmtree(at / "new004"), "after 4 of them new004, found new005"),
         (lambda at: (at / "best").mkdir(), "found .*best"),
         (lambda at: [file.unlink() for file in (at / "new004").iterdir()], "in .*new004, found none"),
-        (lambda at: picture()(at / "new004" / "extra.jpg"), "found extra.jpg"),
-        (lambda at: picture()(at / "new004" / "class005_id000.jpg"), "found class005_id000.jpg"),
-        (lambda at: picture()(at / "new004" / "grid.PNG"), "found grid.PNG"),
-        (lambda at: picture((9, 8))(at / "new004" / "class004_id001.jpg"), r"\(8, 8, 1\) in .* and \(8, 9, 1\)"),
-        (lambda at: picture(mode="RGB")(at / "new004" / "class004_id001.jpg"), r"one size, .*\(8, 8, 3\)"),
-        (lambda at: picture(mode="CMYK")(at / "new004" / "class004_id001.jpg"), "got mode CMYK"),
+        (lambda at: image()(at / "new004" / "extra.jpg"), "found extra.jpg"),
+        (lambda at: image()(at / "new004" / "class005_id000.jpg"), "found class005_id000.jpg"),
+        (lambda at: image()(at / "new004" / "grid.PNG"), "found grid.PNG"),
+        (lambda at: image((9, 8))(at / "new004" / "class004_id001.jpg"), r"\(8, 8, 1\) in .* and \(8, 9, 1\)"),
+        (lambda at: image(mode="RGB")(at / "new004" / "class004_id001.jpg"), r"one size and kind, .*\(8, 8, 3\)"),
+        (lambda at: image(mode="CMYK")(at / "new004" / "class004_id001.jpg"), "got mode CMYK"),
         (lambda at: (at / "new004" / "class004_id001.jpg").write_text("none"), "cannot be read as a JPEG"),
     ],
 )
