@@ -65,14 +65,16 @@ def test_grey_images_have_one_channel(recovered):
         (10, 1, "FashionMNIST", (0.2861,), (0.3530,)),
     ],
 )
-def test_told_the_data_set_images_are_normalised_as_the_host_does(tmp_path, classes, channels, dataset, mean, std):
+def test_once_the_data_set_is_known_images_are_normalised_as_the_host_does(
+    tmp_path, classes, channels, dataset, mean, std
+):
     (one,) = read_recovered(write(tmp_path / "set", classes=classes, ipc=1, channels=channels))
-    told = one.for_dataset(dataset)
+    known = one.for_dataset(dataset)
     shape = (1, channels, 1, 1)
     expected = (one.images - torch.tensor(mean).view(shape)) / torch.tensor(std).view(shape)
-    torch.testing.assert_close(told.images, expected)
-    torch.testing.assert_close(told.pixels(), one.images, rtol=0, atol=1e-6)
-    assert (told.dataset, told.for_dataset("digits")) == (dataset, told)
+    torch.testing.assert_close(known.images, expected)
+    torch.testing.assert_close(known.pixels(), one.images, rtol=0, atol=1e-6)
+    assert (known.dataset, known.for_dataset("digits")) == (dataset, known)
 
 
 def test_a_data_set_that_they_cannot_be_of_is_refused(recovered):
