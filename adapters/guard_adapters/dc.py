@@ -5,13 +5,11 @@ The real loss is evaluated in the body of ``main.py``; ``utils.epoch`` and ``uti
 networks on the synthetic images with loss calls that look the same, and are suspended.
 """
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 from guard_adapters.dc_files import read_result
-from guard_plugin import hookimpl
-from guard_plugin.distilled import DistilledSet
+from guard_adapters.hooks import hooks_of
 from guard_plugin.hosts import Adapter, ExpectedCount, Profile, Seam
 
 __all__ = ["read_distilled", "register_adapters"]
@@ -62,14 +60,4 @@ _DC = Adapter(
     settings={"gradient": {"h": 0.43, "strength": 100.0}, "loss": {"h": 0.43, "strength": 1.0}},
 )
 
-
-@hookimpl
-def register_adapters() -> Sequence[Adapter]:
-    """Bring the adapter "dc"."""
-    return [_DC]
-
-
-@hookimpl(trylast=True)  # whoever has a better reader for this host, comes first
-def read_distilled(adapter: str, path: Path) -> Sequence[DistilledSet] | None:
-    """Read DC's, DSA's and DM's ``res_*.pt``."""
-    return read_result(path) if adapter == _DC.name else None
+register_adapters, read_distilled = hooks_of(_DC, read_result)

@@ -5,11 +5,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from guard_adapters.normalizations import DC_DATASETS, HostDataset
 from guard_plugin.distilled import DistilledSet
+from guard_plugin.distilled.arrays import whole_numbers
 from guard_plugin.errors import UnusableInput
 from guard_plugin.files import load_untrusted
 
@@ -46,19 +46,15 @@ def read_result(path: Path) -> list[DistilledSet]:
     return [_distilled_set(path, index, pair, match["model"], dataset) for index, pair in enumerate(experiments)]
 
 
-def _indices(labels: Tensor) -> Tensor:
-    """The host writes class indices as int64; a fork may keep them in another type, or write probabilities."""
-    whole = labels.long()
-    return whole if labels.dim() == 1 and torch.equal(whole.to(labels.dtype), labels) else labels
-
-
 def _distilled_set(path: Path, index: int, pair: Any, model: str, dataset: HostDataset) -> DistilledSet:
     if not (isinstance(pair, (list, tuple)) and len(pair) == 2 and all(isinstance(part, Tensor) for part in pair)):
         raise UnusableInput(f"{path}: expected [images, labels] as experiment {index}, got {type(pair).__name__}")
     images, labels = pair
+    # The host writes class indices as int64; a fork may keep them in another type, or write probabilities.
+    whole = whole_numbers(labels) if labels.dim() == 1 else None
     return DistilledSet(
         images=images.float(),
-        labels=_indices(labels),
+        labels=labels if whole is None else whole,
         num_classes=dataset.num_classes[0],
         normalization=dataset.normalization,
         dataset=dataset.name,

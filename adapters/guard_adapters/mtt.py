@@ -3,13 +3,9 @@
 Also FTD (Du et al., CVPR 2023) and DATM (Guo et al., ICLR 2024), whose experts train with a sharpness-aware optimizer.
 """
 
-from collections.abc import Sequence
-from pathlib import Path
-
-from guard_adapters.trajectories import buffer_profile, distill_profile
+from guard_adapters.hooks import hooks_of
+from guard_adapters.trajectories import SETTINGS, buffer_profile, distill_profile
 from guard_adapters.trajectory_files import read_trajectory_sets
-from guard_plugin import hookimpl
-from guard_plugin.distilled import DistilledSet
 from guard_plugin.hosts import Adapter, Profile
 
 __all__ = ["read_distilled", "register_adapters"]
@@ -28,17 +24,7 @@ _MTT = Adapter(
         *(distill_profile(f"distill/{name}.py", roots=_BELOW) for name in ("distill_FTD", "DATM", "DATM_tesla")),
         Profile("distill/evaluation.py", unguarded="it evaluates images that were distilled before", roots=_BELOW),
     ),
-    settings={"gradient": {"h": 0.43, "strength": 1.0}, "loss": {"h": 0.43, "strength": 1.0}},
+    settings=SETTINGS,
 )
 
-
-@hookimpl
-def register_adapters() -> Sequence[Adapter]:
-    """Bring the adapter "mtt"."""
-    return [_MTT]
-
-
-@hookimpl(trylast=True)  # whoever has a better reader for this host, comes first
-def read_distilled(adapter: str, path: Path) -> Sequence[DistilledSet] | None:
-    """Read images, labels and learning rates of a run: a folder, or one of its ``images_*.pt``."""
-    return read_trajectory_sets(path) if adapter == _MTT.name else None
+register_adapters, read_distilled = hooks_of(_MTT, read_trajectory_sets)

@@ -1,12 +1,8 @@
 """SRe2L: Yin, Xing and Shen, "Squeeze, Recover and Relabel", NeurIPS 2023."""
 
-from collections.abc import Sequence
-from pathlib import Path
-
+from guard_adapters.hooks import hooks_of
 from guard_adapters.recovered_files import read_recovered
 from guard_adapters.squeeze import SETTINGS, SQUEEZE, later_step, our_step
-from guard_plugin import hookimpl
-from guard_plugin.distilled import DistilledSet
 from guard_plugin.hosts import Adapter
 
 __all__ = ["RECOVERS", "STEPS_AFTER_RECOVERY", "read_distilled", "register_adapters"]
@@ -40,14 +36,4 @@ _SRE2L = Adapter(
     settings=SETTINGS,
 )
 
-
-@hookimpl
-def register_adapters() -> Sequence[Adapter]:
-    """Bring the adapter "sre2l"."""
-    return [_SRE2L]
-
-
-@hookimpl(trylast=True)  # whoever has a better reader for this host, comes first
-def read_distilled(adapter: str, path: Path) -> Sequence[DistilledSet] | None:
-    """Read a folder of recovered images."""
-    return read_recovered(path) if adapter == _SRE2L.name else None
+register_adapters, read_distilled = hooks_of(_SRE2L, read_recovered)

@@ -13,20 +13,20 @@ Labels are class indices, or (TESLA's ``--teacher_label``) class probabilities. 
 trained, in distillation and in evaluation, with ``SoftCrossEntropy``, which takes the target's softmax itself; that
 softmax is what is read here, and the cross entropy with it is the host's loss.
 
-With ``--zca`` the images are whitened, and ``images_zca_ITERATION.pt`` beside them are not: those are for looking at,
-and tell that the run was one with ``--zca``. From 50 images per class on, hosts write none (without ``--force_save``),
-and nothing tells.
+With ``--zca`` the images are whitened. ``images_zca_ITERATION.pt`` beside them are not: those are for looking at, and
+they tell that the run was one with ``--zca``. From 50 images per class on, hosts write none (without ``--force_save``),
+so that no file tells.
 """
 
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from guard_adapters.normalizations import MTT_DATASETS, HostDataset
 from guard_plugin.distilled import DistilledSet
+from guard_plugin.distilled.arrays import whole_numbers
 from guard_plugin.errors import UnusableInput
 from guard_plugin.files import load_untrusted
 from guard_plugin.spaces import InputSpace, UndecidedZca, ZcaWhitening
@@ -34,10 +34,10 @@ from guard_plugin.spaces import InputSpace, UndecidedZca, ZcaWhitening
 __all__ = ["read_trajectory_sets"]
 
 _IMAGES = re.compile(r"(?P<prefix>(ema_)?)images_(?P<version>best|\d+)\.pt")
-_ZCA_PICTURES = "images_zca_*.pt"
+_UNWHITENED = "images_zca_*.pt"
 _ROOTS = ("logged_files", "ema_logged_files")
 _DATM_FOLDER = "Normal"
-_PICTURES_BELOW = 50  # images per class, from which on hosts write no images_zca_*.pt
+_UNWHITENED_BELOW = 50  # images per class, from which on hosts write no images_zca_*.pt
 _OURS = ("digits", "MNIST", "FashionMNIST")  # which only our baselines know; they always write images_zca_*.pt
 
 
@@ -55,36 +55,37 @@ def read_trajectory_sets(path: Path) -> list[DistilledSet]:
     place = _place_of(path)
     file = _newest_images(path) if path.is_dir() else path
     match = _match(file)
+    version = match["version"]
+    labels_file = file.with_name(f"{match['prefix']}labels_{version}.pt")
+    rate_file = file.with_name(f"lr_{version}.pt")
     images = _tensor(file)
-    labels_file = _beside(file, match["prefix"] + "labels", match["version"])
     if not labels_file.is_file():
         raise UnusableInput(f"expected the labels of {file.name} in {labels_file}, found no such file")
-    labels, num_classes = _labels(labels_file, _tensor(labels_file), place)
+    labels, num_classes = _labels(labels_file, place)
     if images.dim() == 4 and len(images) != len(labels):
         raise UnusableInput(
             f"expected one label per image, got {len(images)} images in {file} and {len(labels)} labels in "
             f"{labels_file.name}: are both of one run?"
         )
-    rate_file = _beside(file, "lr", match["version"])
-    files = (file, labels_file, rate_file) if rate_file.is_file() else (file, labels_file)
+    has_rate = rate_file.is_file()
     return [
         DistilledSet(
             images=images.float(),
             labels=labels,
             num_classes=num_classes,
-            normalization=_input_space(file, match["version"], place.dataset, len(images) / num_classes),
+            normalization=_input_space(file, version, place.dataset, len(images) / num_classes),
             dataset=place.dataset.name,
             arch=place.arch,
-            learning_rate=_learning_rate(rate_file) if rate_file in files else None,
+            learning_rate=_learning_rate(rate_file) if has_rate else None,
             recipe="datm" if place.is_datm else "mtt",
-            files=files,
+            files=(file, labels_file, rate_file) if has_rate else (file, labels_file),
         )
     ]
 
 
 @dataclass(frozen=True)
 class _Place:
-    """What the folders tell."""
+    """What the names of the folders tell of a run."""
 
     dataset: HostDataset
     arch: str | None
@@ -104,7 +105,7 @@ def _place_of(path: Path) -> _Place:
 
 
 def _folders_from_dataset(path: Path) -> tuple[str, ...]:
-    """The parts of the path from the data set's folder on."""
+    """Return the parts of the path from the data set's folder on."""
     folders = path.absolute().parts
     roots = [index for index, name in enumerate(folders[:-1]) if name in _ROOTS]
     if roots:
@@ -119,12 +120,8 @@ def _folders_from_dataset(path: Path) -> tuple[str, ...]:
     )
 
 
-def _name(path: Path) -> str:
-    return path.name
-
-
 def _newest_images(folder: Path) -> Path:
-    """The best images of a run's folder, or those of the highest iteration."""
+    """Return the best images of a run's folder, or those of the highest iteration."""
     below = folder / _DATM_FOLDER
     folder = below if below.is_dir() else folder
     found = {file: match for file in sorted(folder.iterdir()) if (match := _IMAGES.fullmatch(file.name))}
@@ -142,7 +139,7 @@ def _match(file: Path) -> re.Match[str]:
     match = _IMAGES.fullmatch(file.name)
     if match:
         return match
-    if file.match(_ZCA_PICTURES):
+    if file.match(_UNWHITENED):
         raise UnusableInput(
             f"{file.name} holds images with the whitening undone, which the host never trains networks on: give the "
             f"whitened ones of the same iteration, {file.name.replace('_zca', '')} (ema_images in ema_logged_files), "
@@ -154,10 +151,6 @@ def _match(file: Path) -> re.Match[str]:
     )
 
 
-def _beside(images: Path, what: str, version: str) -> Path:
-    return images.with_name(f"{what}_{version}.pt")
-
-
 def _tensor(file: Path) -> Tensor:
     content = load_untrusted(file)
     if not isinstance(content, Tensor):
@@ -165,33 +158,28 @@ def _tensor(file: Path) -> Tensor:
     return content.detach()
 
 
-def _labels(file: Path, labels: Tensor, place: _Place) -> tuple[Tensor, int]:
-    """Class indices, shape (n,), or probabilities, shape (n, classes); and the number of classes."""
-    choices = place.dataset.num_classes
+def _labels(file: Path, place: _Place) -> tuple[Tensor, int]:
+    """Read class indices, shape (n,), or probabilities, shape (n, classes); and the number of classes."""
+    labels, choices = _tensor(file), place.dataset.num_classes
+    counts = " or ".join(map(str, choices))
     if labels.dim() == 2 and labels.is_floating_point():
         if labels.shape[1] not in choices:
             raise UnusableInput(
-                f"{file}: expected soft labels for {_or(choices)} classes of {place.dataset.name}, "
+                f"{file}: expected soft labels for {counts} classes of {place.dataset.name}, "
                 f"got shape {tuple(labels.shape)}"
             )
         return labels.float().softmax(dim=1) if place.is_datm else labels.float(), labels.shape[1]
-    whole = labels.long()
-    if place.is_datm or labels.dim() != 1 or not len(labels) or not torch.equal(whole.to(labels.dtype), labels):
+    whole = whole_numbers(labels) if labels.dim() == 1 and len(labels) else None
+    if place.is_datm or whole is None:
         wanted = "logits" if place.is_datm else "class indices of shape (n,), or probabilities"
         raise UnusableInput(
-            f"{file}: expected {wanted} of shape (n, {_or(choices)}), got shape {tuple(labels.shape)} of {labels.dtype}"
+            f"{file}: expected {wanted} of shape (n, {counts}), got shape {tuple(labels.shape)} of {labels.dtype}"
         )
-    highest = int(whole.max())
-    fitting = [count for count in choices if highest < count]
-    return whole, fitting[0] if fitting else choices[-1]
-
-
-def _or(choices: tuple[int, ...]) -> str:
-    return " or ".join(map(str, choices))
+    return whole, next((count for count in choices if int(whole.max()) < count), choices[-1])
 
 
 def _learning_rate(file: Path) -> float:
-    """Of a tensor of one number, or a plain one."""
+    """Read one number, saved as a tensor or plainly."""
     content = load_untrusted(file)
     if isinstance(content, Tensor) and content.numel() == 1:
         content = content.item()
@@ -202,19 +190,18 @@ def _learning_rate(file: Path) -> float:
 
 def _input_space(file: Path, version: str, dataset: HostDataset, images_per_class: float) -> InputSpace:
     folder = file.parent
-    pictures = {picture.stem.rpartition("_")[2] for picture in folder.glob(_ZCA_PICTURES)}
-    images = {match["version"] for match in map(_IMAGES.fullmatch, map(_name, folder.iterdir())) if match} - {"best"}
-    if version in pictures or (pictures and version == "best" and images <= pictures):
+    unwhitened = {other.stem.rpartition("_")[2] for other in folder.glob(_UNWHITENED)}
+    matches = (_IMAGES.fullmatch(other.name) for other in folder.iterdir())
+    iterations = {match["version"] for match in matches if match} - {"best"}
+    if version in unwhitened or (unwhitened and version == "best" and iterations <= unwhitened):
         return ZcaWhitening()
-    if pictures:  # TESLA writes all runs without a name to one folder
-        return UndecidedZca(
-            dataset.normalization,
-            f"{folder} has {_ZCA_PICTURES} of some iterations and not of others: it holds several runs",
+    if unwhitened:  # TESLA writes all runs without a name to one folder
+        why = f"{folder} has {_UNWHITENED} of some iterations and not of others: it holds several runs"
+    elif images_per_class >= _UNWHITENED_BELOW and dataset.name not in _OURS:
+        why = (
+            f"hosts write no {_UNWHITENED} from {_UNWHITENED_BELOW} images per class on, so {folder} does not tell "
+            f"whether its images are whitened"
         )
-    if images_per_class < _PICTURES_BELOW or dataset.name in _OURS:
+    else:
         return dataset.normalization
-    return UndecidedZca(
-        dataset.normalization,
-        f"hosts write no {_ZCA_PICTURES} from {_PICTURES_BELOW} images per class on, so {folder} does not tell "
-        f"whether its images are whitened",
-    )
+    return UndecidedZca(dataset.normalization, why)

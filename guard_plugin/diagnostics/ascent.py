@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from guard_plugin.attacks import uniform_per_example
-from guard_plugin.diagnostics.hessian import Losses, input_gradients, norms, scaled, unit
+from guard_plugin.diagnostics.hessian import input_gradients, norms, scaled
 from guard_plugin.errors import UnusableInput
+from guard_plugin.penalties.per_example import Losses, unit
 
 __all__ = ["Ascent", "BallAttack"]
 
@@ -18,15 +19,15 @@ BallAttack = Callable[[Losses, Tensor, float, Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Ascent:
-    """Projected L2 gradient ascent on the loss, with shrinking steps; the best point of all that were visited.
+    """Projected L2 gradient ascent on the loss, with shrinking steps, which returns the best point that it visited.
 
-    Unlike ``guard_plugin.evaluation``'s attacks it knows no pixel range: GUARD's bound speaks of the whole ball, and
-    distilled images leave the range anyway. What it finds is a lower estimate of the largest loss.
+    Unlike the attacks of ``guard_plugin.evaluation`` it knows no pixel range: GUARD's bound is about the whole ball,
+    and distilled images leave the range anyway. What it finds is a lower estimate of the largest loss.
 
     Args:
-        steps: Gradient steps per start, >= 1, of length 2 rho (1 - t / steps).
+        steps: Gradient steps per start, >= 1; step t has the length 2 rho (1 - t / steps).
         random_starts: Starts at random points of the ball, beside the one at its centre.
-        seed: Of the random starts, which hang on it and an input's position only.
+        seed: The seed of the random starts; each depends on it and on its input's position only.
 
     Raises:
         UnusableInput: If a setting is out of range.
@@ -41,23 +42,19 @@ class Ascent:
             raise UnusableInput(f"expected steps >= 1 and random_starts >= 0, got {self}")
 
     def __call__(self, losses: Losses, inputs: Tensor, rho: float, indices: Tensor) -> Tensor:
-        """Return, for each input, the point of its ball with the largest loss that was met."""
+        """Return, for each input, the visited point of its ball that has the largest loss."""
         best, highest = inputs, torch.full((len(inputs),), -torch.inf, dtype=inputs.dtype, device=inputs.device)
         for start in range(1 + self.random_starts):
-            offset = self._start(start, inputs, rho, indices)
+            offset = torch.zeros_like(inputs)
+            if start > 0:
+                offset = rho * unit(uniform_per_example(inputs, seed=self.seed + start, indices=indices))
             for t in range(self.steps + 1):
                 found, gradients = input_gradients(losses, inputs + offset)
                 better = found > highest
                 highest = torch.where(better, found, highest)
                 best = torch.where(better.view(-1, *[1] * (inputs.dim() - 1)), inputs + offset, best)
-                step = 2 * rho * (1 - t / self.steps)
-                offset = _into_ball(offset + step * unit(gradients), rho)
+                offset = _into_ball(offset + 2 * rho * (1 - t / self.steps) * unit(gradients), rho)
         return best
-
-    def _start(self, start: int, inputs: Tensor, rho: float, indices: Tensor) -> Tensor:
-        if start == 0:
-            return torch.zeros_like(inputs)
-        return rho * unit(uniform_per_example(inputs, seed=self.seed + start, indices=indices))
 
 
 def _into_ball(offset: Tensor, rho: float) -> Tensor:

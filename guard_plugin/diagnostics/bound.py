@@ -1,35 +1,35 @@
 """GUARD's bound on the adversarial loss of distilled images, with every term measured.
 
-What it is taken from, and how far: the authors' project page (github.com/yumozi/GUARD, index.html at 206aaf3) prints,
-for an image x' distilled from class c, by a quadratic Taylor expansion of the loss and assuming convexity,
+The authors' project page (github.com/yumozi/GUARD, index.html at 206aaf3) prints the bound, for an image x' distilled
+from class c, by a quadratic Taylor expansion of the loss and assuming convexity, as
 
     ladv_rho(x') <= E_c l(x) + rho^2 / 2 E_c lambda_1(x) + L sigma,
 
 where E_c is the mean over the real images of class c, ladv_rho the adversarial loss of the quadratic model in the L2
 ball of radius rho, lambda_1 the largest eigenvalue of the Hessian. The discussion of the earlier version (OpenReview,
-IOp3Qgep9V, Proposition 1) tells the assumptions: l convex, and ||h(x') - E_c h(x)|| <= sigma for a feature extractor h;
-and that there the bound has a gradient term too. The paper's own text was not at hand here, so no equation number is
-cited, and how L is defined there is not known: see ``bound`` for what stands for it.
+IOp3Qgep9V, Proposition 1) gives the assumptions: l convex, and ||h(x') - E_c h(x)|| <= sigma for a feature extractor h;
+and it says that the bound there has a gradient term too. The paper's own text was not at hand here, so no equation
+number is cited, and how the paper defines L is not known: ``bound`` says what is taken for it.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from guard_plugin.diagnostics.ascent import Ascent, BallAttack
-from guard_plugin.diagnostics.bound_report import BoundReport, ClassBound, at_most
-from guard_plugin.diagnostics.curvature import CurvatureReport, Space, curvature_at, network_and_inputs
+from guard_plugin.diagnostics.bound_report import ROUNDED_UP, BoundReport, ClassBound
+from guard_plugin.diagnostics.curvature import CurvatureReport, Space, curvature_at, network_in_space
 from guard_plugin.diagnostics.features import Features, Penultimate, largest_slope, lipschitz_of_head, penultimate
-from guard_plugin.diagnostics.hessian import losses_of, norms
+from guard_plugin.diagnostics.hessian import cross_entropy, norms
 from guard_plugin.distilled import DistilledSet
 from guard_plugin.errors import GuardError, UnusableInput
-from guard_plugin.networks.pixel_model import PixelModel
 from guard_plugin.penalties import undisturbed
+from guard_plugin.penalties.per_example import Losses
 
 __all__ = ["bound"]
-
-_SLACK = 1e-5  # relative, for float32's rounding
 
 
 def bound(
@@ -60,11 +60,11 @@ def bound(
             of the clean loss between two images of the class, real or distilled.
         attack: What looks for the largest loss in the ball; by default ``Ascent()``.
         steps: As for ``input_curvature``.
-        tol: See there.
-        batch_size: See there.
+        tol: As for ``input_curvature``.
+        batch_size: As for ``input_curvature``.
 
     Returns:
-        The terms per class, and whether the inequality held. See ``NOTES`` for what that means.
+        The terms per class, and whether the inequality held. ``NOTES`` says what that means.
 
     Raises:
         UnusableInput: If an argument cannot be worked with, or no class has real and distilled images.
@@ -72,14 +72,22 @@ def bound(
     """
     if not (isinstance(rho, int | float) and 0 < rho < float("inf")):
         raise UnusableInput(f"expected rho, an L2 radius in {space} space, to be a finite number > 0, got {rho!r}")
-    network, real = network_and_inputs(model, pixels, labels, space, batch_size)
-    synthetic = _in_space(distilled, real, model, space)
+    network, to_space = network_in_space(model, pixels, labels, space, batch_size)
+    if distilled.images.shape[1:] != pixels.shape[1:]:
+        raise UnusableInput(
+            f"expected distilled images of shape {tuple(pixels.shape[1:])}, as the real ones, "
+            f"got {tuple(distilled.images.shape[1:])}"
+        )
+    real = to_space(pixels)
+    # Not clipped: students see what is outside [0, 1].
+    synthetic = to_space(distilled.normalization.to_pixels(distilled.images).to(pixels))
     classes = distilled.labels if distilled.labels.dim() == 1 else distilled.labels.argmax(dim=1)
     both = sorted(set(classes.tolist()) & set(labels.tolist()))
     if not both:
         raise UnusableInput("expected classes with real and distilled images, found none in common")
     extract = features or penultimate(network, real[:1])
-    measure = _Measurement(network, extract, attack or Ascent(), rho, steps, tol, batch_size)
+    curvature = partial(curvature_at, network, h=rho, steps=steps, tol=tol, batch_size=batch_size)
+    measure = _Measurement(network, curvature, extract, attack or Ascent(), rho, batch_size)
     return BoundReport(
         classes=tuple(measure.of_class(c, real[labels == c], synthetic[classes == c]) for c in both),
         missing=tuple(sorted(set(classes.tolist()) ^ set(labels.tolist()))),
@@ -89,36 +97,24 @@ def bound(
     )
 
 
-def _in_space(distilled: DistilledSet, like: Tensor, model: nn.Module, space: Space) -> Tensor:
-    if distilled.images.shape[1:] != like.shape[1:]:
-        raise UnusableInput(
-            f"expected distilled images of shape {tuple(like.shape[1:])}, as the real ones, "
-            f"got {tuple(distilled.images.shape[1:])}"
-        )
-    # Not clipped: students see what is outside [0, 1].
-    pixels = distilled.normalization.to_pixels(distilled.images).to(like)
-    if space == "input" and isinstance(model, PixelModel):
-        return model.normalization.to_input(pixels)
-    return pixels
-
-
 @dataclass(frozen=True)
 class _Measurement:
+    """How each class is measured."""
+
     network: nn.Module
+    curvature: Callable[[Tensor, Tensor], CurvatureReport]
     features: Features
     attack: BallAttack
     rho: float
-    steps: int
-    tol: float
     batch_size: int
 
     def of_class(self, label: int, real: Tensor, synthetic: Tensor) -> ClassBound:
-        found, made = self._curvature(label, real), self._features(synthetic)
-        mean = self._features(real).mean(dim=0)
+        found = self.curvature(real, torch.full((len(real),), label, device=real.device))
+        made, mean = self._features(synthetic), self._features(real).mean(dim=0)
         sigmas = norms(made - mean).cpu()
         lipschitz = self._lipschitz(label, real, synthetic)
-        loss, curvature_term = found.loss.mean(), self.rho**2 / 2 * found.largest.clamp(min=0).mean()
-        gradient_term = self.rho * found.gradient_norm.mean()
+        loss, gradient_term = found.loss.mean(), self.rho * found.gradient_norm.mean()
+        curvature_term = self.rho**2 / 2 * found.largest.clamp(min=0).mean()
         adversarial = self._adversarial_losses(label, synthetic)
         right = loss + curvature_term + lipschitz * sigmas
         return ClassBound(
@@ -136,15 +132,12 @@ class _Measurement:
             distance_of_means=float((made.mean(dim=0) - mean).norm()),
             adversarial_loss=float(adversarial.mean()),
             adversarial_loss_real=float(self._adversarial_losses(label, real).mean()),
-            images_held=int(at_most(adversarial, right).sum()),
-            images_held_with_gradient=int(at_most(adversarial, right + gradient_term).sum()),
+            images_held=int((adversarial <= right * ROUNDED_UP).sum()),
+            images_held_with_gradient=int((adversarial <= (right + gradient_term) * ROUNDED_UP).sum()),
         )
 
-    def _curvature(self, label: int, inputs: Tensor) -> CurvatureReport:
-        targets = torch.full((len(inputs),), label, device=inputs.device)
-        return curvature_at(
-            self.network, inputs, targets, h=self.rho, steps=self.steps, tol=self.tol, batch_size=self.batch_size
-        )
+    def _losses(self, label: int, inputs: Tensor) -> Losses:
+        return Losses(self.network, torch.full((len(inputs),), label, device=inputs.device), cross_entropy)
 
     def _features(self, inputs: Tensor) -> Tensor:
         with torch.no_grad():
@@ -155,27 +148,27 @@ class _Measurement:
             return lipschitz_of_head(self.features.head, label)
         images = torch.cat([real, synthetic])
         with torch.no_grad():
-            losses = [self._losses(label, batch) for batch in torch.split(images, self.batch_size)]
+            losses = [self._losses(label, batch)(batch) for batch in torch.split(images, self.batch_size)]
         return largest_slope(torch.cat(losses), self._features(images))
-
-    def _losses(self, label: int, inputs: Tensor) -> Tensor:
-        return losses_of(self.network, torch.full((len(inputs),), label, device=inputs.device))(inputs)
 
     def _adversarial_losses(self, label: int, inputs: Tensor) -> Tensor:
         found = []
         with undisturbed(self.network, inputs.device), torch.enable_grad():
             for indices in torch.split(torch.arange(len(inputs)), self.batch_size):
                 batch = inputs[indices]
-                losses = losses_of(self.network, torch.full((len(batch),), label, device=batch.device))
+                losses = self._losses(label, batch)
                 adversarial = self.attack(losses, batch, self.rho, indices).detach()
-                _audit(adversarial, batch, self.rho)
+                _check_in_ball(adversarial, batch, self.rho)
                 with torch.no_grad():
                     found.append(losses(adversarial).cpu())
         return torch.cat(found)
 
 
-def _audit(adversarial: Tensor, inputs: Tensor, rho: float) -> None:
+def _check_in_ball(adversarial: Tensor, inputs: Tensor, rho: float) -> None:
     offsets = norms(adversarial - inputs)
     rounding = torch.finfo(inputs.dtype).eps * norms(inputs)
-    if not bool((offsets <= rho * (1 + _SLACK) + rounding).all()):
-        raise GuardError(f"the attack left its ball: L2 distance {float(offsets.max()):.8g} where rho is {rho:.8g}")
+    if not bool((offsets <= rho * ROUNDED_UP + rounding).all()):
+        raise GuardError(
+            f"expected the attack to stay in the L2 ball of radius rho = {rho:.8g}, but it left its ball: it returned "
+            f"an image at distance {float(offsets.max()):.8g}"
+        )

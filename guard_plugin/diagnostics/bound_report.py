@@ -1,17 +1,16 @@
-"""What is reported of both sides of GUARD's bound."""
+"""Both sides of GUARD's bound as values, JSON and a table."""
 
 import textwrap
 from dataclasses import asdict, dataclass
-from typing import Any, overload
-
-from torch import Tensor
+from typing import Any
 
 from guard_plugin.diagnostics.curvature import Space
 from guard_plugin.evaluation.tables import text_table
 
-__all__ = ["NOTES", "BoundReport", "ClassBound", "at_most", "bound_table"]
+__all__ = ["NOTES", "ROUNDED_UP", "BoundReport", "ClassBound", "bound_table"]
 
-_ROUNDING = 1e-5  # relative, of losses in float32
+ROUNDED_UP = 1 + 1e-5
+"""The factor by which float32's rounding may lift a loss or a distance above its bound."""
 
 NOTES = (
     "The adversarial losses are what an attack found: lower estimates. A violation is certain, up to that of the other "
@@ -25,15 +24,6 @@ NOTES = (
     "granted that the gradient on real images is small.",
 )
 """What a reader of the numbers has to know."""
-
-
-@overload
-def at_most(left: float, right: float) -> bool: ...
-@overload
-def at_most(left: Tensor, right: Tensor) -> Tensor: ...
-def at_most(left: float | Tensor, right: float | Tensor) -> bool | Tensor:
-    """Whether left <= right, both >= 0, up to the rounding of float32."""
-    return left <= right * (1 + _ROUNDING)
 
 
 @dataclass(frozen=True)
@@ -89,19 +79,19 @@ class ClassBound:
 
     @property
     def quadratic(self) -> float:
-        """What the quadratic model allows the mean adversarial loss on real images at most."""
+        """The largest mean adversarial loss on real images that the quadratic model allows."""
         return self.loss + self.gradient_term + self.curvature_term
 
     def to_json(self) -> dict[str, Any]:
-        """All values and verdicts."""
+        """Return all values and verdicts."""
         return {
             **asdict(self),
             "right": self.right,
             "right_with_gradient": self.right_with_gradient,
             "quadratic": self.quadratic,
-            "held": at_most(self.adversarial_loss, self.right),
-            "held_with_gradient": at_most(self.adversarial_loss, self.right_with_gradient),
-            "quadratic_model_held": at_most(self.adversarial_loss_real, self.quadratic),
+            "held": self.adversarial_loss <= self.right * ROUNDED_UP,
+            "held_with_gradient": self.adversarial_loss <= self.right_with_gradient * ROUNDED_UP,
+            "quadratic_model_held": self.adversarial_loss_real <= self.quadratic * ROUNDED_UP,
         }
 
 
@@ -110,11 +100,11 @@ class BoundReport:
     """Both sides of the bound, per class.
 
     Args:
-        classes: Those with real and with distilled images.
-        missing: Classes of which one of the two is missing.
+        classes: The classes that have real and distilled images.
+        missing: The classes that have images of one kind only.
         rho: The ball's L2 radius.
-        space: Where the ball is.
-        lipschitz: How L was had: "exact" for penultimate features, "largest slope" for others.
+        space: The space that the ball is in.
+        lipschitz: Where L comes from: "exact" for penultimate features, "largest slope" for others.
     """
 
     classes: tuple[ClassBound, ...]
@@ -124,41 +114,52 @@ class BoundReport:
     lipschitz: str
 
     def to_json(self) -> dict[str, Any]:
-        """Settings, classes and notes."""
+        """Return settings, classes and notes."""
         settings = {"rho": self.rho, "space": self.space, "lipschitz": self.lipschitz, "missing": list(self.missing)}
         return {**settings, "classes": [one.to_json() for one in self.classes], "notes": list(NOTES)}
 
 
-_TERMS = ("E l", "rho E||g||", "rho^2/2 E l1", "L", "sigma")
-_HEADER = ("class", *_TERMS, "right", "+ grad.", "adv. x'", "held", "+ grad.", "adv. x", "model")
+_COLUMNS = {
+    "label": "class",
+    "loss": "E l",
+    "gradient_term": "rho E||g||",
+    "curvature_term": "rho^2/2 E l1",
+    "lipschitz": "L",
+    "sigma": "sigma",
+    "right": "right",
+    "right_with_gradient": "+ grad.",
+    "adversarial_loss": "adv. x'",
+    "held": "held",
+    "held_with_gradient": "+ grad.",
+    "adversarial_loss_real": "adv. x",
+    "quadratic": "model",
+}
 
 
 def bound_table(report: BoundReport) -> str:
-    """Lay both sides of the bound out, a line per class, with the verdicts and what has to be known about them.
+    """Lay out both sides of the bound as lines of text: a line per class, then the verdicts and the notes on them.
 
     Args:
         report: What ``bound`` returned.
-
-    Returns:
-        Lines of text.
     """
-    verdicts = [one.to_json() for one in report.classes]
-    n, images = len(verdicts), sum(one.n_distilled for one in report.classes)
-    unfinished = sum(one.not_converged for one in report.classes)
+    classes = report.classes
+    verdicts = [one.to_json() for one in classes]
+    n, images = len(classes), sum(one.n_distilled for one in classes)
+    share = sum(one.lipschitz * one.sigma / one.right for one in classes) / n
 
     def count(key: str) -> int:
         return sum(verdict[key] for verdict in verdicts)
 
     return "\n".join(
         [
-            text_table([_HEADER, *map(_row, report.classes)]),
+            text_table([tuple(_COLUMNS.values()), *([_cell(one[name]) for name in _COLUMNS] for one in verdicts)]),
             "",
             f"held, as published: {count('held')} of {n} classes, {count('images_held')} of {images} distilled images",
             f"held, with the gradient term: {count('held_with_gradient')} of {n} classes, "
             f"{count('images_held_with_gradient')} of {images} distilled images",
             f"real images' adversarial loss within the quadratic model: {count('quadratic_model_held')} of {n} classes",
-            f"L sigma is {_mean_share(report):.0%} of the right side, on average over the classes",
-            f"lambda_1 did not converge on {unfinished} of {sum(one.n_real for one in report.classes)} real images",
+            f"L sigma is {share:.0%} of the right side, on average over the classes",
+            f"lambda_1 did not converge on {count('not_converged')} of {count('n_real')} real images",
             f"L: {report.lipschitz}; rho: {report.rho:g} in {report.space} space"
             + (f"; classes without real or without distilled images: {report.missing}" if report.missing else ""),
             *(textwrap.fill(note, 118, initial_indent="- ", subsequent_indent="  ") for note in NOTES),
@@ -166,21 +167,7 @@ def bound_table(report: BoundReport) -> str:
     )
 
 
-def _mean_share(report: BoundReport) -> float:
-    return sum(one.lipschitz * one.sigma / one.right for one in report.classes) / len(report.classes)
-
-
-def _row(one: ClassBound) -> list[str]:
-    verdicts = one.to_json()
-    terms = (one.loss, one.gradient_term, one.curvature_term, one.lipschitz, one.sigma)
-    sides = (one.right, one.right_with_gradient, one.adversarial_loss)
-    return [
-        str(one.label),
-        *map(_short, (*terms, *sides)),
-        *("yes" if verdicts[key] else "no" for key in ("held", "held_with_gradient")),
-        *map(_short, (one.adversarial_loss_real, one.quadratic)),
-    ]
-
-
-def _short(value: float) -> str:
-    return f"{value:.3g}"
+def _cell(value: bool | int | float) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return str(value) if isinstance(value, int) else f"{value:.3g}"

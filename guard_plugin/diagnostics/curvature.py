@@ -1,8 +1,8 @@
 """How curved the loss is around each image: the largest eigenvalue of the input Hessian, and GUARD's surrogate."""
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 import torch
@@ -11,16 +11,17 @@ from tqdm import tqdm
 
 from guard_plugin.attacks import uniform_per_example
 from guard_plugin.datasets.checks import check_labels, check_pixels
-from guard_plugin.diagnostics.hessian import InputHessian, Losses, dot, input_gradients, losses_of, norms, unit
+from guard_plugin.diagnostics.hessian import InputHessian, cross_entropy, dot, input_gradients, norms
 from guard_plugin.diagnostics.lanczos import largest_eigenpairs, tolerated
 from guard_plugin.errors import UnusableInput
 from guard_plugin.networks.checks import check_mode, finite_logits
 from guard_plugin.networks.pixel_model import PixelModel
 from guard_plugin.penalties import LossFunction
 from guard_plugin.penalties.checks import check_batch, check_h, check_network
+from guard_plugin.penalties.per_example import Losses, unit
 from guard_plugin.penalties.undisturbed import twice_differentiable, undisturbed
 
-__all__ = ["CurvatureReport", "Space", "curvature_at", "input_curvature", "network_and_inputs"]
+__all__ = ["CurvatureReport", "Space", "curvature_at", "input_curvature", "network_in_space"]
 
 Space = Literal["input", "pixel"]
 
@@ -36,11 +37,12 @@ class CurvatureReport:
         residual: ||H v1 - largest v1||_2 for the unit eigenvector v1 that was found: an eigenvalue of H lies within
             this distance of ``largest``.
         converged: Whether ``residual`` is at most tol times |largest|, or rounding next to ||H||.
-        steps: Hessian-vector products that Lanczos' method spent.
-        surrogate: What GUARD penalises in its place: ||grad l(x + h z) - grad l(x)||_2 / h with z = g / ||g||_2.
+        steps: How many Hessian-vector products Lanczos' method spent.
+        surrogate: What GUARD penalises in place of ``largest``: ||grad l(x + h z) - grad l(x)||_2 / h with
+            z = g / ||g||_2.
         cosine: |<z, v1>|; NaN where g or H is 0.
-        h: The step of the surrogate.
-        tol: Of ``converged``.
+        h: The length of the surrogate's step.
+        tol: The tolerance of ``converged``.
     """
 
     loss: Tensor
@@ -55,15 +57,12 @@ class CurvatureReport:
     tol: float
 
     def per_example(self) -> dict[str, list[Any]]:
-        """The values by name, for JSON; None in place of NaN."""
-        return {name: [_json(value) for value in getattr(self, name).tolist()] for name in _PER_EXAMPLE}
-
-
-_PER_EXAMPLE = [field.name for field in fields(CurvatureReport) if field.type is Tensor]
-
-
-def _json(value: float) -> float | None:
-    return None if isinstance(value, float) and math.isnan(value) else value
+        """Return the values by name, for JSON, with None in place of NaN."""
+        return {
+            name: [None if isinstance(value, float) and math.isnan(value) else value for value in values.tolist()]
+            for name, values in vars(self).items()
+            if isinstance(values, Tensor)
+        }
 
 
 def input_curvature(
@@ -93,7 +92,7 @@ def input_curvature(
             a Hessian of rank at most C - 1, where C steps are enough.
         tol: When an eigenvalue counts as converged: residual <= tol * its magnitude, or rounding next to ||H||.
         batch_size: Examples at once. Memory holds the batch's graph and ``steps`` vectors per example.
-        seed: Of the start vectors, which hang on it and the example's position only.
+        seed: The seed of the start vectors; each depends on it and on its example's position only.
 
     Returns:
         The report, on the CPU.
@@ -101,14 +100,14 @@ def input_curvature(
     Raises:
         UnusableInput: If the model, the images or a setting cannot be worked with.
     """
-    network, inputs = network_and_inputs(model, pixels, labels, space, batch_size)
-    return curvature_at(network, inputs, labels, h=h, steps=steps, tol=tol, batch_size=batch_size, seed=seed)
+    network, to_space = network_in_space(model, pixels, labels, space, batch_size)
+    return curvature_at(network, to_space(pixels), labels, h=h, steps=steps, tol=tol, batch_size=batch_size, seed=seed)
 
 
-def network_and_inputs(
+def network_in_space(
     model: nn.Module, pixels: Tensor, labels: Tensor, space: Space, batch_size: int
-) -> tuple[nn.Module, Tensor]:
-    """The network whose inputs are in ``space``, and the images there, after checks on all three."""
+) -> tuple[nn.Module, Callable[[Tensor], Tensor]]:
+    """Check the arguments; return the network whose inputs are in ``space``, and the map from pixels to that space."""
     if space not in get_args(Space):
         raise UnusableInput(f"expected space to be one of {', '.join(get_args(Space))}, got {space!r}")
     check_network(model)
@@ -116,13 +115,13 @@ def network_and_inputs(
     check_pixels(pixels)
     check_labels(labels, len(pixels), finite_logits(model, pixels[: max(1, batch_size)]).shape[1])
     if space == "pixel":
-        return model, pixels
+        return model, nn.Identity()
     if not isinstance(model, PixelModel):
         raise UnusableInput(
             f'expected a guard_plugin.evaluation.PixelModel for space "input", as it tells where that space begins; '
             f'got {type(model).__name__}: wrap the network in one, or choose space "pixel"'
         )
-    return model.network, model.normalization.to_input(pixels)
+    return model.network, model.normalization.to_input
 
 
 def curvature_at(
@@ -140,15 +139,15 @@ def curvature_at(
     """Measure the curvature of a loss with respect to what a network takes, whatever that is.
 
     Args:
-        network: In eval mode.
+        network: The network, in eval mode.
         inputs: Shape (n, ...), floating point, in the network's precision.
         targets: Length n.
-        h: As for ``input_curvature``, which also tells ``steps``, ``tol``, ``batch_size`` and ``seed``.
-        steps: See there.
-        tol: See there.
-        batch_size: See there.
-        seed: See there.
-        loss_fn: From outputs and targets to n losses; cross entropy by default.
+        h: Length > 0 of the surrogate's step.
+        steps: As for ``input_curvature``.
+        tol: As for ``input_curvature``.
+        batch_size: As for ``input_curvature``.
+        seed: As for ``input_curvature``.
+        loss_fn: Maps outputs and targets to n losses; cross entropy by default.
 
     Returns:
         The report, on the CPU.
@@ -165,16 +164,18 @@ def curvature_at(
             raise UnusableInput(f"expected {name} >= 1, got {count}")
     if not 0 < tol < 1:
         raise UnusableInput(f"expected 0 < tol < 1, got {tol}")
+    batches = torch.split(torch.arange(len(inputs)), batch_size)
     parts = []
     with undisturbed(network, inputs.device), torch.enable_grad(), twice_differentiable():
-        for batch in _batches(len(inputs), batch_size):
+        for batch in tqdm(batches, "curvature", unit="batch", leave=False, disable=None):
             start = uniform_per_example(inputs[batch], seed=seed, indices=batch)
-            losses = losses_of(network, targets[batch].to(inputs.device), loss_fn)
+            losses = Losses(network, targets[batch].to(inputs.device), loss_fn or cross_entropy)
             parts.append(_measured(losses, inputs[batch], start, h=h, steps=steps, tol=tol))
-    return CurvatureReport(**{name: torch.cat([part[name] for part in parts]) for name in _PER_EXAMPLE}, h=h, tol=tol)
+    return CurvatureReport(**{name: torch.cat([part[name] for part in parts]) for name in parts[0]}, h=h, tol=tol)
 
 
 def _measured(losses: Losses, inputs: Tensor, start: Tensor, *, h: float, steps: int, tol: float) -> dict[str, Tensor]:
+    """Measure one batch: the tensors of ``CurvatureReport`` by name."""
     hessian = InputHessian(losses, inputs)
     pairs = largest_eigenpairs(hessian.product, start, steps=steps, tol=tol)
     loss, gradients = hessian.losses, hessian.gradients
@@ -194,7 +195,3 @@ def _measured(losses: Losses, inputs: Tensor, start: Tensor, *, h: float, steps:
         "cosine": cosine,
     }
     return {name: value.cpu() for name, value in found.items()}
-
-
-def _batches(n: int, size: int) -> Iterator[Tensor]:
-    yield from tqdm(torch.split(torch.arange(n), size), "curvature", unit="batch", leave=False, disable=None)

@@ -1,6 +1,7 @@
 """A network's penultimate features, and how fast the loss changes with them."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -13,62 +14,60 @@ Features = Callable[[Tensor], Tensor]
 """Maps a network's inputs, shape (n, ...), to features, shape (n, ...)."""
 
 
+@dataclass(frozen=True)
 class Penultimate:
-    """What a network's last linear layer takes.
+    """The features that a network's last linear layer takes.
 
     Args:
-        network: In eval mode.
-        head: That layer.
+        network: The network, in eval mode.
+        head: Its last linear layer.
     """
 
-    def __init__(self, network: nn.Module, head: nn.Linear) -> None:
-        self.network = network
-        self.head = head
+    network: nn.Module
+    head: nn.Linear
 
     def __call__(self, inputs: Tensor) -> Tensor:
         """Map inputs of shape (n, ...) to features of shape (n, d), without a graph."""
-        seen, _ = _pass_with_head(self.network, self.head, inputs)
-        return seen[0]
+        return self.with_logits(inputs)[0][0]
+
+    def with_logits(self, inputs: Tensor) -> tuple[list[Tensor], Tensor]:
+        """Make one pass; return what each call of the last linear layer took, and the network's output."""
+        seen: list[Tensor] = []
+        handle = self.head.register_forward_pre_hook(lambda _, arguments: seen.append(arguments[0].detach()))
+        try:
+            with torch.no_grad():
+                logits: Tensor = self.network(inputs)
+        finally:
+            handle.remove()
+        return seen, logits
 
 
 def penultimate(network: nn.Module, inputs: Tensor) -> Penultimate:
     """Find a network's penultimate features.
 
     Args:
-        network: In eval mode; its last linear layer gives the logits.
+        network: A network in eval mode whose last linear layer gives the logits.
         inputs: Shape (n, ...): some inputs, to check that on.
-
-    Returns:
-        The features.
 
     Raises:
         UnusableInput: If the network has no linear layer, or the output of its last one is not the network's.
     """
+    found = "it has none"
     heads = [(name, module) for name, module in network.named_modules() if isinstance(module, nn.Linear)]
     if heads:
-        head = heads[-1][1]
-        seen, logits = _pass_with_head(network, head, inputs)
+        name, head = heads[-1]
+        features = Penultimate(network, head)
+        seen, logits = features.with_logits(inputs)
         if len(seen) == 1 and seen[0].dim() == 2 and torch.equal(head(seen[0]), logits):
-            return Penultimate(network, head)
-    found = f"the output of {heads[-1][0]!r} is not the network's" if heads else "it has none"
+            return features
+        found = f"the output of {name!r} is not the network's"
     raise UnusableInput(
         f"expected a network whose last linear layer gives the logits, but {found}: give features of your own"
     )
 
 
-def _pass_with_head(network: nn.Module, head: nn.Linear, inputs: Tensor) -> tuple[list[Tensor], Tensor]:
-    seen: list[Tensor] = []
-    handle = head.register_forward_pre_hook(lambda _, arguments: seen.append(arguments[0].detach()))
-    try:
-        with torch.no_grad():
-            logits: Tensor = network(inputs)
-    finally:
-        handle.remove()
-    return seen, logits
-
-
 def lipschitz_of_head(head: nn.Linear, label: int) -> float:
-    """The Lipschitz constant of the cross entropy as a function of the features that a linear layer takes.
+    """Compute the Lipschitz constant of the cross entropy as a function of the features that a linear layer takes.
 
     The gradient for class y is W^T (p - e_y) = sum_k p_k (w_k - w_y), a convex combination, so its norm is at most
     max_k ||w_k - w_y||, and comes as near to it as one likes where p_k goes to 1. So this is exact over all features.
@@ -85,7 +84,7 @@ def lipschitz_of_head(head: nn.Linear, label: int) -> float:
 
 
 def largest_slope(losses: Tensor, features: Tensor) -> float:
-    """The largest |l_i - l_j| / ||f_i - f_j||_2 over all pairs of examples: a LOWER estimate of a Lipschitz constant.
+    """Return the largest |l_i - l_j| / ||f_i - f_j||_2 of any pair: a LOWER estimate of a Lipschitz constant.
 
     Args:
         losses: Shape (n,).

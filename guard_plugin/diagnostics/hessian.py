@@ -1,50 +1,36 @@
 """Products with the Hessian of each example's loss with respect to its input."""
 
-from collections.abc import Callable
+from functools import partial
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from guard_plugin.errors import UnusableInput
-from guard_plugin.penalties import LossFunction
-from guard_plugin.penalties.checks import check_losses, check_outputs
+from guard_plugin.penalties.per_example import Losses
 
-__all__ = ["InputHessian", "Losses", "dot", "input_gradients", "losses_of", "norms", "scaled", "unit"]
+__all__ = ["InputHessian", "cross_entropy", "dot", "input_gradients", "norms", "scaled"]
 
-Losses = Callable[[Tensor], Tensor]
-"""Maps inputs, shape (n, ...), to n losses, shape (n,), each of its own input alone."""
-
-
-def losses_of(network: nn.Module, targets: Tensor, loss_fn: LossFunction | None = None) -> Losses:
-    """The losses of a network's outputs on fixed targets; cross entropy by default."""
-
-    def losses(inputs: Tensor) -> Tensor:
-        # A copy, because a network may begin with an in-place operation, which a leaf would not survive.
-        outputs = check_outputs(network(inputs.clone()))
-        return check_losses((loss_fn or _cross_entropy)(outputs, targets), len(inputs))
-
-    return losses
+cross_entropy = partial(functional.cross_entropy, reduction="none")
+"""Maps outputs, shape (n, classes), and targets to n losses."""
 
 
 def input_gradients(losses: Losses, inputs: Tensor, *, create_graph: bool = False) -> tuple[Tensor, Tensor]:
-    """The losses, and the gradient of each with respect to its own input.
+    """Compute the losses, and the gradient of each with respect to its own input.
 
     Args:
-        losses: See ``Losses``.
+        losses: Maps the inputs to n losses, each of which depends on its own input alone.
         inputs: Shape (n, ...).
-        create_graph: Whether ``inputs`` requires a gradient, and the gradients are to be differentiated again.
+        create_graph: Whether the gradients are to be differentiated again; ``inputs`` must then require a gradient.
 
     Raises:
-        UnusableInput: If no gradient reaches the inputs, or anything is not finite.
+        UnusableInput: If no gradient reaches the inputs, or a loss or a gradient is not finite.
     """
     leaf = inputs if create_graph else inputs.detach().requires_grad_()
     found = losses(leaf)
-    gradients = (
-        torch.autograd.grad(found.sum(), leaf, create_graph=create_graph, allow_unused=True)[0]
-        if found.requires_grad
-        else None
-    )
+    gradients = None
+    if found.requires_grad:
+        (gradients,) = torch.autograd.grad(found.sum(), leaf, create_graph=create_graph, allow_unused=True)
     if gradients is None:
         raise UnusableInput("no gradient reaches the inputs: the network detaches them or runs without gradients")
     if not bool(torch.isfinite(found).all() & torch.isfinite(gradients).all()):
@@ -60,27 +46,23 @@ class InputHessian:
     as long as this object, so memory grows with the batch. Gradients must be enabled.
 
     Args:
-        losses: See ``Losses``.
+        losses: As for ``input_gradients``.
         inputs: Shape (n, ...).
 
     Raises:
-        UnusableInput: If no gradient reaches the inputs, or anything is not finite.
+        UnusableInput: If no gradient reaches the inputs, or a loss or a gradient is not finite.
     """
 
     def __init__(self, losses: Losses, inputs: Tensor) -> None:
         self._leaf = inputs.detach().requires_grad_()
         self.losses, self._gradients = input_gradients(losses, self._leaf, create_graph=True)
-
-    @property
-    def gradients(self) -> Tensor:
-        """The gradients, detached."""
-        return self._gradients.detach()
+        self.gradients = self._gradients.detach()
 
     def product(self, vectors: Tensor) -> Tensor:
-        """The products H_i v_i, of the same shape as ``vectors`` and the inputs.
+        """Compute the products H_i v_i, of the same shape as ``vectors`` and the inputs.
 
         Raises:
-            UnusableInput: If one is not finite.
+            UnusableInput: If a product is not finite.
         """
         if not self._gradients.requires_grad:  # the losses are linear in the inputs
             return torch.zeros_like(vectors)
@@ -95,44 +77,20 @@ class InputHessian:
         return product
 
 
-def _cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
-    return functional.cross_entropy(outputs, targets, reduction="none")
-
-
 def dot(a: Tensor, b: Tensor) -> Tensor:
-    """The inner product of each example of a with that of b, shape (n,)."""
-    return _flat(a * b).sum(dim=1)
+    """Return the inner product of each example of a with that of b, shape (n,)."""
+    return (a * b).reshape(len(a), -1).sum(dim=1)
 
 
 def norms(vectors: Tensor) -> Tensor:
-    """The L2 norm of each example, shape (n,), also where its squares underflow or overflow."""
-    largest = _largest(vectors)
-    found: Tensor = torch.linalg.vector_norm(_flat(_divided(vectors, largest)), dim=1) * largest
+    """Return the L2 norm of each example, shape (n,), also where its squares underflow or overflow."""
+    flat = vectors.reshape(len(vectors), -1)  # unlike flatten(1), also for vectors of shape (n,)
+    largest = flat.abs().amax(dim=1)
+    divisors = torch.where(largest == 0, torch.ones_like(largest), largest)
+    found: Tensor = torch.linalg.vector_norm(flat / divisors[:, None], dim=1) * largest
     return found
 
 
 def scaled(vectors: Tensor, factors: Tensor) -> Tensor:
-    """Each example times its factor, of shape (n,)."""
-    return vectors * _shaped(factors, vectors)
-
-
-def unit(vectors: Tensor) -> Tensor:
-    """Each example at length 1 (0 stays 0), without underflow where it is tiny."""
-    once = _divided(vectors, _largest(vectors))
-    return _divided(once, norms(once))
-
-
-def _largest(vectors: Tensor) -> Tensor:
-    return _flat(vectors).abs().amax(dim=1)
-
-
-def _flat(vectors: Tensor) -> Tensor:
-    return vectors.reshape(len(vectors), -1)  # unlike flatten(1), also of shape (n,)
-
-
-def _divided(vectors: Tensor, sizes: Tensor) -> Tensor:
-    return vectors / _shaped(torch.where(sizes == 0, torch.ones_like(sizes), sizes), vectors)
-
-
-def _shaped(per_example: Tensor, like: Tensor) -> Tensor:
-    return per_example.view(-1, *[1] * (like.dim() - 1))
+    """Multiply each example by its factor, shape (n,)."""
+    return vectors * factors.view(-1, *[1] * (vectors.dim() - 1))

@@ -1,4 +1,4 @@
-"""The largest eigenvalue of symmetric operators that are known by their products only, for a batch at once."""
+"""The largest eigenvalue of symmetric operators of which only products are known, for a batch at once."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from guard_plugin.diagnostics.hessian import dot, norms, scaled, unit
+from guard_plugin.diagnostics.hessian import dot, norms, scaled
+from guard_plugin.penalties.per_example import unit
 
 __all__ = ["Eigenpairs", "largest_eigenpairs", "tolerated"]
 
@@ -49,12 +50,12 @@ def largest_eigenpairs(product: Callable[[Tensor], Tensor], start: Tensor, *, st
     Returns:
         The eigenpairs; one more product than steps is spent, on the residuals.
     """
-    n, size = len(start), start[0].numel()
+    last = min(steps, start[0].numel())
     basis = [unit(start)]
     alphas: list[Tensor] = []
     betas: list[Tensor] = []
-    done = torch.zeros(n, dtype=torch.int64)
-    for k in range(1, min(steps, size) + 1):
+    done = torch.zeros(len(start), dtype=torch.int64)
+    for k in range(1, last + 1):
         image = product(basis[-1])
         alphas.append(dot(basis[-1], image))
         rest = _orthogonalised(_orthogonalised(image, basis), basis)
@@ -62,7 +63,7 @@ def largest_eigenpairs(product: Callable[[Tensor], Tensor], start: Tensor, *, st
         values, weights = _ritz(alphas, betas)
         allowed = tolerated(values[:, -1], values.abs().amax(dim=1), tol=tol, dtype=start.dtype)
         small = betas[-1].double().cpu() * weights[:, -1, -1].abs() <= allowed
-        done = torch.where((done == 0) & (small | (k == min(steps, size))), k, done)
+        done = torch.where((done == 0) & (small | (k == last)), k, done)
         if bool((done > 0).all()):
             break
         basis.append(unit(rest))  # 0 where the Krylov space is exhausted: that example is done
@@ -73,16 +74,16 @@ def largest_eigenpairs(product: Callable[[Tensor], Tensor], start: Tensor, *, st
 
 
 def tolerated(values: Tensor, scales: Tensor, *, tol: float, dtype: torch.dtype) -> Tensor:
-    """The residuals at which eigenvalues count as found.
+    """Return the residuals at which eigenvalues count as found.
 
-    It is the eigenvalue's own magnitude that counts: next to a large negative end of the spectrum, a residual that is
-    small against ||H|| is met by any vector of the null space.
+    It is the eigenvalue's own magnitude that counts: next to a large negative end of the spectrum, any vector of the
+    null space has a residual that is small against ||H||.
 
     Args:
         values: Shape (n,): the eigenvalues.
         scales: Shape (n,): estimates of ||H||.
-        tol: A residual may be this share of the eigenvalue's magnitude ...
-        dtype: ... and what is rounding to ||H|| in this precision, where the eigenvalue is smaller than that, or 0.
+        tol: A residual may be this share of the eigenvalue's magnitude, or what is rounding to ||H||, if that is more.
+        dtype: The precision that the rounding is of.
     """
     return torch.maximum(tol * values.abs(), _ROUNDING * torch.finfo(dtype).eps * scales)
 
@@ -94,9 +95,8 @@ def _orthogonalised(vectors: Tensor, basis: list[Tensor]) -> Tensor:
 
 
 def _ritz(alphas: list[Tensor], betas: list[Tensor]) -> tuple[Tensor, Tensor]:
-    """Eigenvalues, ascending, and eigenvectors of the tridiagonal matrices, in float64 on the CPU."""
-    diagonal = torch.stack(alphas, dim=1).double().cpu()
-    matrix = torch.diag_embed(diagonal)
+    """Return the tridiagonal matrices' eigenvalues, ascending, and eigenvectors, in float64 on the CPU."""
+    matrix = torch.diag_embed(torch.stack(alphas, dim=1).double().cpu())
     if len(alphas) > 1:
         beside = torch.stack(betas[: len(alphas) - 1], dim=1).double().cpu()
         matrix = matrix + torch.diag_embed(beside, 1) + torch.diag_embed(beside, -1)
@@ -105,7 +105,7 @@ def _ritz(alphas: list[Tensor], betas: list[Tensor]) -> tuple[Tensor, Tensor]:
 
 
 def _chosen(basis: list[Tensor], alphas: list[Tensor], betas: list[Tensor], done: Tensor) -> tuple[Tensor, Tensor]:
-    """Each example's top Ritz vector and the largest magnitude of its Ritz values, at its own number of steps."""
+    """Return each example's top Ritz vector and largest Ritz value's magnitude, at its own number of steps."""
     vectors, scales = torch.zeros_like(basis[0]), torch.zeros_like(alphas[0])
     for k in sorted(set(done.tolist())):
         values, weights = _ritz(alphas[:k], betas[:k])

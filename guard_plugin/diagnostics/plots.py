@@ -1,9 +1,7 @@
 """The distributions of curvature, overlaid."""
 
-import importlib
 from collections.abc import Mapping
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -12,30 +10,28 @@ from torch import Tensor
 from guard_plugin.diagnostics.curvature import CurvatureReport
 from guard_plugin.errors import UnusableInput
 from guard_plugin.files import atomic_file
+from guard_plugin.optional import require
 
 __all__ = ["draw_curvature", "matplotlib_figure"]
 
 _BINS = 40
-_DECADES = 6  # below the largest value; what is smaller is drawn in the first bin
+_DECADES = 6  # below the largest value; smaller values are drawn in the first bin
 
 
-def matplotlib_figure() -> ModuleType:
-    """The module ``matplotlib.figure``, which draws without a display or global state.
+def matplotlib_figure() -> Any:
+    """Import ``matplotlib.figure``, which draws without a display or global state.
 
     Raises:
         UnusableInput: If matplotlib is not installed.
     """
-    try:
-        return importlib.import_module("matplotlib.figure")
-    except ModuleNotFoundError as error:
-        raise UnusableInput('plots need matplotlib: pip install "guard-plugin[bench]"') from error
+    return require("matplotlib.figure", needed_by="a plot")
 
 
 def draw_curvature(reports: Mapping[str, CurvatureReport], file: Path) -> None:
-    """Draw histograms of the largest eigenvalues and of the surrogates, of all networks in one picture.
+    """Draw histograms of the largest eigenvalues and of the surrogates, all networks in one figure.
 
     Args:
-        reports: By the network's name.
+        reports: The reports by the network's name.
         file: The PNG to write.
 
     Raises:

@@ -1,9 +1,8 @@
-"""Reading numpy's .npz files without executing what they hold, and telling how their images are laid out."""
+"""Arrays of unknown origin: .npz files are read without executing what they hold; images and labels get one form."""
 
 import zipfile
 import zlib
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -11,20 +10,19 @@ from torch import Tensor
 
 from guard_plugin.errors import UnsafeFile, UnusableInput
 
-__all__ = ["ArrayFile", "channels_first", "class_indices"]
+__all__ = ["ArrayFile", "channels_first", "class_indices", "whole_numbers"]
 
 _CHANNELS = (1, 3)
 
 
 class ArrayFile:
-    """The arrays of a .npz file, each read when it is asked for; never a pickled one.
+    """The arrays of a .npz file, each read when it is asked for; a pickled one never is.
 
     Args:
-        file: What ``numpy.savez`` wrote.
+        file: A file that ``numpy.savez`` wrote.
 
     Raises:
         UnusableInput: If there is no such file, or ``numpy.savez`` did not write it.
-        UnsafeFile: If it is a pickle.
     """
 
     def __init__(self, file: Path) -> None:
@@ -33,24 +31,23 @@ class ArrayFile:
             raise UnusableInput(f"no such file: {file}")
         try:
             with zipfile.ZipFile(file) as archive:
-                names = archive.namelist()
+                self.names = tuple(name.removesuffix(".npy") for name in archive.namelist())
         except (OSError, zipfile.BadZipFile) as error:
             raise UnusableInput(f"{file} cannot be read as a file that numpy.savez wrote: {error}") from error
-        self.names = tuple(name.removesuffix(".npy") for name in names)
 
     def __contains__(self, name: object) -> bool:
         return name in self.names
 
     def __getitem__(self, name: str) -> Tensor:
-        """The array of that name, as a tensor.
+        """Read the array of that name, as a tensor.
 
         Raises:
-            UnusableInput: If it is damaged, or of a type that torch has not.
+            UnusableInput: If it is damaged, or of a type that torch does not have.
             UnsafeFile: If it holds Python objects: reading them would run code.
         """
         try:
             with np.load(self.file, allow_pickle=False) as archive:
-                array: Any = np.asarray(archive[name])
+                array = np.asarray(archive[name])
             return torch.from_numpy(array.astype(array.dtype.newbyteorder("="), copy=False))
         except (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
             if "pickle" in str(error):
@@ -62,10 +59,11 @@ class ArrayFile:
 
 
 def channels_first(images: Tensor, where: str) -> Tensor:
-    """Images as (n, channels, height, width), from (n, height, width), (n, height, width, channels) or that itself.
+    """Bring images to the shape (n, channels, height, width).
 
     Args:
-        images: With 1 or 3 channels, as the first or the last of an image's axes.
+        images: Shape (n, height, width), (n, height, width, channels) or (n, channels, height, width), with 1 or 3
+            channels.
         where: What holds them, for the message.
 
     Raises:
@@ -83,10 +81,10 @@ def channels_first(images: Tensor, where: str) -> Tensor:
 
 
 def class_indices(labels: Tensor, where: str) -> Tensor:
-    """Labels as int64 of shape (n,), from integers of any kind and shape (n,) or (n, 1).
+    """Bring labels to int64 and shape (n,).
 
     Args:
-        labels: The labels.
+        labels: Integers of any kind, of shape (n,) or (n, 1).
         where: What holds them, for the message.
 
     Raises:
@@ -99,3 +97,9 @@ def class_indices(labels: Tensor, where: str) -> Tensor:
             f"{labels.dtype}"
         )
     return flat.long()
+
+
+def whole_numbers(values: Tensor) -> Tensor | None:
+    """Return values of any type as int64; None if one of them is not a whole number."""
+    whole = values.long()
+    return whole if torch.equal(whole.to(values.dtype), values) else None

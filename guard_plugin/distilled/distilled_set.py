@@ -1,4 +1,4 @@
-"""What a host distilled, in one form for every host."""
+"""Distilled images and labels, in one form for every host."""
 
 import math
 from collections.abc import Mapping
@@ -24,14 +24,14 @@ class DistilledSet:
         images: Shape (n, channels, height, width), float32, in the host's own input space: optimised
             images leave the pixel range, and the host trains its evaluation networks on them as they are.
         labels: Shape (n,), int64 class indices, or shape (n, classes), float32 class probabilities.
-        num_classes: How many classes the labels speak of.
+        num_classes: The number of classes.
         normalization: The map from pixel space to the space of ``images``; a ``ZcaWhitening`` is fitted by the
             benchmark.
         dataset: The name of the data set that was distilled, where the file tells.
-        arch: The name of the network that it was distilled with, where the file tells.
+        arch: The name of the network that was used to distil it, where the file tells.
         learning_rate: The students' learning rate that was learned along with the images, > 0, where the file tells.
         recipe: The name of the recipe by which the host trains its evaluation networks.
-        files: The files that it was read from, where they are others than the one that the user named.
+        files: The files that the set was read from, where they are others than the one that the user named.
         input_spaces: Where the files do not tell the data set: the space in which the host's networks take its images,
             by data set; ``images`` are then pixels, and ``for_dataset`` brings them there.
 
@@ -51,12 +51,9 @@ class DistilledSet:
     input_spaces: Mapping[str, InputSpace] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if any(
-            part.layout != torch.strided or part.is_meta or part.is_quantized for part in (self.images, self.labels)
-        ):
-            raise UnusableInput(
-                "expected ordinary dense tensors as images and labels, got sparse, quantised or meta ones"
-            )
+        for part in (self.images, self.labels):
+            if part.layout != torch.strided or part.is_meta or part.is_quantized:
+                raise UnusableInput("expected dense tensors as images and labels, got sparse, quantised or meta ones")
         self._check_images()
         self._check_labels()
         rate = self.learning_rate
@@ -103,13 +100,13 @@ class DistilledSet:
         return len(self.images) / self.num_classes
 
     def for_dataset(self, dataset: str) -> "DistilledSet":
-        """This set as the host's networks take it, given which data set it was distilled from.
+        """Return this set as the host's networks take it, given the data set that it was distilled from.
 
         Args:
             dataset: The data set's name.
 
         Raises:
-            UnusableInput: If the set has to be told, and its host is not known to have distilled that one.
+            UnusableInput: If the set needs to know, and its host is not known to have distilled that data set.
         """
         if not self.input_spaces:
             return self
@@ -122,7 +119,7 @@ class DistilledSet:
         return replace(self, images=space.to_input(self.images), normalization=space, dataset=dataset, input_spaces={})
 
     def pixels(self) -> Tensor:
-        """The images in pixel space, clipped to [0, 1]: for looking at, not for training on."""
+        """Return the images in pixel space, clipped to [0, 1]: for looking at, not for training on."""
         return self.normalization.to_pixels(self.images).clamp(0, 1)
 
 

@@ -1,8 +1,8 @@
 """Soft labels stored by fast knowledge distillation (FKD: Shen and Xing, ECCV 2022), as SRe2L writes them.
 
 ``FOLDER/epoch_E/batch_B.tar`` holds ``[coords, flip_status, mix_index, mix_lam, mix_bbox, logits]``: what a teacher
-answered, batch by batch, to one view of each image per epoch. Which images a batch is about is written nowhere. It
-follows from torch's own ``RandomSampler`` and a seed, in the host's ``--fkd-seed`` (42): one generator for all epochs.
+answered, batch by batch, to one view of each image per epoch. No file says which images a batch is about. That follows
+from torch's own ``RandomSampler`` and a seed, the host's ``--fkd-seed`` (42): one generator for all epochs.
 """
 
 import re
@@ -29,11 +29,11 @@ _PARTS = ("coords", "flip_status", "mix_index", "mix_lam", "mix_bbox", "logits")
 
 @dataclass(frozen=True)
 class StoredBatch:
-    """What one file tells.
+    """The soft labels of one file.
 
     Args:
         indices: Shape (n,), int64: the images, numbered in the order of their files' paths.
-        view: What was seen of them.
+        view: What the teacher saw of them.
         logits: Shape (n, classes), float32: the teacher's answer.
     """
 
@@ -47,7 +47,7 @@ class FkdLabels:
 
     Args:
         folder: The folder that holds ``epoch_0`` and so on.
-        seed: That of the images' order.
+        seed: The seed of the images' order.
 
     Raises:
         UnusableInput: If epochs or batches are missing, or the first or last file of the first epoch does not fit.
@@ -67,18 +67,17 @@ class FkdLabels:
                     f"expected {batches} batches in each epoch, as in epoch_0, got {len(files)} in {epoch}: was the "
                     f"relabelling stopped?"
                 )
-        first, last = (_read(self._files[0][number], None) for number in (0, -1))
-        self.batch_size = len(first.logits)
-        self.num_classes = first.logits.shape[1]
-        self.n_images = self.batch_size * (batches - 1) + len(last.logits)
-        if len(last.logits) > self.batch_size:
+        (_, first), (_, last) = (_read(self._files[0][number]) for number in (0, -1))
+        self.batch_size, self.num_classes = first.shape
+        self.n_images = self.batch_size * (batches - 1) + len(last)
+        if len(last) > self.batch_size:
             raise UnusableInput(
-                f"expected the last batch to be the smallest, got {len(last.logits)} images in {self._files[0][-1]} "
+                f"expected the last batch to be the smallest, got {len(last)} images in {self._files[0][-1]} "
                 f"after batches of {self.batch_size}"
             )
 
     def sha256(self) -> str:
-        """What ``sha256sum epoch_*/batch_*.tar | sha256sum`` prints in the folder, with files in order of numbers."""
+        """Compute what ``sha256sum epoch_*/batch_*.tar | sha256sum`` prints in the folder, in order of numbers."""
         files = [file for epoch in self._files for file in epoch]
         return joint_sha256((file.relative_to(self.folder).as_posix(), file) for file in files)
 
@@ -92,28 +91,22 @@ class FkdLabels:
         sampler = RandomSampler(range(self.n_images), generator=torch.Generator().manual_seed(self._seed))
         order = BatchSampler(sampler, self.batch_size, drop_last=False)
         for files in self._files:
-            # All of it now: what is drawn for the next epoch depends on this one having been drawn to its end.
+            # The whole order now: what is drawn for the next epoch depends on this one having been drawn to its end.
             yield self._epoch(files, list(order))
 
     def _epoch(self, files: list[Path], order: list[list[int]]) -> Iterator[StoredBatch]:
         for file, indices in zip(files, order, strict=True):
-            content = _read(file, len(indices))
-            if content.logits.shape[1] != self.num_classes:
+            view, logits = _read(file, len(indices))
+            if logits.shape[1] != self.num_classes:
                 raise UnusableInput(
                     f"{file}: expected logits for {self.num_classes} classes, as in the first file, got "
-                    f"{content.logits.shape[1]}"
+                    f"{logits.shape[1]}"
                 )
-            yield StoredBatch(torch.tensor(indices), content.view, content.logits)
-
-
-@dataclass(frozen=True)
-class _Content:
-    view: View
-    logits: Tensor
+            yield StoredBatch(torch.tensor(indices), view, logits)
 
 
 def _numbered(folder: Path, prefix: str, suffix: str) -> list[Path]:
-    """The paths PREFIX0SUFFIX, PREFIX1SUFFIX and so on of a folder, without gaps."""
+    """Return the paths PREFIX0SUFFIX, PREFIX1SUFFIX and so on of a folder, without gaps."""
     pattern = re.compile(re.escape(prefix) + r"(\d+)" + re.escape(suffix))
     found = [match for path in (folder.iterdir() if folder.is_dir() else ()) if (match := pattern.fullmatch(path.name))]
     count = max((int(match[1]) + 1 for match in found), default=0)
@@ -128,38 +121,38 @@ def _numbered(folder: Path, prefix: str, suffix: str) -> list[Path]:
     return paths
 
 
-def _read(file: Path, expected: int | None) -> _Content:
-    """Read and check a file about ``expected`` images, or about any number."""
+def _read(file: Path, n: int | None = None) -> tuple[View, Tensor]:
+    """Read and check a file's view and logits, which must be of n images if that is given."""
     content = load_untrusted(file)
     if not isinstance(content, (list, tuple)) or len(content) != len(_PARTS):
         raise UnusableInput(f"{file}: expected the list [{', '.join(_PARTS)}], got {_kind(content)}")
     coords, flips, order, own, box, logits = content
-    n = len(logits) if isinstance(logits, Tensor) and logits.dim() == 2 and expected is None else expected or 0
     _check_tensor(file, "logits", logits, (n, None), lambda t: t.is_floating_point() and bool(torch.isfinite(t).all()))
+    n = len(logits)
     if n == 0 or logits.shape[1] < 2:
         raise UnusableInput(f"{file}: expected logits for images and classes, got shape {tuple(logits.shape)}")
     _check_tensor(file, "coords", coords, (n, 4), _are_crops)
     _check_tensor(file, "flip_status", flips, (n,), lambda t: not t.is_floating_point() and bool(((t | 1) == 1).all()))
-    return _Content(View(coords.float(), flips.bool(), _mix(file, n, order, own, box)), logits.float())
+    return View(coords.float(), flips.bool(), _mix(file, n, order, own, box)), logits.float()
 
 
 def _check_tensor(
     file: Path, name: str, value: Any, shape: tuple[int | None, ...], fits: Callable[[Tensor], bool]
 ) -> None:
-    wanted = tuple("classes" if side is None else side for side in shape)
-    if not isinstance(value, Tensor) or value.dim() != len(shape):
-        raise UnusableInput(f"{file}: expected {name} of shape {wanted}, got {_kind(value)}")
-    if any(side not in (None, found) for side, found in zip(shape, value.shape, strict=True)):
+    """Refuse what is no tensor of this shape, where None is any size, or whose values do not fit."""
+    is_right = isinstance(value, Tensor) and value.dim() == len(shape)
+    if not is_right or any(side not in (None, found) for side, found in zip(shape, value.shape, strict=True)):
+        wanted = tuple("any" if side is None else side for side in shape)
         raise UnusableInput(
-            f"{file}: expected {name} of shape {wanted}, got {tuple(value.shape)}: soft labels of other images, or "
-            f"another batch size"
+            f"{file}: expected {name} of shape {wanted}, got {_kind(value)}: are the soft labels of other images, or "
+            f"of another batch size?"
         )
     if not fits(value):
-        raise UnusableInput(f"{file}: {name} of {value.dtype} hold values that are none")
+        raise UnusableInput(f"{file}: {name} of {value.dtype} hold values that no {name} have")
 
 
 def _are_crops(coords: Tensor) -> bool:
-    """Whether each row is a part of an image that is not empty."""
+    """Tell whether each row is a part of an image that is not empty."""
     if not coords.is_floating_point() or not bool(torch.isfinite(coords).all()):
         return False
     start, size = coords[:, :2], coords[:, 2:]

@@ -12,7 +12,7 @@ from guard_plugin.files import file_sha256, joint_sha256
 
 __all__ = ["read_distilled", "subject_of"]
 
-_MOST_NAMED = 20  # files; a folder of pictures has thousands
+_MOST_NAMED = 20  # files; a folder of images has thousands
 
 
 def read_distilled(hooks: HookRelay, adapter: str, path: Path) -> list[DistilledSet]:
@@ -20,7 +20,7 @@ def read_distilled(hooks: HookRelay, adapter: str, path: Path) -> list[Distilled
 
     Args:
         hooks: The plugin manager's hooks.
-        adapter: The name of the adapter whose host wrote it.
+        adapter: The name of the adapter whose host wrote the file or folder.
         path: The file or folder.
 
     Raises:
@@ -41,21 +41,22 @@ def subject_of(adapter: str, path: Path, sets: Sequence[DistilledSet]) -> dict[s
     Args:
         adapter: The adapter's name.
         path: The file or folder.
-        sets: What was read from it.
+        sets: The distilled sets that were read from it.
 
     Returns:
-        Its description. "sha256" is that of the one file that was read; of several, which "files" then names, it is
-        what ``sha256sum FILE... | sha256sum`` prints, with the files in the order of their paths and without their
-        folders' names; of more than can be named, "n_files" is how many.
+        The description. Where one file was read, "sha256" is that file's. Where several were read, it is what
+        ``sha256sum FILE... | sha256sum`` prints, with the files in the order of their paths and without their folders'
+        names; "files" then lists them or, if they are too many, "n_files" counts them.
     """
     files = _files(path, sets)
-    several: dict[str, Any] = {} if files == [path] else {"files": [str(file) for file in files]}
-    if len(files) > _MOST_NAMED:
-        several = {"n_files": len(files)}
+    several: dict[str, Any] = {}
+    if files != [path]:
+        named = len(files) <= _MOST_NAMED
+        several = {"files": [str(file) for file in files]} if named else {"n_files": len(files)}
     return {
         "kind": "distilled",
         "path": str(path),
-        "sha256": file_sha256(path) if files == [path] else joint_sha256((file.name, file) for file in files),
+        "sha256": joint_sha256((file.name, file) for file in files) if several else file_sha256(path),
         **several,
         "adapter": adapter,
         "ipc": sets[0].images_per_class,
@@ -64,7 +65,7 @@ def subject_of(adapter: str, path: Path, sets: Sequence[DistilledSet]) -> dict[s
 
 
 def _files(path: Path, sets: Sequence[DistilledSet]) -> list[Path]:
-    told = {file for one in sets for file in one.files}
-    if not told and path.is_dir():  # a plugin that does not tell: whatever lies there
-        told = {file for file in path.rglob("*") if file.is_file()}
-    return sorted(told) or [path]
+    files = {file for one in sets for file in one.files}
+    if not files and path.is_dir():  # the plugin does not say which files it read: all that lie there
+        files = {file for file in path.rglob("*") if file.is_file()}
+    return sorted(files) or [path]

@@ -1,4 +1,4 @@
-"""What a network sees of a batch of pictures: crops, mirror images, mixtures."""
+"""What a network sees of a batch of images: crops, mirror images, mixtures."""
 
 from dataclasses import dataclass
 
@@ -25,7 +25,7 @@ class Mix:
 
 @dataclass(frozen=True)
 class View:
-    """What is seen of a batch of n images.
+    """What a network sees of a batch of n images.
 
     Args:
         crops: Shape (n, 4): top, left, height and width of each crop, as parts of the image's height and width; it is

@@ -1,5 +1,6 @@
 """Per-channel normalisation, which most hosts do."""
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,9 +9,8 @@ from torch import Tensor
 
 from guard_plugin.errors import UnusableInput
 from guard_plugin.spaces.input_space import InputSpace
-from guard_plugin.spaces.whitening import ZcaWhitening
 
-__all__ = ["Normalization", "UndecidedZca"]
+__all__ = ["Normalization"]
 
 
 @dataclass(frozen=True)
@@ -18,19 +18,28 @@ class Normalization(InputSpace):
     """The per-channel affine map between pixel space and a network's input: ``x = (pixel - mean) / std``.
 
     Args:
-        mean: One number per channel, in pixel units (pixels are in [0, 1]).
-        std: One number > 0 per channel.
+        mean: One finite number per channel, in pixel units (pixels are in [0, 1]).
+        std: One finite number > 0 per channel.
+
+    Raises:
+        UnusableInput: If the numbers are others.
     """
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
     def __post_init__(self) -> None:
-        if len(self.mean) != len(self.std) or not all(s > 0 for s in self.std):
+        finite = all(map(math.isfinite, (*self.mean, *self.std)))
+        if len(self.mean) != len(self.std) or not finite or not all(s > 0 for s in self.std):
             raise UnusableInput(
-                f"a normalization needs as many means as standard deviations, all of these > 0: "
-                f"got mean={self.mean}, std={self.std}"
+                f"expected a normalisation by finite numbers, as many means as standard deviations, and standard "
+                f"deviations > 0; got mean={self.mean}, std={self.std}"
             )
+
+    @classmethod
+    def identity(cls, channels: int) -> "Normalization":
+        """Return the map of a network that takes pixels as they are."""
+        return cls((0.0,) * channels, (1.0,) * channels)
 
     def to_input(self, pixels: Tensor) -> Tensor:
         """Map pixels of shape (n, channels, height, width) to the network's input space."""
@@ -41,49 +50,10 @@ class Normalization(InputSpace):
         return inputs * self._shaped(self.std, inputs) + self._shaped(self.mean, inputs)
 
     def describe(self) -> dict[str, Any]:
-        """The means and standard deviations, for JSON."""
+        """Return the means and standard deviations, for JSON."""
         return {"name": "per channel", "mean": list(self.mean), "std": list(self.std)}
-
-    def decided(self, zca: bool) -> InputSpace:
-        """This map, which is no whitening."""
-        if zca:
-            raise UnusableInput("got --zca, but the host did not whiten these images, as its files tell: leave it away")
-        return self
 
     def _shaped(self, values: tuple[float, ...], like: Tensor) -> Tensor:
         if like.shape[1] != len(values):
             raise UnusableInput(f"expected images of {len(values)} channel(s), got shape {tuple(like.shape)}")
         return torch.tensor(values, dtype=like.dtype, device=like.device).view(1, -1, *[1] * (like.dim() - 2))
-
-
-@dataclass(frozen=True)
-class UndecidedZca(InputSpace):
-    """The space of images of which the files do not tell whether the host whitened them; the user has to say it.
-
-    Args:
-        otherwise: The space if it did not.
-        reason: Why the files do not tell.
-    """
-
-    otherwise: Normalization
-    reason: str
-
-    def to_input(self, pixels: Tensor) -> Tensor:
-        """Refuse: not decided yet."""
-        raise UnusableInput(self._question)
-
-    def to_pixels(self, inputs: Tensor) -> Tensor:
-        """Refuse: not decided yet."""
-        raise UnusableInput(self._question)
-
-    def describe(self) -> dict[str, Any]:
-        """Refuse: not decided yet."""
-        raise UnusableInput(self._question)
-
-    def decided(self, zca: bool) -> InputSpace:
-        """What the user says."""
-        return ZcaWhitening() if zca else self.otherwise
-
-    @property
-    def _question(self) -> str:
-        return f"{self.reason}: say whether the host ran with --zca, by guard benchmark --zca or --no-zca"

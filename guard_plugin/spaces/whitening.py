@@ -9,22 +9,49 @@ float32; here it is float64, cast to float32 at the end, which is more accurate 
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
 
 from guard_plugin.errors import UnusableInput
-from guard_plugin.spaces.input_space import InputSpace
+from guard_plugin.spaces.input_space import InputSpace, UnsettledSpace
+from guard_plugin.spaces.normalization import Normalization
 
-__all__ = ["Whitening", "ZcaWhitening"]
+__all__ = ["UndecidedZca", "Whitening", "ZcaWhitening"]
 
 _CHUNK = 1000  # images: bounds the memory, and fixes the order of summation
 
 
 @dataclass(frozen=True)
-class ZcaWhitening(InputSpace):
-    """A whitening that is still to be fitted: hosts save whitened images, but not the matrix that whitened them.
+class UndecidedZca(UnsettledSpace):
+    """The space of images of which the files do not tell whether the host whitened them; the user has to say it.
+
+    Args:
+        otherwise: The space if the host did not whiten them.
+        reason: Why the files do not tell.
+    """
+
+    otherwise: Normalization
+    reason: str
+
+    @property
+    def question(self) -> str:
+        """Why the files do not tell, and how the user can."""
+        return f"{self.reason}: say whether the host ran with --zca, by guard benchmark --zca or --no-zca"
+
+    def describe(self) -> NoReturn:
+        """Refuse, with the question."""
+        raise UnusableInput(self.question)
+
+    def decided(self, zca: bool) -> InputSpace:
+        """Return the space that the user's answer means."""
+        return ZcaWhitening() if zca else self.otherwise
+
+
+@dataclass(frozen=True)
+class ZcaWhitening(UnsettledSpace):
+    """A whitening that is not fitted yet: hosts save whitened images, but not the matrix that whitened them.
 
     Args:
         eps: Added to the covariance's eigenvalues, > 0; in squared pixel units.
@@ -32,14 +59,21 @@ class ZcaWhitening(InputSpace):
 
     eps: float = 0.1
 
+    needs_fit = True
+    is_zca = True
+    question = (
+        "these images are ZCA-whitened, and the whitening is not known before it is fitted on the real training "
+        "images: guard benchmark does that; in Python, take space = ZcaWhitening().fitted(training_pixels) as "
+        "normalization"
+    )
+
     def __post_init__(self) -> None:
         if not self.eps > 0:
             raise UnusableInput(f"expected eps > 0 for a whitening, got {self.eps}")
 
-    @property
-    def needs_fit(self) -> bool:
-        """True."""
-        return True
+    def describe(self) -> dict[str, Any]:
+        """Return the eps, for JSON."""
+        return {"name": "zca", "eps": self.eps}
 
     def fitted(self, training_pixels: Tensor) -> "Whitening":
         """Fit mean and covariance; deterministic.
@@ -67,33 +101,6 @@ class ZcaWhitening(InputSpace):
         matrix, inverse = (vectors / roots) @ vectors.T, (vectors * roots) @ vectors.T
         return Whitening(mean.view(training_pixels.shape[1:]).float(), matrix.float(), inverse.float(), eps=self.eps)
 
-    def to_input(self, pixels: Tensor) -> Tensor:
-        """Refuse: not fitted yet."""
-        raise UnusableInput(_UNFITTED)
-
-    def to_pixels(self, inputs: Tensor) -> Tensor:
-        """Refuse: not fitted yet."""
-        raise UnusableInput(_UNFITTED)
-
-    def describe(self) -> dict[str, Any]:
-        """The eps, for JSON."""
-        return {"name": "zca", "eps": self.eps}
-
-    def decided(self, zca: bool) -> InputSpace:
-        """This whitening."""
-        if not zca:
-            raise UnusableInput(
-                "got --no-zca, but the images_zca_*.pt beside the images tell that the host ran with --zca: leave "
-                "--no-zca away, or the images_zca_*.pt if they are not of this run"
-            )
-        return self
-
-
-_UNFITTED = (
-    "these images are ZCA-whitened, and the whitening is not known before it is fitted on the real training images: "
-    "guard benchmark does that; in Python, take space = ZcaWhitening().fitted(training_pixels) as normalization"
-)
-
 
 class Whitening(nn.Module, InputSpace):
     """A fitted whitening: ``x = (pixel - mean) @ matrix``, on images flattened in the order channel, row, column.
@@ -110,6 +117,7 @@ class Whitening(nn.Module, InputSpace):
         UnusableInput: If the shapes do not fit together.
     """
 
+    is_zca = True
     mean: Tensor
     matrix: Tensor
     inverse: Tensor
@@ -138,13 +146,8 @@ class Whitening(nn.Module, InputSpace):
         return (inputs.flatten(1) @ self.inverse.to(inputs)).view_as(inputs) + self.mean.to(inputs)
 
     def describe(self) -> dict[str, Any]:
-        """The eps, for JSON."""
-        return {"name": "zca", "eps": self.eps}
-
-    def decided(self, zca: bool) -> InputSpace:
-        """This whitening."""
-        ZcaWhitening(self.eps).decided(zca)
-        return self
+        """Return the eps, for JSON."""
+        return ZcaWhitening(self.eps).describe()
 
     def _check(self, images: Tensor) -> None:
         if images.shape[1:] != self.mean.shape:

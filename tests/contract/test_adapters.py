@@ -6,6 +6,7 @@ import pytest
 import torch
 from guard_adapters.dc_files import read_result
 
+from guard_plugin import hosts, injection
 from guard_plugin.distilled import read_distilled
 from guard_plugin.errors import UnsafeFile, UnusableInput
 from guard_plugin.injection.penalty_choice import make_penalty
@@ -35,6 +36,11 @@ def test_each_adapter_leaves_other_hosts_files_alone(name):
     for other in set(ADAPTERS) - {name} | {"no-such-adapter"}:
         with pytest.raises(UnusableInput, match="no installed plugin reads distilled sets|expected"):
             read_distilled(PLUGINS.hook, other, Path(__file__))
+
+
+def test_adapters_of_other_distributions_may_import_the_same_names_from_injection():
+    for name in hosts.__all__:
+        assert getattr(injection, name) is getattr(hosts, name) and name in injection.__all__, name
 
 
 def save_dc(file: Path, experiments: int = 2, channels: int = 1) -> list[list[torch.Tensor]]:

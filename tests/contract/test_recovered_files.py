@@ -32,7 +32,7 @@ def recovered(tmp_path):
 
 
 @pytest.mark.parametrize(("channels", "size", "digits"), [(3, (32, 24), 3), (3, (8, 8), 5)])
-def test_pictures_are_those_of_torchvisions_folder(tmp_path, channels, size, digits):
+def test_images_are_those_of_torchvisions_folder(tmp_path, channels, size, digits):
     """In its order, of which stored soft labels speak, also with more than nine classes and a thousand numbers."""
     folder = write(tmp_path / "set", classes=11, size=size, channels=channels, digits=digits)
     place = folder / f"new{3:0{digits}d}"
@@ -48,7 +48,7 @@ def test_pictures_are_those_of_torchvisions_folder(tmp_path, channels, size, dig
     assert one.input_spaces == {}  # no data set of 11 classes
 
 
-def test_grey_pictures_have_one_channel(recovered):
+def test_grey_images_have_one_channel(recovered):
     (one,) = read_recovered(recovered)
     expected = np.asarray(Image.open(recovered / "new001" / "class001_id000.jpg")) / 255
     np.testing.assert_allclose(one.images[2, 0].numpy(), expected, atol=1e-6)
@@ -65,14 +65,16 @@ def test_grey_pictures_have_one_channel(recovered):
         (10, 1, "FashionMNIST", (0.2861,), (0.3530,)),
     ],
 )
-def test_told_the_data_set_images_are_normalised_as_the_host_does(tmp_path, classes, channels, dataset, mean, std):
+def test_once_the_data_set_is_known_images_are_normalised_as_the_host_does(
+    tmp_path, classes, channels, dataset, mean, std
+):
     (one,) = read_recovered(write(tmp_path / "set", classes=classes, ipc=1, channels=channels))
-    told = one.for_dataset(dataset)
+    known = one.for_dataset(dataset)
     shape = (1, channels, 1, 1)
     expected = (one.images - torch.tensor(mean).view(shape)) / torch.tensor(std).view(shape)
-    torch.testing.assert_close(told.images, expected)
-    torch.testing.assert_close(told.pixels(), one.images, rtol=0, atol=1e-6)
-    assert (told.dataset, told.for_dataset("digits")) == (dataset, told)
+    torch.testing.assert_close(known.images, expected)
+    torch.testing.assert_close(known.pixels(), one.images, rtol=0, atol=1e-6)
+    assert (known.dataset, known.for_dataset("digits")) == (dataset, known)
 
 
 def test_a_data_set_that_they_cannot_be_of_is_refused(recovered):
@@ -81,7 +83,7 @@ def test_a_data_set_that_they_cannot_be_of_is_refused(recovered):
         one.for_dataset("CIFAR10")
 
 
-def test_pictures_are_not_whitened(recovered):
+def test_recovered_images_are_not_whitened(recovered):
     (one,) = read_recovered(recovered)
     for space in (one.normalization, one.for_dataset("digits").normalization):
         assert space.decided(False) is space
@@ -102,7 +104,7 @@ def test_subject_of_a_few_and_of_many(tmp_path, recovered):
     assert subject_of("sre2l", many, read_recovered(many))["sha256"] != subject["sha256"]
 
 
-def picture(size=(8, 8), mode="L"):
+def image(size=(8, 8), mode="L"):
     return lambda file: Image.new(mode, size).save(file)
 
 
@@ -112,12 +114,12 @@ def picture(size=(8, 8), mode="L"):
         (lambda at: shutil.rmtree(at / "new004"), "after 4 of them new004, found new005"),
         (lambda at: (at / "best").mkdir(), "found .*best"),
         (lambda at: [file.unlink() for file in (at / "new004").iterdir()], "in .*new004, found none"),
-        (lambda at: picture()(at / "new004" / "extra.jpg"), "found extra.jpg"),
-        (lambda at: picture()(at / "new004" / "class005_id000.jpg"), "found class005_id000.jpg"),
-        (lambda at: picture()(at / "new004" / "grid.PNG"), "found grid.PNG"),
-        (lambda at: picture((9, 8))(at / "new004" / "class004_id001.jpg"), r"\(8, 8, 1\) in .* and \(8, 9, 1\)"),
-        (lambda at: picture(mode="RGB")(at / "new004" / "class004_id001.jpg"), r"one size, .*\(8, 8, 3\)"),
-        (lambda at: picture(mode="CMYK")(at / "new004" / "class004_id001.jpg"), "got mode CMYK"),
+        (lambda at: image()(at / "new004" / "extra.jpg"), "found extra.jpg"),
+        (lambda at: image()(at / "new004" / "class005_id000.jpg"), "found class005_id000.jpg"),
+        (lambda at: image()(at / "new004" / "grid.PNG"), "found grid.PNG"),
+        (lambda at: image((9, 8))(at / "new004" / "class004_id001.jpg"), r"\(8, 8, 1\) in .* and \(8, 9, 1\)"),
+        (lambda at: image(mode="RGB")(at / "new004" / "class004_id001.jpg"), r"one size and kind, .*\(8, 8, 3\)"),
+        (lambda at: image(mode="CMYK")(at / "new004" / "class004_id001.jpg"), "got mode CMYK"),
         (lambda at: (at / "new004" / "class004_id001.jpg").write_text("none"), "cannot be read as a JPEG"),
     ],
 )

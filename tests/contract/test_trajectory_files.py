@@ -128,7 +128,7 @@ def test_probabilities_are_read_as_they_are(save):
 
 
 @pytest.mark.parametrize("folder", ["logged_files/CIFAR10/run", "ema_logged_files/CIFAR10/run"])
-def test_a_zca_run_is_told_by_its_pictures(save, folder):
+def test_a_zca_run_is_told_by_its_unwhitened_images(save, folder):
     prefix = "ema_" if folder.startswith("ema") else ""
     run = save(folder, **pair(prefix=prefix), images_zca_100=torch.rand(10, 3, 32, 32))
     (distilled,) = read_trajectory_sets(run)

@@ -9,10 +9,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from guard_plugin.diagnostics import Ascent, bound, lipschitz_of_head
-from guard_plugin.diagnostics.hessian import losses_of
+from guard_plugin.diagnostics.hessian import cross_entropy
 from guard_plugin.distilled import DistilledSet
 from guard_plugin.errors import GuardError, UnusableInput
 from guard_plugin.networks.pixel_model import PixelModel
+from guard_plugin.penalties.per_example import Losses
 from guard_plugin.spaces import Normalization
 
 SPACE = Normalization((0.5,), (0.25,))
@@ -79,8 +80,8 @@ def test_each_distilled_image_is_compared_at_its_own_distance():
         c = one.label
         mean = SPACE.to_input(pixels[labels == c]).flatten(1).mean(0)
         made = images.images[images.labels == c].double().flatten(1)
-        found = Ascent()(losses_of(model.network, torch.full((10,), c)), made.view(10, 1, 2, 2), rho, torch.arange(10))
-        left = losses_of(model.network, torch.full((10,), c))(found)
+        losses = Losses(model.network, torch.full((10,), c), cross_entropy)
+        left = losses(Ascent()(losses, made.view(10, 1, 2, 2), rho, torch.arange(10)))
         right = one.loss + one.curvature_term + one.lipschitz * (made - mean).norm(dim=1)
         assert one.images_held == int((left <= right).sum())
         assert one.images_held_with_gradient == int((left <= right + one.gradient_term).sum())

@@ -65,7 +65,7 @@ def test_the_table_tells_quantiles_and_how_many_did_not_converge():
     assert "6 examples, of which 6 did not converge" in shown
 
 
-def test_checkpoints_are_overlaid_in_one_picture():
+def test_checkpoints_are_overlaid_in_one_figure():
     shown = curvature("--checkpoint", checkpoint("a.pt", 1), "--checkpoint", checkpoint("b.pt", 2))
     assert Path("out/curvature.png").read_bytes().startswith(b"\x89PNG")
     assert "a.pt: 6 examples" in shown and "b.pt: 6 examples" in shown
@@ -104,11 +104,13 @@ def test_an_out_that_cannot_be_written_is_refused():
         curvature("--checkpoint", checkpoint("a.pt", 1), "--out", "blocked/out")
 
 
-def test_the_bound_is_told_per_class_with_its_notes():
+def test_the_bound_is_printed_per_class_with_its_notes():
     shown = bound("--checkpoint", checkpoint("a.pt", 1), "--rho", 0.2, "--out", "out")
     classes = json.loads(Path("out/bound.json").read_text())["classes"]
     rows = [line.split() for line in shown.splitlines()[4 : 4 + len(classes)]]
     assert [(row[0], row[1]) for row in rows] == [(str(one["label"]), f"{one['loss']:.3g}") for one in classes]
+    assert [row[9] for row in rows] == ["yes" if one["held"] else "no" for one in classes]
+    assert [row[12] for row in rows] == [f"{one['quadratic']:.3g}" for one in classes]
     assert "held, as published: " in shown and "lower estimates" in shown
 
 

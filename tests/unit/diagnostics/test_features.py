@@ -9,9 +9,10 @@ from torch.nn import functional
 
 from guard_plugin.diagnostics import Ascent, lipschitz_of_head, penultimate
 from guard_plugin.diagnostics.features import largest_slope
-from guard_plugin.diagnostics.hessian import losses_of
+from guard_plugin.diagnostics.hessian import cross_entropy
 from guard_plugin.errors import UnusableInput
 from guard_plugin.networks.architectures import build_network
+from guard_plugin.penalties.per_example import Losses
 
 
 def test_penultimate_features_are_what_the_convnets_classifier_takes():
@@ -85,9 +86,9 @@ def on_the_circle(losses, center: torch.Tensor, rho: float) -> float:
 def test_the_ascent_finds_the_maximum_of_a_convex_loss_on_the_circle(rho):
     linear = nn.Linear(2, 4).double()
     x, y = torch.tensor([[0.3, -0.2]], dtype=torch.float64), torch.tensor([1])
-    found = Ascent(steps=60)(losses_of(linear, y), x, rho, torch.tensor([0]))
-    expected = on_the_circle(lambda points: losses_of(linear, y.expand(len(points)))(points), x, rho)
-    assert losses_of(linear, y)(found).item() == pytest.approx(expected, rel=1e-4)
+    found = Ascent(steps=60)(Losses(linear, y, cross_entropy), x, rho, torch.tensor([0]))
+    expected = on_the_circle(lambda points: Losses(linear, y.expand(len(points)), cross_entropy)(points), x, rho)
+    assert Losses(linear, y, cross_entropy)(found).item() == pytest.approx(expected, rel=1e-4)
     assert (found - x).norm().item() <= rho * (1 + 1e-12)
 
 

@@ -1,4 +1,4 @@
-"""Quantiles against numpy's, and the picture."""
+"""Quantiles against numpy's, and the figure."""
 
 import math
 
@@ -51,7 +51,7 @@ def test_a_cosine_that_is_undefined_everywhere_has_no_quantiles():
 
 @pytest.fixture
 def axes(monkeypatch, tmp_path):
-    """The two axes of a drawn picture."""
+    """The two axes of a drawn figure."""
     figures = []
     plain = matplotlib_figure().Figure.savefig
 

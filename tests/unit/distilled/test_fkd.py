@@ -119,7 +119,7 @@ def test_the_digest_is_what_a_shell_prints(tmp_path):
         ({"coords": torch.tensor([[-0.1, 0.0, 0.6, 0.5]])}, "coords"),
         ({"coords": torch.tensor([[0.0, 0.0, 0.0, 0.5]])}, "coords"),
         ({"coords": torch.tensor([[float("nan"), 0.0, 0.5, 0.5]])}, "coords"),
-        ({"coords": torch.rand(1, 3)}, r"expected coords of shape \(1, 4\), got \(1, 3\)"),
+        ({"coords": torch.rand(1, 3)}, r"expected coords of shape \(1, 4\), got a tensor of shape \(1, 3\)"),
         ({"flip": torch.tensor([2])}, "flip_status"),
         ({"flip": torch.tensor([True, False])}, "flip_status"),
         ({"index": torch.tensor([1])}, "mix_index"),

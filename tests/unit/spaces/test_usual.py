@@ -2,21 +2,30 @@
 
 import pytest
 import torch
-from guard_adapters.normalizations import DC_DATASETS, RECOVERY_DATASETS
 
 from guard_plugin.errors import UnusableInput
 from guard_plugin.spaces import Normalization
 from guard_plugin.spaces.usual import normalization_named, parse_normalization
 
-
-@pytest.mark.parametrize("name", ["digits", "MNIST", "FashionMNIST", "CIFAR10", "CIFAR100", "SVHN"])
-def test_usual_normalisations_are_those_of_dc(name):
-    assert normalization_named(name) == DC_DATASETS[name].normalization
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
-@pytest.mark.parametrize("name", ["TinyImageNet", "ImageNet"])
-def test_usual_normalisations_of_large_images_are_those_of_sre2l(name):
-    assert normalization_named(f"{name}@64") == normalization_named(name) == RECOVERY_DATASETS[name].normalization
+@pytest.mark.parametrize(
+    ("name", "mean", "std"),
+    [
+        ("digits", (0.3051,), (0.3753,)),
+        ("MNIST", (0.1307,), (0.3081,)),
+        ("FashionMNIST", (0.2861,), (0.3530,)),
+        ("CIFAR10", (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)),
+        ("CIFAR100", (0.5071, 0.4866, 0.4409), (0.2673, 0.2564, 0.2762)),
+        ("SVHN", (0.4377, 0.4438, 0.4728), (0.1980, 0.2010, 0.1970)),
+        ("TinyImageNet", (0.4802, 0.4481, 0.3975), (0.2302, 0.2265, 0.2262)),
+        ("ImageNet", *IMAGENET),
+        ("Imagenette", *IMAGENET),
+    ],
+)
+def test_usual_normalisations_with_or_without_a_size(name, mean, std):
+    assert normalization_named(f"{name}@64") == normalization_named(name) == Normalization(mean, std)
 
 
 @pytest.mark.parametrize("name", ["ImageFolder@64", "mine.npz", "cifar10"])
@@ -45,7 +54,8 @@ def test_none_is_the_identity(channels):
         ("mean=0.5,0.5;std=0.5,0.5,0.5", "as many means"),
         ("mean=0,0,0;std=1,0,1", "> 0"),
         ("mean=0,0,a;std=1,1,1", "expected numbers, comma separated, got '0,0,a'"),
-        ("mean=0,0,nan;std=1,1,1", "expected finite numbers"),
+        ("mean=0,0,nan;std=1,1,1", "by finite numbers.*nan"),
+        ("mean=0,0,0;std=1,1,inf", "by finite numbers.*inf"),
         ("mean=0,0,0", "expected a normalisation, got"),
         ("std=1,1,1;mean=0,0,0", "expected a normalisation, got"),
         ("", "no normalisation is usual for ''"),
