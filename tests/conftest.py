@@ -1,5 +1,4 @@
 import functools
-import os
 import shutil
 import subprocess
 import sys
@@ -10,7 +9,7 @@ import pytest
 import torch
 
 from guard_plugin.plugins import installed_plugins
-from tests.fork_server import ForkServer
+from tests.fork_server import ForkServer, process_environment
 
 ROOT = Path(__file__).resolve().parents[1]
 BASELINES = ROOT / "examples" / "baselines"
@@ -60,8 +59,8 @@ def forks(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def environment() -> dict[str, str]:
-    """The environment of a subprocess: one thread, and no bytecode written beside a host."""
-    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+    """The environment of a subprocess."""
+    return process_environment()
 
 
 @pytest.fixture(scope="session")

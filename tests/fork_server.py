@@ -36,11 +36,16 @@ _READ_WHEN_LOADED = ("PYTHON", "OMP_", "MKL_", "KMP_", "OPENBLAS_", "MALLOC_", "
 _STREAMS = 3
 
 
+def process_environment() -> dict[str, str]:
+    """Return the environment for a program of the tests: one thread, and no bytecode written beside a host."""
+    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+
+
 class ForkServer:
     """A process that has imported torch and forks on demand. A context manager: the server ends with the block."""
 
     def __init__(self) -> None:
-        self._environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+        self._environment = process_environment()
         self._environment.pop("PYTHONPATH", None)
         self._socket, theirs = socket.socketpair()
         with theirs:
@@ -162,7 +167,7 @@ def _become_interpreter(request: dict[str, Any]) -> tuple[str, str]:
 def _reopened(stream: io.TextIOWrapper) -> io.TextIOWrapper:
     """A stream of the same file and kind, which gc.get_objects() lists as it lists those of a new interpreter."""
     unbuffered = isinstance(stream.buffer, io.RawIOBase)
-    file = open(stream.fileno(), stream.buffer.mode, buffering=0 if unbuffered else -1, closefd=False)
+    file = os.fdopen(stream.fileno(), stream.buffer.mode, buffering=0 if unbuffered else -1, closefd=False)
     (file if unbuffered else file.raw).name = stream.name
     made = io.TextIOWrapper(
         file,

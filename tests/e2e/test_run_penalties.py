@@ -2,8 +2,6 @@
 
 import json
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -63,9 +61,8 @@ def test_exactly_the_loss_calls_on_real_data_are_guarded_as_set(guard, baseline,
     assert ledger["penalty_value"]["mean"] > 0 and ledger["penalty_value"]["nonfinite"] == 0
 
 
-def test_strength_zero_is_the_plain_run_bit_for_bit_and_above_zero_is_not(guard, baseline, tmp_path, environment):
-    plain = [sys.executable, str(baseline / "main.py"), *ARGUMENTS[:-1], "plain"]
-    subprocess.run(plain, cwd=tmp_path, env=environment, check=True, capture_output=True)
+def test_strength_zero_is_the_plain_run_bit_for_bit_and_above_zero_is_not(guard, python, baseline, tmp_path):
+    python(baseline / "main.py", *ARGUMENTS[:-1], "plain", check=True)
     for strength in ("0", "1"):
         options = shlex.split(f"--penalty pgd_at --strength {strength} {PIXELS} --set steps=1")
         done = guard("run", *options, "dc", baseline / "main.py", *ARGUMENTS[:-1], strength)

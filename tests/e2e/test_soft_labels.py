@@ -2,8 +2,6 @@
 
 import json
 import shlex
-import subprocess
-import sys
 from types import SimpleNamespace
 
 import pytest
@@ -15,12 +13,13 @@ from guard_plugin.files import read_state
 from guard_plugin.networks.architectures import build_network
 from guard_plugin.students.pictures import Pictures
 from tests.conftest import BASELINES
+from tests.fork_server import process_environment
 
 ARCH = "ConvNetBN16-32"
 
 
 @pytest.fixture(scope="module")
-def written(tmp_path_factory):
+def written(tmp_path_factory, fork_server):
     """The folder in which squeeze, recover and relabel ran."""
     folder = tmp_path_factory.mktemp("written")
     for script, arguments in (
@@ -28,8 +27,9 @@ def written(tmp_path_factory):
         ("recover", "--arch-path checkpoint.pth --iteration 60 --ipc-end 3 --syn-data-path . --exp-name set"),
         ("relabel", "--teacher checkpoint.pth --data set --fkd-path fkd --epochs 40 --batch-size 8"),
     ):
-        command = [sys.executable, str(BASELINES / "sre2l" / f"{script}.py"), *shlex.split(arguments)]
-        subprocess.run(command, cwd=folder, check=True, capture_output=True)
+        command = [str(BASELINES / "sre2l" / f"{script}.py"), *shlex.split(arguments)]
+        done = fork_server.run(command, cwd=folder, environment=process_environment())
+        assert done.returncode == 0, done.stderr
     return SimpleNamespace(set=folder / "set", fkd=folder / "fkd", teacher=folder / "checkpoint.pth")
 
 
@@ -127,7 +127,7 @@ def test_the_demo_refuses_options_of_another_method(guard):
     assert done.returncode == 2 and "--experiments is not for --method cda" in done.stderr
 
 
-def test_the_teachers_network_is_the_baselines():
+def test_the_teachers_network_is_the_baselines(python):
     """Each name means the same weights here and there."""
     code = """if True:
         import json, sys
@@ -139,9 +139,7 @@ def test_the_teachers_network_is_the_baselines():
         print(json.dumps(shapes))
     """
     shapes = {"digits": (1, (8, 8)), "FashionMNIST": (1, (28, 28)), "CIFAR10": (3, (32, 32))}
-    command = [sys.executable, "-c", code, str(BASELINES), *shapes]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    theirs = json.loads(done.stdout)
+    theirs = json.loads(python("-c", code, BASELINES, *shapes, check=True).stdout)
     assert len(theirs) == 9
     for key, expected in theirs.items():
         name, dataset = key.split()
