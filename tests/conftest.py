@@ -84,6 +84,12 @@ def python(fork_server: ForkServer, tmp_path: Path, environment: dict[str, str])
 
 
 @pytest.fixture
+def two_ranks(python: Runner) -> Runner:
+    """Run what ``torchrun`` would run in two processes, forked."""
+    return functools.partial(python, ROOT / "tests" / "two_ranks.py")
+
+
+@pytest.fixture
 def guard(python: Runner) -> Runner:
     """Run the command line as users do, but forked; ``guard_process`` starts a real process, for some 2 s more."""
     return functools.partial(python, "-m", "guard_plugin")

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 import guard_plugin
-from tests.conftest import BASELINES, Runner, torchrun
+from tests.conftest import BASELINES, Runner
 
 FORMS = ["gradient", "loss"]
 WAYS: dict[str, dict[str, str]] = {"auto": {}, "low": {"memory": "low"}}
@@ -95,10 +95,10 @@ def means_of_one_process(form: str) -> list[list[torch.Tensor]]:
     return [[(a + b) / 2 for a, b in zip(gradients(0, step), gradients(1, step), strict=True)] for step in range(2)]
 
 
-def test_two_processes_have_the_mean_of_their_reference_gradients_on_every_way(tmp_path, environment):
+def test_two_processes_have_the_mean_of_their_reference_gradients_on_every_way(two_ranks, tmp_path):
     (tmp_path / "problem.py").write_text(PROBLEM)
     (tmp_path / "train.py").write_text(SCRIPT)
-    done = torchrun(tmp_path, environment, "train.py", json.dumps(KINDS), json.dumps(WAYS))
+    done = two_ranks("train.py", json.dumps(KINDS), json.dumps(WAYS))
     assert done.returncode == 0, done.stderr
     results = torch.load(tmp_path / "results.pt")
     assert len(results) == len(KINDS) * len(FORMS) * len(WAYS)

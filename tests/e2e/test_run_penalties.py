@@ -9,7 +9,6 @@ import torch
 
 from guard_plugin.cli import cli
 from guard_plugin.errors import UnusableInput
-from tests.conftest import torchrun
 
 ARGUMENTS = shlex.split(
     "--dataset digits --model ConvNetBN --ipc 1 --num_exp 1 --num_eval 0 --Iteration 0 --outer_loop 1 --inner_loop 1 "
@@ -113,9 +112,9 @@ os._exit(0)  # gloo's threads now and then abort the interpreter's shutdown
 
 
 @pytest.mark.parametrize("penalty", ["pgd_at", "fast"])
-def test_two_processes_exchange_gradients_where_the_hosts_loss_is_replaced(tmp_path, environment, penalty):
+def test_two_processes_exchange_gradients_where_the_hosts_loss_is_replaced(two_ranks, tmp_path, penalty):
     (tmp_path / "train.py").write_text(DISTRIBUTED)
-    done = torchrun(tmp_path, environment, "train.py", penalty)
+    done = two_ranks("train.py", penalty)
     assert done.returncode == 0, done.stderr
 
 

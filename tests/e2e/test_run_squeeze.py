@@ -243,23 +243,23 @@ def test_two_processes_guard_alike_and_stay_alike(reference, tmp_path, environme
     assert all(torch.equal(ranks[0][name], ranks[1][name]) for name in weights)
 
 
-def test_under_two_processes_strength_zero_is_the_plain_run(reference, tmp_path, environment):
-    assert torchrun(tmp_path, environment, reference, "--output-dir", "plain").returncode == 0
+def test_under_two_processes_strength_zero_is_the_plain_run(two_ranks, reference, tmp_path):
+    assert two_ranks(reference, "--output-dir", "plain").returncode == 0
     run = ["-m", "guard_plugin", "run"]
     for strength in ("0", "3"):
         options = ["--strength", strength, "--h", "0.5", "sre2l", reference, "--output-dir", strength]
-        assert torchrun(tmp_path, environment, *run, *options).returncode == 0
+        assert two_ranks(*run, *options).returncode == 0
     for rank in ("", "1"):
         plain, zero, three = (torch.load(tmp_path / f / f"checkpoint{rank}.pth")["model"] for f in ("plain", "0", "3"))
         assert equal(plain, zero) and not equal(plain, three)
 
 
-def test_under_two_processes_statistics_see_only_the_hosts_own_forward(reference, tmp_path, environment):
+def test_under_two_processes_statistics_see_only_the_hosts_own_forward(two_ranks, reference, tmp_path):
     """One step: each process has the plain run's statistics, its own, although the weights differ."""
     one = ["--epochs", "1", "--accumulate", "4"]
-    assert torchrun(tmp_path, environment, reference, *one, "--output-dir", "plain").returncode == 0
+    assert two_ranks(reference, *one, "--output-dir", "plain").returncode == 0
     guarded = ["-m", "guard_plugin", "run", *SETTINGS, "sre2l", reference, *one, "--output-dir", "guarded"]
-    assert torchrun(tmp_path, environment, *guarded).returncode == 0
+    assert two_ranks(*guarded).returncode == 0
     for rank in ("", "1"):
         plain, found = (torch.load(tmp_path / f / f"checkpoint{rank}.pth")["model"] for f in ("plain", "guarded"))
         statistics = [name for name in plain if "running_" in name or "num_batches" in name]
