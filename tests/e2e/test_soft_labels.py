@@ -2,12 +2,14 @@
 
 import json
 import shlex
+import sys
 from types import SimpleNamespace
 
 import pytest
 import torch
 from guard_adapters.recovered_files import read_recovered
 
+from guard_plugin.cli import main
 from guard_plugin.distilled import FkdLabels
 from guard_plugin.files import read_state
 from guard_plugin.networks.architectures import build_network
@@ -104,9 +106,30 @@ def test_the_data_set_is_asked_for(guard, written):
 SHORT = shlex.split("--iterations 30 --ipc 1 --students 1 --n-examples 40 --attacks fgsm --eps 16/255")
 
 
+@pytest.fixture
+def demo(python, monkeypatch, capsys):
+    """Run ``guard demo`` in this process, and fork the programs that it starts; test_demo.py starts real ones."""
+
+    def fork(command, *, stdout, check):
+        done = python(*command[1:])
+        stdout.write(done.stdout)
+        sys.stderr.write(done.stderr)
+        return done
+
+    def run(*arguments):
+        monkeypatch.setattr("guard_plugin.demo.hosts.subprocess", SimpleNamespace(run=fork))
+        monkeypatch.setattr("sys.argv", ["guard", "demo", *arguments])
+        with pytest.raises(SystemExit) as end:
+            main()
+        said = capsys.readouterr()
+        return SimpleNamespace(returncode=end.value.code or 0, stdout=said.out, stderr=said.err)
+
+    return run
+
+
 @pytest.mark.parametrize("method", ["sre2l", "cda"])
-def test_the_demo_of_a_method(guard, tmp_path, method):
-    done = guard("demo", "--method", method, *SHORT, "--out", "demo")
+def test_the_demo_of_a_method(demo, tmp_path, method):
+    done = demo("--method", method, *SHORT, "--out", "demo")
     assert done.returncode == 0, done.stderr
     assert "of 150 expected guarded" in done.stdout  # 10 epochs of 15 batches
     results = {arm: json.loads((tmp_path / "demo" / arm / "results.json").read_text()) for arm in ("baseline", "guard")}
@@ -118,7 +141,7 @@ def test_the_demo_of_a_method(guard, tmp_path, method):
     assert ("easy2hard_mode" in said) == (method == "cda")
     assert (tmp_path / "demo" / "distilled.png").exists()
     assert "\r" not in done.stderr and "%|" not in done.stderr
-    another = guard("demo", "--method", "sre2l", *SHORT, "--ipc", "2", "--out", "demo")
+    another = demo("--method", "sre2l", *SHORT, "--ipc", "2", "--out", "demo")
     assert another.returncode == 2 and "other settings" in another.stderr
 
 
