@@ -40,6 +40,10 @@ def parse_eps(text: str | float) -> Eps:
 
     Raises:
         UnusableInput: If it is neither, or not above 0.
+
+    Example:
+        >>> parse_eps("51/255")
+        Eps(text='51/255', value=0.2)
     """
     if isinstance(text, bool):
         raise UnusableInput(f"expected eps as a number or a fraction such as 8/255, above 0; got {text}")

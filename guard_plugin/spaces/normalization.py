@@ -20,6 +20,10 @@ class Normalization(InputSpace):
     Args:
         mean: One number per channel, in pixel units (pixels are in [0, 1]).
         std: One number > 0 per channel.
+
+    Example:
+        >>> Normalization(mean=(0.5,), std=(0.25,)).to_input(torch.tensor([[[[0.0, 1.0]]]]))
+        tensor([[[[-2.,  2.]]]])
     """
 
     mean: tuple[float, ...]

@@ -57,14 +57,19 @@ def test_the_script_sees_what_python_gives_it(guard_process, python_process, tmp
         ("raise KeyboardInterrupt", 130, "KeyboardInterrupt"),
     ],
 )
-def test_the_exit_code_is_the_scripts_and_the_ledger_is_written(guard_process, tmp_path, end, code, words):
+def test_the_exit_code_is_the_scripts_and_the_ledger_is_written(guard, tmp_path, end, code, words):
     script = host(tmp_path / "host", after=end)
-    done = guard_process("run", *SETTINGS, "--ledger", "ledger.json", "dc", script)
+    done = guard("run", *SETTINGS, "--ledger", "ledger.json", "dc", script)
     assert done.returncode == code and words in done.stderr
     ledger = json.loads((tmp_path / "ledger.json").read_text())
     assert ledger["loss_calls"]["guarded"] == 1
     assert ledger["outcome"] == ("complete" if code == 0 else "failed")
     assert "launch.py" not in done.stderr  # the traceback is the script's alone
+
+
+@pytest.mark.parametrize(("end", "code"), [("sys.exit(7)", 7), ("raise KeyboardInterrupt", 130)])
+def test_a_process_of_its_own_has_the_scripts_exit_code(guard_process, tmp_path, end, code):
+    assert guard_process("run", *SETTINGS, "dc", host(tmp_path / "host", after=end)).returncode == code
 
 
 def test_a_script_ended_by_its_argument_parser_is_untouched(guard, tmp_path, baseline):
@@ -126,11 +131,20 @@ def test_the_ledger_may_go_to_a_pipe_and_an_existing_file_is_kept_until_it_is_wr
 @pytest.mark.parametrize(
     ("end", "code"), [("sys.exit(5)", 5), ("sys.exit('no')", 1), ("sys.exit(0)", 3), ("", 3), ("raise ValueError", 1)]
 )
-def test_an_attached_script_keeps_its_own_exit_code_and_its_open_files(python_process, tmp_path, end, code):
+def test_an_attached_script_keeps_its_own_exit_code_and_its_open_files(python, tmp_path, end, code):
+    attached_script_ends(python, tmp_path, end, code)
+
+
+@pytest.mark.parametrize(("end", "code"), [("sys.exit(5)", 5), ("", 3)])
+def test_so_it_does_in_a_process_of_its_own(python_process, tmp_path, end, code):
+    attached_script_ends(python_process, tmp_path, end, code)
+
+
+def attached_script_ends(python, tmp_path, end, code):
     script = host(tmp_path / "host", body=NOT_GUARDED)
     line = "import guard_plugin, atexit; guard_plugin.attach('dc'); log = open('log.txt', 'w'); log.write('kept')\n"
     script.write_text(line + script.read_text() + end + "\n")
-    done = python_process(script)
+    done = python(script)
     assert done.returncode == code, done.stderr
     assert (tmp_path / "log.txt").read_text() == "kept"
 
