@@ -121,3 +121,24 @@ def test_what_a_running_process_cannot_take_in_is_refused(python, tmp_path):
     (tmp_path / "sitecustomize.py").write_text("")
     with pytest.raises(ValueError, match=r"sitecustomize\.py is imported when an interpreter starts"):
         python("-c", "", PYTHONPATH=str(tmp_path))
+
+
+RANKS = """
+import sys
+import torch.distributed as dist
+dist.init_process_group("gloo")
+if dist.get_rank() == 1 and "fail" in sys.argv:
+    raise ValueError("rank 1 failed")
+everyones = [None, None]
+dist.all_gather_object(everyones, [dist.get_rank(), sys.argv, __name__])
+print(everyones, flush=True)
+"""
+
+
+def test_two_ranks_meet_and_one_that_fails_ends_both(two_ranks, tmp_path):
+    (tmp_path / "ranks.py").write_text(RANKS)
+    done = two_ranks("ranks.py", "--option")
+    everyones = [[rank, ["ranks.py", "--option"], "__main__"] for rank in (0, 1)]
+    assert (done.returncode, done.stdout) == (0, f"{everyones}\n" * 2), done.stderr
+    failed = two_ranks("ranks.py", "fail")
+    assert failed.returncode == 1 and "ValueError: rank 1 failed" in failed.stderr and not failed.stdout

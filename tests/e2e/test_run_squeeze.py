@@ -232,9 +232,9 @@ def test_a_teacher_that_goes_on_from_a_plain_one_is_not_guards(guard, python, re
 
 
 @pytest.mark.parametrize("form", ["gradient", "loss"])
-def test_two_processes_guard_alike_and_stay_alike(reference, tmp_path, environment, form):
+def test_two_processes_guard_alike_and_stay_alike(two_ranks, reference, tmp_path, environment, form):
     guarded = ["-m", "guard_plugin", "run", *SETTINGS, "--form", form, "sre2l", reference]
-    done = torchrun(tmp_path, environment, *guarded)
+    done = torchrun(tmp_path, environment, *guarded) if form == "gradient" else two_ranks(*guarded)
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("guard: sre2l classification/train.py: ") == 1, "one process speaks for all"
     assert "8 of 8 expected guarded" in done.stderr
