@@ -1,4 +1,4 @@
-import os
+import functools
 import shutil
 import subprocess
 import sys
@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from guard_plugin.plugins import installed_plugins
+from tests.fork_server import ForkServer, process_environment
 
 ROOT = Path(__file__).resolve().parents[1]
 BASELINES = ROOT / "examples" / "baselines"
@@ -16,7 +17,8 @@ BASELINES = ROOT / "examples" / "baselines"
 # Tests run in parallel processes, and small networks gain nothing from threads.
 torch.set_num_threads(1)
 
-GuardRunner = Callable[..., "subprocess.CompletedProcess[str]"]
+Runner = Callable[..., "subprocess.CompletedProcess[str]"]
+GuardRunner = Runner
 
 
 # What libstdc++ says where a thread outlives its owner: gloo's now and then do at an interpreter's end.
@@ -57,16 +59,54 @@ def forks(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def environment() -> dict[str, str]:
-    """The environment of a subprocess: one thread, and no bytecode written beside a host."""
-    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+    """The environment of a subprocess."""
+    return process_environment()
+
+
+@pytest.fixture(scope="session")
+def fork_server() -> Iterator[ForkServer]:
+    with ForkServer() as server:
+        yield server
 
 
 @pytest.fixture
-def guard(tmp_path: Path, environment: dict[str, str]) -> GuardRunner:
-    """Run the command line in a process of its own, as users do."""
+def python(fork_server: ForkServer, tmp_path: Path, environment: dict[str, str]) -> Runner:
+    """Run ``python ARGUMENTS`` in a process of its own, forked from one that has imported torch."""
+
+    def run(
+        *arguments: object, cwd: Path = tmp_path, check: bool = False, **extra: str
+    ) -> "subprocess.CompletedProcess[str]":
+        done = fork_server.run([*map(str, arguments)], cwd=cwd, environment={**environment, **extra})
+        assert not check or done.returncode == 0, done.stderr
+        return done
+
+    return run
+
+
+@pytest.fixture
+def two_ranks(python: Runner) -> Runner:
+    """Run what ``torchrun`` would run in two processes, forked."""
+    return functools.partial(python, ROOT / "tests" / "two_ranks.py")
+
+
+@pytest.fixture
+def guard(python: Runner) -> Runner:
+    """Run the command line as users do, but forked; ``guard_process`` starts a real process, for some 2 s more."""
+    return functools.partial(python, "-m", "guard_plugin")
+
+
+@pytest.fixture
+def python_process(tmp_path: Path, environment: dict[str, str]) -> Runner:
+    """Run ``python ARGUMENTS`` in a real process: for tests of how processes start and end."""
 
     def run(*arguments: object, cwd: Path = tmp_path, **extra: str) -> "subprocess.CompletedProcess[str]":
-        command = [sys.executable, "-m", "guard_plugin", *map(str, arguments)]
+        command = [sys.executable, *map(str, arguments)]
         return subprocess.run(command, cwd=cwd, env={**environment, **extra}, capture_output=True, text=True)
 
     return run
+
+
+@pytest.fixture
+def guard_process(python_process: Runner) -> Runner:
+    """Run the command line in a real process."""
+    return functools.partial(python_process, "-m", "guard_plugin")

@@ -22,6 +22,8 @@ from pathlib import Path
 from guard_plugin.hosts.seams import MODULE_LEVEL, Definition
 from guard_plugin.plugins import Plugins, look_up
 
+Guard = Callable[..., "subprocess.CompletedProcess[str]"]
+
 
 def _replace_line(file: Path, line: int, pattern: str, replacement: str) -> None:
     lines = file.read_text().splitlines(keepends=True)
@@ -102,11 +104,17 @@ def _seams(adapter: object, host: Path, script: str) -> list[Definition]:
     return found
 
 
-def check(adapter: str, host: Path, script: str, arguments: Sequence[str], folder: Path) -> Iterator[tuple[str, str]]:
-    """Yield each mutation with what is wrong; nothing where it was refused as it must be."""
+def check(
+    adapter: str, host: Path, script: str, arguments: Sequence[str], folder: Path, guard: Guard | None = None
+) -> Iterator[tuple[str, str]]:
+    """Yield each mutation with what is wrong; nothing where it was refused as it must be.
+
+    ``guard`` runs the command line in a folder ``cwd``; by default in a new process.
+    """
+    guard = guard or _guard
     for what, seam, copy in mutants(adapter, host, script, folder):
-        doctor = _guard("doctor", adapter, copy)
-        run = _guard("run", "--strength", "1", "--h", "0.5", adapter, copy / script, *arguments, cwd=copy.parent)
+        doctor = guard("doctor", adapter, copy, cwd=copy.parent)
+        run = guard("run", "--strength", "1", "--h", "0.5", adapter, copy / script, *arguments, cwd=copy.parent)
         wrong = []
         if doctor.returncode != 2 or f"seam {seam}:" not in doctor.stdout:
             wrong.append(f"doctor exited with {doctor.returncode}")
@@ -116,7 +124,7 @@ def check(adapter: str, host: Path, script: str, arguments: Sequence[str], folde
         shutil.rmtree(copy.parent)
 
 
-def _guard(*arguments: object, cwd: Path | None = None) -> "subprocess.CompletedProcess[str]":
+def _guard(*arguments: object, cwd: Path) -> "subprocess.CompletedProcess[str]":
     command = [sys.executable, "-m", "guard_plugin", *map(str, arguments)]
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True)
 

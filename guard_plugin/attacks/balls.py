@@ -73,6 +73,10 @@ def parse_eps(text: str | float) -> Eps:
 
     Raises:
         UnusableInput: If the text is neither a number nor a fraction, or the radius is not above 0.
+
+    Example:
+        >>> parse_eps("51/255")
+        Eps(text='51/255', value=0.2)
     """
     if not isinstance(text, str | bool):
         return Eps(str(float(text)), float(text))

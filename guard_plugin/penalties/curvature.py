@@ -70,6 +70,13 @@ def curvature_penalty(
     Raises:
         UnusableInput: If h, strength, form, shapes or the model cannot be used.
 
+    Example:
+        >>> def half_square(outputs, targets):  # its gradient is x itself, which a step of h changes by h
+        ...     return outputs.square().sum(dim=1) / 2
+        >>> x, y = torch.ones(2, 4), torch.zeros(2)
+        >>> curvature_penalty(nn.Identity(), x, y, h=0.5, strength=1, loss_fn=half_square).item()
+        0.25
+
     The value does not depend on the batch size. The authors' ``pretrain_cifar.py`` takes instead the *unsquared* norm
     of the *batch-mean* loss's gradient, so that its lambda carries 1/n; their ``pretrain.py`` has the loss form, whose
     weight is ``--beta`` (its ``--lamda`` has no effect). docs/penalty.md maps their settings to ours.

@@ -23,6 +23,10 @@ class Normalization(InputSpace):
 
     Raises:
         UnusableInput: If the numbers are others.
+
+    Example:
+        >>> Normalization(mean=(0.5,), std=(0.25,)).to_input(torch.tensor([[[[0.0, 1.0]]]]))
+        tensor([[[[-2.,  2.]]]])
     """
 
     mean: tuple[float, ...]

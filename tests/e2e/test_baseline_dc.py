@@ -1,15 +1,15 @@
 """The gradient-matching baseline in examples/, run as its users run it."""
 
 import importlib
-import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
+
+from tests.fork_server import process_environment
 
 DC = Path(__file__).resolve().parents[2] / "examples" / "baselines" / "dc"
 QUICK = (
@@ -19,22 +19,30 @@ QUICK = (
 
 pytest.importorskip("sklearn")
 pytest.importorskip("torchvision")
+pytestmark = pytest.mark.examples
 
 
-def python(cwd, *command):
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1", "CUDA_VISIBLE_DEVICES": ""}
-    return subprocess.run(
-        [sys.executable, *map(str, command)], cwd=cwd, env=environment, capture_output=True, text=True, timeout=300
-    )
+@pytest.fixture(scope="module")
+def python(fork_server):
+    def run(cwd, *command):
+        environment = {**process_environment(), "CUDA_VISIBLE_DEVICES": ""}
+        return fork_server.run([*map(str, command)], cwd=cwd, environment=environment)
+
+    return run
 
 
-def run_main(cwd, *args):
+@pytest.fixture(scope="module")
+def run_main(python):
     """Run main.py; later arguments win over the quick ones. Returns the process and the result that it wrote."""
-    done = python(cwd, DC / "main.py", *QUICK, "--save_path", "out", *args)
-    assert done.returncode == 0, done.stderr
-    (result,) = (cwd / "out").glob("res_*.pt")
-    with torch.serialization.safe_globals(numpy_scalars()):
-        return done, result, torch.load(result, weights_only=True)
+
+    def run(cwd, *args):
+        done = python(cwd, DC / "main.py", *QUICK, "--save_path", "out", *args)
+        assert done.returncode == 0, done.stderr
+        (result,) = (cwd / "out").glob("res_*.pt")
+        with torch.serialization.safe_globals(numpy_scalars()):
+            return done, result, torch.load(result, weights_only=True)
+
+    return run
 
 
 def numpy_scalars():
@@ -65,13 +73,13 @@ def host():
 
 
 @pytest.fixture(scope="module")
-def quick_images(tmp_path_factory):
+def quick_images(run_main, tmp_path_factory):
     """What the quick settings distil with --seed 3."""
     _, _, content = run_main(tmp_path_factory.mktemp("quick"), "--seed", "3")
     return content["data"][0][0]
 
 
-def test_seed_decides_every_bit(tmp_path, quick_images):
+def test_seed_decides_every_bit(run_main, tmp_path, quick_images):
     """Nor does an evaluation, which draws random numbers, change what is distilled."""
     _, _, again = run_main(folder(tmp_path, "again"), "--seed", "3", "--num_eval", "1", "--epoch_eval_train", "1")
     assert torch.equal(quick_images, again["data"][0][0])
@@ -79,7 +87,7 @@ def test_seed_decides_every_bit(tmp_path, quick_images):
     assert not torch.equal(quick_images, other["data"][0][0])
 
 
-def test_files(tmp_path):
+def test_files(run_main, tmp_path):
     """Format of the result; evaluations at the first and the last iteration only; experiments differ."""
     done, result, content = run_main(tmp_path, "--num_exp", "2", "--num_eval", "2", "--epoch_eval_train", "1")
     assert result.name == "res_DC_digits_ConvNetW32_2ipc.pt"
@@ -123,19 +131,19 @@ def test_each_augmentation_is_siamese_and_differentiable(host, name):
         assert any(not torch.allclose(own[0], other) for other in own)
 
 
-def test_dsa(tmp_path):
+def test_dsa(run_main, tmp_path):
     args = ("--method", "DSA", "--init", "real", "--ipc", "1", "--num_eval", "1", "--epoch_eval_train", "2")
     _, result, content = run_main(tmp_path, *args)
     assert result.name == "res_DSA_digits_ConvNetW32_1ipc.pt"
     assert content["data"][0][0].isfinite().all()
 
 
-def test_dsa_is_reproducible(tmp_path):
+def test_dsa_is_reproducible(run_main, tmp_path):
     first, second = (run_main(folder(tmp_path, name), "--method", "DSA")[2]["data"][0][0] for name in "ab")
     assert torch.equal(first, second)
 
 
-def test_batch_norm(tmp_path):
+def test_batch_norm(run_main, tmp_path):
     args = ("--model", "ConvNetBN", "--dis_metric", "mse", "--num_eval", "1", "--epoch_eval_train", "1")
     _, result, content = run_main(tmp_path, *args)
     assert result.name == "res_DC_digits_ConvNetBN_2ipc.pt"
@@ -167,7 +175,7 @@ def test_networks_at_every_size(host):
     assert net.classifier.in_features == 128 * 4 * 4
 
 
-def test_real_loss_calls(tmp_path):
+def test_real_loss_calls(python, tmp_path):
     """As many as the adapter will count on: num_exp x (Iteration + 1) x outer_loop x classes, each seen from main."""
     script = f"""
 import sys; sys.path.insert(0, {str(DC)!r})
@@ -199,7 +207,7 @@ assert (real, syn) == (80, 80), (real, syn)
     assert done.returncode == 0, done.stderr
 
 
-def test_distilled_images_teach(tmp_path):
+def test_distilled_images_teach(run_main, tmp_path):
     """Students of the distilled images beat students of the noise that they started from."""
     args = ("--model", "ConvNetD1", "--num_eval", "2", "--epoch_eval_train", "100")
     done, _, content = run_main(
@@ -212,7 +220,7 @@ def test_distilled_images_teach(tmp_path):
 
 
 @pytest.mark.parametrize("dataset", ["MNIST", "CIFAR10"])
-def test_missing_data(tmp_path, dataset):
+def test_missing_data(python, tmp_path, dataset):
     done = python(tmp_path, DC / "main.py", *QUICK, "--dataset", dataset, "--data_path", "nowhere")
     assert done.returncode == 1
     assert f"no usable {dataset} in the folder 'nowhere'" in done.stderr
@@ -229,13 +237,13 @@ def test_missing_data(tmp_path, dataset):
         (("--dsa_strategy", "flip_melt"), "unknown augmentation 'melt'"),
     ],
 )
-def test_bad_arguments(tmp_path, args, message):
+def test_bad_arguments(python, tmp_path, args, message):
     done = python(tmp_path, DC / "main.py", *QUICK, *args)
     assert done.returncode == 2
     assert message in done.stderr
 
 
-def test_loops_follow_from_ipc(tmp_path, host):
+def test_loops_follow_from_ipc(python, tmp_path, host):
     papers = {1: (1, 1), 10: (10, 50), 20: (20, 25), 30: (30, 20), 40: (40, 15), 50: (50, 10)}
     assert {ipc: host.utils.get_loops(ipc) for ipc in papers} == papers
     done = python(tmp_path, DC / "main.py", "--dataset", "digits", "--ipc", "3")
@@ -243,7 +251,7 @@ def test_loops_follow_from_ipc(tmp_path, host):
     assert "no outer and inner loops for ipc 3" in done.stderr
 
 
-def test_network_too_deep_for_the_images(tmp_path):
+def test_network_too_deep_for_the_images(python, tmp_path):
     done = python(tmp_path, DC / "main.py", *QUICK, "--model", "ConvNetD4")
     assert done.returncode == 1
     assert "too many for images of 8x8" in done.stderr

@@ -28,6 +28,7 @@ DISTILL = (
 )
 
 pytest.importorskip("sklearn")
+pytestmark = pytest.mark.examples
 
 
 @contextmanager

@@ -3,10 +3,8 @@
 import importlib
 import importlib.util
 import math
-import os
 import re
 import shutil
-import subprocess
 import sys
 from itertools import product
 from pathlib import Path
@@ -16,6 +14,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch.optim.optimizer import register_optimizer_step_pre_hook
+
+from tests.fork_server import process_environment
 
 BASELINES = Path(__file__).resolve().parents[2] / "examples" / "baselines"
 SRE2L, CDA = BASELINES / "sre2l", BASELINES / "cda"
@@ -28,17 +28,21 @@ VALIDATE = ("--dataset", "digits", "--model", MODEL, "--split", "val", *VIEWS)
 pytest.importorskip("sklearn")
 transforms = pytest.importorskip("torchvision.transforms")
 Image = pytest.importorskip("PIL.Image")
+pytestmark = pytest.mark.examples
 
 
-def python(cwd, *command):
+@pytest.fixture(scope="module")
+def python(fork_server):
     """A script as its users run it."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1", "CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run(
-        [sys.executable, *map(str, command)], cwd=cwd, env=environment, capture_output=True, text=True, timeout=300
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stderr == ""  # no progress bar where there is no terminal
-    return done.stdout
+
+    def run(cwd, *command):
+        environment = {**process_environment(), "CUDA_VISIBLE_DEVICES": ""}
+        done = fork_server.run([*map(str, command)], cwd=cwd, environment=environment)
+        assert done.returncode == 0, done.stderr
+        assert done.stderr == ""  # no progress bar where there is no terminal
+        return done.stdout
+
+    return run
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +67,7 @@ def host():
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory):
+def whole(python, tmp_path_factory):
     """The folder in which the four scripts ran, one after the other, and what they said."""
     folder = tmp_path_factory.mktemp("whole")
     said = [

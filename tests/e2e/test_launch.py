@@ -1,8 +1,6 @@
 """The launcher gives a script what ``python script`` gives it, and its exit code back."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -33,7 +31,7 @@ def host(folder: Path, body: str = GUARDED_ONCE, after: str = "") -> Path:
     return script
 
 
-def test_the_script_sees_what_python_gives_it(guard, tmp_path, environment):
+def test_the_script_sees_what_python_gives_it(guard_process, python_process, tmp_path):
     after = (
         "import pickle, __main__\nclass Local: pass\n"
         "pickle.loads(pickle.dumps(Local()))\n"
@@ -42,10 +40,8 @@ def test_the_script_sees_what_python_gives_it(guard, tmp_path, environment):
     )
     host(tmp_path / "host", after=after)
     arguments = ["host/main.py", "--help", "--h", "3", "", "--", "-x", "--strength=7", "a b"]
-    plain = subprocess.run(
-        [sys.executable, *arguments], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
-    )
-    guarded = guard("run", *SETTINGS, "dc", *arguments)
+    plain = python_process(*arguments)
+    guarded = guard_process("run", *SETTINGS, "dc", *arguments)
     assert guarded.returncode == 0, guarded.stderr
     assert json.loads(guarded.stdout) == json.loads(plain.stdout)
 
@@ -69,6 +65,11 @@ def test_the_exit_code_is_the_scripts_and_the_ledger_is_written(guard, tmp_path,
     assert ledger["loss_calls"]["guarded"] == 1
     assert ledger["outcome"] == ("complete" if code == 0 else "failed")
     assert "launch.py" not in done.stderr  # the traceback is the script's alone
+
+
+@pytest.mark.parametrize(("end", "code"), [("sys.exit(7)", 7), ("raise KeyboardInterrupt", 130)])
+def test_a_process_of_its_own_has_the_scripts_exit_code(guard_process, tmp_path, end, code):
+    assert guard_process("run", *SETTINGS, "dc", host(tmp_path / "host", after=end)).returncode == code
 
 
 def test_a_script_ended_by_its_argument_parser_is_untouched(guard, tmp_path, baseline):
@@ -130,23 +131,31 @@ def test_the_ledger_may_go_to_a_pipe_and_an_existing_file_is_kept_until_it_is_wr
 @pytest.mark.parametrize(
     ("end", "code"), [("sys.exit(5)", 5), ("sys.exit('no')", 1), ("sys.exit(0)", 3), ("", 3), ("raise ValueError", 1)]
 )
-def test_an_attached_script_keeps_its_own_exit_code_and_its_open_files(tmp_path, environment, end, code):
+def test_an_attached_script_keeps_its_own_exit_code_and_its_open_files(python, tmp_path, end, code):
+    attached_script_ends(python, tmp_path, end, code)
+
+
+@pytest.mark.parametrize(("end", "code"), [("sys.exit(5)", 5), ("", 3)])
+def test_so_it_does_in_a_process_of_its_own(python_process, tmp_path, end, code):
+    attached_script_ends(python_process, tmp_path, end, code)
+
+
+def attached_script_ends(python, tmp_path, end, code):
     script = host(tmp_path / "host", body=NOT_GUARDED)
     line = "import guard_plugin, atexit; guard_plugin.attach('dc'); log = open('log.txt', 'w'); log.write('kept')\n"
     script.write_text(line + script.read_text() + end + "\n")
-    done = subprocess.run([sys.executable, script], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    done = python(script)
     assert done.returncode == code, done.stderr
     assert (tmp_path / "log.txt").read_text() == "kept"
 
 
-def test_help_of_an_attached_script_is_untouched(forks, environment):
+def test_help_of_an_attached_script_is_untouched(python, forks):
     main = forks / "dc" / "main.py"
     main.write_text(
         main.read_text().replace("\nEVALUATE_EVERY", "\nimport guard_plugin\nguard_plugin.attach('dc')\nEVALUATE_EVERY")
     )
     for option, code in (("--help", 0), ("--nope", 2)):
-        command = [sys.executable, "main.py", option]
-        assert subprocess.run(command, cwd=main.parent, env=environment, capture_output=True).returncode == code
+        assert python("main.py", option, cwd=main.parent).returncode == code
 
 
 @pytest.mark.parametrize(
@@ -238,8 +247,8 @@ threading.Thread(target=later).start()
 """
 
 
-def test_what_a_thread_does_after_the_script_is_accounted_for(guard, tmp_path):
-    done = guard("run", *SETTINGS, "dc", host(tmp_path / "host", after=THREAD))
+def test_what_a_thread_does_after_the_script_is_accounted_for(guard_process, tmp_path):
+    done = guard_process("run", *SETTINGS, "dc", host(tmp_path / "host", after=THREAD))
     assert done.returncode == 3 and "found one more" in done.stderr
 
 

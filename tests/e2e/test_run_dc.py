@@ -3,7 +3,6 @@
 import json
 import shlex
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -54,9 +53,8 @@ def test_exactly_the_loss_calls_on_real_data_are_guarded(guard, baseline, tmp_pa
     assert f"{GUARDED_CALLS} of {GUARDED_CALLS} expected guarded" in done.stderr
 
 
-def test_strength_zero_is_the_plain_run_bit_for_bit_and_above_zero_is_not(guard, baseline, tmp_path, environment):
-    plain = [sys.executable, str(baseline / "main.py"), *ARGUMENTS[:-1], "plain"]
-    subprocess.run(plain, cwd=tmp_path, env=environment, check=True, capture_output=True)
+def test_strength_zero_is_the_plain_run_bit_for_bit_and_above_zero_is_not(guard, python_process, baseline, tmp_path):
+    assert python_process(baseline / "main.py", *ARGUMENTS[:-1], "plain").returncode == 0
     for strength, folder in (("0", "zero"), ("5", "five")):
         options = ["--strength", strength, "--h", "0.5", "--ledger", f"{folder}.json"]
         done = guard("run", *options, "dc", baseline / "main.py", *ARGUMENTS[:-1], folder)
@@ -122,13 +120,12 @@ def test_the_host_is_left_clean(guard, fork):
     assert git("status", "--short").split() == ["??", "out/"]
 
 
-def test_attach_and_run_guard_the_same(guard, baseline, fork, tmp_path, environment):
+def test_attach_and_run_guard_the_same(guard, python, baseline, fork, tmp_path):
     """One line at the top of a script, and after the script's own imports, does what ``guard run`` does."""
     source = (fork / "main.py").read_text()
     line = "import guard_plugin; g = guard_plugin.attach('dc', strength=1.0, h=0.5)\n"
     (fork / "main.py").write_text(source.replace("\ndef main(", f"\n{line}\n\ndef main(", 1))
-    command = [sys.executable, "main.py", *SHORT]
-    attached = subprocess.run(command, cwd=fork, env=environment, capture_output=True, text=True)
+    attached = python("main.py", *SHORT, cwd=fork)
     assert attached.returncode == 0, attached.stderr
     assert "20 of 20 expected guarded" in attached.stderr
     done = guard("run", *SETTINGS, "dc", baseline / "main.py", *SHORT)
@@ -136,11 +133,10 @@ def test_attach_and_run_guard_the_same(guard, baseline, fork, tmp_path, environm
     assert torch.equal(tensors(fork / "out")[0], tensors(tmp_path / "out")[0])
 
 
-def test_an_attached_script_in_which_nothing_is_guarded_exits_with_3(fork, environment):
+def test_an_attached_script_in_which_nothing_is_guarded_exits_with_3(python, fork):
     source = (fork / "main.py").read_text()
     line = "import guard_plugin; g = guard_plugin.attach('dc', strength=1.0, h=0.5)\n"
     (fork / "main.py").write_text(source.replace("\ndef main(", f"\n{line}\n\ndef main(", 1))
     REFUSED_DURING["loss written out"][0](fork)
-    command = [sys.executable, "main.py", *SHORT]
-    done = subprocess.run(command, cwd=fork, env=environment, capture_output=True, text=True)
+    done = python("main.py", *SHORT, cwd=fork)
     assert done.returncode == 3 and "this was a plain run" in done.stderr

@@ -2,8 +2,6 @@
 
 import json
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +10,7 @@ import torch
 from torch import nn
 
 import guard_plugin
-from tests.conftest import BASELINES, torchrun
+from tests.conftest import BASELINES, Runner
 
 FORMS = ["gradient", "loss"]
 WAYS: dict[str, dict[str, str]] = {"auto": {}, "low": {"memory": "low"}}
@@ -97,10 +95,10 @@ def means_of_one_process(form: str) -> list[list[torch.Tensor]]:
     return [[(a + b) / 2 for a, b in zip(gradients(0, step), gradients(1, step), strict=True)] for step in range(2)]
 
 
-def test_two_processes_have_the_mean_of_their_reference_gradients_on_every_way(tmp_path, environment):
+def test_two_processes_have_the_mean_of_their_reference_gradients_on_every_way(two_ranks, tmp_path):
     (tmp_path / "problem.py").write_text(PROBLEM)
     (tmp_path / "train.py").write_text(SCRIPT)
-    done = torchrun(tmp_path, environment, "train.py", json.dumps(KINDS), json.dumps(WAYS))
+    done = two_ranks("train.py", json.dumps(KINDS), json.dumps(WAYS))
     assert done.returncode == 0, done.stderr
     results = torch.load(tmp_path / "results.pt")
     assert len(results) == len(KINDS) * len(FORMS) * len(WAYS)
@@ -130,27 +128,14 @@ BUFFER = shlex.split(
 )
 MTT_CALLS = 2  # batches of 500 in 1000 images
 
-# What `guard run` does, several times, in processes that find what takes seconds imported already.
-DRIVER = """
-import json, os, sys
-import sklearn.datasets, torch._dynamo
-from guard_plugin.cli import cli
-for arguments in json.loads(sys.argv[1]):
-    if os.fork() == 0:
-        cli.main(["run", *arguments])
-    if os.wait()[1]:
-        sys.exit(1)
-"""
 
-
-def run(folder: Path, environment: dict[str, str], script: str, arguments: list[str], ways: dict[str, str]) -> Any:
+def run(guard: Runner, folder: Path, script: str, arguments: list[str], ways: dict[str, str]) -> Any:
     """Run a baseline under guard on each way, its results in a folder of that name; return the ledgers by way."""
     adapter = script.split("/")[0]
     settings, host = ["--strength", "5", "--h", "0.5"], [adapter, str(BASELINES / script), *arguments]
-    runs = [[*settings, *shlex.split(options), "--ledger", f"{way}.json", *host, way] for way, options in ways.items()]
-    command = [sys.executable, "-c", DRIVER, json.dumps(runs)]
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    for way, options in ways.items():
+        done = guard("run", *settings, *shlex.split(options), "--ledger", f"{way}.json", *host, way)
+        assert done.returncode == 0, done.stderr
     return {way: json.loads((folder / f"{way}.json").read_text()) for way in ways}
 
 
@@ -166,7 +151,7 @@ def ways_taken(ledgers: dict[str, dict[str, Any]]) -> dict[str, tuple[dict[str, 
     }
 
 
-def test_dc_distils_the_same_images_on_every_way(tmp_path, environment):
+def test_dc_distils_the_same_images_on_every_way(guard, tmp_path):
     ways = {
         "default": "",
         "separate": "--path separate",
@@ -174,7 +159,7 @@ def test_dc_distils_the_same_images_on_every_way(tmp_path, environment):
         "reference": "--path reference",
         "none": "--strength 0",
     }
-    ledgers = run(tmp_path, environment, "dc/main.py", DC, ways)
+    ledgers = run(guard, tmp_path, "dc/main.py", DC, ways)
     assert ways_taken(ledgers) == {
         "default": ({"shared": DC_CALLS}, "normal"),
         "separate": ({"separate": DC_CALLS}, "normal"),
@@ -193,9 +178,9 @@ def test_dc_distils_the_same_images_on_every_way(tmp_path, environment):
         assert values[0] == pytest.approx(values[1], rel=1e-4)
 
 
-def test_mtts_experts_are_the_same_on_every_way(tmp_path, environment):
+def test_mtts_experts_are_the_same_on_every_way(guard, tmp_path):
     ways = {"default": "", "low": "--memory low", "reference": "--path reference"}
-    ledgers = run(tmp_path, environment, "mtt/buffer.py", BUFFER, ways)
+    ledgers = run(guard, tmp_path, "mtt/buffer.py", BUFFER, ways)
     assert ways_taken(ledgers) == {
         "default": ({"shared": MTT_CALLS}, "normal"),
         "low": ({"separate": MTT_CALLS}, "low"),

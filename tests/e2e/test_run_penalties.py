@@ -2,8 +2,6 @@
 
 import json
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,7 +9,6 @@ import torch
 
 from guard_plugin.cli import cli
 from guard_plugin.errors import UnusableInput
-from tests.conftest import torchrun
 
 ARGUMENTS = shlex.split(
     "--dataset digits --model ConvNetBN --ipc 1 --num_exp 1 --num_eval 0 --Iteration 0 --outer_loop 1 --inner_loop 1 "
@@ -63,9 +60,8 @@ def test_exactly_the_loss_calls_on_real_data_are_guarded_as_set(guard, baseline,
     assert ledger["penalty_value"]["mean"] > 0 and ledger["penalty_value"]["nonfinite"] == 0
 
 
-def test_strength_zero_is_the_plain_run_bit_for_bit_and_above_zero_is_not(guard, baseline, tmp_path, environment):
-    plain = [sys.executable, str(baseline / "main.py"), *ARGUMENTS[:-1], "plain"]
-    subprocess.run(plain, cwd=tmp_path, env=environment, check=True, capture_output=True)
+def test_strength_zero_is_the_plain_run_bit_for_bit_and_above_zero_is_not(guard, python, baseline, tmp_path):
+    python(baseline / "main.py", *ARGUMENTS[:-1], "plain", check=True)
     for strength in ("0", "1"):
         options = shlex.split(f"--penalty pgd_at --strength {strength} {PIXELS} --set steps=1")
         done = guard("run", *options, "dc", baseline / "main.py", *ARGUMENTS[:-1], strength)
@@ -116,9 +112,9 @@ os._exit(0)  # gloo's threads now and then abort the interpreter's shutdown
 
 
 @pytest.mark.parametrize("penalty", ["pgd_at", "fast"])
-def test_two_processes_exchange_gradients_where_the_hosts_loss_is_replaced(tmp_path, environment, penalty):
+def test_two_processes_exchange_gradients_where_the_hosts_loss_is_replaced(two_ranks, tmp_path, penalty):
     (tmp_path / "train.py").write_text(DISTRIBUTED)
-    done = torchrun(tmp_path, environment, "train.py", penalty)
+    done = two_ranks("train.py", penalty)
     assert done.returncode == 0, done.stderr
 
 

@@ -2,8 +2,6 @@
 
 import json
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -43,9 +41,8 @@ def test_each_training_batch_is_guarded_and_evaluation_is_not(guard, tmp_path, a
     assert json.loads((tmp_path / "out" / "checkpoint.pth.guard.json").read_text())["ledger"]["outcome"] == "complete"
 
 
-def test_strength_zero_is_the_plain_run_with_all_statistics(guard, tmp_path, environment):
-    plain = [sys.executable, SQUEEZE, *ARGUMENTS, "--output-dir", "plain"]
-    subprocess.run(plain, check=True, capture_output=True, env=environment, cwd=tmp_path)
+def test_strength_zero_is_the_plain_run_with_all_statistics(guard, python, tmp_path):
+    python(SQUEEZE, *ARGUMENTS, "--output-dir", "plain", check=True)
     for strength in ("0", "3"):
         options = ["--strength", strength, "--h", "0.5"]
         assert guard("run", *options, "sre2l", SQUEEZE, *ARGUMENTS, "--output-dir", strength).returncode == 0
@@ -54,11 +51,10 @@ def test_strength_zero_is_the_plain_run_with_all_statistics(guard, tmp_path, env
     assert {int(three[name]) for name in three if name.endswith("num_batches_tracked")} == {CALLS}
 
 
-def test_statistics_see_only_the_hosts_own_forward(guard, tmp_path, environment):
+def test_statistics_see_only_the_hosts_own_forward(guard, python, tmp_path):
     """After one step the weights differ from the plain run's, and every running statistic is the same."""
     one_step = [*ARGUMENTS, "--epochs", "1", "--n-train", "256"]
-    plain = [sys.executable, SQUEEZE, *one_step, "--output-dir", "plain"]
-    subprocess.run(plain, check=True, capture_output=True, env=environment, cwd=tmp_path)
+    python(SQUEEZE, *one_step, "--output-dir", "plain", check=True)
     assert guard("run", *SETTINGS, "sre2l", SQUEEZE, *one_step, "--output-dir", "guarded").returncode == 0
     plain, guarded = saved(tmp_path / "plain"), saved(tmp_path / "guarded")
     statistics = [name for name in plain if "running_" in name or "num_batches" in name]
@@ -221,12 +217,12 @@ def test_a_run_that_only_tests_has_nothing_to_guard(guard, reference):
     assert done.returncode == 0 and "nothing to guard here: it only tests a network" in done.stderr
 
 
-def test_a_teacher_that_goes_on_from_a_plain_one_is_not_guards(guard, reference, tmp_path, environment):
+def test_a_teacher_that_goes_on_from_a_plain_one_is_not_guards(guard, python, reference, tmp_path):
     load = "    if args.resume:\n        model.load_state_dict(torch.load(args.resume)['model'])\n"
     source = reference.read_text().replace("    model_ema = copy", f"{load}    model_ema = copy")
     option = 'parser.add_argument("--resume")\n'
     reference.write_text(source.replace('parser.add_argument("--scaled"', f'{option}parser.add_argument("--scaled"'))
-    subprocess.run([sys.executable, reference, "--output-dir", "plain"], check=True, env=environment, cwd=tmp_path)
+    python(reference, "--output-dir", "plain", check=True)
     resume = ["--start-epoch", 1, "--resume", "plain/checkpoint.pth"]
     done = guard("run", *SETTINGS, "sre2l", reference, *resume)
     assert done.returncode == 0 and "plain/checkpoint.pth is not known to be made under GUARD" in done.stderr
@@ -236,9 +232,9 @@ def test_a_teacher_that_goes_on_from_a_plain_one_is_not_guards(guard, reference,
 
 
 @pytest.mark.parametrize("form", ["gradient", "loss"])
-def test_two_processes_guard_alike_and_stay_alike(reference, tmp_path, environment, form):
+def test_two_processes_guard_alike_and_stay_alike(two_ranks, reference, tmp_path, environment, form):
     guarded = ["-m", "guard_plugin", "run", *SETTINGS, "--form", form, "sre2l", reference]
-    done = torchrun(tmp_path, environment, *guarded)
+    done = torchrun(tmp_path, environment, *guarded) if form == "gradient" else two_ranks(*guarded)
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("guard: sre2l classification/train.py: ") == 1, "one process speaks for all"
     assert "8 of 8 expected guarded" in done.stderr
@@ -247,23 +243,23 @@ def test_two_processes_guard_alike_and_stay_alike(reference, tmp_path, environme
     assert all(torch.equal(ranks[0][name], ranks[1][name]) for name in weights)
 
 
-def test_under_two_processes_strength_zero_is_the_plain_run(reference, tmp_path, environment):
-    assert torchrun(tmp_path, environment, reference, "--output-dir", "plain").returncode == 0
+def test_under_two_processes_strength_zero_is_the_plain_run(two_ranks, reference, tmp_path):
+    assert two_ranks(reference, "--output-dir", "plain").returncode == 0
     run = ["-m", "guard_plugin", "run"]
     for strength in ("0", "3"):
         options = ["--strength", strength, "--h", "0.5", "sre2l", reference, "--output-dir", strength]
-        assert torchrun(tmp_path, environment, *run, *options).returncode == 0
+        assert two_ranks(*run, *options).returncode == 0
     for rank in ("", "1"):
         plain, zero, three = (torch.load(tmp_path / f / f"checkpoint{rank}.pth")["model"] for f in ("plain", "0", "3"))
         assert equal(plain, zero) and not equal(plain, three)
 
 
-def test_under_two_processes_statistics_see_only_the_hosts_own_forward(reference, tmp_path, environment):
+def test_under_two_processes_statistics_see_only_the_hosts_own_forward(two_ranks, reference, tmp_path):
     """One step: each process has the plain run's statistics, its own, although the weights differ."""
     one = ["--epochs", "1", "--accumulate", "4"]
-    assert torchrun(tmp_path, environment, reference, *one, "--output-dir", "plain").returncode == 0
+    assert two_ranks(reference, *one, "--output-dir", "plain").returncode == 0
     guarded = ["-m", "guard_plugin", "run", *SETTINGS, "sre2l", reference, *one, "--output-dir", "guarded"]
-    assert torchrun(tmp_path, environment, *guarded).returncode == 0
+    assert two_ranks(*guarded).returncode == 0
     for rank in ("", "1"):
         plain, found = (torch.load(tmp_path / f / f"checkpoint{rank}.pth")["model"] for f in ("plain", "guarded"))
         statistics = [name for name in plain if "running_" in name or "num_batches" in name]

@@ -2,8 +2,6 @@
 
 import json
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -56,10 +54,9 @@ def test_each_training_batch_of_each_expert_is_guarded_and_no_test_batch(guard, 
 
 
 @pytest.mark.parametrize("adapter", ["mtt", "tesla"])
-def test_strength_zero_is_the_plain_run_bit_for_bit(guard, tmp_path, environment, adapter):
+def test_strength_zero_is_the_plain_run_bit_for_bit(guard, python, tmp_path, adapter):
     script = BASELINES / adapter / "buffer.py"
-    plain = [sys.executable, script, *BUFFER, "--buffer_path", "plain"]
-    subprocess.run(plain, check=True, capture_output=True, env=environment, cwd=tmp_path)
+    python(script, *BUFFER, "--buffer_path", "plain", check=True)
     for strength in ("0", "5"):
         options = ["--strength", strength, "--h", "0.5"]
         assert guard("run", *options, adapter, script, *BUFFER, "--buffer_path", strength).returncode == 0
@@ -68,7 +65,7 @@ def test_strength_zero_is_the_plain_run_bit_for_bit(guard, tmp_path, environment
 
 
 @pytest.mark.parametrize("adapter", ["mtt", "tesla"])
-def test_distilling_runs_as_it_is_and_warns_of_buffers_that_are_not_guards(guard, tmp_path, environment, adapter):
+def test_distilling_runs_as_it_is_and_warns_of_buffers_that_are_not_guards(guard, python, tmp_path, adapter):
     scripts = BASELINES / adapter
     done = guard("run", *SETTINGS, adapter, scripts / "buffer.py", *BUFFER, "--buffer_path", "buffers")
     assert done.returncode == 0, done.stderr
@@ -79,8 +76,7 @@ def test_distilling_runs_as_it_is_and_warns_of_buffers_that_are_not_guards(guard
     assert "warning" not in done.stderr
     calls = ledger(tmp_path)["loss_calls"]
     assert calls["guarded"] == 0 and calls["seen"] > 0
-    plain = [sys.executable, scripts / "buffer.py", *BUFFER, "--buffer_path", "buffers"]
-    subprocess.run(plain, check=True, capture_output=True, env=environment, cwd=tmp_path)
+    python(scripts / "buffer.py", *BUFFER, "--buffer_path", "buffers", check=True)
     done = guard(*distill)
     # The host reads buffers as it needs them, in a random order.
     assert done.returncode == 0 and "2 of 4 files read" in done.stderr

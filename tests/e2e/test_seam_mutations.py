@@ -30,12 +30,14 @@ def test_each_changed_seam_is_refused_before_anything_runs(adapter, baseline, sc
     assert tried == set(MUTATIONS)
 
 
-def test_the_check_itself_runs_doctor_and_run_and_can_fail(tmp_path, monkeypatch):
+def test_the_check_itself_runs_doctor_and_run_and_can_fail(guard, tmp_path, monkeypatch):
     """On a host that is as it must be, each command passes, which the check has to call a survivor."""
     monkeypatch.setattr("tests.seam_mutations.MUTATIONS", {"untouched": lambda host, seam: None})
     arguments = ["--help"]
-    survivors = list(check("dc", BASELINES / "dc", "main.py", arguments, tmp_path / "copies"))
+    survivors = list(check("dc", BASELINES / "dc", "main.py", arguments, tmp_path / "copies", guard))
     assert len(survivors) == 3
     assert all("doctor exited with 0" in wrong and "run exited with 0" in wrong for _, wrong in survivors)
     monkeypatch.setattr("tests.seam_mutations.MUTATIONS", {"renamed": MUTATIONS["renamed"]})
-    assert all(wrong == "" for _, wrong in check("dc", BASELINES / "dc", "main.py", arguments, tmp_path / "more"))
+    assert all(
+        wrong == "" for _, wrong in check("dc", BASELINES / "dc", "main.py", arguments, tmp_path / "more", guard)
+    )

@@ -2,7 +2,6 @@
 
 import json
 import shlex
-import subprocess
 import sys
 from types import SimpleNamespace
 
@@ -10,17 +9,19 @@ import pytest
 import torch
 from guard_adapters.recovered_files import read_recovered
 
+from guard_plugin.cli import main
 from guard_plugin.distilled import FkdLabels
 from guard_plugin.files import read_state
 from guard_plugin.networks import build_network
 from guard_plugin.students import EightBitImages
 from tests.conftest import BASELINES
+from tests.fork_server import process_environment
 
 ARCH = "ConvNetBN16-32"
 
 
 @pytest.fixture(scope="module")
-def written(tmp_path_factory):
+def written(tmp_path_factory, fork_server):
     """The folder in which squeeze, recover and relabel ran."""
     folder = tmp_path_factory.mktemp("written")
     for script, arguments in (
@@ -28,8 +29,9 @@ def written(tmp_path_factory):
         ("recover", "--arch-path checkpoint.pth --iteration 60 --ipc-end 3 --syn-data-path . --exp-name set"),
         ("relabel", "--teacher checkpoint.pth --data set --fkd-path fkd --epochs 40 --batch-size 8"),
     ):
-        command = [sys.executable, str(BASELINES / "sre2l" / f"{script}.py"), *shlex.split(arguments)]
-        subprocess.run(command, cwd=folder, check=True, capture_output=True)
+        command = [str(BASELINES / "sre2l" / f"{script}.py"), *shlex.split(arguments)]
+        done = fork_server.run(command, cwd=folder, environment=process_environment())
+        assert done.returncode == 0, done.stderr
     return SimpleNamespace(set=folder / "set", fkd=folder / "fkd", teacher=folder / "checkpoint.pth")
 
 
@@ -104,9 +106,30 @@ def test_the_data_set_is_asked_for(guard, written):
 SHORT = shlex.split("--iterations 30 --ipc 1 --students 1 --n-examples 40 --attacks fgsm --eps 16/255")
 
 
+@pytest.fixture
+def demo(python, monkeypatch, capsys):
+    """Run ``guard demo`` in this process, and fork the programs that it starts; test_demo.py starts real ones."""
+
+    def fork(command, *, stdout, check):
+        done = python(*command[1:])
+        stdout.write(done.stdout)
+        sys.stderr.write(done.stderr)
+        return done
+
+    def run(*arguments):
+        monkeypatch.setattr("guard_plugin.demo.hosts.subprocess", SimpleNamespace(run=fork))
+        monkeypatch.setattr("sys.argv", ["guard", "demo", *arguments])
+        with pytest.raises(SystemExit) as end:
+            main()
+        said = capsys.readouterr()
+        return SimpleNamespace(returncode=end.value.code or 0, stdout=said.out, stderr=said.err)
+
+    return run
+
+
 @pytest.mark.parametrize("method", ["sre2l", "cda"])
-def test_the_demo_of_a_method(guard, tmp_path, method):
-    done = guard("demo", "--method", method, *SHORT, "--out", "demo")
+def test_the_demo_of_a_method(demo, tmp_path, method):
+    done = demo("--method", method, *SHORT, "--out", "demo")
     assert done.returncode == 0, done.stderr
     assert "of 150 expected guarded" in done.stdout  # 10 epochs of 15 batches
     results = {arm: json.loads((tmp_path / "demo" / arm / "results.json").read_text()) for arm in ("baseline", "guard")}
@@ -118,7 +141,7 @@ def test_the_demo_of_a_method(guard, tmp_path, method):
     assert ("easy2hard_mode" in said) == (method == "cda")
     assert (tmp_path / "demo" / "distilled.png").exists()
     assert "\r" not in done.stderr and "%|" not in done.stderr
-    another = guard("demo", "--method", "sre2l", *SHORT, "--ipc", "2", "--out", "demo")
+    another = demo("--method", "sre2l", *SHORT, "--ipc", "2", "--out", "demo")
     assert another.returncode == 2 and "other settings" in another.stderr
 
 
@@ -127,7 +150,7 @@ def test_the_demo_refuses_options_of_another_method(guard):
     assert done.returncode == 2 and "--experiments is not for --method cda" in done.stderr
 
 
-def test_the_teachers_network_is_the_baselines():
+def test_the_teachers_network_is_the_baselines(python):
     """Each name means the same weights here and there."""
     code = """if True:
         import json, sys
@@ -139,9 +162,7 @@ def test_the_teachers_network_is_the_baselines():
         print(json.dumps(shapes))
     """
     shapes = {"digits": (1, (8, 8)), "FashionMNIST": (1, (28, 28)), "CIFAR10": (3, (32, 32))}
-    command = [sys.executable, "-c", code, str(BASELINES), *shapes]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    theirs = json.loads(done.stdout)
+    theirs = json.loads(python("-c", code, BASELINES, *shapes, check=True).stdout)
     assert len(theirs) == 9
     for key, expected in theirs.items():
         name, dataset = key.split()
