@@ -4,7 +4,7 @@
 
 BEFORE and AFTER are checkouts of this repository. Each case runs the same commands with each checkout, on a copy of
 BEFORE's baselines, and every JSON file that the commands wrote is compared, as are their tables and exit codes. Only
-seconds are left out, and the paths of the checkout and of the folder have one name. Exit code 1 if a file differs.
+seconds are left out, and the paths of the checkout and of the folder, and the checkout's commit, have one name. Exit code 1 if a file differs.
 """
 
 import argparse
@@ -146,8 +146,13 @@ def _outputs(name: str, checkout: Path, keep: Path, baselines: Path) -> dict[str
     for file in sorted(folder.rglob("*.json")):
         if not file.is_relative_to(folder / "host"):
             outputs[str(file.relative_to(folder))] = _without_seconds(file)
-    places = {str(folder): "FOLDER", str(checkout): "CHECKOUT"}
-    return {key: _replaced(text, places) for key, text in outputs.items()}
+    names = {str(folder): "FOLDER", str(checkout): "CHECKOUT", _commit(checkout): "COMMIT"}
+    return {key: _replaced(text, names) for key, text in outputs.items()}
+
+
+def _commit(checkout: Path) -> str:
+    command = ["git", "-C", str(checkout), "rev-parse", "HEAD"]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
 
 def _replaced(text: str, names: Mapping[str, str]) -> str:
