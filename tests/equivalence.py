@@ -4,7 +4,8 @@
 
 BEFORE and AFTER are checkouts of this repository. Each case runs the same commands with each checkout, on a copy of
 BEFORE's baselines, and every JSON file that the commands wrote is compared, as are their tables and exit codes. Only
-seconds are left out, and the paths of the checkout and of the folder, and the checkout's commit, have one name. Exit code 1 if a file differs.
+seconds are left out, and the checkout's path and commit and the folder's path have one name each. Exit code 1 if a
+file differs.
 """
 
 import argparse
