@@ -169,9 +169,9 @@ def ways_taken(ledgers: dict[str, dict[str, Any]]) -> dict[str, tuple[dict[str, 
 def test_dc_distils_the_same_images_on_every_way(tmp_path, environment):
     ways = {
         "default": "",
-        "separate": "--path separate",
+        "separate": "--set path=separate",
         "low": "--memory low",
-        "reference": "--path reference",
+        "reference": "--set path=reference",
         "none": "--strength 0",
     }
     ledgers = run(tmp_path, environment, "dc/main.py", DC, ways)
@@ -194,7 +194,7 @@ def test_dc_distils_the_same_images_on_every_way(tmp_path, environment):
 
 
 def test_mtts_experts_are_the_same_on_every_way(tmp_path, environment):
-    ways = {"default": "", "low": "--memory low", "reference": "--path reference"}
+    ways = {"default": "", "low": "--memory low", "reference": "--set path=reference"}
     ledgers = run(tmp_path, environment, "mtt/buffer.py", BUFFER, ways)
     assert ways_taken(ledgers) == {
         "default": ({"shared": MTT_CALLS}, "normal"),
