@@ -136,7 +136,7 @@ def _text(finished: FinishedBenchmark, out: Path) -> str:
     parts = [results_table(finished)]
     if finished.results["subject"]["kind"] == "checkpoint":
         parts.append(f"normalization: {json.dumps(finished.results['protocol']['normalization'])}")
-    parts += [f"flag: {warning['column']}: {warning['reason']}" for warning in finished.results["flags"]]
+    parts += [f"warning: {warning['column']}: {warning['reason']}" for warning in finished.results["flags"]]
     parts.append(f"files: {out / 'results.json'}, {out / 'records'}")
     return "\n\n".join(parts)
 

@@ -71,13 +71,8 @@ def curvature(
         "normalization": space.describe(),
         "settings": {"h": h, **settings},
         "checkpoints": [
-            {
-                "path": name,
-                "sha256": file_sha256(Path(name)),
-                "summary": summaries[name],
-                "per_example": report.per_example(),
-            }
-            for name, report in reports.items()
+            {"path": name, "sha256": file_sha256(Path(name)), "summary": summaries[name], "per_example": examples}
+            for name, examples in ((name, report.per_example()) for name, report in reports.items())
         ],
     }
     write_json(out / "curvature.json", found)

@@ -10,7 +10,8 @@ import numpy as np
 
 from guard_plugin.comparison.columns import Column, columns_of
 from guard_plugin.errors import UnusableInput
-from guard_plugin.evaluation.records import Flags, RecordFolder
+from guard_plugin.evaluation.records import Outcomes as Flags
+from guard_plugin.evaluation.records import RecordFolder
 from guard_plugin.evaluation.results import SCHEMA, FinishedBenchmark
 
 __all__ = ["Measured", "read_benchmark"]

@@ -23,7 +23,7 @@ from guard_plugin.datasets import ImageSet
 from guard_plugin.errors import UnusableInput
 from guard_plugin.evaluation.costs import Cost
 from guard_plugin.evaluation.distributed import Group
-from guard_plugin.evaluation.records import Flags, Record, RecordFolder
+from guard_plugin.evaluation.records import Outcomes, Record, RecordFolder
 from guard_plugin.evaluation.worker import Worker
 from guard_plugin.ranks import is_main_process
 
@@ -98,7 +98,7 @@ class _Evaluation:
             )
         return {column: done[column] for column in (CLEAN, *self.attacks, GRADIENTS) if column in done}
 
-    def _single(self, column: str, attack: Attack, candidates: Flags) -> Record:
+    def _single(self, column: str, attack: Attack, candidates: Outcomes) -> Record:
         if attack.coupled is not None:
             candidates = np.ones_like(candidates)
         return self._record(column, partial(self.worker.attack, attack), candidates, attack.coupled)
@@ -123,7 +123,7 @@ class _Evaluation:
         self,
         column: str,
         work: Callable[[NDArray[np.int64]], Record],
-        candidates: Flags,
+        candidates: Outcomes,
         batch: int | None = None,
     ) -> Record:
         record = self._kept(column) or Record.begun(candidates)

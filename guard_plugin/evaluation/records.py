@@ -12,9 +12,9 @@ from guard_plugin.errors import UnusableInput
 from guard_plugin.evaluation.costs import Cost
 from guard_plugin.files import atomic_file, explain_write_errors
 
-__all__ = ["Flags", "Record", "RecordFolder"]
+__all__ = ["Outcomes", "Record", "RecordFolder"]
 
-Flags = NDArray[np.bool_]
+Outcomes = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -29,10 +29,10 @@ class Record:
         farthest: The largest distance of a returned example from its image, in the attack's norm.
     """
 
-    correct: Flags
+    correct: Outcomes
     cost: Cost
-    done: Flags = field(default_factory=lambda: np.zeros(0, dtype=np.bool_))
-    reached: Flags = field(default_factory=lambda: np.zeros(0, dtype=np.bool_))
+    done: Outcomes = field(default_factory=lambda: np.zeros(0, dtype=np.bool_))
+    reached: Outcomes = field(default_factory=lambda: np.zeros(0, dtype=np.bool_))
     farthest: float = 0.0
 
     def __post_init__(self) -> None:
@@ -41,7 +41,7 @@ class Record:
                 object.__setattr__(self, name, np.full(self.correct.shape, value))
 
     @classmethod
-    def begun(cls, candidates: Flags) -> "Record":
+    def begun(cls, candidates: Outcomes) -> "Record":
         """Return a record whose candidates, shape (examples,), are to be measured; all others count as wrong."""
         return cls(np.zeros_like(candidates), Cost(), done=~candidates)
 

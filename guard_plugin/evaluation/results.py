@@ -13,7 +13,7 @@ from guard_plugin.attacks import Attack
 from guard_plugin.datasets import ImageSet
 from guard_plugin.errors import UnusableInput
 from guard_plugin.evaluation.engine import CLEAN
-from guard_plugin.evaluation.records import Flags, Record
+from guard_plugin.evaluation.records import Outcomes, Record
 from guard_plugin.evaluation.statistics import confidence_interval
 from guard_plugin.evaluation.warnings import find_warnings
 
@@ -44,7 +44,7 @@ class FinishedBenchmark:
     """
 
     results: dict[str, Any]
-    correct: dict[str, Flags]
+    correct: dict[str, Outcomes]
 
 
 def attack_columns(attacks: Sequence[Attack]) -> dict[str, Attack]:
@@ -72,7 +72,7 @@ def _column(name: str, attack: Attack, several: bool) -> str:
     return f"{name}@{attack.eps.text}" if several else name
 
 
-def worst_cases(correct: Mapping[str, Flags], attacks: Mapping[str, Attack]) -> dict[str, Flags]:
+def worst_cases(correct: Mapping[str, Outcomes], attacks: Mapping[str, Attack]) -> dict[str, Outcomes]:
     """Find the examples that survive every attack in one ball, for each column of ``worst_case_members``.
 
     Args:
@@ -107,7 +107,7 @@ def worst_case_members(attacks: Mapping[str, Attack]) -> dict[str, list[str]]:
     return {summary: [column for column in of if column in held] or of for summary, of in members.items()}
 
 
-def accuracy_entry(correct: Flags) -> dict[str, Any]:
+def accuracy_entry(correct: Outcomes) -> dict[str, Any]:
     """Summarise accuracy over students, as fractions.
 
     Args:

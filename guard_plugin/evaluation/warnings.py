@@ -11,7 +11,7 @@ import numpy as np
 from guard_plugin.attacks import Attack
 from guard_plugin.attacks.audit import TOLERANCE
 from guard_plugin.evaluation.engine import CLEAN, GRADIENTS
-from guard_plugin.evaluation.records import Flags, Record
+from guard_plugin.evaluation.records import Outcomes, Record
 
 __all__ = ["find_warnings"]
 
@@ -25,7 +25,7 @@ Found = Iterator[tuple[str, str]]
 def find_warnings(
     records: Sequence[Mapping[str, Record]],
     attacks: Mapping[str, Attack],
-    correct: Mapping[str, Flags],
+    correct: Mapping[str, Outcomes],
     num_classes: int,
 ) -> list[dict[str, str]]:
     """Find the signs.
@@ -49,7 +49,7 @@ def find_warnings(
     return [{"column": column, "reason": reason} for column, reason in found]
 
 
-def _chance(clean: Flags, num_classes: int) -> Found:
+def _chance(clean: Outcomes, num_classes: int) -> Found:
     accuracy = float(clean.mean())
     if accuracy < _NEAR_CHANCE / num_classes:
         yield (
@@ -78,7 +78,7 @@ def _outside(records: Sequence[Mapping[str, Record]], attacks: Mapping[str, Atta
             yield column, f"the attack left its ball: {attack.norm} distance {farthest:.4g} at eps {attack.eps.text}"
 
 
-def _blind_is_better(attacks: Mapping[str, Attack], correct: Mapping[str, Flags]) -> Found:
+def _blind_is_better(attacks: Mapping[str, Attack], correct: Mapping[str, Outcomes]) -> Found:
     for column, attack in attacks.items():
         seeing = [
             correct[other]
@@ -95,7 +95,7 @@ def _blind_is_better(attacks: Mapping[str, Attack], correct: Mapping[str, Flags]
                 )
 
 
-def _rising(attacks: Mapping[str, Attack], correct: Mapping[str, Flags]) -> Found:
+def _rising(attacks: Mapping[str, Attack], correct: Mapping[str, Outcomes]) -> Found:
     for column, attack in attacks.items():
         for other, rival in attacks.items():
             alike = (attack.name, attack.norm) == (rival.name, rival.norm) and attack.eps.value < rival.eps.value
