@@ -29,7 +29,7 @@ from tqdm import tqdm
 from guard_plugin.attacks import PGD, builtin_registry, parse_attacks, parse_eps
 from guard_plugin.evaluation import load_images
 from guard_plugin.evaluation.costs import CountedModel
-from guard_plugin.evaluation.engine import CLEAN, evaluate_model
+from guard_plugin.evaluation.engine import CLEAN, GRADIENTS, evaluate_model
 from guard_plugin.evaluation.results import versions
 from guard_plugin.networks.architectures import build_network
 from guard_plugin.networks.pixel_model import PixelModel
@@ -105,14 +105,14 @@ def _repeat(model, images, eps, batch_size) -> dict:
     theirs = {name: _straightforward(model, images, batch_size, make) for name, make in _libraries(eps).items()}
     attacks = {attack.name: attack for attack in parse_attacks(PAPER, builtin_registry(), [eps])}
     begin = time.perf_counter()
-    records = evaluate_model(lambda: model, images, attacks, batch_size=batch_size, device=CPU).records
+    records = evaluate_model(lambda: model, images, attacks, batch_size=batch_size, device=CPU)
     preset = time.perf_counter() - begin
     pair_theirs = _straightforward(model, images, batch_size, _torchattacks_pgd(eps, random_start=False))
     begin = time.perf_counter()
     pgd = {"pgd": PGD(eps, steps=100, random_start=False)}
-    pair_ours = evaluate_model(lambda: model, images, pgd, batch_size=batch_size, device=CPU).records
+    pair_ours = evaluate_model(lambda: model, images, pgd, batch_size=batch_size, device=CPU)
     pair_seconds = time.perf_counter() - begin
-    ours = {name: _told(record) for name, record in records.items()}
+    ours = {name: _told(record) for name, record in records.items() if name != GRADIENTS}
     clean = _straightforward(model, images, batch_size, lambda counted: lambda pixels, labels: pixels)
     return {
         "theirs": {CLEAN: clean, **theirs},

@@ -39,8 +39,8 @@ from tqdm import tqdm
 import guard_plugin
 from guard_plugin.diagnostics import matplotlib_figure
 from guard_plugin.errors import GuardError, UnusableInput
+from guard_plugin.evaluation.distributed import usable_device
 from guard_plugin.evaluation.results import versions
-from guard_plugin.evaluation.running import usable_device
 from guard_plugin.networks.architectures import build_network
 
 Loss = Callable[[nn.Module, Tensor, Tensor], Tensor]

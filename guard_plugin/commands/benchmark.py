@@ -6,12 +6,23 @@ from typing import Any
 
 import click
 
+from guard_plugin.commands.options import (
+    at_least_1,
+    data_options,
+    device_option,
+    existing_file,
+    json_option,
+    show,
+    zca_option,
+)
 from guard_plugin.distilled import read_distilled, subject_of
 from guard_plugin.errors import UnusableInput
 from guard_plugin.evaluation.checkpoint_benchmark import benchmark_checkpoints
 from guard_plugin.evaluation.distilled_benchmark import benchmark_distilled
+from guard_plugin.evaluation.options import BenchmarkOptions
 from guard_plugin.evaluation.results import FinishedBenchmark
 from guard_plugin.evaluation.tables import results_table
+from guard_plugin.files import read_json_object
 from guard_plugin.plugins import installed_plugins, look_up
 from guard_plugin.ranks import is_main_process
 
@@ -19,32 +30,31 @@ __all__ = ["benchmark"]
 
 _PLAIN = "plain"  # files of no host: there is nothing to adapt
 
-_at_least_1 = click.IntRange(min=1)
-_file = click.Path(path_type=Path, exists=True, dir_okay=False)
-
-# What only makes sense for the networks of one of the two kinds of subject.
+# Options that one of the two kinds of subject has and the other has not.
 _FOR_STUDENTS = ("adapter", "host_dataset", "seeds", "recipe", "fkd", "teacher", "teacher_arch", "learning_rate", "zca")
 _FOR_CHECKPOINTS = ("normalization",)
 
 
 @click.command()
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder to write, and to go on in.")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder to write, and to continue in.")
 @click.option("--distilled", type=click.Path(path_type=Path), help="What a host wrote: students are trained on it.")
-@click.option("--adapter", help='Adapter whose host wrote it; "plain" for a .pt or .npz of images and labels.')
+@click.option("--adapter", help='Adapter of the host that wrote it; "plain" for a .pt or .npz of images and labels.')
 @click.option(
-    "--checkpoint", type=_file, multiple=True, help="A trained network, in place of --distilled; may be repeated."
+    "--checkpoint",
+    "checkpoints",
+    type=existing_file,
+    multiple=True,
+    help="A trained network, in place of --distilled; may be repeated.",
 )
 @click.option("--dataset", help="Data set to attack.  [default: the one that was distilled]")
-@click.option("--host-dataset", help="The host's name for it, where --dataset is a folder: ImageNet.")
-@click.option("--data", metavar="DIR", help="Folder of the data set; nothing is downloaded.")
-@click.option("--split", type=click.Choice(["val", "test"]), default="test", show_default=True, help="Its part.")
-@click.option("--arch", help="Networks' architecture.  [default: the network that distilled]")
+@click.option("--host-dataset", help="The host's name for the data set, where --dataset is a folder: ImageNet.")
+@data_options(["val", "test"], "test")
+@click.option("--arch", help="The networks' architecture.  [default: the network that distilled]")
 @click.option("--attacks", default="quick", show_default=True, help="Attacks, comma separated, or a preset.")
 @click.option("--eps", help="Radii in pixel space, comma separated: 1/255,8/255.  [default: the preset's]")
-@click.option("--n-examples", type=_at_least_1, help="Attack the first N images.  [default: all]")
-@click.option("--seeds", type=_at_least_1, help="Number of students.  [default: 5]")
+@click.option("--seeds", type=at_least_1, help=f"Number of students.  [default: {BenchmarkOptions.seeds}]")
 @click.option(
-    "--batch-size", type=_at_least_1, default=128, show_default=True, help="Examples per pass; changes no result."
+    "--batch-size", type=at_least_1, default=128, show_default=True, help="Examples per pass; changes no result."
 )
 @click.option("--recipe", help="How students are trained.  [default: as the host does it]")
 @click.option(
@@ -52,23 +62,22 @@ _FOR_CHECKPOINTS = ("normalization",)
     type=click.Path(path_type=Path, exists=True, file_okay=False),
     help="For recipe sre2l: soft labels that relabel wrote, the folder of epoch_0.",
 )
-@click.option("--teacher", type=_file, help="For recipe sre2l: a network's checkpoint, to label on the way.")
+@click.option("--teacher", type=existing_file, help="For recipe sre2l: checkpoint of a network that labels the views.")
 @click.option("--teacher-arch", help="The teacher's architecture.  [default: the students']")
 @click.option("--learning-rate", type=float, help="Of the students, such as the one that MTT learned and logged.")
-@click.option("--zca/--no-zca", default=None, help="Whether the host ran with --zca.  [default: what its files tell]")
+@zca_option
 @click.option(
     "--normalization", help='Of --checkpoint: "none", "mean=...;std=...".  [default: what is usual for the data set]'
 )
-@click.option("--source", type=_file, help="Checkpoint that attacks such as pgd100-transfer are made on.")
+@click.option("--source", type=existing_file, help="Checkpoint that attacks such as pgd100-transfer are made on.")
 @click.option("--source-arch", help="Its architecture.")
 @click.option("--source-normalization", help="Its normalization.  [default: what is usual for the data set]")
-@click.option("--device", default="cpu", show_default=True, help="Where to compute.")
-@click.option("--ledger", type=_file, help="Ledger of the guarded run, to keep along.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+@device_option
+@click.option("--ledger", type=existing_file, help="Ledger of the guarded run, to keep in the results.")
+@json_option
 def benchmark(
     distilled: Path | None,
-    checkpoint: tuple[Path, ...],
-    data: str | None,
+    checkpoints: tuple[Path, ...],
     eps: str | None,
     ledger: Path | None,
     source: Path | None,
@@ -79,69 +88,63 @@ def benchmark(
 ) -> None:
     """Train students on a distilled set (or take a checkpoint), attack them in pixel space, and write OUT/results.json.
 
-    A run that was killed goes on where it was when the same command is given again. Under torchrun the processes share
-    the work: torchrun --nproc-per-node N -m guard_plugin benchmark ...
+    A run that was killed is continued when the same command is given again. Under torchrun the processes share the
+    work: torchrun --nproc-per-node N -m guard_plugin benchmark ...
     """
-    if bool(distilled) == bool(checkpoint):
+    if bool(distilled) == bool(checkpoints):
         raise UnusableInput("expected either --distilled PATH with --adapter NAME, or --checkpoint FILE")
-    _refuse(options, _FOR_CHECKPOINTS if distilled else _FOR_STUDENTS, "--checkpoint" if distilled else "--distilled")
-    shared = {
-        "data_dir": data,
+    given = {name: value for name, value in options.items() if value is not None}
+    other, names = ("--checkpoint", _FOR_CHECKPOINTS) if distilled else ("--distilled", _FOR_STUDENTS)
+    misplaced = [f"--{name.replace('_', '-')}" for name in names if name in given]
+    if misplaced:
+        raise UnusableInput(f"{', '.join(misplaced)} belongs to {other}: leave it out")
+    given |= {
         "eps": eps.split(",") if eps else None,
         "registry": installed_plugins().attack_classes,
         "ledger": _read_ledger(ledger) if ledger else None,
         "source": _source(source, source_arch, source_normalization),
-        **{name: value for name, value in options.items() if name not in (*_FOR_STUDENTS, *_FOR_CHECKPOINTS)},
     }
-    special = {name: options[name] for name in (*_FOR_STUDENTS, *_FOR_CHECKPOINTS)}
-    finished = _students(distilled, special, shared) if distilled else _checkpoints(checkpoint, special, shared)
+    if distilled:
+        finished = _benchmark_students(distilled, given)
+    else:
+        _require(given, "dataset", "arch")
+        finished = benchmark_checkpoints(checkpoints, BenchmarkOptions(**given))
     if is_main_process():
-        _show(finished, options["out"], as_json)
+        show(finished.results, _text(finished, given["out"]), as_json)
 
 
-def _students(distilled: Path, special: dict[str, Any], shared: dict[str, Any]) -> FinishedBenchmark:
-    adapter, seeds, plugins = special.pop("adapter"), special.pop("seeds"), installed_plugins()
+def _benchmark_students(distilled: Path, given: dict[str, Any]) -> FinishedBenchmark:
+    adapter, plugins = given.pop("adapter", None), installed_plugins()
     if adapter is None:
         raise UnusableInput("expected --adapter, whose host wrote the distilled set (plain: of no host)")
     if adapter != _PLAIN:
         look_up("adapter", adapter, plugins.adapters)
     sets = read_distilled(plugins.hook, adapter, distilled)
-    for name in ("dataset", "arch"):
-        shared[name] = _given(name, shared[name], getattr(sets[0], name))
-    special = {name: value for name, value in special.items() if name in _FOR_STUDENTS}
-    return benchmark_distilled(
-        sets, subject=subject_of(adapter, distilled, sets), seeds=seeds or 5, **special, **shared
-    )
+    found = {"dataset": sets[0].dataset, "arch": sets[0].arch}
+    given = {name: value for name, value in found.items() if value is not None} | given
+    _require(given, "dataset", "arch")
+    return benchmark_distilled(sets, subject=subject_of(adapter, distilled, sets), **given)
 
 
-def _checkpoints(files: tuple[Path, ...], special: dict[str, Any], shared: dict[str, Any]) -> FinishedBenchmark:
-    for name in ("dataset", "arch"):
-        shared[name] = _given(name, shared[name], None)
-    return benchmark_checkpoints(files, normalization=special["normalization"], **shared)
+def _require(given: dict[str, Any], *names: str) -> None:
+    for name in names:
+        if name not in given:
+            raise UnusableInput(f"expected --{name}: the file does not contain it")
 
 
-def _show(finished: FinishedBenchmark, out: Path, as_json: bool) -> None:
-    if as_json:
-        click.echo(json.dumps(finished.results))
-        return
-    click.echo(results_table(finished))
+def _text(finished: FinishedBenchmark, out: Path) -> str:
+    parts = [results_table(finished)]
     if finished.results["subject"]["kind"] == "checkpoint":
-        click.echo(f"\nnormalization: {json.dumps(finished.results['protocol']['normalization'])}")
-    for flag in finished.results["flags"]:
-        click.echo(f"\nflag: {flag['column']}: {flag['reason']}")
-    click.echo(f"\nfiles: {out / 'results.json'}, {out / 'records'}")
-
-
-def _refuse(options: dict[str, Any], names: tuple[str, ...], belongs_to: str) -> None:
-    given = [f"--{name.replace('_', '-')}" for name in names if options[name] is not None]
-    if given:
-        raise UnusableInput(f"{', '.join(given)} belongs to {belongs_to}: leave it away")
+        parts.append(f"normalization: {json.dumps(finished.results['protocol']['normalization'])}")
+    parts += [f"warning: {warning['column']}: {warning['reason']}" for warning in finished.results["flags"]]
+    parts.append(f"files: {out / 'results.json'}, {out / 'records'}")
+    return "\n\n".join(parts)
 
 
 def _source(file: Path | None, arch: str | None, normalization: str | None) -> tuple[Path, str, str | None] | None:
-    if file is None and (arch or normalization):
-        raise UnusableInput("expected --source with --source-arch and --source-normalization")
     if file is None:
+        if arch or normalization:
+            raise UnusableInput("expected --source with --source-arch and --source-normalization")
         return None
     if arch is None:
         raise UnusableInput("expected --source-arch, the architecture of --source")
@@ -149,20 +152,11 @@ def _source(file: Path | None, arch: str | None, normalization: str | None) -> t
 
 
 def _read_ledger(file: Path) -> dict[str, Any]:
+    ledger = read_json_object(file)
     try:
-        ledger = json.loads(file.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
-    except (OSError, ValueError) as error:
-        raise UnusableInput(f"--ledger {file} cannot be read as JSON: {error}") from error
-    if not isinstance(ledger, dict):
-        raise UnusableInput(f"--ledger {file}: expected what guard run --ledger writes, got {type(ledger).__name__}")
+        json.dumps(ledger, allow_nan=False)
+    except ValueError as error:
+        raise UnusableInput(
+            f"--ledger {file} cannot be kept: it holds NaN or an infinity, which JSON does not have"
+        ) from error
     return ledger
-
-
-def _refuse_constant(name: str) -> Any:
-    raise ValueError(f"it holds {name}, which is no JSON")
-
-
-def _given(name: str, given: str | None, found: str | None) -> str:
-    if given is None and found is None:
-        raise UnusableInput(f"expected --{name}: the file does not tell it")
-    return given or found or ""

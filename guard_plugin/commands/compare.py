@@ -1,21 +1,20 @@
 """``guard compare``."""
 
-import json
 from pathlib import Path
 
 import click
 
+from guard_plugin.commands.options import json_option, show
+
 __all__ = ["compare"]
+
+_new_file = click.Path(path_type=Path, dir_okay=False)
 
 
 @click.command()
-@click.option(
-    "--html", type=click.Path(path_type=Path, dir_okay=False), help="Write one page that needs no network to this file."
-)
-@click.option(
-    "--png", type=click.Path(path_type=Path, dir_okay=False), help="Write the distilled images, one above the other."
-)
-@click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+@click.option("--html", type=_new_file, help="Write one page that needs no network to this file.")
+@click.option("--png", type=_new_file, help="Write the distilled images, one above the other, to this file.")
+@json_option
 @click.argument("folders", metavar="DIR DIR [DIR]...", nargs=-1, required=True, type=click.Path(path_type=Path))
 def compare(folders: tuple[Path, ...], html: Path | None, png: Path | None, as_json: bool) -> None:
     """Compare finished benchmarks (each DIR was an --out of guard benchmark) with the first of them.
@@ -29,10 +28,6 @@ def compare(folders: tuple[Path, ...], html: Path | None, png: Path | None, as_j
         comparison.write_page(compared, html)
     if png:
         comparison.draw_distilled(list(compared.benchmarks.values()), png)
-    if as_json:
-        click.echo(json.dumps(comparison.comparison_json(compared)))
-        return
-    click.echo(comparison.comparison_text(compared))
     written = [str(file) for file in (html, png) if file]
-    if written:
-        click.echo(f"\nfiles: {', '.join(written)}")
+    files = f"\n\nfiles: {', '.join(written)}" if written else ""
+    show(comparison.comparison_json(compared), f"{comparison.comparison_text(compared)}{files}", as_json)

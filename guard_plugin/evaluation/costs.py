@@ -13,20 +13,20 @@ class Cost:
 
     Args:
         seconds: Time of computing, summed over processes.
-        forwards: Examples times forward passes, with those that fill passes up (``PASS_UNIT``).
+        forwards: Examples times forward passes, with the copies that fill passes up (``PASS_UNIT``).
         backwards: Examples times backward passes to the pixels, likewise.
     """
 
-    seconds: float
-    forwards: int
-    backwards: int
+    seconds: float = 0.0
+    forwards: int = 0
+    backwards: int = 0
 
     def __add__(self, other: "Cost") -> "Cost":
-        """The price of both."""
+        """Return the price of both."""
         return Cost(self.seconds + other.seconds, self.forwards + other.forwards, self.backwards + other.backwards)
 
     def __sub__(self, other: "Cost") -> "Cost":
-        """What came after the other."""
+        """Return what was spent after the other was read."""
         return Cost(self.seconds - other.seconds, self.forwards - other.forwards, self.backwards - other.backwards)
 
 
@@ -45,7 +45,7 @@ class CountedModel(nn.Module):
         self.backwards = 0
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """The model's logits."""
+        """Return the model's logits."""
         self.forwards += len(pixels)
         logits: Tensor = self.model(pixels)
         if logits.requires_grad:

@@ -1,17 +1,19 @@
-"""One benchmark over the processes that torchrun started."""
+"""One benchmark over the processes that torchrun started, each with its device."""
 
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 
-from guard_plugin.errors import GuardError
+from guard_plugin.errors import GuardError, UnusableInput
+from guard_plugin.ranks import is_main_process
 
-__all__ = ["Group", "joined_group", "local_device"]
+__all__ = ["Group", "joined_group", "usable_device"]
 
 # Rank 0 may train for days while the others wait.
 _PATIENCE = timedelta(days=30)
@@ -19,44 +21,39 @@ _PATIENCE = timedelta(days=30)
 T = TypeVar("T")
 
 
+@dataclass
 class Group:
     """Processes that work on the same benchmark, in the same folder.
 
     Args:
         rank: This process's number, from 0.
-        size: How many there are.
+        size: How many processes there are.
         processes: Their group in torch.distributed; None for one process alone.
     """
 
-    def __init__(self, rank: int = 0, size: int = 1, processes: dist.ProcessGroup | None = None) -> None:
-        self.rank = rank
-        self.size = size
-        self._processes = processes
-
-    @property
-    def is_main_process(self) -> bool:
-        """Whether this process reports and writes."""
-        return self.rank == 0
+    rank: int = 0
+    size: int = 1
+    processes: Any = None
 
     def gather(self, value: T) -> list[T]:
-        """Everyone's value, in the order of ranks."""
-        if self._processes is None:
+        """Return the values of all processes, in the order of ranks."""
+        if self.processes is None:
             return [value]
         values: list[Any] = [None] * self.size
-        dist.all_gather_object(values, value, group=self._processes)
+        dist.all_gather_object(values, value, group=self.processes)
         return values
 
     def first(self, function: Callable[[], T]) -> T:
-        """What the function gives to the first process, for all; also the error that it raises.
+        """Call the function in the main process alone, and return its value in all processes.
 
         Raises:
-            GuardError: If the function does.
+            GuardError: In all processes, if the function does.
         """
-        if self._processes is None:
+        if self.processes is None:
             return function()
         value: T | None = None
         error: GuardError | None = None
-        if self.is_main_process:
+        if is_main_process():
             try:
                 value = function()
             except GuardError as raised:
@@ -69,14 +66,14 @@ class Group:
 
 @contextmanager
 def joined_group() -> Iterator[Group]:
-    """Join the processes of torchrun; without it, this process is alone."""
+    """Join the processes of torchrun; without torchrun, this process is alone."""
     if not dist.is_available() or not dist.is_torchelastic_launched() or int(os.environ["WORLD_SIZE"]) == 1:
         yield Group()
         return
     ours = not dist.is_initialized()
     if ours:
         dist.init_process_group("gloo", timeout=_PATIENCE)
-    processes: Any = dist.new_group(backend="gloo", timeout=_PATIENCE)
+    processes = dist.new_group(backend="gloo", timeout=_PATIENCE)
     try:
         yield Group(dist.get_rank(), dist.get_world_size(), processes)
     finally:
@@ -84,8 +81,17 @@ def joined_group() -> Iterator[Group]:
             dist.destroy_process_group()
 
 
-def local_device(device: torch.device) -> torch.device:
-    """The device of this process: of several GPUs, the one of its local rank."""
-    if device.type != "cuda" or device.index is not None or not dist.is_torchelastic_launched():
-        return device
-    return torch.device("cuda", int(os.environ["LOCAL_RANK"]) % torch.cuda.device_count())
+def usable_device(device: torch.device | str) -> torch.device:
+    """Return the device of that name; of several GPUs, each process of torchrun gets the one of its local rank.
+
+    Raises:
+        UnusableInput: If nothing can be computed on it.
+    """
+    try:
+        place = torch.device(device)
+        if place.type == "cuda" and place.index is None and dist.is_torchelastic_launched():
+            place = torch.device("cuda", int(os.environ["LOCAL_RANK"]) % torch.cuda.device_count())
+        torch.zeros(1, device=place).item()
+    except Exception as error:  # each kind of device fails in its own way
+        raise UnusableInput(f"cannot compute on device {str(device)!r}: {error}; --device cpu always works") from error
+    return place

@@ -1,7 +1,9 @@
-"""The measurement itself: a clean pass, then every attack on what was classified correctly.
+"""The measurement itself: a clean pass, then every attack on what the model classifies correctly.
 
 An example counts for an attack's column when the model is right on it clean AND after the attack; so an example that is
-wrong clean needs no attack. (Attacks that are coupled, see ``Attack.coupled``, count as their authors did.)
+wrong clean needs no attack. The attacks with a fixed batch (``Attack.coupled``) are the exception: there, what shares
+an example's batch changes its outcome, so they get all examples, in batches of that size, and count the attacked images
+alone, as their authors did. No other grouping gives the same outcomes, and costs are counted per batch.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -13,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 from tqdm import tqdm
 
 from guard_plugin.attacks import Attack
@@ -20,59 +23,46 @@ from guard_plugin.datasets import ImageSet
 from guard_plugin.errors import UnusableInput
 from guard_plugin.evaluation.costs import Cost
 from guard_plugin.evaluation.distributed import Group
-from guard_plugin.evaluation.records import Flags, Outcome, Record, RecordFolder
-from guard_plugin.evaluation.worker import Model, Worker
+from guard_plugin.evaluation.records import Outcomes, Record, RecordFolder
+from guard_plugin.evaluation.worker import Worker
+from guard_plugin.ranks import is_main_process
 
-__all__ = ["CLEAN", "Measurement", "evaluate_model"]
+__all__ = ["CLEAN", "GRADIENTS", "evaluate_model"]
 
 CLEAN = "clean"
 
-# A record like a column's, kept beside them: which examples have a gradient.
-_GRADIENTS = "+gradients"
+GRADIENTS = "+gradients"
+"""A record beside those of the columns, of the examples on which the model is right: "correct" where the loss has a
+gradient in some pixel."""
 
 _PASSES_PER_ROUND = 4
 
 
-@dataclass(frozen=True)
-class Measurement:
-    """What one model did.
-
-    Args:
-        records: A record per column, "clean" first, all complete.
-        flat: Shape (examples,), bool: right on the example, and its loss has no gradient in any pixel; None where no
-            attack asks for gradients.
-    """
-
-    records: dict[str, Record]
-    flat: Flags | None
-
-
 def evaluate_model(
-    model: Model,
+    model: Callable[[], nn.Module],
     images: ImageSet,
     attacks: Mapping[str, Attack],
     *,
     batch_size: int,
     device: torch.device,
     records: RecordFolder | None = None,
-    source: Model | None = None,
+    source: nn.Module | None = None,
     group: Group | None = None,
-) -> Measurement:
-    """Measure one model, going on from what has been recorded.
+) -> dict[str, Record]:
+    """Measure one model; what has been recorded already is not measured again.
 
     Args:
-        model: Gives the classifier in pixel space, in eval mode, on ``device``; called only where something is left to
-            measure.
-        images: What to measure on.
+        model: Returns the classifier in pixel space, in eval mode; called only where something is left to measure.
+        images: The examples.
         attacks: Attacks by column.
         batch_size: Examples per pass, >= 1. It changes speed and memory, and no result (on a GPU, beyond rounding).
-        device: Where to compute.
+        device: The device that computes. The models are moved there.
         records: Outcomes so far, which are taken as they are and added to.
-        source: Gives the classifier on which transferred attacks are made.
+        source: The classifier on which transferred attacks are made, in eval mode.
         group: The processes that share the work; this one alone by default.
 
     Returns:
-        What was measured.
+        A complete record per column, "clean" first; then ``GRADIENTS``, where an attack asks the model for gradients.
 
     Raises:
         UnusableInput: If the model or the images cannot be measured on, or an attack needs a source and there is none.
@@ -83,68 +73,64 @@ def evaluate_model(
         raise UnusableInput(f"expected a source model, which {', '.join(transferred)} needs: give --source")
     worker = Worker(model, source, images, attacks, batch_size, device)
     with _full_precision():
-        return _Evaluation(worker, len(images.labels), attacks, records, group or Group()).run()
-
-
-_Work = Callable[[NDArray[np.int64]], Outcome]
+        return _Evaluation(worker, attacks, records, group or Group()).run()
 
 
 @dataclass(frozen=True)
 class _Evaluation:
-    """What is missing in the records is measured, in rounds, after each of which they are kept."""
+    """Measures what the records lack, in rounds, and writes the records after each round."""
 
     worker: Worker
-    examples: int
     attacks: Mapping[str, Attack]
     records: RecordFolder | None
     group: Group
 
-    def run(self) -> Measurement:
-        done = {CLEAN: self._record(CLEAN, self.worker.look, np.ones(self.examples, dtype=np.bool_))}
+    def run(self) -> dict[str, Record]:
+        everything = np.ones(len(self.worker.images.labels), dtype=np.bool_)
+        done = {CLEAN: self._record(CLEAN, self.worker.classify, everything)}
         clean = done[CLEAN].correct
-        flat = self._flat(clean)
+        if any(attack.whitebox and not attack.transfer for attack in self.attacks.values()):
+            done[GRADIENTS] = self._record(GRADIENTS, self.worker.differentiate, clean)
         # Composites last: their parts may have columns of their own.
         for column, attack in sorted(self.attacks.items(), key=lambda item: bool(item[1].parts)):
             done[column] = (
                 self._composite(column, attack, done) if attack.parts else self._single(column, attack, clean)
             )
-        return Measurement({column: done[column] for column in (CLEAN, *self.attacks)}, flat)
+        return {column: done[column] for column in (CLEAN, *self.attacks, GRADIENTS) if column in done}
 
-    def _single(self, column: str, attack: Attack, candidates: Flags) -> Record:
-        if attack.coupled:
+    def _single(self, column: str, attack: Attack, candidates: Outcomes) -> Record:
+        if attack.coupled is not None:
             candidates = np.ones_like(candidates)
         return self._record(column, partial(self.worker.attack, attack), candidates, attack.coupled)
 
     def _composite(self, column: str, attack: Attack, done: Mapping[str, Record]) -> Record:
-        """The parts one after the other, each on what is left; those that have been measured are not run again."""
+        """Run the parts one after the other, each on what the earlier ones left; reuse those with a column."""
         kept = self._kept(column)
         if kept is not None:
             return kept
-        left, cost, farthest = done[CLEAN].correct, Cost(0.0, 0, 0), 0.0
+        remaining, cost, farthest = done[CLEAN].correct, Cost(), 0.0
         for part in attack.parts:
             known = next((done[name] for name, other in self.attacks.items() if other == part and name in done), None)
-            record = known or self._single(f"{column}+{part.name}", part, left)
-            left = left & record.correct
+            record = known or self._single(f"{column}+{part.name}", part, remaining)
+            remaining = remaining & record.correct
             farthest = max(farthest, record.farthest)
             cost = cost if known else cost + record.cost
-        record = Record(left, cost, farthest=farthest)
+        record = Record(remaining, cost, farthest=farthest)
         self._keep(column, record)
         return record
 
-    def _flat(self, clean: Flags) -> Flags | None:
-        if not any(attack.whitebox and not attack.transfer for attack in self.attacks.values()):
-            return None
-        return clean & ~self._record(_GRADIENTS, self.worker.differentiate, clean).correct
-
-    def _record(self, column: str, work: _Work, candidates: Flags, coupled: int | None = None) -> Record:
-        kept = self._kept(column)
-        record = Record.begun(candidates) if kept is None else kept
-        rounds = self._rounds(np.flatnonzero(~record.done), coupled)
-        for mine in tqdm(
-            rounds, column, unit="round", leave=False, disable=None if self.group.is_main_process else True
-        ):
-            outcomes = [work(examples) for examples in mine]
-            record = record.joined([outcome for share in self.group.gather(outcomes) for outcome in share])
+    def _record(
+        self,
+        column: str,
+        work: Callable[[NDArray[np.int64]], Record],
+        candidates: Outcomes,
+        batch: int | None = None,
+    ) -> Record:
+        record = self._kept(column) or Record.begun(candidates)
+        rounds = self._rounds(np.flatnonzero(~record.done), batch)
+        for mine in tqdm(rounds, column, unit="round", leave=False, disable=None if is_main_process() else True):
+            parts = [(examples, work(examples)) for examples in mine]
+            record = record.joined(part for share in self.group.gather(parts) for part in share)
             self._keep(column, record)
         return record
 
@@ -152,24 +138,25 @@ class _Evaluation:
         return self.group.first(lambda: self.records.get(column) if self.records else None)
 
     def _keep(self, column: str, record: Record) -> None:
-        if self.records and self.group.is_main_process:
+        if self.records and is_main_process():
             self.records.put(column, record)
 
-    def _rounds(self, left: NDArray[np.int64], coupled: int | None) -> list[list[NDArray[np.int64]]]:
-        """This process's share of every round: lists of examples that are worked on together."""
-        rank, processes, size = self.group.rank, self.group.size, self.worker.batch_size * _PASSES_PER_ROUND
-        if coupled is None:
-            # Dealt out one by one: neighbours may be alike, and no process should get all the hard ones.
-            shares = [pool[rank::processes] for pool in _split(left, size * processes)]
-            return [[share] if len(share) else [] for share in shares]
-        batches = _split(left, coupled)
-        per_round = max(1, size // coupled) * processes
-        return [batches[i : i + per_round][rank::processes] for i in range(0, len(batches), per_round)]
+    def _rounds(self, remaining: NDArray[np.int64], batch: int | None) -> list[list[NDArray[np.int64]]]:
+        """Return this process's share of every round: a list of arrays of examples that are worked on together.
+
+        The examples are dealt out to the processes one by one, since neighbours may be alike and no process should get
+        all the hard ones; or, where the batch is fixed, batch by batch.
+        """
+        unit, processes = batch or 1, self.group.size
+        dealt = _split(remaining, unit)
+        per_round = max(1, self.worker.batch_size * _PASSES_PER_ROUND // unit) * processes
+        shares = [dealt[i : i + per_round][self.group.rank :: processes] for i in range(0, len(dealt), per_round)]
+        return shares if batch else [[np.concatenate(share)] if share else [] for share in shares]
 
 
 @contextmanager
 def _full_precision() -> Iterator[None]:
-    """No TF32 on GPUs: an attack that rounds to ten bits is another attack."""
+    """Switch TF32 off on GPUs: an attack that rounds to ten bits is another attack."""
     places: tuple[Any, ...] = torch.backends.cudnn, torch.backends.cuda.matmul
     before = [place.allow_tf32 for place in places]
     try:

@@ -12,10 +12,11 @@ from torch import Tensor, nn
 from guard_plugin.attacks import Attack, parse_attacks, parse_radii
 from guard_plugin.datasets import images_from_tensors, load_images
 from guard_plugin.errors import UnusableInput
-from guard_plugin.evaluation.engine import CLEAN, Measurement, evaluate_model
+from guard_plugin.evaluation.distributed import usable_device
+from guard_plugin.evaluation.engine import CLEAN, evaluate_model
+from guard_plugin.evaluation.records import Record
 from guard_plugin.evaluation.results import attack_columns, worst_cases
-from guard_plugin.evaluation.running import usable_device
-from guard_plugin.evaluation.warnings import flags_of
+from guard_plugin.evaluation.warnings import find_warnings
 from guard_plugin.networks.devices import device_of
 from guard_plugin.plugins import installed_plugins
 from guard_plugin.robustbench_bridge import DATASETS, Repair, RobustBenchRun, run_robustbench
@@ -165,10 +166,10 @@ def _check_types(model: object, dataset: object, eps: object, **counts: object) 
             raise UnusableInput(f"expected {name} as a whole number >= 1, got {count!r}")
 
 
-def _summary(measured: Measurement, attacks: Mapping[str, Attack], num_classes: int) -> BenchmarkResult:
-    correct = {column: record.correct for column, record in measured.records.items()}
-    warnings = flags_of(
-        [measured], attacks, {column: outcomes[None] for column, outcomes in correct.items()}, num_classes
+def _summary(records: Mapping[str, Record], attacks: Mapping[str, Attack], num_classes: int) -> BenchmarkResult:
+    correct = {column: records[column].correct for column in (CLEAN, *attacks)}
+    warnings = find_warnings(
+        [records], attacks, {column: outcomes[None] for column, outcomes in correct.items()}, num_classes
     )
     worst = {column: float(outcomes.mean()) for column, outcomes in worst_cases(correct, attacks).items()}
     return BenchmarkResult(

@@ -10,11 +10,12 @@ import numpy as np
 import torch
 
 from guard_plugin.attacks import Attack
+from guard_plugin.datasets import ImageSet
 from guard_plugin.errors import UnusableInput
-from guard_plugin.evaluation.engine import CLEAN, Measurement
-from guard_plugin.evaluation.records import Flags
+from guard_plugin.evaluation.engine import CLEAN
+from guard_plugin.evaluation.records import Outcomes, Record
 from guard_plugin.evaluation.statistics import confidence_interval
-from guard_plugin.evaluation.warnings import flags_of
+from guard_plugin.evaluation.warnings import find_warnings
 
 __all__ = [
     "SCHEMA",
@@ -22,6 +23,7 @@ __all__ = [
     "FinishedBenchmark",
     "accuracy_entry",
     "attack_columns",
+    "data_protocol",
     "finish",
     "versions",
     "worst_case_members",
@@ -42,7 +44,7 @@ class FinishedBenchmark:
     """
 
     results: dict[str, Any]
-    correct: dict[str, Flags]
+    correct: dict[str, Outcomes]
 
 
 def attack_columns(attacks: Sequence[Attack]) -> dict[str, Attack]:
@@ -70,15 +72,12 @@ def _column(name: str, attack: Attack, several: bool) -> str:
     return f"{name}@{attack.eps.text}" if several else name
 
 
-def worst_cases(correct: Mapping[str, Flags], attacks: Mapping[str, Attack]) -> dict[str, Flags]:
-    """The examples that survive every attack in one ball, per worst-case column.
+def worst_cases(correct: Mapping[str, Outcomes], attacks: Mapping[str, Attack]) -> dict[str, Outcomes]:
+    """Find the examples that survive every attack in one ball, for each column of ``worst_case_members``.
 
     Args:
         correct: Column -> shape (..., examples).
         attacks: Attacks by column.
-
-    Returns:
-        A column for each of ``worst_case_members``.
     """
     return {
         summary: np.logical_and.reduce([correct[column] for column in (CLEAN, *members)])
@@ -87,16 +86,17 @@ def worst_cases(correct: Mapping[str, Flags], attacks: Mapping[str, Attack]) -> 
 
 
 def worst_case_members(attacks: Mapping[str, Attack]) -> dict[str, list[str]]:
-    """The columns that each worst case unites: the attacks in one ball.
+    """Find the columns that each worst case unites: those of the attacks in one ball.
 
-    Attacks that are reproduced with their faults (``Attack.coupled``) are not held to their ball, and are left out
-    where there are others.
+    Attacks that are reproduced with their faults (``Attack.coupled``) may leave their ball. They are left out where
+    there are others.
 
     Args:
         attacks: Attacks by column.
 
     Returns:
-        "worst_case"; with "@" and the eps where there are several, after the norm where that is not the first attack's.
+        By "worst_case", with the norm where that is not the first attack's, and with "@" and the eps where there are
+        several of these.
     """
     several, first = _several_eps(attacks.values()), next((attack.norm for attack in attacks.values()), None)
     members: dict[str, list[str]] = {}
@@ -107,8 +107,8 @@ def worst_case_members(attacks: Mapping[str, Attack]) -> dict[str, list[str]]:
     return {summary: [column for column in of if column in held] or of for summary, of in members.items()}
 
 
-def accuracy_entry(correct: Flags) -> dict[str, Any]:
-    """Accuracy over students, as fractions.
+def accuracy_entry(correct: Outcomes) -> dict[str, Any]:
+    """Summarise accuracy over students, as fractions.
 
     Args:
         correct: Shape (students, examples).
@@ -125,44 +125,45 @@ def accuracy_entry(correct: Flags) -> dict[str, Any]:
     }
 
 
+def data_protocol(images: ImageSet, split: str) -> dict[str, Any]:
+    """Describe the images of a measurement, for JSON."""
+    return {"dataset": images.name, "split": split, "n_examples": len(images.labels), "data_sha256": images.sha256}
+
+
 def finish(
-    students: Sequence[Measurement],
+    records: Sequence[Mapping[str, Record]],
     attacks: Mapping[str, Attack],
+    num_classes: int,
     *,
     subject: Mapping[str, Any],
     protocol: Mapping[str, Any],
-    ledger: Mapping[str, Any] | None,
-    num_classes: int,
     run: Mapping[str, Any],
-    device: torch.device,
+    ledger: Mapping[str, Any] | None,
+    versions: Mapping[str, Any],
 ) -> FinishedBenchmark:
-    """Summarise what every student did.
+    """Summarise what was measured.
 
     Args:
-        students: What was measured.
+        records: Per network, what ``evaluate_model`` returned.
         attacks: Attacks by column.
-        subject: What was measured, for results.json.
-        protocol: How, for results.json.
-        ledger: Of the run that made the subject, where there was one.
-        num_classes: Of the data set.
-        run: What changes no number, for results.json.
-        device: Where it was computed.
-
-    Returns:
-        The results, with the outcomes they come from.
+        num_classes: Classes of the data set.
+        subject: The entry of that name of results.json, as are all that follow.
+        protocol: How the networks were measured.
+        run: How the work was done, which changes no number.
+        ledger: The ledger of the run that made the subject; None where there was none.
+        versions: The software that computed the results.
     """
-    records = [student.records for student in students]
-    correct = {column: np.stack([of[column].correct for of in records]) for column in records[0]}
-    correct |= worst_cases(correct, attacks)
+    correct = {column: np.stack([of[column].correct for of in records]) for column in (CLEAN, *attacks)}
     cost = {
-        part: {column: sum(getattr(of[column].cost, part) for of in records) for column in records[0]}
+        part: {column: sum(getattr(of[column].cost, part) for of in records) for column in correct}
         for part in ("seconds", "forwards", "backwards")
     }
+    correct |= worst_cases(correct, attacks)
     results = {
         "schema": SCHEMA,
         "subject": dict(subject),
         "protocol": dict(protocol),
-        "accuracy": {column: accuracy_entry(flags) for column, flags in correct.items()},
+        "accuracy": {column: accuracy_entry(outcomes) for column, outcomes in correct.items()},
         "target_reached": {
             column: accuracy_entry(np.stack([of[column].reached for of in records]))
             for column, attack in attacks.items()
@@ -170,17 +171,17 @@ def finish(
         },
         "farthest": {column: max(of[column].farthest for of in records) for column in attacks},
         "worst_cases": worst_case_members(attacks),
-        "flags": flags_of(students, attacks, correct, num_classes),
+        "flags": find_warnings(records, attacks, correct, num_classes),
         "run": dict(run),
         "cost": cost,
-        "ledger": dict(ledger) if ledger is not None else None,
-        "versions": versions(device),
+        "ledger": None if ledger is None else dict(ledger),
+        "versions": dict(versions),
     }
     return FinishedBenchmark(results, correct)
 
 
 def versions(device: torch.device) -> dict[str, Any]:
-    """What computed the results; None for a package that is not installed."""
+    """Return the versions of what computes the results; None for a package that is not installed."""
     return {
         "guard_plugin": _version("guard-plugin"),
         "torch": torch.__version__,

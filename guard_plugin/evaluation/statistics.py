@@ -28,7 +28,7 @@ _NORMAL = 1.959964
 
 
 def confidence_interval(outcomes: NDArray[np.bool_]) -> tuple[float, float]:
-    """The 95 % confidence interval of the mean outcome.
+    """Compute the 95 % confidence interval of the mean outcome.
 
     Args:
         outcomes: Shape (students, examples): whether the student was right on the example.
@@ -47,13 +47,12 @@ def confidence_interval(outcomes: NDArray[np.bool_]) -> tuple[float, float]:
     values = _two_way(outcomes)
     mean, half = float(values.mean()), _half_width(values)
     if half == 0:
-        room = _unseen(values.shape[1])
-        return max(mean - room, 0.0), min(mean + room, 1.0)
+        half = _unseen(values.shape[1])
     return max(mean - half, 0.0), min(mean + half, 1.0)
 
 
 def paired_difference(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> tuple[float, float, float]:
-    """The difference of two accuracies, mean of a - mean of b, with its 95 % confidence interval.
+    """Compute the difference of two accuracies, mean of a - mean of b, with its 95 % confidence interval.
 
     Args:
         a: Shape (students, examples).
@@ -89,7 +88,7 @@ def _two_way(outcomes: NDArray[np.bool_]) -> NDArray[np.float64]:
 
 
 def _half_width(values: NDArray[np.float64]) -> float:
-    """Half the width of the interval of the mean over both axes; 0 where nothing varies."""
+    """Compute half the width of the interval of the mean over both axes; 0 where nothing varies."""
     parts = [(_variance_of_mean(values.mean(axis=1 - axis)), values.shape[axis] - 1) for axis in (0, 1)]
     variance = sum(part for part, _ in parts)
     if variance == 0:
@@ -103,12 +102,12 @@ def _variance_of_mean(values: NDArray[np.float64]) -> float:
 
 
 def _quantile(freedom: float) -> float:
-    """Of Student's t, for the next lower whole number of degrees of freedom."""
+    """Return the 97.5 % quantile of Student's t, for the next lower whole number of degrees of freedom."""
     whole = math.floor(freedom + 1e-9)
     # Beyond the table, the first two terms of the expansion are exact to 1e-3.
     return _T[whole - 1] if whole <= len(_T) else _NORMAL + (_NORMAL**3 + _NORMAL) / (4 * whole)
 
 
 def _unseen(examples: int) -> float:
-    """Wilson's bound of a share that was 0 in all of so many examples."""
+    """Compute Wilson's bound of a share that was 0 in all of so many examples."""
     return _NORMAL**2 / (examples + _NORMAL**2)

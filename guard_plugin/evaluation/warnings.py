@@ -4,91 +4,81 @@ After Athalye et al., "Obfuscated gradients give a false sense of security" (201
 adversarial robustness" (2019).
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
 from guard_plugin.attacks import Attack
 from guard_plugin.attacks.balls import TOLERANCE
-from guard_plugin.evaluation.engine import CLEAN, Measurement
-from guard_plugin.evaluation.records import Flags
+from guard_plugin.evaluation.engine import CLEAN, GRADIENTS
+from guard_plugin.evaluation.records import Outcomes, Record
 
-__all__ = ["flags_of"]
+__all__ = ["find_warnings"]
 
-# Shares of all examples below which a sign may be chance.
-_NOTICED = 0.01
-
+_NOTICED = 0.01  # of all examples: below this share, a sign may be chance
 _NEAR_CHANCE = 1.5  # times chance
 
+Found = Iterator[tuple[str, str]]
+"""Columns, each with a reason to doubt it."""
 
-def flags_of(
-    students: Sequence[Measurement],
+
+def find_warnings(
+    records: Sequence[Mapping[str, Record]],
     attacks: Mapping[str, Attack],
-    correct: Mapping[str, Flags],
+    correct: Mapping[str, Outcomes],
     num_classes: int,
-) -> list[dict[str, Any]]:
+) -> list[dict[str, str]]:
     """Find the signs.
 
     Args:
-        students: What was measured.
+        records: Per network, what ``evaluate_model`` returned.
         attacks: Attacks by column.
         correct: Column -> shape (students, examples).
-        num_classes: Of the data set.
+        num_classes: Classes of the data set.
 
     Returns:
         A list of {"column", "reason"}; empty where nothing is suspicious.
     """
     found = [
         *_chance(correct[CLEAN], num_classes),
-        *_flat(students),
-        *_outside(students, attacks),
+        *_flat(records),
+        *_outside(records, attacks),
         *_blind_is_better(attacks, correct),
         *_rising(attacks, correct),
     ]
     return [{"column": column, "reason": reason} for column, reason in found]
 
 
-def _chance(clean: Flags, num_classes: int) -> list[tuple[str, str]]:
+def _chance(clean: Outcomes, num_classes: int) -> Found:
     accuracy = float(clean.mean())
-    if accuracy >= _NEAR_CHANCE / num_classes:
-        return []
-    return [
-        (
+    if accuracy < _NEAR_CHANCE / num_classes:
+        yield (
             CLEAN,
             f"{100 * accuracy:.1f} % is next to chance ({100 / num_classes:.1f} %): is the normalization the one that "
             f"the network was trained with, and are the classes in the same order?",
         )
-    ]
 
 
-def _flat(students: Sequence[Measurement]) -> list[tuple[str, str]]:
-    flat = [student.flat for student in students if student.flat is not None]
-    n = int(np.sum(flat))
-    if not n:
-        return []
-    right = int(sum(student.records[CLEAN].correct.sum() for student in students))
-    return [
-        (
+def _flat(records: Sequence[Mapping[str, Record]]) -> Found:
+    flat = [of[CLEAN].correct & ~of[GRADIENTS].correct for of in records if GRADIENTS in of]
+    if np.any(flat):
+        right = sum(int(of[CLEAN].correct.sum()) for of in records)
+        yield (
             CLEAN,
-            f"on {n} of {right} examples that are classified correctly the loss has no gradient in any pixel: the "
-            f"gradient is masked there, and gradient attacks say nothing; trust square",
+            f"on {np.sum(flat)} of {right} examples that are classified correctly the loss has no gradient in any "
+            f"pixel: the gradient is masked there, and gradient attacks say nothing; trust square",
         )
-    ]
 
 
-def _outside(students: Sequence[Measurement], attacks: Mapping[str, Attack]) -> list[tuple[str, str]]:
-    """Attacks that are reproduced with their faults are not audited, but told of."""
-    farthest = {column: max(student.records[column].farthest for student in students) for column in attacks}
-    return [
-        (column, f"the attack left its ball: {attack.norm} distance {farthest[column]:.4g} at eps {attack.eps.text}")
-        for column, attack in attacks.items()
-        if farthest[column] > attack.eps.value + TOLERANCE
-    ]
+def _outside(records: Sequence[Mapping[str, Record]], attacks: Mapping[str, Attack]) -> Found:
+    """Attacks that are reproduced with their faults are not audited, so this reports where they leave their ball."""
+    for column, attack in attacks.items():
+        farthest = max(of[column].farthest for of in records)
+        if farthest > attack.eps.value + TOLERANCE:
+            yield column, f"the attack left its ball: {attack.norm} distance {farthest:.4g} at eps {attack.eps.text}"
 
 
-def _blind_is_better(attacks: Mapping[str, Attack], correct: Mapping[str, Flags]) -> list[tuple[str, str]]:
-    found = []
+def _blind_is_better(attacks: Mapping[str, Attack], correct: Mapping[str, Outcomes]) -> Found:
     for column, attack in attacks.items():
         seeing = [
             correct[other]
@@ -98,24 +88,17 @@ def _blind_is_better(attacks: Mapping[str, Attack], correct: Mapping[str, Flags]
         if seeing and (attack.transfer or not attack.whitebox) and attack.coupled is None:
             only = float((np.logical_and.reduce(seeing) & correct[CLEAN] & ~correct[column]).mean())
             if only > _NOTICED:
-                found.append((column, _BLIND.format(100 * only)))
-    return found
+                yield (
+                    column,
+                    f"{100 * only:.1f} % of all examples fall to this attack, which does not see the model's "
+                    f"gradients, and to no gradient attack in the same ball: a sign of masked gradients",
+                )
 
 
-_BLIND = (
-    "{:.1f} % of all examples fall to this attack, which does not see the model's gradients, and to no gradient attack "
-    "in the same ball: a sign of masked gradients"
-)
-
-
-def _rising(attacks: Mapping[str, Attack], correct: Mapping[str, Flags]) -> list[tuple[str, str]]:
-    found = []
+def _rising(attacks: Mapping[str, Attack], correct: Mapping[str, Outcomes]) -> Found:
     for column, attack in attacks.items():
         for other, rival in attacks.items():
             alike = (attack.name, attack.norm) == (rival.name, rival.norm) and attack.eps.value < rival.eps.value
             rise = float(correct[other].mean() - correct[column].mean())
             if alike and rise > _NOTICED:
-                found.append(
-                    (other, f"accuracy is {100 * rise:.1f} points higher than at the smaller {attack.eps.text}")
-                )
-    return found
+                yield other, f"accuracy is {100 * rise:.1f} points higher than at the smaller {attack.eps.text}"

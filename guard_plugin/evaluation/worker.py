@@ -1,4 +1,4 @@
-"""What is done with a handful of examples: look at them, differentiate, attack."""
+"""What a process does with a handful of examples: classify, differentiate or attack them."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -14,57 +14,56 @@ from guard_plugin.attacks.balls import distance
 from guard_plugin.datasets import ImageSet
 from guard_plugin.datasets.checks import check_labels
 from guard_plugin.evaluation.costs import Cost, CountedModel
-from guard_plugin.evaluation.records import Outcome
+from guard_plugin.evaluation.records import Record
 from guard_plugin.networks.checks import check_classifier, finite_logits
 
-__all__ = ["Model", "Worker"]
-
-Model = Callable[[], nn.Module]
+__all__ = ["Worker"]
 
 
 class Worker:
-    """Works on examples of an image set; the models are made and checked when first used.
+    """Works on examples of an image set; the models are made, moved to the device and checked when first used.
 
     Args:
-        model: Gives the classifier in pixel space that is measured.
-        source: Gives the one on which transferred attacks are made, where there is one.
+        model: Returns the classifier in pixel space that is measured.
+        source: The classifier on which transferred attacks are made; None without such attacks.
         images: The examples.
-        attacks: What the models must be fit for.
+        attacks: The attacks that the models must be fit for, by column.
         batch_size: Examples per pass, >= 1.
-        device: Where to compute.
+        device: The device that computes.
     """
 
     def __init__(
         self,
-        model: Model,
-        source: Model | None,
+        model: Callable[[], nn.Module],
+        source: nn.Module | None,
         images: ImageSet,
         attacks: Mapping[str, Attack],
         batch_size: int,
         device: torch.device,
     ) -> None:
+        self.images = images
         self.batch_size = batch_size
         self._attacks = attacks
-        self._makers = model, source
-        self._images = images
+        self._make_model = model
+        self._given_source = source
         self._device = device
         self._counted: list[CountedModel] = []
 
-    def look(self, examples: NDArray[np.int64]) -> Outcome:
-        """Correct: the model's choice is the label."""
+    def classify(self, examples: NDArray[np.int64]) -> Record:
+        """Find whether the model's choice is the label."""
         begin = self._now()
         pixels, labels, _ = self._rows(examples)
-        return self._outcome(begin, examples, self._choices(pixels, labels) == labels)
+        return self._record(begin, self._choices(pixels, labels) == labels)
 
-    def differentiate(self, examples: NDArray[np.int64]) -> Outcome:
-        """Correct: the loss has a gradient that is not zero in every pixel."""
+    def differentiate(self, examples: NDArray[np.int64]) -> Record:
+        """Find whether the loss has a gradient that is not zero in every pixel; "correct" is where it has one."""
         begin = self._now()
         pixels, labels, _ = self._rows(examples)
         _, gradients = self._classifier(self._target, labels).gradient(pixels, Criterion(labels).cross_entropy())
-        return self._outcome(begin, examples, gradients.flatten(1).ne(0).any(1))
+        return self._record(begin, gradients.flatten(1).ne(0).any(1))
 
-    def attack(self, attack: Attack, examples: NDArray[np.int64]) -> Outcome:
-        """Correct: the model's choice is the label, also after the attack."""
+    def attack(self, attack: Attack, examples: NDArray[np.int64]) -> Record:
+        """Find whether the model's choice is the label after the attack."""
         begin = self._now()
         pixels, labels, indices = self._rows(examples)
         model = self._source if attack.transfer else self._target
@@ -73,30 +72,19 @@ class Worker:
         targets = attack.criterion(self._classifier(model, labels), pixels, labels, indices).targets
         reached = None if targets is None else choices == targets
         farthest = float(distance(attack.norm, images, pixels).max())
-        return self._outcome(begin, examples, choices == labels, reached, farthest)
+        return self._record(begin, choices == labels, reached, farthest)
 
     def _rows(self, examples: NDArray[np.int64]) -> tuple[Tensor, Tensor, Tensor]:
         rows = torch.from_numpy(examples)
-        return self._images.pixels[rows].to(self._device), self._images.labels[rows].to(self._device), rows
+        return self.images.pixels[rows].to(self._device), self.images.labels[rows].to(self._device), rows
 
-    def _outcome(
-        self,
-        begin: Cost,
-        examples: NDArray[np.int64],
-        correct: Tensor,
-        reached: Tensor | None = None,
-        farthest: float = 0.0,
-    ) -> Outcome:
+    def _record(self, begin: Cost, correct: Tensor, reached: Tensor | None = None, farthest: float = 0.0) -> Record:
         reached = torch.zeros_like(correct) if reached is None else reached
-        cost = self._now() - begin
-        return Outcome(examples, correct.cpu().numpy(), reached.cpu().numpy(), farthest, cost)
+        return Record(correct.cpu().numpy(), self._now() - begin, reached=reached.cpu().numpy(), farthest=farthest)
 
     def _now(self) -> Cost:
-        return Cost(
-            time.perf_counter(),
-            sum(model.forwards for model in self._counted),
-            sum(model.backwards for model in self._counted),
-        )
+        forwards, backwards = (sum(getattr(m, name) for m in self._counted) for name in ("forwards", "backwards"))
+        return Cost(time.perf_counter(), forwards, backwards)
 
     def _choices(self, pixels: Tensor, labels: Tensor) -> Tensor:
         return finite_logits(self._classifier(self._target, labels).logits, pixels).argmax(1)
@@ -106,16 +94,16 @@ class Worker:
 
     @cached_property
     def _target(self) -> nn.Module:
-        return self._made(self._makers[0])
+        return self._checked(self._make_model())
 
     @cached_property
     def _source(self) -> nn.Module:
-        return self._made(self._makers[1] or self._makers[0])
+        return self._target if self._given_source is None else self._checked(self._given_source)
 
-    def _made(self, make: Model) -> nn.Module:
-        model = make()
-        num_classes = check_classifier(model, self._images.pixels[: self.batch_size].to(self._device))
-        check_labels(self._images.labels, len(self._images.labels), num_classes)
+    def _checked(self, model: nn.Module) -> nn.Module:
+        model.to(self._device)
+        num_classes = check_classifier(model, self.images.pixels[: self.batch_size].to(self._device))
+        check_labels(self.images.labels, len(self.images.labels), num_classes)
         check_classes(self._attacks, num_classes)
         self._counted.append(CountedModel(model))
         return self._counted[-1]

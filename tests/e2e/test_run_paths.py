@@ -154,9 +154,9 @@ def ways_taken(ledgers: dict[str, dict[str, Any]]) -> dict[str, tuple[dict[str, 
 def test_dc_distils_the_same_images_on_every_way(guard, tmp_path):
     ways = {
         "default": "",
-        "separate": "--path separate",
+        "separate": "--set path=separate",
         "low": "--memory low",
-        "reference": "--path reference",
+        "reference": "--set path=reference",
         "none": "--strength 0",
     }
     ledgers = run(guard, tmp_path, "dc/main.py", DC, ways)
@@ -179,7 +179,7 @@ def test_dc_distils_the_same_images_on_every_way(guard, tmp_path):
 
 
 def test_mtts_experts_are_the_same_on_every_way(guard, tmp_path):
-    ways = {"default": "", "low": "--memory low", "reference": "--path reference"}
+    ways = {"default": "", "low": "--memory low", "reference": "--set path=reference"}
     ledgers = run(guard, tmp_path, "mtt/buffer.py", BUFFER, ways)
     assert ways_taken(ledgers) == {
         "default": ({"shared": MTT_CALLS}, "normal"),

@@ -194,7 +194,7 @@ def test_another_attack_of_the_same_name_does_not_go_on(run):
 def test_records_of_another_version_do_not_go_on(run, monkeypatch):
     run()
     told = {**versions(torch.device("cpu")), "torch": "1.0"}
-    monkeypatch.setattr("guard_plugin.evaluation.running.versions", lambda device: told)
+    monkeypatch.setattr("guard_plugin.evaluation.run.versions", lambda device: told)
     with pytest.raises(UnusableInput, match=r"differs in software .*'torch': '1\.0'"):
         run()
 
@@ -258,7 +258,7 @@ def test_damaged_files_are_named(run, tmp_path):
     with pytest.raises(UnusableInput, match=r"fgsm\.npz.*delete it"):
         run()
     np.savez(record, **{**kept, "correct": np.ones(3, bool)})
-    with pytest.raises(UnusableInput, match="expected 150 flags 'correct'"):
+    with pytest.raises(UnusableInput, match="expected 150 outcomes 'correct'"):
         run()
     record.unlink()
     student = tmp_path / "out" / "students" / "student-0.pt"

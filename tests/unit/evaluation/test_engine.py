@@ -10,7 +10,7 @@ from guard_plugin.attacks import FGSM, PGD, Attack, AutoAttack, parse_eps
 from guard_plugin.datasets import images_from_tensors
 from guard_plugin.errors import UnusableInput
 from guard_plugin.evaluation.distributed import Group
-from guard_plugin.evaluation.engine import evaluate_model
+from guard_plugin.evaluation.engine import GRADIENTS, evaluate_model
 from guard_plugin.evaluation.records import RecordFolder
 from guard_plugin.evaluation.results import worst_case_members, worst_cases
 
@@ -37,8 +37,8 @@ class Cascade(Attack):
 
 
 def test_a_composite_is_the_union_of_its_parts(convnet, digits_test):
-    alone = measure(convnet, digits_test, {"cascade": Cascade(EPS)}).records
-    parts = measure(convnet, digits_test, {"fgsm": FGSM(EPS), "pgd5": PGD(EPS, steps=5)}).records
+    alone = measure(convnet, digits_test, {"cascade": Cascade(EPS)})
+    parts = measure(convnet, digits_test, {"fgsm": FGSM(EPS), "pgd5": PGD(EPS, steps=5)})
     union = parts["fgsm"].correct & parts["pgd5"].correct
     np.testing.assert_array_equal(alone["cascade"].correct, union)
     assert union.sum() < parts["fgsm"].correct.sum()
@@ -47,17 +47,17 @@ def test_a_composite_is_the_union_of_its_parts(convnet, digits_test):
 
 
 def test_a_part_with_a_column_of_its_own_is_not_run_again(convnet, digits_test, monkeypatch):
-    alone = measure(convnet, digits_test, {"cascade": Cascade(EPS)}).records["cascade"]
+    alone = measure(convnet, digits_test, {"cascade": Cascade(EPS)})["cascade"]
     attacked, perturb = [], PGD._perturb
     with monkeypatch.context() as patch:
         patch.setattr(PGD, "_perturb", lambda *given: attacked.extend(given[-1].tolist()) or perturb(*given))
-        shared = measure(convnet, digits_test, {"cascade": Cascade(EPS), "pgd5": PGD(EPS, steps=5)}).records
+        shared = measure(convnet, digits_test, {"cascade": Cascade(EPS), "pgd5": PGD(EPS, steps=5)})
     assert len(attacked) == len(set(attacked)) > 0
-    assert list(shared) == ["clean", "cascade", "pgd5"]
+    assert list(shared) == ["clean", "cascade", "pgd5", GRADIENTS]
     np.testing.assert_array_equal(shared["cascade"].correct, alone.correct)
-    fgsm = measure(convnet, digits_test, {"fgsm": FGSM(EPS)}).records["fgsm"]
+    fgsm = measure(convnet, digits_test, {"fgsm": FGSM(EPS)})["fgsm"]
     assert shared["cascade"].cost.forwards == fgsm.cost.forwards
-    other = measure(convnet, digits_test, {"cascade": Cascade(EPS), "pgd5": PGD(EPS, seed=1, steps=5)}).records
+    other = measure(convnet, digits_test, {"cascade": Cascade(EPS), "pgd5": PGD(EPS, seed=1, steps=5)})
     assert other["cascade"].cost.forwards > fgsm.cost.forwards
 
 
@@ -67,13 +67,13 @@ def test_a_composite_goes_on_from_its_parts(convnet, digits_test, tmp_path, monk
         patch.setattr(PGD, "_perturb", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         measure(convnet, digits_test, {"cascade": Cascade(EPS)}, records=folder)
     monkeypatch.setattr(FGSM, "_perturb", lambda *_: pytest.fail("run again"))
-    resumed = measure(convnet, digits_test, {"cascade": Cascade(EPS)}, records=folder).records["cascade"]
+    resumed = measure(convnet, digits_test, {"cascade": Cascade(EPS)}, records=folder)["cascade"]
     monkeypatch.undo()
-    whole = measure(convnet, digits_test, {"cascade": Cascade(EPS)}).records["cascade"]
+    whole = measure(convnet, digits_test, {"cascade": Cascade(EPS)})["cascade"]
     np.testing.assert_array_equal(resumed.correct, whole.correct)
     assert resumed.cost.forwards == whole.cost.forwards
     monkeypatch.setattr(PGD, "_perturb", lambda *_: pytest.fail("run again"))
-    again = measure(convnet, digits_test, {"cascade": Cascade(EPS)}, records=folder).records["cascade"]
+    again = measure(convnet, digits_test, {"cascade": Cascade(EPS)}, records=folder)["cascade"]
     np.testing.assert_array_equal(again.correct, whole.correct)
 
 
@@ -93,7 +93,7 @@ class Coupled(Attack):
 @pytest.mark.parametrize("batch_size", [4, 64])
 def test_a_coupled_attack_sees_all_examples_in_fixed_batches(mlp, digits_test, batch_size):
     Coupled.seen.clear()
-    record = measure(mlp, digits_test, {"coupled": Coupled(EPS)}, batch_size=batch_size).records["coupled"]
+    record = measure(mlp, digits_test, {"coupled": Coupled(EPS)}, batch_size=batch_size)["coupled"]
     assert Coupled.seen == [list(range(i, min(i + 8, 500))) for i in range(0, 500, 8)]
     moved = (digits_test.pixels + 2 * EPS.value).clamp(0, 1)
     np.testing.assert_array_equal(record.correct, (mlp(moved).argmax(1) == digits_test.labels).numpy())
@@ -102,19 +102,19 @@ def test_a_coupled_attack_sees_all_examples_in_fixed_batches(mlp, digits_test, b
 
 def test_transferred_examples_are_made_on_the_source(mlp, convnet, digits_test):
     attack = PGD(EPS, steps=5, transfer=True)
-    record = measure(mlp, digits_test, {"t": attack}, source=lambda: convnet).records["t"]
+    record = measure(mlp, digits_test, {"t": attack}, source=convnet)["t"]
     pixels, labels = digits_test.pixels, digits_test.labels
     made = attack(convnet, pixels, labels, indices=torch.arange(500))
     expected = (mlp(pixels).argmax(1) == labels) & (mlp(made).argmax(1) == labels)
     np.testing.assert_array_equal(record.correct, expected.numpy())
-    own = measure(mlp, digits_test, {"own": PGD(EPS, steps=5)}).records["own"]
+    own = measure(mlp, digits_test, {"own": PGD(EPS, steps=5)})["own"]
     assert record.correct.sum() > own.correct.sum()
     with pytest.raises(UnusableInput, match="pgd5-transfer needs: give --source"):
         measure(mlp, digits_test, {"t": attack})
 
 
 def test_a_targeted_attack_tells_where_the_target_was_reached(mlp, digits_test):
-    record = measure(mlp, digits_test, {"t": PGD(parse_eps("64/255"), steps=20, targeted=True)}).records["t"]
+    record = measure(mlp, digits_test, {"t": PGD(parse_eps("64/255"), steps=20, targeted=True)})["t"]
     assert record.reached.sum() > 50
     assert not (record.reached & record.correct).any()
 
@@ -130,12 +130,13 @@ class Saturated(nn.Module):
 def test_examples_without_a_gradient_are_found():
     pixels = torch.linspace(0.25, 0.35, 20).view(20, 1, 1, 1).expand(20, 1, 4, 4).contiguous()
     images = images_from_tensors(pixels, torch.ones(20, dtype=torch.int64))
-    flat = measure(Saturated().eval(), images, {"fgsm": FGSM(EPS)}).flat
+    records = measure(Saturated().eval(), images, {"fgsm": FGSM(EPS)})
+    flat = records["clean"].correct & ~records[GRADIENTS].correct
     brightness = torch.linspace(0.25, 0.35, 20)
     expected = 2e4 * (brightness - 0.3) > 104  # exp(-104) is 0 in float32, subnormal numbers included
     np.testing.assert_array_equal(flat, expected.numpy())
     assert 0 < flat.sum() < 20
-    assert measure(Saturated().eval(), images, {"b": Blind(EPS)}).flat is None
+    assert GRADIENTS not in measure(Saturated().eval(), images, {"b": Blind(EPS)})
 
 
 @dataclass(frozen=True)
@@ -156,9 +157,6 @@ class Rank(Group):
         super().__init__(rank, 2)
         self.shares = shares
 
-    def first(self, function):
-        return function()
-
     def gather(self, value):
         self.shares.append(value)
         return [value]
@@ -166,20 +164,20 @@ class Rank(Group):
 
 @pytest.mark.parametrize("attack", [PGD(EPS, steps=3), Coupled(EPS)])
 def test_two_processes_share_every_example_once(mlp, digits_test, attack):
-    whole = measure(mlp, digits_test, {"a": attack}).records
+    whole = measure(mlp, digits_test, {"a": attack})
     shares = [[], []]
     for rank in (0, 1):
         # Each needs the whole clean record, which the other has a part of.
         folder = _with_clean(whole["clean"])
         measure(mlp, digits_test, {"a": attack}, batch_size=16, records=folder, group=Rank(rank, shares[rank]))
     assert len(shares[0]) == len(shares[1]) > 2  # as many rounds, or they would wait for each other for ever
-    outcomes = [outcome for share in shares for round_ in share for outcome in round_]
-    examples = np.concatenate([outcome.examples for outcome in outcomes if outcome.farthest])
+    parts = [part for share in shares for round_ in share for part in round_]
+    examples = np.concatenate([examples for examples, record in parts if record.farthest])
     candidates = np.arange(500) if attack.coupled else np.flatnonzero(whole["clean"].correct)
     np.testing.assert_array_equal(np.sort(examples), candidates)
-    for outcome in outcomes:
-        if outcome.farthest:
-            np.testing.assert_array_equal(outcome.correct, whole["a"].correct[outcome.examples])
+    for examples, record in parts:
+        if record.farthest:
+            np.testing.assert_array_equal(record.correct, whole["a"].correct[examples])
 
 
 class _with_clean:

@@ -12,7 +12,7 @@ CPU = torch.device("cpu")
 
 
 def measure(model, images, attacks, batch_size=64):
-    return evaluate_model(lambda: model, images, attacks, batch_size=batch_size, device=CPU).records
+    return evaluate_model(lambda: model, images, attacks, batch_size=batch_size, device=CPU)
 
 
 def test_accuracies_are_those_of_a_plain_loop(convnet, digits_test):

@@ -8,9 +8,9 @@ import torch
 from guard_plugin.attacks import PGD, Attack, parse_eps
 from guard_plugin.evaluation import benchmark
 from guard_plugin.evaluation.costs import Cost
-from guard_plugin.evaluation.engine import Measurement
+from guard_plugin.evaluation.engine import GRADIENTS
 from guard_plugin.evaluation.records import Record
-from guard_plugin.evaluation.warnings import flags_of
+from guard_plugin.evaluation.warnings import find_warnings
 from tests.unit.evaluation.test_engine import Coupled, Saturated
 
 EPS, LARGER = parse_eps("8/255"), parse_eps("16/255")
@@ -34,9 +34,11 @@ def but(*wrong: int):
 
 def found(attacks, outcomes, flat=None, farthest=0.0):
     correct = {"clean": ALL, **outcomes}
-    records = {column: Record(flags, Cost(0, 0, 0), farthest=farthest) for column, flags in correct.items()}
+    records = {column: Record(flags, Cost(), farthest=farthest) for column, flags in correct.items()}
     stacked = {column: flags[None] for column, flags in correct.items()}
-    return flags_of([Measurement(records, flat)], attacks, stacked, 10)
+    if flat is not None:
+        records[GRADIENTS] = Record(~flat, Cost())
+    return find_warnings([records], attacks, stacked, 10)
 
 
 def test_nothing_is_said_of_an_ordinary_benchmark():
@@ -46,15 +48,15 @@ def test_nothing_is_said_of_an_ordinary_benchmark():
 
 
 def test_examples_without_a_gradient_are_told():
-    (flag,) = found({"pgd": PGD(EPS)}, {"pgd": ALL}, flat=~but(3, 4))
-    assert flag["column"] == "clean" and "2 of 100" in flag["reason"] and "masked" in flag["reason"]
+    (warning,) = found({"pgd": PGD(EPS)}, {"pgd": ALL}, flat=~but(3, 4))
+    assert warning["column"] == "clean" and "2 of 100" in warning["reason"] and "masked" in warning["reason"]
 
 
 @pytest.mark.parametrize(("fallen", "flagged"), [((5, 6), True), ((5,), False), ((1, 2), False)])
 @pytest.mark.parametrize("attack", [Blind(EPS), PGD(EPS, steps=1, transfer=True)])
 def test_a_blind_attack_that_does_better_is_a_sign(attack, fallen, flagged):
-    flags = found({"pgd": PGD(EPS), "other": attack}, {"pgd": but(1, 2), "other": but(*fallen)})
-    assert [flag["column"] for flag in flags] == (["other"] if flagged else [])
+    warnings = found({"pgd": PGD(EPS), "other": attack}, {"pgd": but(1, 2), "other": but(*fallen)})
+    assert [warning["column"] for warning in warnings] == (["other"] if flagged else [])
 
 
 def test_another_ball_is_another_matter():
@@ -62,20 +64,20 @@ def test_another_ball_is_another_matter():
 
 
 def test_accuracy_that_rises_with_eps_is_a_sign():
-    (flag,) = found({"small": PGD(EPS), "large": PGD(LARGER)}, {"small": but(1, 2, 3), "large": but(1)})
-    assert flag["column"] == "large" and "2.0 points higher than at the smaller 8/255" in flag["reason"]
+    (warning,) = found({"small": PGD(EPS), "large": PGD(LARGER)}, {"small": but(1, 2, 3), "large": but(1)})
+    assert warning["column"] == "large" and "2.0 points higher than at the smaller 8/255" in warning["reason"]
 
 
 def test_a_coupled_attack_outside_its_ball_is_told():
-    (flag,) = found({"coupled": Coupled(EPS)}, {"coupled": ALL}, farthest=0.05)
-    assert flag["column"] == "coupled" and "left its ball: linf distance 0.05 at eps 8/255" in flag["reason"]
+    (warning,) = found({"coupled": Coupled(EPS)}, {"coupled": ALL}, farthest=0.05)
+    assert warning["column"] == "coupled" and "left its ball: linf distance 0.05 at eps 8/255" in warning["reason"]
 
 
 def test_clean_accuracy_next_to_chance_is_a_sign():
     correct = {"clean": ~but(*range(14))[None]}
-    (flag,) = flags_of([Measurement({"clean": Record(correct["clean"][0], Cost(0, 0, 0))}, None)], {}, correct, 10)
-    assert flag["column"] == "clean" and "14.0 % is next to chance (10.0 %)" in flag["reason"]
-    assert not flags_of([], {}, {"clean": ~but(*range(16))[None]}, 10)
+    (warning,) = find_warnings([{"clean": Record(correct["clean"][0], Cost())}], {}, correct, 10)
+    assert warning["column"] == "clean" and "14.0 % is next to chance (10.0 %)" in warning["reason"]
+    assert not find_warnings([], {}, {"clean": ~but(*range(16))[None]}, 10)
 
 
 def test_the_one_liner_tells_too():

@@ -1,0 +1,82 @@
+"""``guard run``."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import click
+
+from guard_plugin.commands.options import penalty_options
+from guard_plugin.injection.launch import find_script, run_script
+from guard_plugin.penalties.settings import assigned
+
+__all__ = ["run"]
+
+_file = click.Path(path_type=Path, dir_okay=False)
+
+
+class _RunCommand(click.Command):
+    """Options may stand before ADAPTER and before SCRIPT; everything after SCRIPT belongs to the script."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        adapter = self._end_of_options(args, 0)
+        script = self._end_of_options(args, adapter + 1)
+        options = [*args[:adapter], *args[adapter + 1 : script]]
+        return super().parse_args(ctx, [*options, *args[adapter : adapter + 1], *args[script:]])
+
+    def _end_of_options(self, args: list[str], start: int) -> int:
+        with_value = [name for p in self.params if isinstance(p, click.Option) and not p.is_flag for name in p.opts]
+        while start < len(args) and args[start].startswith("-"):
+            start += 2 if args[start] in with_value else 1
+        return start
+
+
+@click.command(cls=_RunCommand, context_settings={"allow_interspersed_args": False})
+@penalty_options
+@click.option("--h-ramp", type=int, help="Guarded loss calls over which h rises to its value.  [default: 0]")
+@click.option("--strength-ramp", type=int, help="Guarded loss calls over which strength rises.  [default: 0]")
+@click.option("--set", "assignments", multiple=True, metavar="NAME=VALUE", help="Another setting of the penalty.")
+@click.option(
+    "--memory",
+    type=click.Choice(["normal", "low"]),
+    help="low: compute the penalty in small parts of the batch, slower.  [default: normal]",
+)
+@click.option("--repair", is_flag=True, help="Mend the host's known faults, in memory.")
+@click.option(
+    "--teacher", type=_file, help="Give this checkpoint to the script when it asks torchvision for pretrained weights."
+)
+@click.option("--guard", multiple=True, metavar="MODULE:FUNCTION", help="For adapter auto: guard loss calls under it.")
+@click.option("--suspend", multiple=True, metavar="MODULE:FUNCTION", help="For adapter auto: but not under this.")
+@click.option("--expect", type=int, metavar="N", help="For adapter auto: how many loss calls must be guarded.")
+@click.option("--ledger", type=_file, help="Write the ledger to this JSON file.")
+@click.option("--cwd", type=click.Path(path_type=Path, exists=True, file_okay=False), help="Run in this folder.")
+@click.argument("adapter")
+@click.argument("script")
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="[SCRIPT ARGS]...")
+def run(
+    adapter: str,
+    script: str,
+    arguments: tuple[str, ...],
+    ledger: Path | None,
+    cwd: Path | None,
+    repair: bool,
+    teacher: Path | None,
+    assignments: tuple[str, ...],
+    **options: Any,
+) -> int:
+    """Run an unmodified SCRIPT of a host under GUARD.
+
+    Settings that are not given are those that ADAPTER recommends. For a host without an adapter, ADAPTER is "auto", and
+    --guard and --suspend say where its loss calls on real data are. The ledger is printed to stderr at the end. Exit
+    code: the script's own if it failed; 2 for unusable input; 3 if the script ended well but what had to be guarded
+    was not.
+    """
+    options |= assigned(assignments, taken=options)
+    path = find_script(script, cwd)
+    ledger = ledger.absolute() if ledger else None
+    teacher = teacher.absolute() if teacher else None
+    if cwd is not None:
+        path = path.absolute()
+        os.chdir(cwd)
+        script = script if Path(script).is_file() else str(path)
+    return run_script(adapter, path, [script, *arguments], options, ledger_file=ledger, repair=repair, teacher=teacher)

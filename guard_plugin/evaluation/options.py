@@ -1,0 +1,80 @@
+"""The options of a benchmark, from the command line to its record."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from guard_plugin.attacks import Attack
+from guard_plugin.errors import UnusableInput
+from guard_plugin.students.training import TrainingRecipe
+
+__all__ = ["BenchmarkOptions"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchmarkOptions:
+    """What a user chooses for a benchmark.
+
+    Args:
+        dataset: A name that ``load_images`` knows.
+        arch: A name that ``build_network`` knows: the architecture of the networks that are measured.
+        attacks: A comma list such as "fgsm,pgd100", or a preset.
+        out: The folder for results.json, the records and the students. An earlier run in it is continued.
+        eps: One radius or several, in pixel units; by default, the preset's.
+        data_dir: The folder of the data set.
+        split: The part of the data set: "train", "val" or "test".
+        n_examples: How many examples of the split are measured, counted from its first; all by default.
+        batch_size: Examples per attack pass, >= 1. It changes no result.
+        device: The device that computes.
+        source: Checkpoint, architecture and normalization (None for the usual one) of the model on which transferred
+            attacks are made.
+        registry: Attack classes by family; guard-plugin's own by default.
+        ledger: The ledger of the run that made what is measured, for results.json.
+        normalization: For checkpoints: what their training fed the networks (``parse_normalization``); by default, what
+            is usual for the data set.
+        seeds: For students: their number, >= 1.
+        recipe: For students: how they are trained, as a name or a recipe; by default, as the host of the sets does it.
+        learning_rate: For students: their learning rate, in place of the recipe's and of one that was learned along
+            with the images.
+        zca: For students: whether the host ran with ``--zca``; by default, what its files say.
+        fkd: For recipe "sre2l": a folder of soft labels that the host stored (``FkdLabels``); students then see the
+            views that these labels describe. Without this and ``teacher``, students learn the classes of the images.
+        teacher: For recipe "sre2l": the checkpoint of a network that labels newly drawn views.
+        teacher_arch: The architecture of ``teacher``; by default, that of the students.
+        host_dataset: For students: the host's name for the data set ("ImageNet"), where its files do not contain it and
+            ``dataset`` is another name, such as that of a folder.
+
+    Raises:
+        UnusableInput: If ``seeds`` or ``batch_size`` is below 1.
+    """
+
+    dataset: str
+    arch: str
+    attacks: str
+    out: Path
+    eps: Sequence[str | float] | None = None
+    data_dir: Path | str | None = None
+    split: str = "test"
+    n_examples: int | None = None
+    batch_size: int = 128
+    device: torch.device | str = "cpu"
+    source: tuple[Path, str, str | None] | None = None
+    registry: Mapping[str, type[Attack]] | None = None
+    ledger: Mapping[str, Any] | None = None
+    normalization: str | None = None
+    seeds: int = 5
+    recipe: str | TrainingRecipe | None = None
+    learning_rate: float | None = None
+    zca: bool | None = None
+    fkd: Path | None = None
+    teacher: Path | None = None
+    teacher_arch: str | None = None
+    host_dataset: str | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("seeds", "batch_size"):
+            if getattr(self, name) < 1:
+                raise UnusableInput(f"expected {name} >= 1, got {getattr(self, name)}")
