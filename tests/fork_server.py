@@ -31,7 +31,10 @@ from typing import Any
 
 # sklearn.datasets and torch._dynamo, which torch's optimizers import, take as long as torch.
 IMPORTED_BEFORE_THE_FORK = ("torch", "numpy", "torchvision", "sklearn.datasets", "torch._dynamo", "PIL.Image")
-_READ_AT_THE_START = ("PYTHON", "OMP_", "MKL_", "KMP_", "OPENBLAS_", "MALLOC_", "GLIBC_", "LD_", "TORCH_", "LC_", "LANG")
+_READ_AT_THE_START = (
+    *("PYTHON", "LC_", "LANG", "LD_", "GLIBC_", "MALLOC_"),
+    *("OMP_", "MKL_", "KMP_", "OPENBLAS_", "TORCH_"),
+)
 # The first two are taken in by hand below; sklearn sets the other two when it is imported.
 _MAY_DIFFER = ("PYTHONPATH", "PYTHONDONTWRITEBYTECODE", "KMP_DUPLICATE_LIB_OK", "KMP_INIT_AT_FORK")
 _STREAMS = 3
