@@ -31,8 +31,12 @@ from typing import Any
 
 # sklearn.datasets and torch._dynamo, which torch's optimizers import, take as long as torch.
 IMPORTED_BEFORE_THE_FORK = ("torch", "numpy", "torchvision", "sklearn.datasets", "torch._dynamo", "PIL.Image")
-_READ_BY_THE_INTERPRETER = ("PYTHONPATH", "PYTHONDONTWRITEBYTECODE")
-_READ_WHEN_LOADED = ("PYTHON", "OMP_", "MKL_", "KMP_", "OPENBLAS_", "MALLOC_", "GLIBC_", "LD_", "TORCH_", "LC_", "LANG")
+_READ_AT_THE_START = (
+    *("PYTHON", "LC_", "LANG", "LD_", "GLIBC_", "MALLOC_"),
+    *("OMP_", "MKL_", "KMP_", "OPENBLAS_", "TORCH_"),
+)
+# The first two are taken in by hand below; sklearn sets the other two when it is imported.
+_MAY_DIFFER = ("PYTHONPATH", "PYTHONDONTWRITEBYTECODE", "KMP_DUPLICATE_LIB_OK", "KMP_INIT_AT_FORK")
 _STREAMS = 3
 
 
@@ -86,7 +90,7 @@ class ForkServer:
 
     def _check(self, environment: Mapping[str, str]) -> None:
         for name in environment.keys() | self._environment.keys():
-            fixed = name.startswith(_READ_WHEN_LOADED) and name not in _READ_BY_THE_INTERPRETER
+            fixed = name.startswith(_READ_AT_THE_START) and name not in _MAY_DIFFER
             if fixed and environment.get(name) != self._environment.get(name):
                 raise ValueError(
                     f"expected {name}={self._environment.get(name)}, found {environment.get(name)}: a forked process "

@@ -394,7 +394,7 @@ def test_recover_scripts_differ_in_the_crops_only(host, given, tmp_path, monkeyp
     assert contents(tmp_path / "a") != contents(tmp_path / "c")
 
 
-def test_cda_as_a_script(whole, given, tmp_path):
+def test_cda_as_a_script(python, whole, given, tmp_path):
     python(tmp_path, CDA / "recover.py", *given.recover, "--iteration", "2", "--exp-name", "c")
     assert len(contents(tmp_path / "syn_data" / "c")) == 20
 

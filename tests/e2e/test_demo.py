@@ -12,9 +12,7 @@ from PIL import Image
 
 from tests.conftest import ROOT
 
-SHORT = shlex.split(
-    "--iterations 1 --ipc 1 --students 1 --experiments 2 --n-examples 40 --attacks fgsm,pgd3 --eps 16/255"
-)
+SHORT = shlex.split("--iterations 1 --students 1 --experiments 2 --n-examples 40 --attacks fgsm,pgd3 --eps 16/255")
 
 
 def table(stdout: str) -> list[str]:

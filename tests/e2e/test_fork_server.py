@@ -87,7 +87,7 @@ def both(python, python_process, tmp_path):
 def test_a_program_is_given_the_same(both, tmp_path, environment, kind):
     del environment["HOME"]
     command = {"script": ["probe.py"], "module": ["-m", "probe"], "code": ["-c", WHAT_IT_IS_GIVEN]}[kind]
-    paths = f"{tmp_path}/same:relative:{tmp_path}/nowhere"
+    paths = f"{tmp_path}/same:relative:{tmp_path}/nowhere:relative"
     forked, real = both({"probe.py": WHAT_IT_IS_GIVEN}, *command, "--help", "", "a b", ADDED="1", PYTHONPATH=paths)
     assert forked[1] == 0, forked[3]
     assert json.loads(forked[2]) == json.loads(real[2])
