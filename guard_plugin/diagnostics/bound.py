@@ -6,10 +6,8 @@ from class c, by a quadratic Taylor expansion of the loss and assuming convexity
     ladv_rho(x') <= E_c l(x) + rho^2 / 2 E_c lambda_1(x) + L sigma,
 
 where E_c is the mean over the real images of class c, ladv_rho the adversarial loss of the quadratic model in the L2
-ball of radius rho, lambda_1 the largest eigenvalue of the Hessian. The discussion of the earlier version (OpenReview,
-IOp3Qgep9V, Proposition 1) gives the assumptions: l convex, and ||h(x') - E_c h(x)|| <= sigma for a feature extractor h;
-and it says that the bound there has a gradient term too. The paper's own text was not at hand here, so no equation
-number is cited, and how the paper defines L is not known: ``bound`` says what is taken for it.
+ball of radius rho, lambda_1 the largest eigenvalue of the Hessian, and ||h(x') - E_c h(x)|| <= sigma for a feature
+extractor h. docs/diagnostics.md names the sources, and what they leave open; ``bound`` says what is taken for L.
 """
 
 from collections.abc import Callable
@@ -99,7 +97,7 @@ def bound(
 
 @dataclass(frozen=True)
 class _Measurement:
-    """How each class is measured."""
+    """The measurement of one class, with the settings that all classes share."""
 
     network: nn.Module
     curvature: Callable[[Tensor, Tensor], CurvatureReport]

@@ -33,13 +33,11 @@ def largest_eigenpairs(product: Callable[[Tensor], Tensor], start: Tensor, *, st
     the others of the batch went on.
 
     Args:
-        product: Maps vectors, shape (n, ...), to the products of n symmetric operators with them.
+        product: Maps vectors, shape (n, ...), to the products of n symmetric operators with them. It is called once
+            more than there are steps, for the residuals.
         start: Shape (n, ...): where to start, nowhere zero; random ones meet every eigenvector with probability 1.
         steps: The most Lanczos steps, >= 1; memory grows with it. More than the number of values are never needed.
         tol: Stop where the residual's estimate falls to what ``tolerated`` allows.
-
-    Returns:
-        The eigenpairs; one more product than steps is spent, on the residuals.
     """
     last = min(steps, start[0].numel())
     basis = [unit(start)]
