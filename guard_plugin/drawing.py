@@ -65,9 +65,8 @@ def rows_of_classes(distilled: DistilledSet, classes: int | None = None, rows: i
     Raises:
         UnusableInput: If a class has no image, or the images cannot be brought to pixel space.
     """
-    labels = distilled.labels if distilled.labels.dim() == 1 else distilled.labels.argmax(dim=1)
     wanted = range(min(classes or distilled.num_classes, distilled.num_classes))
-    by_class = [torch.nonzero(labels == c).flatten().tolist() for c in wanted]
+    by_class = [torch.nonzero(distilled.hard_labels == c).flatten().tolist() for c in wanted]
     depth = min([len(members) for members in by_class] + ([rows] if rows else []))
     if not depth:
         raise UnusableInput("expected an image of every class to draw; this distilled set has classes without one")

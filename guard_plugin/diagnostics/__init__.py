@@ -5,8 +5,7 @@ from guard_plugin.diagnostics.bound import bound
 from guard_plugin.diagnostics.bound_report import NOTES, BoundReport, ClassBound, bound_table
 from guard_plugin.diagnostics.curvature import CurvatureReport, Space, curvature_at, input_curvature
 from guard_plugin.diagnostics.features import Features, lipschitz_of_head, penultimate
-from guard_plugin.diagnostics.plots import draw_curvature, matplotlib_figure
-from guard_plugin.diagnostics.summary import curvature_table, summary
+from guard_plugin.diagnostics.summary import curvature_table, draw_curvature, matplotlib_figure, summary
 
 __all__ = [
     "NOTES",

@@ -43,7 +43,7 @@ class Ascent:
 
     def __call__(self, losses: Losses, inputs: Tensor, rho: float, indices: Tensor) -> Tensor:
         """Return, for each input, the visited point of its ball that has the largest loss."""
-        best, highest = inputs, torch.full((len(inputs),), -torch.inf, dtype=inputs.dtype, device=inputs.device)
+        best, highest = inputs.clone(), inputs.new_full((len(inputs),), -torch.inf)
         for start in range(1 + self.random_starts):
             offset = torch.zeros_like(inputs)
             if start > 0:
@@ -52,11 +52,8 @@ class Ascent:
                 found, gradients = input_gradients(losses, inputs + offset)
                 better = found > highest
                 highest = torch.where(better, found, highest)
-                best = torch.where(better.view(-1, *[1] * (inputs.dim() - 1)), inputs + offset, best)
-                offset = _into_ball(offset + 2 * rho * (1 - t / self.steps) * unit(gradients), rho)
+                best[better] = (inputs + offset)[better]
+                offset = offset + 2 * rho * (1 - t / self.steps) * unit(gradients)
+                lengths = norms(offset)
+                offset = scaled(offset, torch.where(lengths > rho, rho / lengths, torch.ones_like(lengths)))
         return best
-
-
-def _into_ball(offset: Tensor, rho: float) -> Tensor:
-    lengths = norms(offset)
-    return scaled(offset, torch.where(lengths > rho, rho / lengths, torch.ones_like(lengths)))

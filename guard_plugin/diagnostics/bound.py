@@ -6,10 +6,8 @@ from class c, by a quadratic Taylor expansion of the loss and assuming convexity
     ladv_rho(x') <= E_c l(x) + rho^2 / 2 E_c lambda_1(x) + L sigma,
 
 where E_c is the mean over the real images of class c, ladv_rho the adversarial loss of the quadratic model in the L2
-ball of radius rho, lambda_1 the largest eigenvalue of the Hessian. The discussion of the earlier version (OpenReview,
-IOp3Qgep9V, Proposition 1) gives the assumptions: l convex, and ||h(x') - E_c h(x)|| <= sigma for a feature extractor h;
-and it says that the bound there has a gradient term too. The paper's own text was not at hand here, so no equation
-number is cited, and how the paper defines L is not known: ``bound`` says what is taken for it.
+ball of radius rho, lambda_1 the largest eigenvalue of the Hessian, and ||h(x') - E_c h(x)|| <= sigma for a feature
+extractor h. docs/diagnostics.md names the sources, and what they leave open; ``bound`` says what is taken for L.
 """
 
 from collections.abc import Callable
@@ -23,11 +21,11 @@ from guard_plugin.diagnostics.ascent import Ascent, BallAttack
 from guard_plugin.diagnostics.bound_report import ROUNDED_UP, BoundReport, ClassBound
 from guard_plugin.diagnostics.curvature import CurvatureReport, Space, curvature_at, network_in_space
 from guard_plugin.diagnostics.features import Features, Penultimate, largest_slope, lipschitz_of_head, penultimate
-from guard_plugin.diagnostics.hessian import cross_entropy, norms
+from guard_plugin.diagnostics.hessian import norms
 from guard_plugin.distilled import DistilledSet
 from guard_plugin.errors import GuardError, UnusableInput
 from guard_plugin.penalties import undisturbed
-from guard_plugin.penalties.per_example import Losses
+from guard_plugin.penalties.per_example import Losses, cross_entropy
 
 __all__ = ["bound"]
 
@@ -81,7 +79,7 @@ def bound(
     real = to_space(pixels)
     # Not clipped: students see what is outside [0, 1].
     synthetic = to_space(distilled.normalization.to_pixels(distilled.images).to(pixels))
-    classes = distilled.labels if distilled.labels.dim() == 1 else distilled.labels.argmax(dim=1)
+    classes = distilled.hard_labels
     both = sorted(set(classes.tolist()) & set(labels.tolist()))
     if not both:
         raise UnusableInput("expected classes with real and distilled images, found none in common")
@@ -99,7 +97,7 @@ def bound(
 
 @dataclass(frozen=True)
 class _Measurement:
-    """How each class is measured."""
+    """The measurement of one class, with the settings that all classes share."""
 
     network: nn.Module
     curvature: Callable[[Tensor, Tensor], CurvatureReport]
@@ -112,7 +110,7 @@ class _Measurement:
         found = self.curvature(real, torch.full((len(real),), label, device=real.device))
         made, mean = self._features(synthetic), self._features(real).mean(dim=0)
         sigmas = norms(made - mean).cpu()
-        lipschitz = self._lipschitz(label, real, synthetic)
+        lipschitz = self._lipschitz(label, torch.cat([real, synthetic]))
         loss, gradient_term = found.loss.mean(), self.rho * found.gradient_norm.mean()
         curvature_term = self.rho**2 / 2 * found.largest.clamp(min=0).mean()
         adversarial = self._adversarial_losses(label, synthetic)
@@ -143,10 +141,9 @@ class _Measurement:
         with torch.no_grad():
             return torch.cat([self.features(batch).flatten(1) for batch in torch.split(inputs, self.batch_size)])
 
-    def _lipschitz(self, label: int, real: Tensor, synthetic: Tensor) -> float:
+    def _lipschitz(self, label: int, images: Tensor) -> float:
         if isinstance(self.features, Penultimate):
             return lipschitz_of_head(self.features.head, label)
-        images = torch.cat([real, synthetic])
         with torch.no_grad():
             losses = [self._losses(label, batch)(batch) for batch in torch.split(images, self.batch_size)]
         return largest_slope(torch.cat(losses), self._features(images))
@@ -158,17 +155,12 @@ class _Measurement:
                 batch = inputs[indices]
                 losses = self._losses(label, batch)
                 adversarial = self.attack(losses, batch, self.rho, indices).detach()
-                _check_in_ball(adversarial, batch, self.rho)
+                offsets, rounding = norms(adversarial - batch), torch.finfo(batch.dtype).eps * norms(batch)
+                if not bool((offsets <= self.rho * ROUNDED_UP + rounding).all()):
+                    raise GuardError(
+                        f"expected the attack to stay in the L2 ball of radius rho = {self.rho:.8g}, but it left its "
+                        f"ball: it returned an image at distance {float(offsets.max()):.8g}"
+                    )
                 with torch.no_grad():
                     found.append(losses(adversarial).cpu())
         return torch.cat(found)
-
-
-def _check_in_ball(adversarial: Tensor, inputs: Tensor, rho: float) -> None:
-    offsets = norms(adversarial - inputs)
-    rounding = torch.finfo(inputs.dtype).eps * norms(inputs)
-    if not bool((offsets <= rho * ROUNDED_UP + rounding).all()):
-        raise GuardError(
-            f"expected the attack to stay in the L2 ball of radius rho = {rho:.8g}, but it left its ball: it returned "
-            f"an image at distance {float(offsets.max()):.8g}"
-        )

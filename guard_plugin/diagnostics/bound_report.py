@@ -86,9 +86,7 @@ class ClassBound:
         """Return all values and verdicts."""
         return {
             **asdict(self),
-            "right": self.right,
-            "right_with_gradient": self.right_with_gradient,
-            "quadratic": self.quadratic,
+            **{name: getattr(self, name) for name in ("right", "right_with_gradient", "quadratic")},
             "held": self.adversarial_loss <= self.right * ROUNDED_UP,
             "held_with_gradient": self.adversarial_loss <= self.right_with_gradient * ROUNDED_UP,
             "quadratic_model_held": self.adversarial_loss_real <= self.quadratic * ROUNDED_UP,

@@ -11,14 +11,14 @@ from tqdm import tqdm
 
 from guard_plugin.attacks import uniform_per_example
 from guard_plugin.datasets.checks import check_labels, check_pixels
-from guard_plugin.diagnostics.hessian import InputHessian, cross_entropy, dot, input_gradients, norms
+from guard_plugin.diagnostics.hessian import InputHessian, dot, input_gradients, norms
 from guard_plugin.diagnostics.lanczos import largest_eigenpairs, tolerated
 from guard_plugin.errors import UnusableInput
 from guard_plugin.networks.checks import check_mode, finite_logits
 from guard_plugin.networks.pixel_model import PixelModel
 from guard_plugin.penalties import LossFunction
 from guard_plugin.penalties.checks import check_batch, check_h, check_network
-from guard_plugin.penalties.per_example import Losses, unit
+from guard_plugin.penalties.per_example import Losses, cross_entropy, unit
 from guard_plugin.penalties.undisturbed import twice_differentiable, undisturbed
 
 __all__ = ["CurvatureReport", "Space", "curvature_at", "input_curvature", "network_in_space"]
@@ -138,19 +138,9 @@ def curvature_at(
 ) -> CurvatureReport:
     """Measure the curvature of a loss with respect to what a network takes, whatever that is.
 
-    Args:
-        network: The network, in eval mode.
-        inputs: Shape (n, ...), floating point, in the network's precision.
-        targets: Length n.
-        h: Length > 0 of the surrogate's step.
-        steps: As for ``input_curvature``.
-        tol: As for ``input_curvature``.
-        batch_size: As for ``input_curvature``.
-        seed: As for ``input_curvature``.
-        loss_fn: Maps outputs and targets to n losses; cross entropy by default.
-
-    Returns:
-        The report, on the CPU.
+    As ``input_curvature``, for a network in eval mode, inputs of shape (n, ...) in floating point and in the network's
+    precision, targets of length n, and a ``loss_fn`` that maps outputs and targets to n losses: cross entropy by
+    default.
 
     Raises:
         UnusableInput: If an argument cannot be worked with.

@@ -16,12 +16,7 @@ Features = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Penultimate:
-    """The features that a network's last linear layer takes.
-
-    Args:
-        network: The network, in eval mode.
-        head: Its last linear layer.
-    """
+    """The features that ``head``, the last linear layer of a network in eval mode, takes."""
 
     network: nn.Module
     head: nn.Linear
@@ -86,12 +81,7 @@ def lipschitz_of_head(head: nn.Linear, label: int) -> float:
 def largest_slope(losses: Tensor, features: Tensor) -> float:
     """Return the largest |l_i - l_j| / ||f_i - f_j||_2 of any pair: a LOWER estimate of a Lipschitz constant.
 
-    Args:
-        losses: Shape (n,).
-        features: Shape (n, ...).
-
-    Returns:
-        The slope; 0 where no two examples have different features.
+    Losses have shape (n,), features (n, ...). The slope is 0 where no two examples have different features.
     """
     flat = features.double().flatten(1)
     distances = torch.cdist(flat, flat, compute_mode="donot_use_mm_for_euclid_dist")

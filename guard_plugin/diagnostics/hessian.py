@@ -1,27 +1,18 @@
 """Products with the Hessian of each example's loss with respect to its input."""
 
-from functools import partial
-
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from guard_plugin.errors import UnusableInput
 from guard_plugin.penalties.per_example import Losses
 
-__all__ = ["InputHessian", "cross_entropy", "dot", "input_gradients", "norms", "scaled"]
-
-cross_entropy = partial(functional.cross_entropy, reduction="none")
-"""Maps outputs, shape (n, classes), and targets to n losses."""
+__all__ = ["InputHessian", "dot", "input_gradients", "norms", "scaled"]
 
 
 def input_gradients(losses: Losses, inputs: Tensor, *, create_graph: bool = False) -> tuple[Tensor, Tensor]:
     """Compute the losses, and the gradient of each with respect to its own input.
 
-    Args:
-        losses: Maps the inputs to n losses, each of which depends on its own input alone.
-        inputs: Shape (n, ...).
-        create_graph: Whether the gradients are to be differentiated again; ``inputs`` must then require a gradient.
+    Where the gradients are to be differentiated again (``create_graph``), ``inputs`` must require a gradient.
 
     Raises:
         UnusableInput: If no gradient reaches the inputs, or a loss or a gradient is not finite.
@@ -44,13 +35,6 @@ class InputHessian:
     The Hessian of the sum of the losses is block-diagonal with the H_i as blocks, because in evaluation mode an
     example's loss does not depend on the others: one double backward pass serves the whole batch. The graph is kept
     as long as this object, so memory grows with the batch. Gradients must be enabled.
-
-    Args:
-        losses: As for ``input_gradients``.
-        inputs: Shape (n, ...).
-
-    Raises:
-        UnusableInput: If no gradient reaches the inputs, or a loss or a gradient is not finite.
     """
 
     def __init__(self, losses: Losses, inputs: Tensor) -> None:
@@ -59,11 +43,7 @@ class InputHessian:
         self.gradients = self._gradients.detach()
 
     def product(self, vectors: Tensor) -> Tensor:
-        """Compute the products H_i v_i, of the same shape as ``vectors`` and the inputs.
-
-        Raises:
-            UnusableInput: If a product is not finite.
-        """
+        """Compute the products H_i v_i, in the inputs' shape; refuse products that are not finite."""
         if not self._gradients.requires_grad:  # the losses are linear in the inputs
             return torch.zeros_like(vectors)
         (product,) = torch.autograd.grad(

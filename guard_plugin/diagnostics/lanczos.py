@@ -1,7 +1,7 @@
 """The largest eigenvalue of symmetric operators of which only products are known, for a batch at once."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,23 +14,14 @@ __all__ = ["Eigenpairs", "largest_eigenpairs", "tolerated"]
 _ROUNDING = 4  # units of ||H|| times the machine epsilon that a residual may be, whatever its eigenvalue
 
 
-@dataclass(frozen=True)
-class Eigenpairs:
-    """One eigenpair per example.
+class Eigenpairs(NamedTuple):
+    """One eigenpair per example; each tensor but ``vectors`` has the shape (n,)."""
 
-    Args:
-        values: Shape (n,): the Rayleigh quotients v^T H v.
-        vectors: The shape of the start: unit vectors v.
-        residuals: Shape (n,): ||H v - value v||, from a product of its own; some eigenvalue lies within this distance.
-        scales: Shape (n,): the largest magnitude among the Ritz values, a lower estimate of ||H||.
-        steps: Shape (n,): Lanczos steps, each one product.
-    """
-
-    values: Tensor
-    vectors: Tensor
-    residuals: Tensor
-    scales: Tensor
-    steps: Tensor
+    values: Tensor  # the Rayleigh quotients v^T H v
+    vectors: Tensor  # unit vectors v, in the shape of the start
+    residuals: Tensor  # ||H v - value v||, from a product of its own; some eigenvalue lies within this distance
+    scales: Tensor  # the largest magnitude among the Ritz values, a lower estimate of ||H||
+    steps: Tensor  # Lanczos steps, each one product
 
 
 def largest_eigenpairs(product: Callable[[Tensor], Tensor], start: Tensor, *, steps: int, tol: float) -> Eigenpairs:
@@ -42,76 +33,57 @@ def largest_eigenpairs(product: Callable[[Tensor], Tensor], start: Tensor, *, st
     the others of the batch went on.
 
     Args:
-        product: Maps vectors, shape (n, ...), to the products of n symmetric operators with them.
+        product: Maps vectors, shape (n, ...), to the products of n symmetric operators with them. It is called once
+            more than there are steps, for the residuals.
         start: Shape (n, ...): where to start, nowhere zero; random ones meet every eigenvector with probability 1.
         steps: The most Lanczos steps, >= 1; memory grows with it. More than the number of values are never needed.
         tol: Stop where the residual's estimate falls to what ``tolerated`` allows.
-
-    Returns:
-        The eigenpairs; one more product than steps is spent, on the residuals.
     """
     last = min(steps, start[0].numel())
     basis = [unit(start)]
     alphas: list[Tensor] = []
     betas: list[Tensor] = []
+    vectors, scales = torch.zeros_like(start), start.new_zeros(len(start))
     done = torch.zeros(len(start), dtype=torch.int64)
     for k in range(1, last + 1):
-        image = product(basis[-1])
-        alphas.append(dot(basis[-1], image))
-        rest = _orthogonalised(_orthogonalised(image, basis), basis)
-        betas.append(norms(rest))
+        rest = product(basis[-1])
+        alphas.append(dot(basis[-1], rest))
+        for one in basis * 2:
+            rest = rest - scaled(one, dot(one, rest))
         values, weights = _ritz(alphas, betas)
-        allowed = tolerated(values[:, -1], values.abs().amax(dim=1), tol=tol, dtype=start.dtype)
+        betas.append(norms(rest))
+        magnitudes = values.abs().amax(dim=1)
+        allowed = tolerated(values[:, -1], magnitudes, tol=tol, dtype=start.dtype)
         small = betas[-1].double().cpu() * weights[:, -1, -1].abs() <= allowed
-        done = torch.where((done == 0) & (small | (k == last)), k, done)
+        ending = (done == 0) & (small | (k == last))
+        if bool(ending.any()):
+            done[ending] = k
+            mine, top = ending.to(start.device), weights[:, :, -1].to(start)
+            vector = torch.stack([scaled(one, top[:, j]) for j, one in enumerate(basis)]).sum(dim=0)
+            vectors[mine] = unit(vector)[mine]
+            scales[mine] = magnitudes.to(scales)[mine]
         if bool((done > 0).all()):
             break
         basis.append(unit(rest))  # 0 where the Krylov space is exhausted: that example is done
-    vectors, scales = _chosen(basis, alphas, betas, done)
     image = product(vectors)
     found = dot(vectors, image)
     return Eigenpairs(found, vectors, norms(image - scaled(vectors, found)), scales, done)
 
 
 def tolerated(values: Tensor, scales: Tensor, *, tol: float, dtype: torch.dtype) -> Tensor:
-    """Return the residuals at which eigenvalues count as found.
+    """Return the residuals at which eigenvalues count as found: ``tol`` times their magnitude, or rounding to ||H||.
 
     It is the eigenvalue's own magnitude that counts: next to a large negative end of the spectrum, any vector of the
-    null space has a residual that is small against ||H||.
-
-    Args:
-        values: Shape (n,): the eigenvalues.
-        scales: Shape (n,): estimates of ||H||.
-        tol: A residual may be this share of the eigenvalue's magnitude, or what is rounding to ||H||, if that is more.
-        dtype: The precision that the rounding is of.
+    null space has a residual that is small against ||H||, which ``scales`` estimates.
     """
     return torch.maximum(tol * values.abs(), _ROUNDING * torch.finfo(dtype).eps * scales)
-
-
-def _orthogonalised(vectors: Tensor, basis: list[Tensor]) -> Tensor:
-    for one in basis:
-        vectors = vectors - scaled(one, dot(one, vectors))
-    return vectors
 
 
 def _ritz(alphas: list[Tensor], betas: list[Tensor]) -> tuple[Tensor, Tensor]:
     """Return the tridiagonal matrices' eigenvalues, ascending, and eigenvectors, in float64 on the CPU."""
     matrix = torch.diag_embed(torch.stack(alphas, dim=1).double().cpu())
-    if len(alphas) > 1:
-        beside = torch.stack(betas[: len(alphas) - 1], dim=1).double().cpu()
+    if betas:
+        beside = torch.stack(betas, dim=1).double().cpu()
         matrix = matrix + torch.diag_embed(beside, 1) + torch.diag_embed(beside, -1)
     values, vectors = torch.linalg.eigh(matrix)
     return values, vectors
-
-
-def _chosen(basis: list[Tensor], alphas: list[Tensor], betas: list[Tensor], done: Tensor) -> tuple[Tensor, Tensor]:
-    """Return each example's top Ritz vector and largest Ritz value's magnitude, at its own number of steps."""
-    vectors, scales = torch.zeros_like(basis[0]), torch.zeros_like(alphas[0])
-    for k in sorted(set(done.tolist())):
-        values, weights = _ritz(alphas[:k], betas[:k])
-        mine = (done == k).to(basis[0].device)
-        top = weights[:, :, -1].to(basis[0])
-        vector = torch.stack([scaled(basis[j], top[:, j]) for j in range(k)]).sum(dim=0)
-        vectors[mine] = unit(vector)[mine]
-        scales[mine] = values.abs().amax(dim=1).to(scales)[mine]
-    return vectors, scales

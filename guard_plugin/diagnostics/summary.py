@@ -1,19 +1,29 @@
-"""Curvature reports in short: quantiles, as numbers and as a table."""
+"""Curvature reports in short: quantiles as numbers and as a table, and distributions as a figure."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from guard_plugin.diagnostics.curvature import CurvatureReport
+from guard_plugin.errors import UnusableInput
 from guard_plugin.evaluation.tables import text_table
+from guard_plugin.files import atomic_file
+from guard_plugin.optional import require
 
-__all__ = ["curvature_table", "summary"]
+__all__ = ["curvature_table", "draw_curvature", "matplotlib_figure", "summary"]
 
 _QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
-
 _ROWS = {"largest": "lambda_1", "surrogate": "surrogate", "cosine": "|cos(z, v1)|", "gradient_norm": "||g||"}
+_HISTOGRAMS = {
+    "largest": "largest eigenvalue of the input Hessian",
+    "surrogate": "||grad l(x + hz) - grad l(x)|| / h",
+}
+_BINS = 40
+_DECADES = 6  # below the largest value; smaller values are drawn in the first bin
 
 
 def summary(report: CurvatureReport) -> dict[str, Any]:
@@ -62,3 +72,42 @@ def _cells(spread: Mapping[str, Any] | None) -> list[str]:
     if spread is None:
         return ["undefined", *[""] * len(_QUANTILES)]
     return [f"{value:.4g}" for value in (spread["mean"], *spread["quantiles"].values())]
+
+
+def matplotlib_figure() -> Any:
+    """Import ``matplotlib.figure``, which draws without a display or global state.
+
+    Raises:
+        UnusableInput: If matplotlib is not installed.
+    """
+    return require("matplotlib.figure", needed_by="a plot")
+
+
+def draw_curvature(reports: Mapping[str, CurvatureReport], file: Path) -> None:
+    """Draw histograms of the largest eigenvalues and of the surrogates, all networks in one figure.
+
+    Args:
+        reports: The reports by the network's name.
+        file: The PNG to write.
+
+    Raises:
+        UnusableInput: If matplotlib is not installed, or the file cannot be written.
+    """
+    figure = matplotlib_figure().Figure(figsize=(10, 4), layout="constrained")
+    for axes, (field, title) in zip(figure.subplots(1, 2), _HISTOGRAMS.items(), strict=True):
+        values = {name: getattr(report, field) for name, report in reports.items()}
+        highest = max(float(one.max()) for one in values.values())
+        highest = highest if highest > 0 else 1.0
+        edges = np.geomspace(highest * 10.0**-_DECADES, highest, _BINS + 1)
+        for name, one in values.items():
+            clipped = np.clip(one.double().numpy(), edges[0], edges[-1])
+            axes.hist(clipped, bins=edges, histtype="step", linewidth=1.5, label=name)
+        axes.set_xscale("log")
+        axes.set_xlabel(f"{title}\n(values below {edges[0]:.1g} in the first bin)")
+        axes.set_ylabel("examples")
+    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside upper center", fontsize="small")
+    try:
+        with atomic_file(file) as stream:
+            figure.savefig(stream, format="png", dpi=150)
+    except OSError as error:
+        raise UnusableInput(f"cannot write {file}: {error}. Choose another --out") from error

@@ -99,6 +99,11 @@ class DistilledSet:
         """Number of images over number of classes ("IPC")."""
         return len(self.images) / self.num_classes
 
+    @property
+    def hard_labels(self) -> Tensor:
+        """The class of each image, shape (n,), int64: where labels are soft, the likeliest one."""
+        return self.labels if self.labels.dim() == 1 else self.labels.argmax(dim=1)
+
     def for_dataset(self, dataset: str) -> "DistilledSet":
         """Return this set as the host's networks take it, given the data set that it was distilled from.
 

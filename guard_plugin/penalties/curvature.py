@@ -8,7 +8,6 @@ from typing import ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from guard_plugin.errors import UnusableInput
 from guard_plugin.penalties.base import LossFunction
@@ -22,7 +21,7 @@ from guard_plugin.penalties.fast.curvature import (
 )
 from guard_plugin.penalties.fast.penalty import FastPenalty, HostPass
 from guard_plugin.penalties.fast.precomputed import PrecomputedGradient
-from guard_plugin.penalties.per_example import Losses, full_precision, unit
+from guard_plugin.penalties.per_example import Losses, cross_entropy, full_precision, unit
 from guard_plugin.penalties.undisturbed import twice_differentiable, undisturbed
 
 __all__ = ["Curvature", "Form", "curvature_penalty", "scale_h"]
@@ -90,7 +89,7 @@ def curvature_penalty(
     if strength == 0:
         return torch.zeros((), dtype=x.dtype, device=x.device)
     x, y = full_precision(x, y, model)
-    losses = Losses(model, y, loss_fn or _cross_entropy)
+    losses = Losses(model, y, loss_fn or cross_entropy)
     second_order = twice_differentiable if form == "gradient" else nullcontext
     with undisturbed(model, x.device), torch.enable_grad(), second_order():
         penalty = strength * (_gradient_form if form == "gradient" else _loss_form)(losses, x, h)
@@ -111,10 +110,6 @@ def _loss_form(losses: Losses, x: Tensor, h: float) -> Tensor:
     (gradient,) = torch.autograd.grad(here.sum(), x, retain_graph=True)
     there = losses(x.detach() + h * unit(gradient))
     return (there.mean() - here.mean()).abs()
-
-
-def _cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
-    return functional.cross_entropy(outputs, targets, reduction="none")
 
 
 def scale_h(h: float, *, from_shape: Sequence[int], to_shape: Sequence[int]) -> float:

@@ -1,15 +1,20 @@
 """The host's loss per example, in full precision: every penalty is computed from it."""
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from guard_plugin.penalties.base import LossFunction
 from guard_plugin.penalties.checks import check_losses, check_outputs
 from guard_plugin.penalties.undisturbed import random_streams_kept
 
-__all__ = ["Losses", "Outputs", "full_precision", "unit"]
+__all__ = ["Losses", "Outputs", "cross_entropy", "full_precision", "unit"]
+
+cross_entropy = partial(functional.cross_entropy, reduction="none")
+"""Maps outputs, shape (n, classes), and targets to n losses."""
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from guard_plugin.diagnostics import Ascent, bound, lipschitz_of_head
-from guard_plugin.diagnostics.hessian import cross_entropy
 from guard_plugin.distilled import DistilledSet
 from guard_plugin.errors import GuardError, UnusableInput
 from guard_plugin.networks.pixel_model import PixelModel
-from guard_plugin.penalties.per_example import Losses
+from guard_plugin.penalties.per_example import Losses, cross_entropy
 from guard_plugin.spaces import Normalization
 
 SPACE = Normalization((0.5,), (0.25,))

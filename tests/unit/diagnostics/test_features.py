@@ -9,10 +9,9 @@ from torch.nn import functional
 
 from guard_plugin.diagnostics import Ascent, lipschitz_of_head, penultimate
 from guard_plugin.diagnostics.features import largest_slope
-from guard_plugin.diagnostics.hessian import cross_entropy
 from guard_plugin.errors import UnusableInput
 from guard_plugin.networks.architectures import build_network
-from guard_plugin.penalties.per_example import Losses
+from guard_plugin.penalties.per_example import Losses, cross_entropy
 
 
 def test_penultimate_features_are_what_the_convnets_classifier_takes():

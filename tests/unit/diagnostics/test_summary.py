@@ -7,8 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from guard_plugin.diagnostics import CurvatureReport, curvature_table, draw_curvature, summary
-from guard_plugin.diagnostics.plots import matplotlib_figure
+from guard_plugin.diagnostics import CurvatureReport, curvature_table, draw_curvature, matplotlib_figure, summary
 
 
 def report(largest: Tensor, cosine: Tensor | None = None) -> CurvatureReport:
