@@ -34,6 +34,8 @@ _MEASURED = "--dataset digits --arch MLP --data ."
 _DEMO = "--students 2 --n-examples 40 --attacks fgsm,pgd3 --eps 16/255 --out demo"
 _QUICK = f"--seeds 2 --attacks quick --n-examples 60 --adapter plain --eps 8/255 {_MEASURED}"
 
+_ENDED_WELL = "exit code 0\n"
+
 CASES: Mapping[str, Sequence[str]] = {
     "plugins": ["plugins --json", "doctor --json dc host/dc", "doctor --json mtt host/mtt"],
     "demo-dc": [f"demo --method dc --iterations 1 --experiments 2 {_DEMO}"],
@@ -70,7 +72,10 @@ CASES: Mapping[str, Sequence[str]] = {
     "benchmark-official": [
         f"benchmark --out a --n-examples 40 --checkpoint mlp.pt --attacks guard-official {_MEASURED}"
     ],
-    "curvature": [f"curvature --json --h 0.5 --checkpoint mlp.pt --n-examples 20 {_MEASURED}"],
+    "curvature": [f"curvature --json --h 0.5 --out a --checkpoint mlp.pt --n-examples 20 {_MEASURED}"],
+    "bound": [
+        f"bound --json --rho 0.5 --checkpoint mlp.pt --distilled one.npz --adapter plain --n-examples 60 {_MEASURED}"
+    ],
 }
 
 # Files that every case finds in its folder: ten real digits per class, in the place of distilled ones, and a network.
@@ -111,6 +116,9 @@ def main() -> int:
         for name in [name for name in CASES if name.startswith(wanted)]:
             before = _kept(keep / f"{name}.json", name, given.before.resolve(), keep)
             after = _outputs(name, given.after.resolve(), keep, given.before.resolve())
+            failed = [key for key, text in before.items() if key.startswith("command") and not text.startswith(_ENDED_WELL)]
+            if failed:
+                raise SystemExit(f"{name}, {failed[0]}: it fails in {given.before}, so that the case compares nothing")
             different = sorted(key for key in {*before, *after} if before.get(key) != after.get(key))
             differing += len(different)
             print(f"{'DIFFERENT' if different else 'equal':<10}{name}: {len(before)} outputs", flush=True)
