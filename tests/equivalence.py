@@ -30,6 +30,7 @@ _DC = (
     "host/dc/main.py --dataset digits --model ConvNetD1 --ipc 1 --num_exp 1 --num_eval 1 --epoch_eval_train 2 "
     "--Iteration 1 --outer_loop 3 --inner_loop 2 --batch_real 8 --save_path out"
 )
+_DISTILLED = "out/res_DC_digits_ConvNetD1_1ipc.pt"
 _MEASURED = "--dataset digits --arch MLP --data ."
 _DEMO = "--students 2 --n-examples 40 --attacks fgsm,pgd3 --eps 16/255 --out demo"
 _QUICK = f"--seeds 2 --attacks quick --n-examples 60 --adapter plain --eps 8/255 {_MEASURED}"
@@ -74,7 +75,8 @@ CASES: Mapping[str, Sequence[str]] = {
     ],
     "curvature": [f"curvature --json --h 0.5 --out a --checkpoint mlp.pt --n-examples 20 {_MEASURED}"],
     "bound": [
-        f"bound --json --rho 0.5 --checkpoint mlp.pt --distilled one.npz --adapter plain --n-examples 60 {_MEASURED}"
+        f"run --strength 1 --h 0.5 dc {_DC}",
+        f"bound --json --rho 0.5 --checkpoint mlp.pt --distilled {_DISTILLED} --adapter dc --n-examples 60 {_MEASURED}",
     ],
 }
 
@@ -84,11 +86,10 @@ import numpy, torch
 from sklearn.datasets import load_digits
 torch.manual_seed(0)
 digits = load_digits()
-rows = numpy.concatenate([numpy.flatnonzero(digits.target == c)[:10] for c in range(10)])
-images = (digits.images[rows] / 16).astype("float32")[:, None]
-labels = digits.target[rows].astype("int64")
-numpy.savez("one.npz", images=images, labels=labels)
-numpy.savez("other.npz", images=1 - images, labels=labels)
+for name, first in (("one", 0), ("other", 10)):
+    rows = numpy.concatenate([numpy.flatnonzero(digits.target == c)[first : first + 10] for c in range(10)])
+    images = (digits.images[rows] / 16).astype("float32")[:, None]
+    numpy.savez(f"{name}.npz", images=images, labels=digits.target[rows].astype("int64"))
 hidden = [torch.nn.Linear(64, 128), torch.nn.ReLU(), torch.nn.Linear(128, 128), torch.nn.ReLU()]
 network = torch.nn.Sequential(torch.nn.Flatten(), *hidden, torch.nn.Linear(128, 10))
 pixels = torch.tensor(digits.images / 16, dtype=torch.float32)
@@ -116,7 +117,8 @@ def main() -> int:
         for name in [name for name in CASES if name.startswith(wanted)]:
             before = _kept(keep / f"{name}.json", name, given.before.resolve(), keep)
             after = _outputs(name, given.after.resolve(), keep, given.before.resolve())
-            failed = [key for key, text in before.items() if key.startswith("command") and not text.startswith(_ENDED_WELL)]
+            commands = {key: text for key, text in before.items() if key.startswith("command")}
+            failed = [key for key, text in commands.items() if not text.startswith(_ENDED_WELL)]
             if failed:
                 raise SystemExit(f"{name}, {failed[0]}: it fails in {given.before}, so that the case compares nothing")
             different = sorted(key for key in {*before, *after} if before.get(key) != after.get(key))
