@@ -11,8 +11,8 @@ from guard_plugin.datasets import load_images, load_training_images
 from guard_plugin.distilled import DistilledSet, read_distilled
 from guard_plugin.errors import UnusableInput
 from guard_plugin.evaluation.distributed import usable_device
-from guard_plugin.evaluation.pixel_models import load_pixel_model
 from guard_plugin.evaluation.results import data_protocol
+from guard_plugin.evaluation.run import load_pixel_model
 from guard_plugin.files import file_sha256
 from guard_plugin.plugins import installed_plugins, look_up
 

@@ -9,8 +9,8 @@ from guard_plugin.commands.options import diagnostics_options, existing_file, sh
 from guard_plugin.datasets import load_images
 from guard_plugin.errors import UnusableInput
 from guard_plugin.evaluation.distributed import usable_device
-from guard_plugin.evaluation.pixel_models import given_normalization, load_pixel_model
 from guard_plugin.evaluation.results import data_protocol
+from guard_plugin.evaluation.run import given_normalization, load_pixel_model
 from guard_plugin.files import file_sha256
 
 __all__ = ["curvature"]

@@ -10,10 +10,8 @@ from torch import nn
 from guard_plugin.errors import UnusableInput
 from guard_plugin.evaluation.folder import BenchmarkFolder
 from guard_plugin.evaluation.options import BenchmarkOptions
-from guard_plugin.evaluation.pixel_models import given_normalization, load_pixel_model
 from guard_plugin.evaluation.results import FinishedBenchmark
-from guard_plugin.evaluation.run import BenchmarkRun
-from guard_plugin.evaluation.subject import Subject
+from guard_plugin.evaluation.run import BenchmarkRun, Subject, given_normalization, load_pixel_model
 from guard_plugin.files import joint_sha256
 from guard_plugin.networks.checkpoints import checkpoint_subject
 
@@ -26,13 +24,6 @@ def benchmark_checkpoints(files: Sequence[Path], options: BenchmarkOptions) -> F
     Several checkpoints of one architecture, such as those of several seeds, are measured together, as students are.
     Writes ``out/results.json``, and an outcome per example, network and column in ``out/records/``.
 
-    Args:
-        files: The checkpoints, at least one, all different.
-        options: How to measure them.
-
-    Returns:
-        What results.json holds, with the outcomes per network and example.
-
     Raises:
         UnusableInput: If an option, the data, a checkpoint or the folder cannot be used.
         UnsafeFile: If reading a checkpoint would run code.
@@ -42,7 +33,7 @@ def benchmark_checkpoints(files: Sequence[Path], options: BenchmarkOptions) -> F
     hashes = [one["sha256"] for one in described]
     if not files or len(set(hashes)) < len(files):
         raise UnusableInput(f"expected at least one checkpoint, all different, got {', '.join(map(str, files))}")
-    run = BenchmarkRun.prepared(options)
+    run = BenchmarkRun(options)
     space = given_normalization(options.normalization, run.images)
     subject = _Checkpoints(
         description=described[0] if len(files) == 1 else _several(files, described),
