@@ -7,13 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from guard_plugin.comparison import Comparison, compare, draw_distilled, read_benchmark
-from guard_plugin.comparison.formatting import percent
 from guard_plugin.demo.methods import LEDGER, distil, student_options
 from guard_plugin.demo.settings import DcSettings, RecoverySettings
 from guard_plugin.distilled import read_distilled, subject_of
 from guard_plugin.errors import UnusableInput
 from guard_plugin.evaluation import benchmark_distilled, load_images, parse_attacks, parse_eps
-from guard_plugin.evaluation.tables import column_label, text_table
+from guard_plugin.evaluation.tables import column_label, percent, text_table
 from guard_plugin.files import read_json_object
 from guard_plugin.injection.penalty_choice import make_penalty
 from guard_plugin.networks.architectures import build_network

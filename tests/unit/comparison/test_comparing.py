@@ -2,8 +2,7 @@ import numpy as np
 import pytest
 
 from guard_plugin.comparison import compare, comparison_json, comparison_page, comparison_text, read_benchmark
-from guard_plugin.comparison.notes import notes
-from guard_plugin.comparison.verdicts import verdicts
+from guard_plugin.comparison.verdicts import notes, verdicts
 from guard_plugin.errors import UnusableInput
 from tests.unit.comparison.folders import attacks_at, flags, shaken, write_benchmark
 

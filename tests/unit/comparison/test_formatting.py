@@ -1,4 +1,6 @@
-from guard_plugin.comparison.formatting import percent, points, typeset
+from guard_plugin.comparison.page import typeset
+from guard_plugin.comparison.verdicts import points
+from guard_plugin.evaluation.tables import percent
 
 
 def test_percent_has_one_decimal():
