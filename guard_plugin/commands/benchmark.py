@@ -106,8 +106,7 @@ def benchmark(
     if distilled:
         finished = _benchmark_students(distilled, given)
     else:
-        _require(given, "dataset", "arch")
-        finished = benchmark_checkpoints(checkpoints, BenchmarkOptions(**given))
+        finished = benchmark_checkpoints(checkpoints, BenchmarkOptions(**_complete(given)))
     if is_main_process():
         show(finished.results, _text(finished, given["out"]), as_json)
 
@@ -121,14 +120,14 @@ def _benchmark_students(distilled: Path, given: dict[str, Any]) -> FinishedBench
     sets = read_distilled(plugins.hook, adapter, distilled)
     found = {"dataset": sets[0].dataset, "arch": sets[0].arch}
     given = {name: value for name, value in found.items() if value is not None} | given
-    _require(given, "dataset", "arch")
-    return benchmark_distilled(sets, subject=subject_of(adapter, distilled, sets), **given)
+    return benchmark_distilled(sets, subject=subject_of(adapter, distilled, sets), **_complete(given))
 
 
-def _require(given: dict[str, Any], *names: str) -> None:
-    for name in names:
+def _complete(given: dict[str, Any]) -> dict[str, Any]:
+    for name in ("dataset", "arch"):
         if name not in given:
             raise UnusableInput(f"expected --{name}: the file does not contain it")
+    return given
 
 
 def _text(finished: FinishedBenchmark, out: Path) -> str:
@@ -155,7 +154,5 @@ def _read_ledger(file: Path) -> dict[str, Any]:
     try:
         json.dumps(ledger, allow_nan=False)
     except ValueError as error:
-        raise UnusableInput(
-            f"--ledger {file} cannot be kept: it holds NaN or an infinity, which JSON does not have"
-        ) from error
+        raise UnusableInput(f"--ledger {file} holds NaN or an infinity, which JSON does not have") from error
     return ledger

@@ -26,7 +26,7 @@ from guard_plugin.errors import UnusableInput
 from guard_plugin.evaluation.distributed import usable_device
 from guard_plugin.evaluation.results import data_protocol
 from guard_plugin.evaluation.run import given_normalization, load_pixel_model
-from guard_plugin.files import atomic_file, file_sha256
+from guard_plugin.files import atomic_file, explain_write_errors, file_sha256
 from guard_plugin.plugins import installed_plugins, look_up
 
 __all__ = ["bound", "curvature"]
@@ -206,8 +206,5 @@ def _chosen(sets: list[DistilledSet], experiment: int | None) -> DistilledSet:
 
 
 def _write_json(file: Path, found: Mapping[str, Any]) -> None:
-    try:
-        with atomic_file(file) as stream:
-            stream.write(json.dumps(found, indent=1, allow_nan=False).encode() + b"\n")
-    except OSError as error:
-        raise UnusableInput(f"cannot write {file}: {error}. Choose another --out") from error
+    with explain_write_errors(file, "Choose another --out"), atomic_file(file) as stream:
+        stream.write(json.dumps(found, indent=1, allow_nan=False).encode() + b"\n")

@@ -10,9 +10,8 @@ from guard_plugin.comparison.beard import beard_scores
 from guard_plugin.comparison.comparing import Comparison
 from guard_plugin.comparison.images import image_sheet
 from guard_plugin.comparison.verdicts import counted_networks, notes, points, verdicts
-from guard_plugin.errors import UnusableInput
 from guard_plugin.evaluation.tables import percent
-from guard_plugin.files import atomic_file
+from guard_plugin.files import atomic_file, explain_write_errors
 from guard_plugin.optional import require
 
 __all__ = ["comparison_page", "typeset", "write_page"]
@@ -24,14 +23,11 @@ def write_page(comparison: Comparison, file: Path) -> None:
     """Write the page.
 
     Raises:
-        UnusableInput: If the file cannot be written.
+        UnusableInput: If the file cannot be written, or jinja2 is not installed.
     """
     content = comparison_page(comparison).encode()
-    try:
-        with atomic_file(file) as opened:
-            opened.write(content)
-    except OSError as error:
-        raise UnusableInput(f"cannot write to {file}: {error.strerror}; name another file") from error
+    with explain_write_errors(file, "Name another file"), atomic_file(file) as opened:
+        opened.write(content)
 
 
 def comparison_page(comparison: Comparison) -> str:

@@ -1,9 +1,8 @@
 """The benchmark of networks that were trained elsewhere."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from torch import nn
 
@@ -33,21 +32,18 @@ def benchmark_checkpoints(files: Sequence[Path], options: BenchmarkOptions) -> F
     hashes = [one["sha256"] for one in described]
     if not files or len(set(hashes)) < len(files):
         raise UnusableInput(f"expected at least one checkpoint, all different, got {', '.join(map(str, files))}")
+    # "sha256" is as for several distilled files (``subject_of``).
+    sha256 = joint_sha256((file.name, file) for file in files)
+    several = {**described[0], "path": str(files[0]), "sha256": sha256, "files": [one["path"] for one in described]}
     run = BenchmarkRun(options)
     space = given_normalization(options.normalization, run.images)
     subject = _Checkpoints(
-        description=described[0] if len(files) == 1 else _several(files, described),
+        description=described[0] if len(files) == 1 else several,
         protocol={"arch": options.arch, "normalization": space.describe(), "recipe": None, "seeds": len(files)},
         identity={"checkpoint_sha256": hashes},
         models=[load_pixel_model(file, options.arch, space, run.images) for file in files],
     )
     return run.measure(subject)
-
-
-def _several(files: Sequence[Path], described: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Describe several checkpoints as one subject; "sha256" is as for several distilled files (``subject_of``)."""
-    sha256 = joint_sha256((file.name, file) for file in files)
-    return {**described[0], "path": str(files[0]), "sha256": sha256, "files": [one["path"] for one in described]}
 
 
 @dataclass(frozen=True)

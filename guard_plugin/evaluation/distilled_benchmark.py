@@ -132,11 +132,8 @@ def _learning_rate(recipe: TrainingRecipe, given: float | None, sets: Sequence[D
     sources = [
         "distilled set" if recipe.learning_rate_from_set and one.learning_rate is not None else source for one in sets
     ]
-    return {"learning_rate": _one_or_all(rates), "learning_rate_source": _one_or_all(sources)}
-
-
-def _one_or_all(values: list[Any]) -> Any:
-    return values[0] if all(value == values[0] for value in values) else values
+    per_set: dict[str, list[Any]] = {"learning_rate": rates, "learning_rate_source": sources}
+    return {name: values[0] if values.count(values[0]) == len(sets) else values for name, values in per_set.items()}
 
 
 def _input_space(

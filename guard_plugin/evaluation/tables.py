@@ -12,8 +12,7 @@ def results_table(finished: FinishedBenchmark) -> str:
     rows = [
         (
             column_label(column),
-            percent(entry["mean"]),
-            percent(entry["std"]),
+            *(percent(entry[key]) for key in ("mean", "std")),
             f"[{', '.join(map(percent, entry['ci95']))}]",
         )
         for column, entry in finished.results["accuracy"].items()

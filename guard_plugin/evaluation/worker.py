@@ -88,8 +88,8 @@ class Worker:
         return Record(correct.cpu().numpy(), self._now() - begin, reached=reached.cpu().numpy(), farthest=farthest)
 
     def _now(self) -> Cost:
-        forwards, backwards = (sum(getattr(m, name) for m in self._counted) for name in ("forwards", "backwards"))
-        return Cost(time.perf_counter(), forwards, backwards)
+        passes = {name: sum(getattr(model, name) for model in self._counted) for name in ("forwards", "backwards")}
+        return Cost(time.perf_counter(), **passes)
 
     def _choices(self, pixels: Tensor, labels: Tensor) -> Tensor:
         return finite_logits(self._classifier(self._target, labels).logits, pixels).argmax(1)
