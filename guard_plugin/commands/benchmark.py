@@ -154,5 +154,5 @@ def _read_ledger(file: Path) -> dict[str, Any]:
     try:
         json.dumps(ledger, allow_nan=False)
     except ValueError as error:
-        raise UnusableInput(f"--ledger {file} holds NaN or an infinity, which JSON does not have") from error
+        raise UnusableInput(f"--ledger {file}: it holds NaN or an infinity, unknown to JSON") from error
     return ledger
