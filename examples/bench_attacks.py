@@ -28,9 +28,9 @@ from tqdm import tqdm
 
 from guard_plugin.attacks import PGD, builtin_registry, parse_attacks, parse_eps
 from guard_plugin.evaluation import load_images
-from guard_plugin.evaluation.costs import CountedModel
 from guard_plugin.evaluation.engine import CLEAN, GRADIENTS, evaluate_model
 from guard_plugin.evaluation.results import versions
+from guard_plugin.evaluation.worker import CountedModel
 from guard_plugin.networks.architectures import build_network
 from guard_plugin.networks.pixel_model import PixelModel
 from guard_plugin.spaces.usual import normalization_named

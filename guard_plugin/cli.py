@@ -6,12 +6,10 @@ import click
 
 from guard_plugin import __version__
 from guard_plugin.commands.benchmark import benchmark
-from guard_plugin.commands.bound import bound
 from guard_plugin.commands.compare import compare
-from guard_plugin.commands.curvature import curvature
 from guard_plugin.commands.demo import demo
-from guard_plugin.commands.doctor import doctor
-from guard_plugin.commands.plugins import list_plugins
+from guard_plugin.commands.diagnostics import bound, curvature
+from guard_plugin.commands.plugins import doctor, list_plugins
 from guard_plugin.commands.run import run
 from guard_plugin.errors import GuardError
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from guard_plugin.distilled import DistilledSet
 from guard_plugin.errors import UnusableInput
-from guard_plugin.files import atomic_file
+from guard_plugin.files import atomic_file, explain_write_errors
 from guard_plugin.optional import require
 
 if TYPE_CHECKING:
@@ -44,11 +44,8 @@ def draw_all(sets: Sequence[DistilledSet], file: Path) -> None:
     white_row = torch.full_like(blocks[0][:classes], _WHITE)
     parts = [part for block in blocks for part in (white_row, block)]
     image = sheet(torch.cat(parts[1:]), classes)
-    try:
-        with atomic_file(file) as opened:
-            image.save(opened, format="PNG")
-    except OSError as error:
-        raise UnusableInput(f"cannot write to {file}: {error.strerror}; name another file") from error
+    with explain_write_errors(file, "Name another file"), atomic_file(file) as opened:
+        image.save(opened, format="PNG")
 
 
 def rows_of_classes(distilled: DistilledSet, classes: int | None = None, rows: int | None = None) -> Tensor:

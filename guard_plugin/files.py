@@ -61,8 +61,10 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
 
 
 @contextmanager
-def explain_write_errors(path: Path) -> Iterator[None]:
-    """Tell the user what to do where a file cannot be written in the middle of the work.
+def explain_write_errors(
+    path: Path, fix: str = "What was kept before is still there: make room, then run the same command"
+) -> Iterator[None]:
+    """Tell the user what to do where a file cannot be written; by default, in the middle of the work.
 
     Raises:
         UnusableInput: In place of an OSError.
@@ -70,9 +72,7 @@ def explain_write_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise UnusableInput(
-            f"cannot write {path}: {error}. What was kept before is still there: make room, then run the same command"
-        ) from error
+        raise UnusableInput(f"cannot write {path}: {error}. {fix}") from error
 
 
 def read_json_object(file: Path) -> dict[str, Any]:

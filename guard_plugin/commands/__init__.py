@@ -1,1 +1,1 @@
-"""The commands of ``guard``, one module each."""
+"""The commands of ``guard``, each with its options and what it prints."""

@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from guard_plugin.commands.options import (
+    any_path,
     at_least_1,
     data_options,
     device_option,
@@ -28,16 +29,14 @@ from guard_plugin.ranks import is_main_process
 
 __all__ = ["benchmark"]
 
-_PLAIN = "plain"  # files of no host: there is nothing to adapt
-
 # Options that one of the two kinds of subject has and the other has not.
 _FOR_STUDENTS = ("adapter", "host_dataset", "seeds", "recipe", "fkd", "teacher", "teacher_arch", "learning_rate", "zca")
 _FOR_CHECKPOINTS = ("normalization",)
 
 
 @click.command()
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder to write, and to continue in.")
-@click.option("--distilled", type=click.Path(path_type=Path), help="What a host wrote: students are trained on it.")
+@click.option("--out", type=any_path, required=True, help="Folder to write, and to continue in.")
+@click.option("--distilled", type=any_path, help="What a host wrote: students are trained on it.")
 @click.option("--adapter", help='Adapter of the host that wrote it; "plain" for a .pt or .npz of images and labels.')
 @click.option(
     "--checkpoint",
@@ -107,8 +106,7 @@ def benchmark(
     if distilled:
         finished = _benchmark_students(distilled, given)
     else:
-        _require(given, "dataset", "arch")
-        finished = benchmark_checkpoints(checkpoints, BenchmarkOptions(**given))
+        finished = benchmark_checkpoints(checkpoints, BenchmarkOptions(**_complete(given)))
     if is_main_process():
         show(finished.results, _text(finished, given["out"]), as_json)
 
@@ -117,19 +115,19 @@ def _benchmark_students(distilled: Path, given: dict[str, Any]) -> FinishedBench
     adapter, plugins = given.pop("adapter", None), installed_plugins()
     if adapter is None:
         raise UnusableInput("expected --adapter, whose host wrote the distilled set (plain: of no host)")
-    if adapter != _PLAIN:
+    if adapter != "plain":  # files of no host: there is nothing to adapt
         look_up("adapter", adapter, plugins.adapters)
     sets = read_distilled(plugins.hook, adapter, distilled)
     found = {"dataset": sets[0].dataset, "arch": sets[0].arch}
     given = {name: value for name, value in found.items() if value is not None} | given
-    _require(given, "dataset", "arch")
-    return benchmark_distilled(sets, subject=subject_of(adapter, distilled, sets), **given)
+    return benchmark_distilled(sets, subject=subject_of(adapter, distilled, sets), **_complete(given))
 
 
-def _require(given: dict[str, Any], *names: str) -> None:
-    for name in names:
+def _complete(given: dict[str, Any]) -> dict[str, Any]:
+    for name in ("dataset", "arch"):
         if name not in given:
             raise UnusableInput(f"expected --{name}: the file does not contain it")
+    return given
 
 
 def _text(finished: FinishedBenchmark, out: Path) -> str:
@@ -156,7 +154,5 @@ def _read_ledger(file: Path) -> dict[str, Any]:
     try:
         json.dumps(ledger, allow_nan=False)
     except ValueError as error:
-        raise UnusableInput(
-            f"--ledger {file} cannot be kept: it holds NaN or an infinity, which JSON does not have"
-        ) from error
+        raise UnusableInput(f"--ledger {file}: it holds NaN or an infinity, unknown to JSON") from error
     return ledger

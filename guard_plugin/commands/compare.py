@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from guard_plugin.commands.options import json_option, show
+from guard_plugin.commands.options import any_path, json_option, show
 
 __all__ = ["compare"]
 
@@ -15,7 +15,7 @@ _new_file = click.Path(path_type=Path, dir_okay=False)
 @click.option("--html", type=_new_file, help="Write one page that needs no network to this file.")
 @click.option("--png", type=_new_file, help="Write the distilled images, one above the other, to this file.")
 @json_option
-@click.argument("folders", metavar="DIR DIR [DIR]...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("folders", metavar="DIR DIR [DIR]...", nargs=-1, required=True, type=any_path)
 def compare(folders: tuple[Path, ...], html: Path | None, png: Path | None, as_json: bool) -> None:
     """Compare finished benchmarks (each DIR was an --out of guard benchmark) with the first of them.
 

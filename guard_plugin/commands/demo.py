@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from guard_plugin.commands.options import at_least_1, penalty_options
+from guard_plugin.commands.options import any_path, at_least_1, penalty_options
 from guard_plugin.demo import METHODS, DemoSettings, run_demo, settings_for
 from guard_plugin.errors import UnusableInput
 from guard_plugin.plugins import installed_plugins
@@ -22,9 +22,7 @@ def _setting(name: str, explanation: str, kind: Any = None) -> Callable[..., Any
 
 
 @click.command()
-@click.option(
-    "--out", type=click.Path(path_type=Path), default="guard-demo", show_default=True, help="Folder to write."
-)
+@click.option("--out", type=any_path, default="guard-demo", show_default=True, help="Folder to write.")
 @click.option("--method", type=click.Choice(METHODS), default=METHODS[0], show_default=True, help="Baseline to run.")
 @_setting("dataset", "digits, or FashionMNIST or CIFAR10.")
 @click.option("--data", metavar="DIR", help="Folder of torchvision's data sets; digits needs none.")

@@ -27,10 +27,9 @@ class BeardScores(NamedTuple):
 
 def beard_scores(comparison: Comparison) -> dict[str, list[BeardScores]]:
     """Return label -> scores per ball."""
+    balls = [column for column in comparison.columns if column.kind == "worst"]
     return {
-        label: [
-            _scores(benchmark, column.ball, column.members) for column in benchmark.columns if column.kind == "worst"
-        ]
+        label: [_scores(benchmark, column.ball, column.members) for column in balls]
         for label, benchmark in comparison.benchmarks.items()
     }
 

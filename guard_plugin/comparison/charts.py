@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from operator import itemgetter
 from typing import NamedTuple
 
-from guard_plugin.comparison.columns import Column
 from guard_plugin.comparison.comparing import Comparison
-from guard_plugin.comparison.formatting import percent
+from guard_plugin.comparison.reading import Column
+from guard_plugin.evaluation.tables import percent
 
 __all__ = ["BOTTOM", "HEIGHT", "LEFT", "RIGHT", "TOP", "WIDTH", "Chart", "Point", "eps_charts"]
 

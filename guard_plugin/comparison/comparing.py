@@ -1,35 +1,41 @@
 """Benchmarks against the first of them: accuracies, and differences that are paired by student and example."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from guard_plugin.comparison.columns import Column
-from guard_plugin.comparison.protocols import OPTIONS, differing_settings
-from guard_plugin.comparison.reading import Measured
+from guard_plugin.comparison.reading import Column, Measured
 from guard_plugin.errors import UnusableInput
 from guard_plugin.evaluation.results import accuracy_entry
 from guard_plugin.evaluation.statistics import paired_difference
 
 __all__ = ["Comparison", "Difference", "compare"]
 
+# The settings of a protocol that must be the same -> the options of ``guard benchmark`` that set them, if any do.
+_OPTIONS = {
+    "dataset": "--dataset",
+    "split": None,
+    "n_examples": "--n-examples",
+    "data_sha256": "--data",
+    "arch": "--arch",
+    "recipe": "--recipe and --learning-rate",
+    "seeds": "--seeds",
+    "attacks": "--attacks and --eps",
+    "source": "--source",
+}
+
+_LEARNED = "distilled set"
+
 
 @dataclass(frozen=True)
 class Difference:
-    """An accuracy minus the first folder's, as a fraction, with its 95 % confidence interval.
-
-    Args:
-        value: The difference.
-        low: The lower bound of the interval.
-        high: The upper bound of the interval.
-        pairs: How many networks there are on each side.
-    """
+    """An accuracy minus the first folder's, as a fraction, with its 95 % confidence interval."""
 
     value: float
     low: float
     high: float
-    pairs: int
+    pairs: int  # how many networks there are on each side
 
     @property
     def sign(self) -> int:
@@ -43,12 +49,9 @@ class Difference:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Benchmarks of one protocol, each compared with the first.
+    """Benchmarks of one protocol, by label, each compared with the first.
 
     Args:
-        benchmarks: Two or more benchmarks by label.
-        first: The label of the benchmark with which the others are compared.
-        others: The labels of the other benchmarks.
         columns: The columns, which all benchmarks share.
         protocol: The protocol of the first; those of the others may differ in their normalization.
         accuracy: Column -> label -> "mean", "std", "per_seed", "ci95", computed from the records.
@@ -71,10 +74,7 @@ class Comparison:
 
 
 def compare(benchmarks: Sequence[Measured]) -> Comparison:
-    """Compare benchmarks with the first of them.
-
-    Args:
-        benchmarks: Two or more benchmarks.
+    """Compare benchmarks, two or more, with the first of them.
 
     Raises:
         UnusableInput: If there are fewer, one is given twice, or their protocols differ in what changes the numbers.
@@ -108,11 +108,11 @@ def compare(benchmarks: Sequence[Measured]) -> Comparison:
 
 def _check_comparable(first: str, reference: Measured, label: str, benchmark: Measured) -> None:
     """Refuse a benchmark whose protocol or columns are not those of the first."""
-    differing = differing_settings(reference.protocol, benchmark.protocol)
+    differing = _differing_settings(reference.protocol, benchmark.protocol)
     if differing:
         values = (f"{path} ({first}: {_shown(a)}; {label}: {_shown(b)})" for path, (a, b) in differing.items())
         keys = dict.fromkeys(path.split(".")[0].split("[")[0] for path in differing)
-        options = ", ".join(option for key in keys if (option := OPTIONS[key])) or "settings"
+        options = ", ".join(option for key in keys if (option := _OPTIONS[key])) or "settings"
         raise UnusableInput(
             f"{first} and {label} were not measured in the same way and cannot be compared: they differ in "
             f"{'; '.join(values)}. Benchmark one of them again, into a new folder, with the other's {options}"
@@ -138,3 +138,29 @@ def _labels(folders: Sequence[Path]) -> list[str]:
         if len(set(labels)) == len(labels):
             return labels
     return [str(folder) for folder in folders]
+
+
+def _differing_settings(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Find where two protocols differ in a setting that must be the same: path, such as "recipe.epochs" -> two values.
+
+    A learning rate that was learned along with the images is part of what is compared, and may differ.
+    """
+    pairs = {key: (_comparable(one.get(key)), _comparable(other.get(key))) for key in _OPTIONS}
+    return {path: values for key, (a, b) in pairs.items() for path, values in _differences(key, a, b)}
+
+
+def _comparable(setting: Any) -> Any:
+    if isinstance(setting, Mapping) and setting.get("learning_rate_source") == _LEARNED:
+        return {key: value for key, value in setting.items() if key != "learning_rate"}
+    return setting
+
+
+def _differences(path: str, one: Any, other: Any) -> Iterator[tuple[str, tuple[Any, Any]]]:
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        for key in dict.fromkeys([*one, *other]):
+            yield from _differences(f"{path}.{key}", one.get(key), other.get(key))
+    elif isinstance(one, list) and isinstance(other, list) and len(one) == len(other):
+        for i, (a, b) in enumerate(zip(one, other, strict=True)):
+            yield from _differences(f"{path}[{i}]", a, b)
+    elif one != other:
+        yield path, (one, other)

@@ -1,5 +1,6 @@
 """The comparison as one HTML page that needs nothing but itself: no network, no scripts."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -7,15 +8,13 @@ from guard_plugin import __version__
 from guard_plugin.comparison import charts, settings
 from guard_plugin.comparison.beard import beard_scores
 from guard_plugin.comparison.comparing import Comparison
-from guard_plugin.comparison.formatting import percent, points, typeset
 from guard_plugin.comparison.images import image_sheet
-from guard_plugin.comparison.notes import counted_networks, notes
-from guard_plugin.comparison.verdicts import verdicts
-from guard_plugin.errors import UnusableInput
-from guard_plugin.files import atomic_file
+from guard_plugin.comparison.verdicts import counted_networks, notes, points, verdicts
+from guard_plugin.evaluation.tables import percent
+from guard_plugin.files import atomic_file, explain_write_errors
 from guard_plugin.optional import require
 
-__all__ = ["comparison_page", "write_page"]
+__all__ = ["comparison_page", "typeset", "write_page"]
 
 _MOST_NAMED = 2
 
@@ -24,14 +23,11 @@ def write_page(comparison: Comparison, file: Path) -> None:
     """Write the page.
 
     Raises:
-        UnusableInput: If the file cannot be written.
+        UnusableInput: If the file cannot be written, or jinja2 is not installed.
     """
     content = comparison_page(comparison).encode()
-    try:
-        with atomic_file(file) as opened:
-            opened.write(content)
-    except OSError as error:
-        raise UnusableInput(f"cannot write to {file}: {error.strerror}; name another file") from error
+    with explain_write_errors(file, "Name another file"), atomic_file(file) as opened:
+        opened.write(content)
 
 
 def comparison_page(comparison: Comparison) -> str:
@@ -76,3 +72,9 @@ def _template() -> Any:
     environment.filters |= {"percent": percent, "points": points, "typeset": typeset, "shown": settings.shown}
     environment.globals |= {"charts": charts, "settings": settings}
     return environment.get_template("page.html.j2")
+
+
+def typeset(text: str) -> str:
+    """Put true minus signs before numbers, and keep percent signs on the line of their number."""
+    text = re.sub(r"(?<![\w.])-(?=\d)", "\N{MINUS SIGN}", text)
+    return re.sub(r"(?<=\d) %", "\N{NO-BREAK SPACE}%", text)

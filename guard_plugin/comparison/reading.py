@@ -3,21 +3,44 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from guard_plugin.comparison.columns import Column, columns_of
 from guard_plugin.errors import UnusableInput
 from guard_plugin.evaluation.records import RecordFolder
 from guard_plugin.evaluation.results import SCHEMA
 from guard_plugin.files import read_json_object
 
-__all__ = ["Measured", "read_benchmark"]
+__all__ = ["Column", "Measured", "columns_of", "read_benchmark"]
 
 _TOLERANCE = 1e-9
 _FIX = "run the same guard benchmark command again, which completes it"
+_AGAIN = "benchmark again into a new folder"
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of results.json; clean accuracy has no ball."""
+
+    name: str
+    kind: Literal["clean", "attack", "worst"]  # "worst": the examples that survive every attack in one ball
+    attack: str  # its name without eps; "clean" or "worst case" for the other kinds
+    norm: str | None = None
+    eps: str | None = None  # as the user wrote it
+    eps_value: float | None = None
+    members: tuple[str, ...] = ()  # of a worst case: the columns that it unites
+
+    @property
+    def norm_label(self) -> str:
+        """The norm as a reader writes it: "Linf"; empty for clean accuracy."""
+        return (self.norm or "").capitalize()
+
+    @property
+    def ball(self) -> str:
+        """The ball in words: "eps 8/255 (Linf)"; empty for clean accuracy."""
+        return "" if self.eps is None else f"eps {self.eps} ({self.norm_label})"
 
 
 @dataclass(frozen=True)
@@ -51,11 +74,7 @@ class Measured:
 def read_benchmark(folder: Path) -> Measured:
     """Read what ``guard benchmark --out FOLDER`` wrote, and check that its files belong together.
 
-    Args:
-        folder: The folder.
-
-    Returns:
-        The benchmark; worst cases are computed from the records.
+    Worst cases are computed from the records.
 
     Raises:
         UnusableInput: If the benchmark is not finished, a file is missing or of another version, or the records do
@@ -84,8 +103,7 @@ def read_benchmark(folder: Path) -> Measured:
         _check_keys(measured)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UnusableInput(
-            f"{file} is not what guard benchmark writes ({type(error).__name__}: {error}): benchmark again into a "
-            f"new folder"
+            f"{file} is not what guard benchmark writes ({type(error).__name__}: {error}): {_AGAIN}"
         ) from error
     return measured
 
@@ -100,7 +118,7 @@ def _check_fingerprint(folder: Path, protocol: Mapping[str, Any]) -> None:
     if differing:
         raise UnusableInput(
             f"{folder} mixes the files of two benchmarks: results.json and fingerprint.json differ in "
-            f"{', '.join(differing)}; benchmark again into a new folder"
+            f"{', '.join(differing)}; {_AGAIN}"
         )
 
 
@@ -134,8 +152,7 @@ def _check_accuracies(measured: Measured) -> None:
         if not same or abs(mean - recorded.mean()) > _TOLERANCE:
             raise UnusableInput(
                 f"{measured.folder}: the records of column {column} give an accuracy of {recorded.mean():.6f}, but "
-                f"results.json says {mean:.6f}: the files are of two benchmarks, or were changed; benchmark again "
-                f"into a new folder"
+                f"results.json says {mean:.6f}: the files are of two benchmarks, or were changed; {_AGAIN}"
             )
 
 
@@ -151,3 +168,23 @@ def _check_keys(measured: Measured) -> None:
         results["versions"].items(),
         [results["cost"]["seconds"][column.name] for column in measured.columns if column.kind != "worst"],
     )
+
+
+def columns_of(results: Mapping[str, Any]) -> list[Column]:
+    """Match the columns of results.json with the attacks of its protocol, which stand in the same order."""
+    names, attacks, members = list(results["accuracy"]), list(results["protocol"]["attacks"]), results["worst_cases"]
+    clean, attacked, worst = names[:1], names[1 : 1 + len(attacks)], names[1 + len(attacks) :]
+    # Each ball once, in the order in which the attacks name them.
+    balls = list(dict.fromkeys((attack["norm"], attack["eps"], attack["eps_value"]) for attack in attacks))
+    fits = clean == ["clean"] and len(attacked) == len(attacks) and worst == list(members) and len(worst) == len(balls)
+    if not fits or not all(name.startswith(attack["name"]) for name, attack in zip(attacked, attacks, strict=True)):
+        raise UnusableInput(
+            f"the columns {', '.join(names)} are not those of the attacks "
+            f"{', '.join(str(attack['name']) for attack in attacks)}"
+        )
+    columns = [Column("clean", "clean", "clean")]
+    for name, attack in zip(attacked, attacks, strict=True):
+        columns.append(Column(name, "attack", attack["name"], attack["norm"], attack["eps"], attack["eps_value"]))
+    for name, ball in zip(worst, balls, strict=True):
+        columns.append(Column(name, "worst", "worst case", *ball, members=tuple(members[name])))
+    return columns

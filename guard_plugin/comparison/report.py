@@ -3,10 +3,8 @@
 from typing import Any
 
 from guard_plugin.comparison.comparing import Comparison
-from guard_plugin.comparison.formatting import percent
-from guard_plugin.comparison.notes import notes
-from guard_plugin.comparison.verdicts import verdicts
-from guard_plugin.evaluation.tables import column_label, text_table
+from guard_plugin.comparison.verdicts import notes, verdicts
+from guard_plugin.evaluation.tables import column_label, percent, text_table
 
 __all__ = ["comparison_json", "comparison_text"]
 

@@ -45,11 +45,7 @@ def names_in(mappings: Iterable[Mapping[str, Any]]) -> list[str]:
 
 
 def settings_rows(columns: Iterable[Mapping[str, Any]]) -> dict[str, list[str | None]]:
-    """Put settings by name, which may hold mappings of settings, side by side.
-
-    Returns:
-        "recipe: epochs" -> its text in each column, None where the column has no such setting.
-    """
+    """Return "recipe: epochs" -> its text in each column of (nested) settings, None where there is no such setting."""
     flat = [dict(_flattened("", settings)) for settings in columns]
     return {name: [settings.get(name) for settings in flat] for name in names_in(flat)}
 

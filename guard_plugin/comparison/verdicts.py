@@ -1,13 +1,16 @@
-"""What a comparison says of each benchmark, in words that claim no more than was measured."""
+"""What a comparison says of each benchmark, in words that claim no more than was measured, and how to read it."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from guard_plugin.comparison.columns import Column
 from guard_plugin.comparison.comparing import Comparison
-from guard_plugin.comparison.formatting import percent, points
+from guard_plugin.comparison.reading import Column
+from guard_plugin.evaluation.tables import percent
 
-__all__ = ["Verdict", "listed", "verdicts"]
+__all__ = ["Verdict", "counted_networks", "notes", "points", "verdicts"]
+
+_MISSES = 0.05  # the share of 95 % intervals that miss the true value
+_FEW = 5
 
 
 class Verdict(NamedTuple):
@@ -54,10 +57,10 @@ def _balls(columns: Sequence[Column]) -> str:
     by_norm: dict[str, list[str]] = {}
     for column in columns:
         by_norm.setdefault(column.norm_label, []).append(str(column.eps))
-    return " and ".join(f"eps {listed(eps)} ({norm})" for norm, eps in by_norm.items())
+    return " and ".join(f"eps {_listed(eps)} ({norm})" for norm, eps in by_norm.items())
 
 
-def listed(words: Sequence[str]) -> str:
+def _listed(words: Sequence[str]) -> str:
     """Join words as in a sentence: "a, b and c"."""
     return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
 
@@ -83,3 +86,77 @@ def _figures(comparison: Comparison, label: str, column: str) -> str:
         f"{percent(mean)} % against {percent(firsts)} %, {points(one.value)} points "
         f"(95 % interval {points(one.low)} to {points(one.high)}{includes})"
     )
+
+
+def points(fraction: float) -> str:
+    """Write a difference in percent points, with its sign unless it is rounded to zero: "+2.7"."""
+    text = f"{100 * fraction:+.1f}"
+    return "0.0" if float(text) == 0 else text
+
+
+def notes(comparison: Comparison) -> list[str]:
+    """Return sentences on how to read the numbers, and on what they do not cover."""
+    n = len(comparison.columns) * len(comparison.others)
+    return [
+        f"95 % intervals: Student's t, from the spread between {counted_networks(comparison)} and between "
+        f"{comparison.protocol['n_examples']} examples; differences are paired by "
+        f"{_noun(comparison)} and example.",
+        *_on_networks(comparison),
+        *_on_distillations(comparison),
+        f"{n} differences are shown with intervals of 95 % each, not corrected for their number: if nothing differed, "
+        f"about {_MISSES * n:.1f} of them would be expected to exclude 0 nevertheless.",
+        "An interval that includes 0 does not show that two are equal. Robust accuracy is against the attacks "
+        "that were run: stronger ones can only lower it.",
+        *_on_versions(comparison),
+    ]
+
+
+def counted_networks(comparison: Comparison) -> str:
+    """Write how many networks there are per folder: "3 students"."""
+    count = comparison.protocol["seeds"]
+    return f"{count} {_noun(comparison)}{'s' if count > 1 else ''}"
+
+
+def _noun(comparison: Comparison) -> str:
+    """Return what was attacked: students of distilled sets, or networks that were given."""
+    kinds = {benchmark.results["subject"]["kind"] for benchmark in comparison.benchmarks.values()}
+    return "student" if kinds == {"distilled"} else "network"
+
+
+def _on_networks(comparison: Comparison) -> Iterator[str]:
+    """Warn of few networks."""
+    count, noun = comparison.protocol["seeds"], _noun(comparison)
+    if count == 1:
+        yield (
+            f"There is one {noun} per folder: the spread between {noun}s is not seen at all, the intervals hold for "
+            f"these alone, and no difference is marked. Measure 5 or more (--seeds)."
+        )
+    elif count < _FEW:
+        yield (
+            f"With {count} {noun}s their spread is hardly known, which makes the intervals wide: measure 5 or more "
+            f"(--seeds)."
+        )
+
+
+def _on_distillations(comparison: Comparison) -> Iterator[str]:
+    """Warn of few distilled sets: the intervals say little of what distilling again would change."""
+    counts = {label: one.results["subject"].get("experiments") for label, one in comparison.benchmarks.items()}
+    once = [label for label, count in counts.items() if count == 1]
+    few = [f"{label} ({count})" for label, count in counts.items() if count and 1 < count < _FEW]
+    if once:
+        yield f"One distilled set only: {_listed(once)}. What distilling again would change is not seen."
+    if few:
+        yield f"Few distilled sets: {_listed(few)}. What distilling again would change is hardly seen."
+
+
+def _on_versions(comparison: Comparison) -> Iterator[str]:
+    """Name the packages whose versions differ between the folders."""
+    firsts = comparison.benchmarks[comparison.first].results["versions"]
+    differing = dict.fromkeys(
+        key
+        for label in comparison.others
+        for key, value in comparison.benchmarks[label].results["versions"].items()
+        if firsts.get(key) != value
+    )
+    if differing:
+        yield f"The folders were computed with different versions of: {', '.join(differing)}."

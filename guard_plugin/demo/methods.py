@@ -19,15 +19,7 @@ _RECOVERED = "recovered"
 
 
 def distil(settings: DcSettings | RecoverySettings, penalty: Mapping[str, Any], folder: Path) -> Path:
-    """Run the baseline's scripts.
-
-    Args:
-        settings: What to distil.
-        penalty: The options of ``guard run`` by name.
-        folder: For every file that the scripts write.
-
-    Returns:
-        The distilled file or folder.
+    """Run the baseline's scripts, which write into the folder, and return the distilled file or folder in it.
 
     Raises:
         GuardError: If a script failed.
@@ -39,13 +31,9 @@ def distil(settings: DcSettings | RecoverySettings, penalty: Mapping[str, Any], 
 
 
 def student_options(settings: DcSettings | RecoverySettings, folder: Path) -> dict[str, Any]:
-    """Return the arguments of ``benchmark_distilled`` that depend on the method.
+    """Return the arguments of ``benchmark_distilled`` that depend on the method, for what lies in the folder.
 
     After a recovery, students learn the teacher's answers to new views of the recovered images.
-
-    Args:
-        settings: What was distilled.
-        folder: The folder that ``distil`` was given.
     """
     published = RECIPES["sre2l"]
     if not (isinstance(settings, RecoverySettings) and isinstance(published, RelabelRecipe)):
@@ -129,13 +117,7 @@ def _guarded(adapter: str, penalty: Mapping[str, Any], folder: Path) -> list[str
 
 
 def _run_logged(arguments: Sequence[str], log: Path, doing: str) -> None:
-    """Run this Python in a process of its own, with its output in a file.
-
-    Args:
-        arguments: The arguments of Python: a script and its arguments.
-        log: The file for the output.
-        doing: What the script does, for the message of a failure: "recovering images".
-    """
+    """Run Python with these arguments in a process of its own, with its output in a file; a failure says ``doing``."""
     with log.open("w", encoding="utf-8") as opened:
         # The script's own progress bar, on stderr, is the user's to see.
         done = subprocess.run([sys.executable, *arguments], stdout=opened, check=False)

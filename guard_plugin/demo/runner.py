@@ -7,14 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from guard_plugin.comparison import Comparison, compare, draw_distilled, read_benchmark
-from guard_plugin.comparison.formatting import percent
 from guard_plugin.demo.methods import LEDGER, distil, student_options
 from guard_plugin.demo.settings import DcSettings, RecoverySettings
 from guard_plugin.distilled import read_distilled, subject_of
 from guard_plugin.errors import UnusableInput
 from guard_plugin.evaluation import benchmark_distilled, load_images, parse_attacks, parse_eps
-from guard_plugin.evaluation.tables import column_label, text_table
-from guard_plugin.files import read_json_object
+from guard_plugin.evaluation.tables import column_label, percent, text_table
+from guard_plugin.files import explain_write_errors, read_json_object
 from guard_plugin.injection.penalty_choice import make_penalty
 from guard_plugin.networks.architectures import build_network
 from guard_plugin.plugins import Plugins, installed_plugins, look_up
@@ -59,13 +58,11 @@ def _check(settings: DcSettings | RecoverySettings, penalty: Mapping[str, Any], 
 def _claim(out: Path, settings: DcSettings | RecoverySettings) -> None:
     """Take the folder, unless it holds the files of a demo with other settings."""
     file, wanted = out / "settings.json", asdict(settings)
-    try:
+    with explain_write_errors(file, "Choose another --out"):
         out.mkdir(parents=True, exist_ok=True)
         if file.exists() and read_json_object(file) != wanted:
             raise UnusableInput(f"{out} holds a demo with other settings ({file}): choose another --out, or delete it")
         file.write_text(json.dumps(wanted, indent=2) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise UnusableInput(f"cannot write to {out}: {error.strerror}; choose another --out") from error
 
 
 def _benchmark(settings: DcSettings | RecoverySettings, distilled: Path, folder: Path, plugins: Plugins) -> None:

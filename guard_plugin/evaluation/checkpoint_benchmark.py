@@ -1,19 +1,16 @@
 """The benchmark of networks that were trained elsewhere."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from torch import nn
 
 from guard_plugin.errors import UnusableInput
 from guard_plugin.evaluation.folder import BenchmarkFolder
 from guard_plugin.evaluation.options import BenchmarkOptions
-from guard_plugin.evaluation.pixel_models import given_normalization, load_pixel_model
 from guard_plugin.evaluation.results import FinishedBenchmark
-from guard_plugin.evaluation.run import BenchmarkRun
-from guard_plugin.evaluation.subject import Subject
+from guard_plugin.evaluation.run import BenchmarkRun, Subject, given_normalization, load_pixel_model
 from guard_plugin.files import joint_sha256
 from guard_plugin.networks.checkpoints import checkpoint_subject
 
@@ -26,13 +23,6 @@ def benchmark_checkpoints(files: Sequence[Path], options: BenchmarkOptions) -> F
     Several checkpoints of one architecture, such as those of several seeds, are measured together, as students are.
     Writes ``out/results.json``, and an outcome per example, network and column in ``out/records/``.
 
-    Args:
-        files: The checkpoints, at least one, all different.
-        options: How to measure them.
-
-    Returns:
-        What results.json holds, with the outcomes per network and example.
-
     Raises:
         UnusableInput: If an option, the data, a checkpoint or the folder cannot be used.
         UnsafeFile: If reading a checkpoint would run code.
@@ -42,21 +32,18 @@ def benchmark_checkpoints(files: Sequence[Path], options: BenchmarkOptions) -> F
     hashes = [one["sha256"] for one in described]
     if not files or len(set(hashes)) < len(files):
         raise UnusableInput(f"expected at least one checkpoint, all different, got {', '.join(map(str, files))}")
-    run = BenchmarkRun.prepared(options)
+    # "sha256" is as for several distilled files (``subject_of``).
+    sha256 = joint_sha256((file.name, file) for file in files)
+    several = {**described[0], "path": str(files[0]), "sha256": sha256, "files": [one["path"] for one in described]}
+    run = BenchmarkRun(options)
     space = given_normalization(options.normalization, run.images)
     subject = _Checkpoints(
-        description=described[0] if len(files) == 1 else _several(files, described),
+        description=described[0] if len(files) == 1 else several,
         protocol={"arch": options.arch, "normalization": space.describe(), "recipe": None, "seeds": len(files)},
         identity={"checkpoint_sha256": hashes},
         models=[load_pixel_model(file, options.arch, space, run.images) for file in files],
     )
     return run.measure(subject)
-
-
-def _several(files: Sequence[Path], described: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Describe several checkpoints as one subject; "sha256" is as for several distilled files (``subject_of``)."""
-    sha256 = joint_sha256((file.name, file) for file in files)
-    return {**described[0], "path": str(files[0]), "sha256": sha256, "files": [one["path"] for one in described]}
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,7 @@ from guard_plugin.evaluation.distributed import Group
 from guard_plugin.evaluation.folder import BenchmarkFolder
 from guard_plugin.evaluation.options import BenchmarkOptions
 from guard_plugin.evaluation.results import FinishedBenchmark
-from guard_plugin.evaluation.run import BenchmarkRun
-from guard_plugin.evaluation.subject import Subject
+from guard_plugin.evaluation.run import BenchmarkRun, Subject
 from guard_plugin.networks.architectures import build_network
 from guard_plugin.networks.pixel_model import PixelModel
 from guard_plugin.spaces import InputSpace
@@ -51,7 +50,7 @@ def benchmark_distilled(
     if not sets:
         raise UnusableInput("expected at least one distilled set, got none")
     sets = [one.for_dataset(chosen.host_dataset or chosen.dataset) for one in sets]
-    run = BenchmarkRun.prepared(chosen)
+    run = BenchmarkRun(chosen)
     return run.measure(_students(sets, subject, chosen, run.images))
 
 
@@ -66,7 +65,7 @@ class _Students(Subject):
 
     def prepare(self, folder: BenchmarkFolder, group: Group, device: torch.device) -> None:
         """Train the students that are missing, each process its own share of them."""
-        missing = group.first(lambda: [k for k in range(self.count) if not folder.has_student(k)])
+        missing = group.first(lambda: [k for k in range(self.protocol["seeds"]) if not folder.has_student(k)])
         for k in missing[group.rank :: group.size]:
             distilled = self.sets[k % len(self.sets)]
             folder.keep_student(k, train_student(distilled, self.network, self.recipe, seed=k, device=device))
@@ -133,11 +132,8 @@ def _learning_rate(recipe: TrainingRecipe, given: float | None, sets: Sequence[D
     sources = [
         "distilled set" if recipe.learning_rate_from_set and one.learning_rate is not None else source for one in sets
     ]
-    return {"learning_rate": _one_or_all(rates), "learning_rate_source": _one_or_all(sources)}
-
-
-def _one_or_all(values: list[Any]) -> Any:
-    return values[0] if all(value == values[0] for value in values) else values
+    per_set: dict[str, list[Any]] = {"learning_rate": rates, "learning_rate_source": sources}
+    return {name: values[0] if values.count(values[0]) == len(sets) else values for name, values in per_set.items()}
 
 
 def _input_space(

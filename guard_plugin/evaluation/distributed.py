@@ -23,17 +23,11 @@ T = TypeVar("T")
 
 @dataclass
 class Group:
-    """Processes that work on the same benchmark, in the same folder.
-
-    Args:
-        rank: This process's number, from 0.
-        size: How many processes there are.
-        processes: Their group in torch.distributed; None for one process alone.
-    """
+    """Processes that work on the same benchmark, in the same folder; by default, this one alone."""
 
     rank: int = 0
     size: int = 1
-    processes: Any = None
+    processes: Any = None  # their group in torch.distributed
 
     def gather(self, value: T) -> list[T]:
         """Return the values of all processes, in the order of ranks."""
@@ -44,11 +38,7 @@ class Group:
         return values
 
     def first(self, function: Callable[[], T]) -> T:
-        """Call the function in the main process alone, and return its value in all processes.
-
-        Raises:
-            GuardError: In all processes, if the function does.
-        """
+        """Call the function in the main process, and return its value, or raise its GuardError, in all processes."""
         if self.processes is None:
             return function()
         value: T | None = None

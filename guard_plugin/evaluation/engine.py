@@ -21,9 +21,8 @@ from tqdm import tqdm
 from guard_plugin.attacks import Attack
 from guard_plugin.datasets import ImageSet
 from guard_plugin.errors import UnusableInput
-from guard_plugin.evaluation.costs import Cost
 from guard_plugin.evaluation.distributed import Group
-from guard_plugin.evaluation.records import Outcomes, Record, RecordFolder
+from guard_plugin.evaluation.records import Cost, Outcomes, Record, RecordFolder
 from guard_plugin.evaluation.worker import Worker
 from guard_plugin.ranks import is_main_process
 
@@ -36,6 +35,8 @@ GRADIENTS = "+gradients"
 gradient in some pixel."""
 
 _PASSES_PER_ROUND = 4
+
+_Work = Callable[[NDArray[np.int64]], Record]
 
 
 def evaluate_model(
@@ -56,17 +57,13 @@ def evaluate_model(
         images: The examples.
         attacks: Attacks by column.
         batch_size: Examples per pass, >= 1. It changes speed and memory, and no result (on a GPU, beyond rounding).
-        device: The device that computes. The models are moved there.
+        device: The device to which the models are moved.
         records: Outcomes so far, which are taken as they are and added to.
         source: The classifier on which transferred attacks are made, in eval mode.
         group: The processes that share the work; this one alone by default.
 
     Returns:
         A complete record per column, "clean" first; then ``GRADIENTS``, where an attack asks the model for gradients.
-
-    Raises:
-        UnusableInput: If the model or the images cannot be measured on, or an attack needs a source and there is none.
-        AuditFailure: If an attack breaks its own bounds.
     """
     transferred = [attack.name for attack in attacks.values() if attack.transfer]
     if transferred and source is None:
@@ -93,9 +90,8 @@ class _Evaluation:
             done[GRADIENTS] = self._record(GRADIENTS, self.worker.differentiate, clean)
         # Composites last: their parts may have columns of their own.
         for column, attack in sorted(self.attacks.items(), key=lambda item: bool(item[1].parts)):
-            done[column] = (
-                self._composite(column, attack, done) if attack.parts else self._single(column, attack, clean)
-            )
+            measured = self._composite(column, attack, done) if attack.parts else self._single(column, attack, clean)
+            done[column] = measured
         return {column: done[column] for column in (CLEAN, *self.attacks, GRADIENTS) if column in done}
 
     def _single(self, column: str, attack: Attack, candidates: Outcomes) -> Record:
@@ -119,13 +115,7 @@ class _Evaluation:
         self._keep(column, record)
         return record
 
-    def _record(
-        self,
-        column: str,
-        work: Callable[[NDArray[np.int64]], Record],
-        candidates: Outcomes,
-        batch: int | None = None,
-    ) -> Record:
+    def _record(self, column: str, work: _Work, candidates: Outcomes, batch: int | None = None) -> Record:
         record = self._kept(column) or Record.begun(candidates)
         rounds = self._rounds(np.flatnonzero(~record.done), batch)
         for mine in tqdm(rounds, column, unit="round", leave=False, disable=None if is_main_process() else True):
@@ -148,7 +138,7 @@ class _Evaluation:
         all the hard ones; or, where the batch is fixed, batch by batch.
         """
         unit, processes = batch or 1, self.group.size
-        dealt = _split(remaining, unit)
+        dealt = [remaining[i : i + unit] for i in range(0, len(remaining), unit)]
         per_round = max(1, self.worker.batch_size * _PASSES_PER_ROUND // unit) * processes
         shares = [dealt[i : i + per_round][self.group.rank :: processes] for i in range(0, len(dealt), per_round)]
         return shares if batch else [[np.concatenate(share)] if share else [] for share in shares]
@@ -166,7 +156,3 @@ def _full_precision() -> Iterator[None]:
     finally:
         for place, allowed in zip(places, before, strict=True):
             place.allow_tf32 = allowed
-
-
-def _split(examples: NDArray[np.int64], size: int) -> list[NDArray[np.int64]]:
-    return [examples[i : i + size] for i in range(0, len(examples), size)]

@@ -19,12 +19,7 @@ __all__ = ["BenchmarkFolder"]
 
 
 class BenchmarkFolder:
-    """What a benchmark keeps on the disk; each file appears complete or not at all.
-
-    Args:
-        path: The folder; it is made if it does not exist.
-        examples: How many examples are measured.
-    """
+    """What a benchmark of so many examples keeps on the disk; each file appears complete or not at all."""
 
     def __init__(self, path: Path, examples: int) -> None:
         self._path = path
@@ -34,14 +29,8 @@ class BenchmarkFolder:
     def claimed(self, fingerprint: Mapping[str, Any]) -> Iterator[None]:
         """Keep every other process out of the folder, and check that the benchmark in it is this one.
 
-        The system releases the claim however this process ends.
-
-        Args:
-            fingerprint: Everything that the numbers depend on, as JSON values.
-
-        Raises:
-            UnusableInput: If another process works in the folder, the folder cannot be written to, or it holds a
-                benchmark with another fingerprint.
+        The system releases the claim however this process ends. The fingerprint is everything that the numbers depend
+        on, as JSON values.
         """
         with ExitStack() as stack:
             try:
@@ -75,15 +64,7 @@ class BenchmarkFolder:
             file.write(state.getbuffer())
 
     def load_student(self, student: int, network: Callable[[], nn.Module]) -> nn.Module:
-        """Return a trained student, in eval mode, on the CPU.
-
-        Args:
-            student: Its number.
-            network: Builds an untrained network of its architecture.
-
-        Raises:
-            UnusableInput: If the kept student is of another architecture or cannot be read.
-        """
+        """Return a trained student, in eval mode, on the CPU; ``network`` builds an untrained one."""
         path = self._student(student)
         with torch.random.fork_rng(devices=[]):
             loaded = network()

@@ -1,4 +1,4 @@
-"""Per-example outcomes, kept on the disk so that a killed benchmark can be continued."""
+"""Per-example outcomes and their costs, kept on the disk so that a killed benchmark can be continued."""
 
 import zipfile
 from collections.abc import Iterable
@@ -9,12 +9,28 @@ import numpy as np
 from numpy.typing import NDArray
 
 from guard_plugin.errors import UnusableInput
-from guard_plugin.evaluation.costs import Cost
 from guard_plugin.files import atomic_file, explain_write_errors
 
-__all__ = ["Outcomes", "Record", "RecordFolder"]
+__all__ = ["Cost", "Outcomes", "Record", "RecordFolder"]
 
 Outcomes = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Cost:
+    """The price of measuring one column on one student: seconds over processes, examples times passes."""
+
+    seconds: float = 0.0
+    forwards: int = 0  # with the copies that fill passes up (``PASS_UNIT``), as are the backward passes
+    backwards: int = 0
+
+    def __add__(self, other: "Cost") -> "Cost":
+        """Return the price of both."""
+        return Cost(self.seconds + other.seconds, self.forwards + other.forwards, self.backwards + other.backwards)
+
+    def __sub__(self, other: "Cost") -> "Cost":
+        """Return what was spent after the other was read."""
+        return Cost(self.seconds - other.seconds, self.forwards - other.forwards, self.backwards - other.backwards)
 
 
 @dataclass(frozen=True)
@@ -46,11 +62,7 @@ class Record:
         return cls(np.zeros_like(candidates), Cost(), done=~candidates)
 
     def joined(self, parts: Iterable[tuple[NDArray[np.int64], "Record"]]) -> "Record":
-        """Return this record with the outcomes of more examples.
-
-        Args:
-            parts: Positions in this record, shape (k,), each time with the record of those k examples.
-        """
+        """Return this record with more outcomes: those of k examples for each shape (k,) of positions in this one."""
         correct, done, reached = self.correct.copy(), self.done.copy(), self.reached.copy()
         cost, farthest = self.cost, self.farthest
         for examples, part in parts:
@@ -60,12 +72,7 @@ class Record:
 
 
 class RecordFolder:
-    """The records of one student, one .npz file per column.
-
-    Args:
-        folder: The folder of the files; it need not exist.
-        examples: How many outcomes each record holds.
-    """
+    """The records of one student, one .npz file per column, of so many examples each; the folder need not exist."""
 
     def __init__(self, folder: Path, examples: int) -> None:
         self._folder = folder

@@ -73,12 +73,7 @@ def _column(name: str, attack: Attack, several: bool) -> str:
 
 
 def worst_cases(correct: Mapping[str, Outcomes], attacks: Mapping[str, Attack]) -> dict[str, Outcomes]:
-    """Find the examples that survive every attack in one ball, for each column of ``worst_case_members``.
-
-    Args:
-        correct: Column -> shape (..., examples).
-        attacks: Attacks by column.
-    """
+    """Find the examples, of outcomes of shape (..., examples) by column, that survive every attack in one ball."""
     return {
         summary: np.logical_and.reduce([correct[column] for column in (CLEAN, *members)])
         for summary, members in worst_case_members(attacks).items()
@@ -89,14 +84,8 @@ def worst_case_members(attacks: Mapping[str, Attack]) -> dict[str, list[str]]:
     """Find the columns that each worst case unites: those of the attacks in one ball.
 
     Attacks that are reproduced with their faults (``Attack.coupled``) may leave their ball. They are left out where
-    there are others.
-
-    Args:
-        attacks: Attacks by column.
-
-    Returns:
-        By "worst_case", with the norm where that is not the first attack's, and with "@" and the eps where there are
-        several of these.
+    there are others. The keys are "worst_case", with the norm where that is not the first attack's, and with "@" and
+    the eps where there are several of these.
     """
     several, first = _several_eps(attacks.values()), next((attack.norm for attack in attacks.values()), None)
     members: dict[str, list[str]] = {}
@@ -108,14 +97,7 @@ def worst_case_members(attacks: Mapping[str, Attack]) -> dict[str, list[str]]:
 
 
 def accuracy_entry(correct: Outcomes) -> dict[str, Any]:
-    """Summarise accuracy over students, as fractions.
-
-    Args:
-        correct: Shape (students, examples).
-
-    Returns:
-        "mean", "std" (over students, ddof=1; 0 for one student), "per_seed" and "ci95".
-    """
+    """Summarise outcomes, shape (students, examples), as fractions; "std" is over students, with ddof=1."""
     per_seed = correct.mean(axis=1)
     return {
         "mean": float(correct.mean()),
@@ -141,18 +123,7 @@ def finish(
     ledger: Mapping[str, Any] | None,
     versions: Mapping[str, Any],
 ) -> FinishedBenchmark:
-    """Summarise what was measured.
-
-    Args:
-        records: Per network, what ``evaluate_model`` returned.
-        attacks: Attacks by column.
-        num_classes: Classes of the data set.
-        subject: The entry of that name of results.json, as are all that follow.
-        protocol: How the networks were measured.
-        run: How the work was done, which changes no number.
-        ledger: The ledger of the run that made the subject; None where there was none.
-        versions: The software that computed the results.
-    """
+    """Summarise the records of each network, by column; what follows ``num_classes`` are entries of results.json."""
     correct = {column: np.stack([of[column].correct for of in records]) for column in (CLEAN, *attacks)}
     cost = {
         part: {column: sum(getattr(of[column].cost, part) for of in records) for column in correct}

@@ -1,77 +1,76 @@
 """A run of a benchmark, from its options to results.json, over one process or several."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from guard_plugin.attacks import PRESETS, Attack, builtin_registry, check_classes, parse_attacks, parse_radii
 from guard_plugin.datasets import ImageSet, load_images
 from guard_plugin.errors import UnusableInput
-from guard_plugin.evaluation.distributed import joined_group, usable_device
+from guard_plugin.evaluation.distributed import Group, joined_group, usable_device
 from guard_plugin.evaluation.engine import evaluate_model
 from guard_plugin.evaluation.folder import BenchmarkFolder
 from guard_plugin.evaluation.options import BenchmarkOptions
-from guard_plugin.evaluation.pixel_models import given_normalization, load_pixel_model
 from guard_plugin.evaluation.results import FinishedBenchmark, attack_columns, data_protocol, finish, versions
-from guard_plugin.evaluation.subject import Subject
 from guard_plugin.files import file_sha256
+from guard_plugin.networks.checkpoints import load_checkpoint
 from guard_plugin.networks.pixel_model import PixelModel
 from guard_plugin.ranks import is_main_process
+from guard_plugin.spaces import InputSpace, Normalization
+from guard_plugin.spaces.usual import normalization_named, parse_normalization
 
-__all__ = ["BenchmarkRun"]
+__all__ = ["BenchmarkRun", "Subject", "given_normalization", "load_pixel_model"]
 
 # Records of one version do not go with those of another.
 _SOFTWARE = ("guard_plugin", "torch", "pyautoattack", "torchattacks", "device")
 
 
 @dataclass(frozen=True)
-class BenchmarkRun:
-    """A benchmark that is ready to measure: its options, with everything that they name loaded and checked.
+class Subject(ABC):
+    """The networks that a benchmark measures, and what its files say about them.
 
     Args:
-        options: What the user chose.
-        attacks: The attacks by column.
-        device: The device that computes.
-        images: The examples.
-        source: The model on which transferred attacks are made, in pixel space; None without such attacks.
+        description: "subject" of results.json.
+        protocol: The entries "arch", "normalization", "recipe" and "seeds" of the protocol.
+        identity: What the numbers depend on besides the protocol, as JSON values.
     """
 
-    options: BenchmarkOptions
-    attacks: Mapping[str, Attack]
-    device: torch.device
-    images: ImageSet
-    source: PixelModel | None
+    description: Mapping[str, Any]
+    protocol: Mapping[str, Any]
+    identity: Mapping[str, Any]
 
-    @classmethod
-    def prepared(cls, options: BenchmarkOptions) -> "BenchmarkRun":
-        """Load and check what the options name; nothing is written.
+    def prepare(self, folder: BenchmarkFolder, group: Group, device: torch.device) -> None:  # noqa: B027
+        """Do, on the device, what must be done before the first network can be measured; by default, nothing."""
 
-        Raises:
-            UnusableInput: If the attacks, a radius, the device, the data or the source cannot be used, the package of
-                an attack is not installed, or there are transferred attacks without a source or the other way round.
-            UnsafeFile: If reading the checkpoint of the source would run code.
-        """
-        attacks = _attacks(options)
-        device = usable_device(options.device)
-        images = load_images(options.dataset, options.data_dir, options.split, options.n_examples)
-        check_classes(attacks, images.num_classes)
-        source = None
+    @abstractmethod
+    def pixel_model(self, folder: BenchmarkFolder, k: int) -> nn.Module:
+        """Return network k in pixel space, in eval mode."""
+
+
+class BenchmarkRun:
+    """A benchmark that is ready to measure: everything that its options name is loaded and checked, nothing written."""
+
+    def __init__(self, options: BenchmarkOptions) -> None:
+        self.options = options
+        self.attacks = _attacks(options)
+        self.device = usable_device(options.device)
+        self.images = load_images(options.dataset, options.data_dir, options.split, options.n_examples)
+        check_classes(self.attacks, self.images.num_classes)
+        self.source: PixelModel | None = None  # the model on which transferred attacks are made
         if options.source is not None:
             file, arch, normalization = options.source
-            source = load_pixel_model(file, arch, given_normalization(normalization, images), images)
-        return cls(options, attacks, device, images, source)
+            space = given_normalization(normalization, self.images)
+            self.source = load_pixel_model(file, arch, space, self.images)
 
     def measure(self, subject: Subject) -> FinishedBenchmark:
-        """Measure every network of the subject and write results.json; continue where an earlier run stopped.
-
-        Raises:
-            UnusableInput: If the folder or a network cannot be used.
-            AuditFailure: If an attack breaks its own bounds.
-        """
+        """Measure every network of the subject and write results.json; continue where an earlier run stopped."""
         folder = BenchmarkFolder(self.options.out, examples=len(self.images.labels))
         protocol, used = self._protocol(subject), versions(self.device)
         fingerprint = {**protocol, **subject.identity, "software": {name: used[name] for name in _SOFTWARE}}
@@ -89,7 +88,7 @@ class BenchmarkRun:
                     source=self.source,
                     group=group,
                 )
-                for k in range(subject.count)
+                for k in range(subject.protocol["seeds"])
             ]
             finished = finish(
                 records,
@@ -133,3 +132,23 @@ def _attacks(options: BenchmarkOptions) -> dict[str, Attack]:
         needed = f"{', '.join(transferred)} need a source model" if transferred else "no attack is transferred"
         raise UnusableInput(f"{needed}: --source and attacks such as pgd100-transfer go together")
     return attacks
+
+
+def load_pixel_model(file: Path, arch: str, space: InputSpace, images: ImageSet) -> PixelModel:
+    """Load the network of a checkpoint, which was trained in the space and must fit the images, for pixels.
+
+    Returns:
+        The network in pixel space, in eval mode, on the CPU.
+
+    Raises:
+        UnusableInput: If the file does not hold such a network.
+        UnsafeFile: If reading the file would run code.
+    """
+    channels, height, width = images.pixels.shape[1:]
+    network = load_checkpoint(file, arch, channels=channels, num_classes=images.num_classes, im_size=(height, width))
+    return PixelModel(network, space).eval()
+
+
+def given_normalization(text: str | None, images: ImageSet) -> Normalization:
+    """Return the normalization that a user named, or else the one that is usual for the data set."""
+    return normalization_named(images.name) if text is None else parse_normalization(text, images.pixels.shape[1])

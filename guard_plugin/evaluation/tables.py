@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from guard_plugin.evaluation.results import FinishedBenchmark
 
-__all__ = ["column_label", "results_table", "text_table"]
+__all__ = ["column_label", "percent", "results_table", "text_table"]
 
 
 def results_table(finished: FinishedBenchmark) -> str:
@@ -12,13 +12,17 @@ def results_table(finished: FinishedBenchmark) -> str:
     rows = [
         (
             column_label(column),
-            f"{100 * entry['mean']:.1f}",
-            f"{100 * entry['std']:.1f}",
-            f"[{100 * entry['ci95'][0]:.1f}, {100 * entry['ci95'][1]:.1f}]",
+            *(percent(entry[key]) for key in ("mean", "std")),
+            f"[{', '.join(map(percent, entry['ci95']))}]",
         )
         for column, entry in finished.results["accuracy"].items()
     ]
     return text_table([("accuracy (%)", "mean", "std", "95 % CI"), *rows])
+
+
+def percent(fraction: float) -> str:
+    """Write a fraction in percent, with one decimal: "76.8"."""
+    return f"{100 * fraction:.1f}"
 
 
 def column_label(column: str) -> str:

@@ -28,17 +28,7 @@ def find_warnings(
     correct: Mapping[str, Outcomes],
     num_classes: int,
 ) -> list[dict[str, str]]:
-    """Find the signs.
-
-    Args:
-        records: Per network, what ``evaluate_model`` returned.
-        attacks: Attacks by column.
-        correct: Column -> shape (students, examples).
-        num_classes: Classes of the data set.
-
-    Returns:
-        A list of {"column", "reason"}; empty where nothing is suspicious.
-    """
+    """Return {"column", "reason"} of each sign; ``records`` are per network, and all mappings by column."""
     found = [
         *_chance(correct[CLEAN], num_classes),
         *_flat(records),

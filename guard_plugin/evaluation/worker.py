@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -13,41 +14,45 @@ from guard_plugin.attacks import Attack, Classifier, Criterion, check_classes
 from guard_plugin.attacks.balls import distance
 from guard_plugin.datasets import ImageSet
 from guard_plugin.datasets.checks import check_labels
-from guard_plugin.evaluation.costs import Cost, CountedModel
-from guard_plugin.evaluation.records import Record
+from guard_plugin.evaluation.records import Cost, Record
 from guard_plugin.networks.checks import check_classifier, finite_logits
 
-__all__ = ["Worker"]
+__all__ = ["CountedModel", "Worker"]
 
 
+class CountedModel(nn.Module):
+    """A model in eval mode that counts the examples it sees, forwards and backwards, whoever calls it."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+        self.training = model.training
+        self.forwards = 0
+        self.backwards = 0
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Return the model's logits."""
+        self.forwards += len(pixels)
+        logits: Tensor = self.model(pixels)
+        if logits.requires_grad:
+            logits.register_hook(self._count_backward)  # type: ignore[no-untyped-call]  # torch's own gap
+        return logits
+
+    def _count_backward(self, gradient: Tensor) -> None:
+        self.backwards += len(gradient)
+
+
+@dataclass(frozen=True)
 class Worker:
-    """Works on examples of an image set; the models are made, moved to the device and checked when first used.
+    """Works on examples of an image set; the models are made, moved to the device and checked when first used."""
 
-    Args:
-        model: Returns the classifier in pixel space that is measured.
-        source: The classifier on which transferred attacks are made; None without such attacks.
-        images: The examples.
-        attacks: The attacks that the models must be fit for, by column.
-        batch_size: Examples per pass, >= 1.
-        device: The device that computes.
-    """
-
-    def __init__(
-        self,
-        model: Callable[[], nn.Module],
-        source: nn.Module | None,
-        images: ImageSet,
-        attacks: Mapping[str, Attack],
-        batch_size: int,
-        device: torch.device,
-    ) -> None:
-        self.images = images
-        self.batch_size = batch_size
-        self._attacks = attacks
-        self._make_model = model
-        self._given_source = source
-        self._device = device
-        self._counted: list[CountedModel] = []
+    model: Callable[[], nn.Module]  # returns the classifier in pixel space that is measured
+    source: nn.Module | None  # the classifier on which transferred attacks are made
+    images: ImageSet
+    attacks: Mapping[str, Attack]  # the attacks that the models must be fit for
+    batch_size: int
+    device: torch.device
+    _counted: list[CountedModel] = field(default_factory=list, init=False)
 
     def classify(self, examples: NDArray[np.int64]) -> Record:
         """Find whether the model's choice is the label."""
@@ -76,15 +81,15 @@ class Worker:
 
     def _rows(self, examples: NDArray[np.int64]) -> tuple[Tensor, Tensor, Tensor]:
         rows = torch.from_numpy(examples)
-        return self.images.pixels[rows].to(self._device), self.images.labels[rows].to(self._device), rows
+        return self.images.pixels[rows].to(self.device), self.images.labels[rows].to(self.device), rows
 
     def _record(self, begin: Cost, correct: Tensor, reached: Tensor | None = None, farthest: float = 0.0) -> Record:
         reached = torch.zeros_like(correct) if reached is None else reached
         return Record(correct.cpu().numpy(), self._now() - begin, reached=reached.cpu().numpy(), farthest=farthest)
 
     def _now(self) -> Cost:
-        forwards, backwards = (sum(getattr(m, name) for m in self._counted) for name in ("forwards", "backwards"))
-        return Cost(time.perf_counter(), forwards, backwards)
+        passes = {name: sum(getattr(model, name) for model in self._counted) for name in ("forwards", "backwards")}
+        return Cost(time.perf_counter(), **passes)
 
     def _choices(self, pixels: Tensor, labels: Tensor) -> Tensor:
         return finite_logits(self._classifier(self._target, labels).logits, pixels).argmax(1)
@@ -94,16 +99,16 @@ class Worker:
 
     @cached_property
     def _target(self) -> nn.Module:
-        return self._checked(self._make_model())
+        return self._checked(self.model())
 
     @cached_property
     def _source(self) -> nn.Module:
-        return self._target if self._given_source is None else self._checked(self._given_source)
+        return self._target if self.source is None else self._checked(self.source)
 
     def _checked(self, model: nn.Module) -> nn.Module:
-        model.to(self._device)
-        num_classes = check_classifier(model, self.images.pixels[: self.batch_size].to(self._device))
+        model.to(self.device)
+        num_classes = check_classifier(model, self.images.pixels[: self.batch_size].to(self.device))
         check_labels(self.images.labels, len(self.images.labels), num_classes)
-        check_classes(self._attacks, num_classes)
+        check_classes(self.attacks, num_classes)
         self._counted.append(CountedModel(model))
         return self._counted[-1]

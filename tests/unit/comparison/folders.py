@@ -6,8 +6,7 @@ import numpy as np
 import torch
 
 from guard_plugin.attacks import builtin_registry, parse_eps
-from guard_plugin.evaluation.costs import Cost
-from guard_plugin.evaluation.records import Record, RecordFolder
+from guard_plugin.evaluation.records import Cost, Record, RecordFolder
 from guard_plugin.evaluation.results import (
     SCHEMA,
     accuracy_entry,

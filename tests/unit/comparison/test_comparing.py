@@ -2,8 +2,7 @@ import numpy as np
 import pytest
 
 from guard_plugin.comparison import compare, comparison_json, comparison_page, comparison_text, read_benchmark
-from guard_plugin.comparison.notes import notes
-from guard_plugin.comparison.verdicts import verdicts
+from guard_plugin.comparison.verdicts import notes, points, verdicts
 from guard_plugin.errors import UnusableInput
 from tests.unit.comparison.folders import attacks_at, flags, shaken, write_benchmark
 
@@ -161,3 +160,7 @@ def test_another_source_of_transferred_examples_is_refused(tmp_path):
     pair = [benchmark(tmp_path / sha256, source={"sha256": sha256}) for sha256 in ("0", "1")]
     with pytest.raises(UnusableInput, match=r"source.sha256 \(0: 0; 1: 1\).*other's --source"):
         compare(pair)
+
+
+def test_points_have_no_sign_at_zero():
+    assert [points(value) for value in (0.0271, -0.005, -0.0001)] == ["+2.7", "-0.5", "0.0"]

@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 
 from guard_plugin.comparison import compare, comparison_page, draw_distilled, read_benchmark, write_page
+from guard_plugin.comparison.page import typeset
 from guard_plugin.distilled import read_distilled, subject_of
 from guard_plugin.errors import UnusableInput
 from guard_plugin.plugins import Plugins
@@ -209,5 +210,9 @@ def test_images_of_both_are_drawn(tmp_path, distilled):
 
 def test_a_page_that_cannot_be_written_is_an_error_of_ours(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(UnusableInput, match="cannot write to .*; name another file"):
+    with pytest.raises(UnusableInput, match="cannot write .*page.html.* Name another file"):
         write_page(two(tmp_path), tmp_path / "file" / "page.html")
+
+
+def test_signs_are_set_before_numbers_only():
+    assert typeset("a-b, -0.5 to +1.5, 95 %, n-1") == ("a-b, \N{MINUS SIGN}0.5 to +1.5, 95\N{NO-BREAK SPACE}%, n-1")

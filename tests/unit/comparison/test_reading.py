@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from guard_plugin.comparison import read_benchmark
-from guard_plugin.comparison.columns import columns_of
+from guard_plugin.comparison.reading import columns_of
 from guard_plugin.errors import UnusableInput
 from tests.unit.comparison.folders import attacks_at, flags, shaken, write_benchmark
 

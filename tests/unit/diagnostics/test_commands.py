@@ -9,7 +9,7 @@ import torch
 from click.testing import CliRunner
 
 from guard_plugin.cli import cli
-from guard_plugin.commands import bound as module
+from guard_plugin.commands import diagnostics as module
 from guard_plugin.datasets import load_training_images
 from guard_plugin.diagnostics import input_curvature
 from guard_plugin.distilled import DistilledSet
@@ -122,7 +122,7 @@ def test_the_bounds_file_holds_every_term():
 
 
 def test_of_several_distilled_sets_one_must_be_chosen():
-    with pytest.raises(UnusableInput, match="--experiment 0 to 1"):
+    with pytest.raises(UnusableInput, match="--experiment from 0 to 1"):
         bound("--checkpoint", checkpoint("a.pt", 1), "--rho", 0.2, experiments=2)
 
 

@@ -6,9 +6,8 @@ import pytest
 from torch import nn
 
 from guard_plugin.errors import UnusableInput
-from guard_plugin.evaluation.costs import Cost
 from guard_plugin.evaluation.folder import BenchmarkFolder
-from guard_plugin.evaluation.records import Record
+from guard_plugin.evaluation.records import Cost, Record
 
 
 class FullDisk(io.BytesIO):

@@ -1,7 +1,6 @@
 import numpy as np
 
-from guard_plugin.evaluation.costs import Cost
-from guard_plugin.evaluation.records import Record, RecordFolder
+from guard_plugin.evaluation.records import Cost, Record, RecordFolder
 
 
 def test_records_come_back_as_they_were(tmp_path):

@@ -2,6 +2,7 @@ import numpy as np
 
 from guard_plugin.evaluation import FinishedBenchmark, results_table
 from guard_plugin.evaluation.results import accuracy_entry
+from guard_plugin.evaluation.tables import percent
 
 
 def test_results_table_has_a_row_per_column_in_percent():
@@ -15,3 +16,7 @@ def test_results_table_has_a_row_per_column_in_percent():
     assert rows[0].split()[:3] == ["clean", "90.0", "0.0"]
     assert rows[1].split()[:3] == ["pgd10", "30.0", "0.0"]
     assert rows[2].startswith("worst case")
+
+
+def test_percent_has_one_decimal():
+    assert [percent(value) for value in (0.7678, 1.0, 0.0)] == ["76.8", "100.0", "0.0"]

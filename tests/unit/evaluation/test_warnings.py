@@ -7,9 +7,8 @@ import torch
 
 from guard_plugin.attacks import PGD, Attack, parse_eps
 from guard_plugin.evaluation import benchmark
-from guard_plugin.evaluation.costs import Cost
 from guard_plugin.evaluation.engine import GRADIENTS
-from guard_plugin.evaluation.records import Record
+from guard_plugin.evaluation.records import Cost, Record
 from guard_plugin.evaluation.warnings import find_warnings
 from tests.unit.evaluation.test_engine import Coupled, Saturated
 

@@ -1,0 +1,210 @@
+"""``guard curvature`` and ``guard bound``."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import click
+
+from guard_plugin.commands.options import (
+    Decorator,
+    any_path,
+    at_least_1,
+    data_options,
+    device_option,
+    existing_file,
+    json_option,
+    show,
+    together,
+    zca_option,
+)
+from guard_plugin.datasets import load_images, load_training_images
+from guard_plugin.distilled import DistilledSet, read_distilled
+from guard_plugin.errors import UnusableInput
+from guard_plugin.evaluation.distributed import usable_device
+from guard_plugin.evaluation.results import data_protocol
+from guard_plugin.evaluation.run import given_normalization, load_pixel_model
+from guard_plugin.files import atomic_file, explain_write_errors, file_sha256
+from guard_plugin.plugins import installed_plugins, look_up
+
+__all__ = ["bound", "curvature"]
+
+_folder = click.Path(path_type=Path, file_okay=False)
+
+
+def _diagnostics_options(split: str) -> Decorator:
+    """Return the options that both commands have; ``split`` is the default part of the data set."""
+    tolerance = click.FloatRange(0, 1, min_open=True, max_open=True)
+    return together(
+        click.option("--arch", required=True, help="The network's architecture."),
+        data_options(["train", "val", "test"], split),
+        click.option(
+            "--space",
+            type=click.Choice(["input", "pixel"]),
+            default="input",
+            show_default=True,
+            help="Space of lengths and curvature: the network's input, as in the paper, or pixels in [0, 1].",
+        ),
+        click.option("--steps", type=at_least_1, default=30, show_default=True, help="The most Lanczos steps."),
+        click.option(
+            "--tol",
+            type=tolerance,
+            default=1e-3,
+            show_default=True,
+            help="Residual over |lambda_1| at which an eigenvalue counts as converged.",
+        ),
+        click.option("--batch-size", type=at_least_1, default=32, show_default=True, help="Examples at once."),
+        device_option,
+        json_option,
+    )
+
+
+@click.command()
+@click.option(
+    "--checkpoint",
+    "checkpoints",
+    type=existing_file,
+    multiple=True,
+    required=True,
+    help="Weights; several are compared.",
+)
+@click.option("--dataset", required=True, help="Data set to measure on.")
+@click.option("--h", type=float, required=True, help="L2 length of the surrogate's step, in --space.")
+@click.option("--normalization", help='What the network is fed; "none" for pixels.  [default: usual for the data set]')
+@click.option("--out", type=_folder, required=True, help="Folder to write.")
+@_diagnostics_options("test")
+def curvature(
+    checkpoints: tuple[Path, ...],
+    dataset: str,
+    h: float,
+    normalization: str | None,
+    out: Path,
+    arch: str,
+    data_dir: str | None,
+    split: str,
+    n_examples: int | None,
+    device: str,
+    as_json: bool,
+    **settings: Any,
+) -> None:
+    """Measure how curved the loss is around images: the largest eigenvalue of the input Hessian, per example.
+
+    Beside it stand the surrogate that GUARD penalises, and how well its direction fits. Writes OUT/curvature.json, with
+    all values, and OUT/curvature.png, the distributions.
+    """
+    from guard_plugin import diagnostics
+
+    if len(set(checkpoints)) < len(checkpoints):
+        raise UnusableInput("expected different checkpoints, got one of them twice")
+    diagnostics.matplotlib_figure()
+    place = usable_device(device)
+    images = load_images(dataset, data_dir, split, n_examples)
+    space = given_normalization(normalization, images)
+    pixels, labels = images.pixels.to(place), images.labels.to(place)
+    reports = {}
+    for file in checkpoints:
+        model = load_pixel_model(file, arch, space, images).to(place)
+        reports[str(file)] = diagnostics.input_curvature(model, pixels, labels, h=h, **settings)
+    summaries = {name: diagnostics.summary(report) for name, report in reports.items()}
+    found = {
+        "schema": 1,
+        "data": data_protocol(images, split),
+        "arch": arch,
+        "normalization": space.describe(),
+        "settings": {"h": h, **settings},
+        "checkpoints": [
+            {**_identity(Path(name)), "summary": summaries[name], "per_example": report.per_example()}
+            for name, report in reports.items()
+        ],
+    }
+    _write_json(out / "curvature.json", found)
+    diagnostics.draw_curvature(reports, out / "curvature.png")
+    heading = f"{images.name}, the first {len(images.labels)} images of {split}; {settings['space']} space, h = {h:g}"
+    files = f"files: {out / 'curvature.json'}, {out / 'curvature.png'}"
+    show(found, f"{heading}\n\n{diagnostics.curvature_table(summaries)}\n\n{files}", as_json)
+
+
+@click.command()
+@click.option(
+    "--checkpoint", type=existing_file, required=True, help="Weights of a network trained on the distilled set."
+)
+@click.option("--distilled", type=any_path, required=True, help="What the host wrote.")
+@click.option("--adapter", required=True, help="Adapter of the host that wrote it.")
+@click.option(
+    "--experiment", type=click.IntRange(min=0), help="Number of the set, from 0, where the host wrote several."
+)
+@click.option("--dataset", help="Data set that was distilled.  [default: what the distilled set says]")
+@zca_option
+@click.option("--rho", type=float, required=True, help="L2 radius of the ball, in --space.")
+@click.option("--out", type=_folder, help="Folder for bound.json.")
+@_diagnostics_options("train")
+def bound(
+    checkpoint: Path,
+    distilled: Path,
+    adapter: str,
+    experiment: int | None,
+    dataset: str | None,
+    zca: bool | None,
+    rho: float,
+    out: Path | None,
+    arch: str,
+    data_dir: str | None,
+    split: str,
+    n_examples: int | None,
+    device: str,
+    as_json: bool,
+    **settings: Any,
+) -> None:
+    """Measure both sides of GUARD's bound on the adversarial loss of distilled images, class by class.
+
+    The right side is of the real images (by default the first N for training), the left side what an L2 attack finds
+    around the distilled ones. docs/diagnostics.md lists what the bound assumes.
+    """
+    from guard_plugin import diagnostics
+
+    place, plugins = usable_device(device), installed_plugins()
+    look_up("adapter", adapter, plugins.adapters)
+    one = _chosen(read_distilled(plugins.hook, adapter, distilled), experiment)
+    name = dataset or one.dataset
+    if name is None:
+        raise UnusableInput("expected --dataset: the distilled file does not contain it")
+    one = one.for_dataset(name)
+    space = one.normalization if zca is None else one.normalization.decided(zca)
+    if space.needs_fit:
+        space = space.fitted(load_training_images(name, data_dir).pixels)
+    images = load_images(name, data_dir, split, n_examples)
+    model = load_pixel_model(checkpoint, arch, space, images).to(place)
+    one = replace(one, normalization=space, images=one.images.to(place), labels=one.labels.to(place))
+    report = diagnostics.bound(model, images.pixels.to(place), images.labels.to(place), one, rho=rho, **settings)
+    found = {
+        "schema": 1,
+        "checkpoint": _identity(checkpoint),
+        "data": data_protocol(images, split),
+        "arch": arch,
+        **report.to_json(),
+    }
+    if out:
+        _write_json(out / "bound.json", found)
+    heading = f"{images.name}, the first {len(images.labels)} images of {split}"
+    show(found, f"{heading}\n\n{diagnostics.bound_table(report)}", as_json)
+
+
+def _identity(checkpoint: Path) -> dict[str, str]:
+    return {"path": str(checkpoint), "sha256": file_sha256(checkpoint)}
+
+
+def _chosen(sets: list[DistilledSet], experiment: int | None) -> DistilledSet:
+    allowed = f"--experiment from 0 to {len(sets) - 1}"
+    if experiment is None and len(sets) > 1:
+        raise UnusableInput(f"the host wrote {len(sets)} distilled sets: name the network's training set, by {allowed}")
+    number = experiment or 0
+    if number >= len(sets):
+        raise UnusableInput(f"expected {allowed}, got {number}")
+    return sets[number]
+
+
+def _write_json(file: Path, found: Mapping[str, Any]) -> None:
+    with explain_write_errors(file, "Choose another --out"), atomic_file(file) as stream:
+        stream.write(json.dumps(found, indent=1, allow_nan=False).encode() + b"\n")
