@@ -23,7 +23,7 @@ from guard_plugin.penalties.fast.network_properties import (
     known_properties,
     properties_of,
 )
-from guard_plugin.penalties.fast.penalty import FastPenalty, HostPass, Path
+from guard_plugin.penalties.fast.penalty import FastPenalty, Path
 from guard_plugin.penalties.fast.precomputed import Recompute, reached_leaves, with_precomputed_gradient
 from guard_plugin.penalties.fast.second_order import transformed
 from guard_plugin.penalties.fast.shared_forward import SharedForward, inside_shared_forward
@@ -208,8 +208,8 @@ class Paths:
         if reason:
             forbid_sharing(call.network, properties, reason)
             return reason
-        host = HostPass(shared.batch, shared.operations, call.output, call.loss)
-        found = penalty.on_host(Losses(call.network, call.targets, call.loss_fn()), host)
+        losses = Losses(call.network, call.targets, call.loss_fn())
+        found = penalty.on_host(losses, shared, call.output, call.loss)
         if found is None:
             return _NOT_A_MEAN
         precomputed, value = found

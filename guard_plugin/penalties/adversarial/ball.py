@@ -27,25 +27,13 @@ class Ball:
     lower: Tensor
     upper: Tensor
 
-    def nearest(self, points: Tensor) -> Tensor:
-        """Return the points of the balls that are nearest to the given ones."""
-        return torch.clamp(points, self.lower, self.upper)
 
+def ball_around(centre: Tensor, eps: float, mean: Sequence[float], std: Sequence[float]) -> Ball:
+    """Make the balls of radius eps around a batch: in pixels where mean and std are given, else in the input's units.
 
-def ball_around(inputs: Tensor, eps: float, mean: Sequence[float], std: Sequence[float]) -> Ball:
-    """Make the balls around a batch.
-
-    Args:
-        inputs: What the host gave its network, shape (n, ...).
-        eps: Their radius: in pixels where mean and std are given, else in the units of the input.
-        mean: What the host subtracted from the pixels, per channel, or nothing.
-        std: What it divided them by.
-
-    Returns:
-        The balls; if mean and std are given, cut to pixels in [0, 1]. A value that the host itself put outside that
-        range (by augmentation) may stay where it is, and go no further out.
+    With mean and std they are cut to pixels in [0, 1]. A value that the host itself put outside that range (by
+    augmentation) may stay where it is, and go no further out.
     """
-    centre = inputs.detach()
     if not mean:
         return Ball(centre, torch.ones_like(centre), centre - eps, centre + eps)
     normalization = Normalization(tuple(mean), tuple(std))
@@ -65,13 +53,11 @@ def ascend(objective: Callable[[Tensor], Tensor], start: Tensor, ball: Ball, *, 
         ball: Where to stay.
         steps: How many steps to take.
         step_size: The length of a step, in the units of eps.
-
-    Returns:
-        The points after the last step, detached.
     """
-    points = ball.nearest(start.detach())
+    points = start.detach().clamp(ball.lower, ball.upper)
     for _ in range(steps):
         points.requires_grad_()
         (gradient,) = torch.autograd.grad(objective(points).sum(), points)
-        points = ball.nearest(points.detach() + step_size * ball.pixel * gradient.sign())
+        moved = points.detach() + step_size * ball.pixel * gradient.sign()
+        points = moved.clamp(ball.lower, ball.upper)
     return points

@@ -10,46 +10,14 @@ from torch import Tensor, nn
 
 from guard_plugin.penalties.adversarial.ball import Ball, ball_around
 from guard_plugin.penalties.base import LossFunction, Penalty
-from guard_plugin.penalties.checks import (
-    check_batch,
-    check_count,
-    check_network,
-    check_numbers,
-    check_outputs,
-    check_positive,
-)
-from guard_plugin.penalties.per_example import full_precision
-from guard_plugin.penalties.undisturbed import random_streams_kept, undisturbed
+from guard_plugin.penalties.checks import check_batch, check_count, check_number, check_numbers
+from guard_plugin.penalties.per_example import Losses, full_precision, outputs_of
+from guard_plugin.penalties.undisturbed import undisturbed
 from guard_plugin.spaces import Normalization
 
-__all__ = ["Adversarial", "Batch"]
+__all__ = ["Adversarial"]
 
 AdversarialT = TypeVar("AdversarialT", bound="Adversarial")
-
-
-@dataclass(frozen=True)
-class Batch:
-    """The host's network, batch and criterion, as :meth:`guard_plugin.penalties.Penalty.__call__` gets them.
-
-    ``seed`` is the seed of the passes that train the network.
-    """
-
-    network: nn.Module
-    inputs: Tensor
-    targets: Tensor
-    loss_fn: LossFunction
-    seed: int
-
-    def training_pass(self, inputs: Tensor) -> Tensor:
-        """Make a pass that trains, as the host's own did: BatchNorm normalises by this batch, its statistics run on.
-
-        That is what the methods' authors do. Each module keeps the behaviour that the host gave it (a layer frozen in
-        eval stays so). Dropout acts, with a mask of its own, the same in each pass on this batch; the host's random
-        streams are afterwards what they were. Autocast is off.
-        """
-        streams = random_streams_kept(inputs.device, seed=self.seed)
-        with streams, torch.autocast(inputs.device.type, enabled=False):
-            return check_outputs(self.network(inputs.clone()))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,11 +25,11 @@ class Adversarial(Penalty):
     """A term on adversarial examples, in the Linf balls of radius eps around the host's batch.
 
     The search's passes are :func:`guard_plugin.penalties.undisturbed`: they have evaluation behaviour and leave no
-    trace. The passes on the examples that it found train the network: see :meth:`Batch.training_pass`.
+    trace. The passes on the examples that it found train the network: see :meth:`_training_pass`.
 
     Args:
-        eps: The radius: in pixels of pictures in [0, 1] if ``mean`` and ``std`` are given, which then also keep the
-            examples pictures; else in the units of the network's input, and nothing is clipped.
+        eps: The radius: in pixels of images in [0, 1] if ``mean`` and ``std`` are given, which then also keep the
+            examples in that range; else in the units of the network's input, and nothing is clipped.
         eps_ramp: Over how many guarded loss calls eps rises to its value.
         mean: What the host subtracts from its pixels, one number per channel.
         std: What the host then divides them by.
@@ -76,7 +44,7 @@ class Adversarial(Penalty):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_positive("eps", self.eps)
+        check_number("eps", self.eps)
         check_count("seed", self.seed, least=0, of="the search's random stream")
         check_numbers("mean", self.mean)
         check_numbers("std", self.std)
@@ -89,21 +57,30 @@ class Adversarial(Penalty):
 
     def __call__(self, network: nn.Module, inputs: Tensor, targets: Tensor, *, loss_fn: LossFunction) -> Tensor:
         """Search adversarial examples of one batch, and compute the term on them."""
-        check_batch(inputs, targets)
-        check_network(network)
-        # The passes get a seed of their own: the search's generator draws from the penalty's seed itself.
-        (seed,) = numpy.random.SeedSequence(self.seed).generate_state(1)
-        batch = Batch(network, *full_precision(inputs.detach(), targets, network), loss_fn, int(seed))
-        ball = ball_around(batch.inputs, self.eps, self.mean, self.std)
+        check_batch(network, inputs, targets)
+        inputs, targets = full_precision(inputs.detach(), targets, network)
+        losses = Losses(network, targets, loss_fn)
         random = torch.Generator(inputs.device).manual_seed(self.seed)
         with undisturbed(network, inputs.device), torch.enable_grad():
-            found = self._search(batch, ball, random)
-        return self.strength * self._term(batch, found)
+            found = self._search(losses, ball_around(inputs, self.eps, self.mean, self.std), random)
+        return self.strength * self._term(losses, inputs, found)
+
+    def _training_pass(self, network: nn.Module, inputs: Tensor) -> Tensor:
+        """Make a pass that trains, as the host's own did: BatchNorm normalises by this batch, its statistics run on.
+
+        That is what the methods' authors do. Each module keeps the behaviour that the host gave it (a layer frozen in
+        eval stays so). Dropout acts, with a mask of its own, the same in each pass on this batch; the host's random
+        streams are afterwards what they were. Autocast is off.
+        """
+        # The passes get a seed of their own: the search's generator draws from the penalty's seed itself.
+        (seed,) = numpy.random.SeedSequence(self.seed).generate_state(1)
+        with torch.autocast(inputs.device.type, enabled=False):
+            return outputs_of(network, inputs, seed=int(seed))
 
     @abstractmethod
-    def _search(self, batch: Batch, ball: Ball, random: torch.Generator) -> Tensor:
+    def _search(self, losses: Losses, ball: Ball, random: torch.Generator) -> Tensor:
         """Return adversarial examples, in the ball."""
 
     @abstractmethod
-    def _term(self, batch: Batch, found: Tensor) -> Tensor:
-        """Compute the term, without its weight, on the examples that were found."""
+    def _term(self, losses: Losses, inputs: Tensor, found: Tensor) -> Tensor:
+        """Compute the term, without its weight, on the examples that were found for the inputs."""

@@ -8,32 +8,15 @@ from torch import Tensor
 
 from guard_plugin.penalties.base import Penalty
 from guard_plugin.penalties.fast.precomputed import PrecomputedGradient
-from guard_plugin.penalties.fast.second_order import SecondOrder
+from guard_plugin.penalties.fast.shared_forward import SharedForward
 from guard_plugin.penalties.per_example import Losses
 
-__all__ = ["FastPenalty", "HostPass", "Path"]
+__all__ = ["FastPenalty", "Path"]
 
 Path = Literal["shared", "separate", "reference"]
 """How a penalty's gradient is computed: "reference" differentiates torch's own graph of passes that the penalty makes;
 "separate" makes such passes too, and computes the gradient at once; "shared" computes it at once, with the host's own
 forward pass as one of the passes. Every penalty has "reference"; a :class:`FastPenalty` has all three."""
-
-
-@dataclass(frozen=True)
-class HostPass:
-    """The host's own forward pass, and the loss that the host computed from it.
-
-    Args:
-        batch: The leaf tensor that the network's input was a copy of; it requires grad.
-        operations: The operations that the pass was made with, where the penalty differentiates twice.
-        output: What the network returned.
-        loss: What the host's criterion made of the output.
-    """
-
-    batch: Tensor
-    operations: SecondOrder
-    output: Tensor
-    loss: Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,8 +40,16 @@ class FastPenalty(Penalty):
         """
 
     @abstractmethod
-    def on_host(self, losses: Losses, host: HostPass) -> tuple[PrecomputedGradient, Tensor] | None:
+    def on_host(
+        self, losses: Losses, shared: SharedForward, output: Tensor, loss: Tensor
+    ) -> tuple[PrecomputedGradient, Tensor] | None:
         """Compute the host's loss plus the term, with their gradient, at once, and the term alone.
+
+        Args:
+            losses: The network, its n targets and the host's criterion per example.
+            shared: The host's own forward pass.
+            output: What the network returned in it.
+            loss: What the host's criterion made of the output.
 
         Returns:
             The sum with its gradient, and the term; None where the host's pass cannot serve for the host's loss.
