@@ -17,7 +17,7 @@ from guard_plugin.errors import UnusableInput
 from guard_plugin.networks.checks import check_mode, finite_logits
 from guard_plugin.networks.pixel_model import PixelModel
 from guard_plugin.penalties import LossFunction
-from guard_plugin.penalties.checks import check_batch, check_h
+from guard_plugin.penalties.checks import check_batch, check_h, check_network
 from guard_plugin.penalties.per_example import Losses, unit
 from guard_plugin.penalties.undisturbed import twice_differentiable, undisturbed
 
@@ -110,6 +110,7 @@ def network_in_space(
     """Check the arguments; return the network whose inputs are in ``space``, and the map from pixels to that space."""
     if space not in get_args(Space):
         raise UnusableInput(f"expected space to be one of {', '.join(get_args(Space))}, got {space!r}")
+    check_network(model)
     check_mode(model)
     check_pixels(pixels)
     check_labels(labels, len(pixels), finite_logits(model, pixels[: max(1, batch_size)]).shape[1])

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from guard_plugin.errors import UnusableInput
 
-__all__ = ["check_batch", "check_count", "check_h", "check_losses", "check_number", "check_numbers"]
+__all__ = ["check_batch", "check_count", "check_h", "check_losses", "check_network", "check_number", "check_numbers"]
 
 
 def check_number(name: str, value: float, *, zero: bool = False, fix: str = "") -> None:
@@ -51,6 +51,11 @@ def check_batch(network: object, inputs: Tensor, targets: Tensor) -> None:
         raise UnusableInput(
             f"expected one target per example, got targets of shape {tuple(targets.shape)} for {len(inputs)} examples"
         )
+    check_network(network)
+
+
+def check_network(network: object) -> None:
+    """Refuse what is no torch network."""
     if not isinstance(network, nn.Module):
         raise UnusableInput(f"expected a network, a torch.nn.Module, got {type(network).__name__}")
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from guard_plugin.errors import UnusableInput
-from guard_plugin.penalties.base import LossFunction
+from guard_plugin.penalties.base import LossFunction, Penalty
 from guard_plugin.penalties.checks import check_batch, check_h
 from guard_plugin.penalties.fast.curvature import (
     Step,
@@ -20,7 +20,6 @@ from guard_plugin.penalties.fast.curvature import (
     loss_form,
     loss_form_on_host,
 )
-from guard_plugin.penalties.fast.penalty import FastPenalty
 from guard_plugin.penalties.fast.precomputed import PrecomputedGradient
 from guard_plugin.penalties.fast.shared_forward import SharedForward
 from guard_plugin.penalties.per_example import Losses, full_precision, unit
@@ -116,7 +115,7 @@ def scale_h(h: float, *, from_shape: Sequence[int], to_shape: Sequence[int]) -> 
 
 
 @dataclass(frozen=True, kw_only=True)
-class Curvature(FastPenalty):
+class Curvature(Penalty):
     """The curvature penalty with its settings: see :func:`curvature_penalty`.
 
     Args:
@@ -144,20 +143,22 @@ class Curvature(FastPenalty):
             return torch.zeros((), dtype=inputs.dtype, device=inputs.device)
         inputs, targets = full_precision(inputs, targets, network)
         losses = Losses(network, targets, loss_fn)
-        second_order = twice_differentiable if self.form == "gradient" else nullcontext
+        compute, second_order = (
+            (_gradient_form, twice_differentiable) if self.form == "gradient" else (_loss_form, nullcontext)
+        )
         with undisturbed(network, inputs.device), torch.enable_grad(), second_order():
-            penalty = self.strength * (_gradient_form if self.form == "gradient" else _loss_form)(
-                losses, inputs, self.h
-            )
+            penalty = self.strength * compute(losses, inputs, self.h)
         return penalty if torch.is_grad_enabled() else penalty.detach()
 
-    @property
-    def differentiates_twice(self) -> bool:
-        """Whether the penalty's gradient is a gradient of input gradients."""
-        return self.form == "gradient"
-
     def in_parts(self, losses: Losses, inputs: Tensor, *, size: int, low_memory: bool) -> PrecomputedGradient:
-        """Compute the penalty and its gradient at once, in passes of at most ``size`` examples."""
+        """Compute the penalty and its gradient at once, before the host's backward pass.
+
+        Args:
+            losses: The network, its n targets and the host's criterion per example.
+            inputs: The batch, shape (n, ...).
+            size: How many examples a pass may take, >= 1.
+            low_memory: Whether to hold as little memory as possible, where that takes more passes.
+        """
         check_batch(losses.network, inputs, losses.targets)
         inputs, targets = full_precision(inputs, losses.targets, losses.network)
         step = Step(replace(losses, targets=targets), self.h, self.strength)
@@ -169,7 +170,17 @@ class Curvature(FastPenalty):
     def on_host(
         self, losses: Losses, shared: SharedForward, output: Tensor, loss: Tensor
     ) -> tuple[PrecomputedGradient, Tensor] | None:
-        """Compute the host's loss plus the penalty, with their gradient, at once, and the penalty alone."""
+        """Compute the host's loss plus the penalty, with their gradient, at once, and the penalty alone.
+
+        Args:
+            losses: The network, its n targets and the host's criterion per example.
+            shared: The host's own forward pass.
+            output: What the network returned in it.
+            loss: What the host's criterion made of the output.
+
+        Returns:
+            The sum with its gradient, and the penalty; None where the host's pass cannot serve for the host's loss.
+        """
         check_batch(losses.network, shared.batch, losses.targets)
         compute = gradient_form_on_host if self.form == "gradient" else loss_form_on_host
         with undisturbed(losses.network, shared.batch.device), torch.enable_grad():

@@ -8,7 +8,7 @@ freed, by itself. Where the host's own pass serves as the first point, a step is
 gradient form; else it is 9 F and 15 F.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import torch
@@ -42,15 +42,6 @@ class Step:
         """How many examples the batch has."""
         return len(self.losses.targets)
 
-    @property
-    def weight(self) -> float:
-        """The weight of one example in the gradient form."""
-        return self.strength / self.n
-
-    def shift(self, gradient: Tensor) -> Tensor:
-        """Return the step h z from the losses' gradients for the batch."""
-        return self.h * unit(gradient)
-
     def parts(self, size: int) -> Iterator[tuple[slice, Losses]]:
         """Yield each part of the batch, and its losses as a function of its inputs."""
         for begin in range(0, self.n, size):
@@ -69,7 +60,7 @@ def loss_form(step: Step, x: Tensor, *, size: int) -> PrecomputedGradient:
         mean = losses(here).sum() / step.n
         (of_here,) = gap.differentiate([-mean], reached_leaves(mean, but=[here]), also=[here])
         gap.value = gap.value - mean.detach()
-        _add_mean(gap, losses, here.detach() + step.shift(-of_here), step.n)
+        _add_mean(gap, losses, here.detach() + step.h * unit(-of_here), step.n)
     return gap.scaled(step.strength * gap.value.abs(), step.strength * gap.value.sign())
 
 
@@ -95,7 +86,7 @@ def loss_form_on_host(
     if ratio is None:
         return None
     (of_batch,) = minus_here.differentiate([output], leaves, [ours], also=[shared.batch], keep=True)
-    _add_mean(gap, step.losses, shared.batch.detach() + step.shift(-of_batch), step.n)
+    _add_mean(gap, step.losses, shared.batch.detach() + step.h * unit(-of_batch), step.n)
     weight, value = step.strength * gap.value.sign(), step.strength * gap.value.abs()
     total = gap.scaled(loss.detach() + value, weight)
     return total.plus(minus_here.scaled(minus_here.value, ratio + weight)).plus(own), value
@@ -112,10 +103,10 @@ def gradient_form(step: Step, x: Tensor, *, size: int, low_memory: bool) -> Prec
         gradient, operations = _of_batch(losses, here)
         if low_memory:
             gradient = gradient.detach()
-        difference = _add_second_point(total, step, losses, here.detach(), gradient.detach())
+        cotangent = _add_second_point(total, step, losses, here.detach(), gradient.detach())
         if low_memory:
             gradient, operations = _of_batch(losses, here)
-        _add(total, [gradient], [-2 * step.weight * difference], here, operations)
+        _add(total, [gradient], [cotangent], here, operations)
     return total
 
 
@@ -126,8 +117,8 @@ def gradient_form_on_host(
     losses = check_losses(step.losses.loss_fn(output, step.losses.targets), step.n)
     gradient = shared.operations.gradient_of_batch(losses)
     total = PrecomputedGradient(losses.new_zeros(()))
-    difference = _add_second_point(total, step, step.losses, shared.batch.detach(), gradient.detach())
-    cotangents = [torch.ones_like(loss), -2 * step.weight * difference]
+    cotangent = _add_second_point(total, step, step.losses, shared.batch.detach(), gradient.detach())
+    cotangents = [torch.ones_like(loss), cotangent]
     _add(total, [loss, gradient], cotangents, shared.batch, shared.operations, keep=True)
     return PrecomputedGradient(loss.detach() + total.value, total.gradients), total.value
 
@@ -140,13 +131,13 @@ def _add_mean(gap: PrecomputedGradient, losses: Losses, shifted: Tensor, n: int)
 
 
 def _add_second_point(total: PrecomputedGradient, step: Step, losses: Losses, x: Tensor, gradient: Tensor) -> Tensor:
-    """Add the second point's part of the gradient form; return how much its input gradient differs from the first's."""
-    shifted = (x + step.shift(gradient)).requires_grad_()
+    """Add the second point's part of the gradient form; return the cotangent of the first point's input gradient."""
+    shifted = (x + step.h * unit(gradient)).requires_grad_()
     shifted_gradient, operations = _of_batch(losses, shifted)
-    difference = shifted_gradient.detach() - gradient
-    total.value = total.value + step.weight * difference.square().sum()
-    _add(total, [shifted_gradient], [2 * step.weight * difference], shifted, operations)
-    return difference
+    difference, weight = shifted_gradient.detach() - gradient, step.strength / step.n
+    total.value = total.value + weight * difference.square().sum()
+    _add(total, [shifted_gradient], [2 * weight * difference], shifted, operations)
+    return -2 * weight * difference
 
 
 def _of_batch(losses: Losses, batch: Tensor) -> tuple[Tensor, SecondOrder]:
@@ -159,8 +150,8 @@ def _of_batch(losses: Losses, batch: Tensor) -> tuple[Tensor, SecondOrder]:
 
 def _add(
     total: PrecomputedGradient,
-    outputs: Sequence[Tensor],
-    cotangents: Sequence[Tensor],
+    outputs: list[Tensor],
+    cotangents: list[Tensor],
     batch: Tensor,
     operations: SecondOrder,
     *,
