@@ -1,6 +1,7 @@
-"""The base of all adversarial training: its ball, its random numbers, and the passes that train the network."""
+"""The base of all adversarial training: where examples may lie, the search for them, and the passes that train."""
 
 from abc import abstractmethod
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -8,16 +9,32 @@ import numpy
 import torch
 from torch import Tensor, nn
 
-from guard_plugin.penalties.adversarial.ball import Ball, ball_around
 from guard_plugin.penalties.base import LossFunction, Penalty
 from guard_plugin.penalties.checks import check_batch, check_count, check_number, check_numbers
 from guard_plugin.penalties.per_example import Losses, full_precision, outputs_of
 from guard_plugin.penalties.undisturbed import undisturbed
 from guard_plugin.spaces import Normalization
 
-__all__ = ["Adversarial"]
+__all__ = ["Adversarial", "Ball", "ascend"]
 
 AdversarialT = TypeVar("AdversarialT", bound="Adversarial")
+
+
+@dataclass(frozen=True)
+class Ball:
+    """The Linf balls around a batch, cut to pixels in [0, 1] where the normalisation is known.
+
+    Args:
+        centre: The batch.
+        pixel: One unit of eps in the network's input space; its shape is that of the batch, or broadcasts to it.
+        lower: The least values allowed, in the shape of the batch.
+        upper: The greatest values allowed.
+    """
+
+    centre: Tensor
+    pixel: Tensor
+    lower: Tensor
+    upper: Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +79,7 @@ class Adversarial(Penalty):
         losses = Losses(network, targets, loss_fn)
         random = torch.Generator(inputs.device).manual_seed(self.seed)
         with undisturbed(network, inputs.device), torch.enable_grad():
-            found = self._search(losses, ball_around(inputs, self.eps, self.mean, self.std), random)
+            found = self._search(losses, _ball_around(inputs, self.eps, self.mean, self.std), random)
         return self.strength * self._term(losses, inputs, found)
 
     def _training_pass(self, network: nn.Module, inputs: Tensor) -> Tensor:
@@ -84,3 +101,38 @@ class Adversarial(Penalty):
     @abstractmethod
     def _term(self, losses: Losses, inputs: Tensor, found: Tensor) -> Tensor:
         """Compute the term, without its weight, on the examples that were found for the inputs."""
+
+
+def _ball_around(centre: Tensor, eps: float, mean: Sequence[float], std: Sequence[float]) -> Ball:
+    """Make the balls of radius eps around a batch: in pixels where mean and std are given, else in the input's units.
+
+    With mean and std they are cut to pixels in [0, 1]. A value that the host itself put outside that range (by
+    augmentation) may stay where it is, and go no further out.
+    """
+    if not mean:
+        return Ball(centre, torch.ones_like(centre), centre - eps, centre + eps)
+    normalization = Normalization(tuple(mean), tuple(std))
+    black, white = normalization.to_input(torch.zeros_like(centre)), normalization.to_input(torch.ones_like(centre))
+    pixel = white - black
+    lower = torch.maximum(centre - eps * pixel, torch.minimum(black, centre))
+    upper = torch.minimum(centre + eps * pixel, torch.maximum(white, centre))
+    return Ball(centre, pixel, lower, upper)
+
+
+def ascend(objective: Callable[[Tensor], Tensor], start: Tensor, ball: Ball, *, steps: int, step_size: float) -> Tensor:
+    """Search the balls for points of a greater objective, by steps along the gradient's sign.
+
+    Args:
+        objective: From n points to n values; each depends on its own point only.
+        start: Where to begin, shape (n, ...).
+        ball: Where to stay.
+        steps: How many steps to take.
+        step_size: The length of a step, in the units of eps.
+    """
+    points = start.detach().clamp(ball.lower, ball.upper)
+    for _ in range(steps):
+        points.requires_grad_()
+        (gradient,) = torch.autograd.grad(objective(points).sum(), points)
+        moved = points.detach() + step_size * ball.pixel * gradient.sign()
+        points = moved.clamp(ball.lower, ball.upper)
+    return points

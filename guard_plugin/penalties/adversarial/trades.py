@@ -7,8 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from guard_plugin.penalties.adversarial.ball import Ball, ascend
-from guard_plugin.penalties.adversarial.base import Adversarial
+from guard_plugin.penalties.adversarial.base import Adversarial, Ball, ascend
 from guard_plugin.penalties.checks import check_count, check_losses, check_number
 from guard_plugin.penalties.per_example import Losses, outputs_of
 

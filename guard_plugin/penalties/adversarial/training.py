@@ -6,8 +6,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from guard_plugin.penalties.adversarial.ball import Ball, ascend
-from guard_plugin.penalties.adversarial.base import Adversarial
+from guard_plugin.penalties.adversarial.base import Adversarial, Ball, ascend
 from guard_plugin.penalties.base import Combination
 from guard_plugin.penalties.checks import check_count, check_losses, check_number
 from guard_plugin.penalties.per_example import Losses

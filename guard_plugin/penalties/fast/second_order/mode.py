@@ -9,9 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
-from guard_plugin.penalties.fast.second_order.convolution import Convolution, Geometry
+from guard_plugin.penalties.fast.second_order.convolution import Convolution, Geometry, Wanted
 from guard_plugin.penalties.fast.second_order.group_norm import GroupNorm
-from guard_plugin.penalties.fast.second_order.wanted import Wanted
 from guard_plugin.penalties.undisturbed import twice_differentiable
 
 __all__ = ["SecondOrder", "transformed"]
@@ -56,8 +55,7 @@ class SecondOrder(TorchFunctionMode):
     def for_parameters(self, take: Callable[[Tensor, Tensor], None]) -> AbstractContextManager[None]:
         """Spare backward passes made inside the gradient for the batch, which they must not ask for.
 
-        Args:
-            take: Gets a weight and a contribution to its gradient, which the pass then does not return.
+        ``take`` gets a weight and a contribution to its gradient, which the pass then does not return.
         """
         # A weight that hooks have saved would not be known again.
         return self._only("parameters", take if _saved_tensor_hooks is not None else None)
