@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import ClassVar, Literal, get_args
 
 import torch
@@ -81,12 +82,8 @@ def curvature_penalty(
     of the *batch-mean* loss's gradient, so that its lambda carries 1/n; their ``pretrain.py`` has the loss form, whose
     weight is ``--beta`` (its ``--lamda`` has no effect). docs/penalty.md maps their settings to ours.
     """
-    penalty = Curvature(strength=strength, h=h, form=form)
-    return penalty(model, x, y, loss_fn=loss_fn or _cross_entropy)
-
-
-def _cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
-    return functional.cross_entropy(outputs, targets, reduction="none")
+    curvature = Curvature(strength=strength, h=h, form=form)
+    return curvature(model, x, y, loss_fn=loss_fn or partial(functional.cross_entropy, reduction="none"))
 
 
 def scale_h(h: float, *, from_shape: Sequence[int], to_shape: Sequence[int]) -> float:
@@ -151,13 +148,10 @@ class Curvature(Penalty):
         return penalty if torch.is_grad_enabled() else penalty.detach()
 
     def in_parts(self, losses: Losses, inputs: Tensor, *, size: int, low_memory: bool) -> PrecomputedGradient:
-        """Compute the penalty and its gradient at once, before the host's backward pass.
+        """Compute the penalty and its gradient at once, in passes of at most ``size`` examples of ``inputs``.
 
-        Args:
-            losses: The network, its n targets and the host's criterion per example.
-            inputs: The batch, shape (n, ...).
-            size: How many examples a pass may take, >= 1.
-            low_memory: Whether to hold as little memory as possible, where that takes more passes.
+        ``losses`` holds the network, its n targets and the host's criterion per example. ``low_memory`` holds as
+        little memory as possible, where that takes more passes.
         """
         check_batch(losses.network, inputs, losses.targets)
         inputs, targets = full_precision(inputs, losses.targets, losses.network)
@@ -172,14 +166,8 @@ class Curvature(Penalty):
     ) -> tuple[PrecomputedGradient, Tensor] | None:
         """Compute the host's loss plus the penalty, with their gradient, at once, and the penalty alone.
 
-        Args:
-            losses: The network, its n targets and the host's criterion per example.
-            shared: The host's own forward pass.
-            output: What the network returned in it.
-            loss: What the host's criterion made of the output.
-
-        Returns:
-            The sum with its gradient, and the penalty; None where the host's pass cannot serve for the host's loss.
+        ``output`` is what the network returned in the host's own pass, ``shared``, and ``loss`` what the host's
+        criterion made of it. Return None where that pass cannot serve for the host's loss.
         """
         check_batch(losses.network, shared.batch, losses.targets)
         compute = gradient_form_on_host if self.form == "gradient" else loss_form_on_host

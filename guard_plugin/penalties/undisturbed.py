@@ -3,6 +3,7 @@
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import numpy
 import torch
@@ -55,11 +56,8 @@ def undisturbed(network: nn.Module, device: torch.device) -> Iterator[None]:
                 vars(module)[name] = value
 
 
-@contextmanager
-def twice_differentiable() -> Iterator[None]:
-    """Compute attention in its plain form: the fused ones have no second derivative."""
-    with sdpa_kernel(SDPBackend.MATH):
-        yield
+twice_differentiable = partial(sdpa_kernel, SDPBackend.MATH)
+"""Computes attention in its plain form: the fused ones have no second derivative."""
 
 
 @contextmanager

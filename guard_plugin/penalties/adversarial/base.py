@@ -22,13 +22,9 @@ AdversarialT = TypeVar("AdversarialT", bound="Adversarial")
 
 @dataclass(frozen=True)
 class Ball:
-    """The Linf balls around a batch, cut to pixels in [0, 1] where the normalisation is known.
+    """The Linf balls around a batch, from ``lower`` to ``upper``; ``pixel`` is one unit of eps.
 
-    Args:
-        centre: The batch.
-        pixel: One unit of eps in the network's input space; its shape is that of the batch, or broadcasts to it.
-        lower: The least values allowed, in the shape of the batch.
-        upper: The greatest values allowed.
+    All of them have the batch's shape and are in the network's input space.
     """
 
     centre: Tensor
@@ -122,12 +118,8 @@ def _ball_around(centre: Tensor, eps: float, mean: Sequence[float], std: Sequenc
 def ascend(objective: Callable[[Tensor], Tensor], start: Tensor, ball: Ball, *, steps: int, step_size: float) -> Tensor:
     """Search the balls for points of a greater objective, by steps along the gradient's sign.
 
-    Args:
-        objective: From n points to n values; each depends on its own point only.
-        start: Where to begin, shape (n, ...).
-        ball: Where to stay.
-        steps: How many steps to take.
-        step_size: The length of a step, in the units of eps.
+    The objective maps n points to n values, each of which depends on its own point only. The search begins at
+    ``start``, shape (n, ...); ``step_size`` is in the units of eps.
     """
     points = start.detach().clamp(ball.lower, ball.upper)
     for _ in range(steps):

@@ -106,7 +106,7 @@ def gradient_form(step: Step, x: Tensor, *, size: int, low_memory: bool) -> Prec
         cotangent = _add_second_point(total, step, losses, here.detach(), gradient.detach())
         if low_memory:
             gradient, operations = _of_batch(losses, here)
-        _add(total, [gradient], [cotangent], here, operations)
+        _add(total, [gradient], [cotangent], operations, keep=False)
     return total
 
 
@@ -119,7 +119,7 @@ def gradient_form_on_host(
     total = PrecomputedGradient(losses.new_zeros(()))
     cotangent = _add_second_point(total, step, step.losses, shared.batch.detach(), gradient.detach())
     cotangents = [torch.ones_like(loss), cotangent]
-    _add(total, [loss, gradient], cotangents, shared.batch, shared.operations, keep=True)
+    _add(total, [loss, gradient], cotangents, shared.operations, keep=True)
     return PrecomputedGradient(loss.detach() + total.value, total.gradients), total.value
 
 
@@ -136,7 +136,7 @@ def _add_second_point(total: PrecomputedGradient, step: Step, losses: Losses, x:
     shifted_gradient, operations = _of_batch(losses, shifted)
     difference, weight = shifted_gradient.detach() - gradient, step.strength / step.n
     total.value = total.value + weight * difference.square().sum()
-    _add(total, [shifted_gradient], [2 * weight * difference], shifted, operations)
+    _add(total, [shifted_gradient], [2 * weight * difference], operations, keep=False)
     return -2 * weight * difference
 
 
@@ -149,16 +149,10 @@ def _of_batch(losses: Losses, batch: Tensor) -> tuple[Tensor, SecondOrder]:
 
 
 def _add(
-    total: PrecomputedGradient,
-    outputs: list[Tensor],
-    cotangents: list[Tensor],
-    batch: Tensor,
-    operations: SecondOrder,
-    *,
-    keep: bool = False,
+    total: PrecomputedGradient, outputs: list[Tensor], cotangents: list[Tensor], operations: SecondOrder, *, keep: bool
 ) -> None:
     """Add the gradients of <outputs, cotangents> for all leaves but the batch."""
-    leaves = reached_leaves(*outputs, but=[batch])
+    leaves = reached_leaves(*outputs, but=[operations.batch])
     with operations.for_parameters(total.add):
         total.differentiate(outputs, leaves, cotangents, keep=keep)
 

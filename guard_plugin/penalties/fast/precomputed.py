@@ -20,14 +20,16 @@ __all__ = [
 ]
 
 
+_ONCE = "the guarded gradients cannot be had with create_graph=True: "
+_ONCE_LOW = f"{_ONCE}memory 'low' computes them only once; use memory 'normal'"
+_ONCE_DONE = (
+    f"{_ONCE}the loss was differentiated without create_graph before; use path='reference' (guard_plugin.wrap, attach)"
+)
+
+
 @dataclass
 class PrecomputedGradient:
-    """A scalar and its gradient, added up part by part.
-
-    Args:
-        value: The scalar.
-        gradients: By id of a tensor, the tensor and its gradient.
-    """
+    """A scalar and its gradient, added up part by part: by id of a tensor, the tensor and the gradient for it."""
 
     value: Tensor
     gradients: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
@@ -48,14 +50,10 @@ class PrecomputedGradient:
         also: Sequence[Tensor] = (),
         keep: bool = False,
     ) -> list[Tensor]:
-        """Add the gradients of <outputs, cotangents> for leaves, each as soon as the backward pass has it.
+        """Add the gradients of <outputs, cotangents> for leaves, one by one, so that they are never held all at once.
 
-        Args:
-            outputs: Tensors.
-            leaves: Leaf tensors; their gradients are added one by one, and never held all at once.
-            cotangents: Of the outputs; by default 1, for scalars.
-            also: Further tensors, whose gradients are returned; UnsupportedLoss is raised if one is not reached.
-            keep: Whether to keep the graph.
+        The cotangents are by default 1, for scalars. The gradients for ``also``, further tensors, are returned;
+        UnsupportedLoss is raised if one of them is not reached. The graph is freed unless ``keep``.
         """
         if not (leaves or also):
             return []
@@ -155,7 +153,11 @@ class _Precomputed(Function):
     def backward(ctx: Any, weight: Tensor) -> Any:
         saved, count = ctx.saved_tensors, len(ctx.tensors)
         if torch.is_grad_enabled():
-            return *[None] * 5, *_differentiable(ctx, saved[count:], weight)
+            if ctx.recompute is None:
+                raise UnsupportedLoss(_ONCE_DONE if ctx.done else _ONCE_LOW)
+            scalar = sum(saved[count:], ctx.recompute())
+            found = torch.autograd.grad(scalar, ctx.tensors, weight, create_graph=True, allow_unused=True)
+            return *[None] * 5, *found
         # What `recompute` holds, batch and network, must not live as long as a loss that the host keeps.
         ctx.recompute, ctx.done = None, True
         if ctx.release is not None and not _keeps_graph():
@@ -164,21 +166,6 @@ class _Precomputed(Function):
         if len(saved) == count and not weight.is_cuda and weight == 1:
             return *[None] * 5, *saved
         return *[None] * 5, *(gradient * weight for gradient in saved[:count])
-
-
-def _differentiable(ctx: Any, own: tuple[Tensor, ...], weight: Tensor) -> tuple[Tensor | None, ...]:
-    if ctx.recompute is None:
-        why = (
-            "the loss was differentiated without create_graph before; use path='reference' (guard_plugin.wrap, attach)"
-            if ctx.done
-            else "memory 'low' computes them only once; use memory 'normal'"
-        )
-        raise UnsupportedLoss(f"the guarded gradients cannot be had with create_graph=True: {why}")
-    scalar = sum(own, ctx.recompute())
-    found: tuple[Tensor | None, ...] = torch.autograd.grad(
-        scalar, ctx.tensors, weight, create_graph=True, allow_unused=True
-    )
-    return found
 
 
 def _keeps_graph() -> bool:
