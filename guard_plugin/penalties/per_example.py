@@ -38,6 +38,7 @@ class Losses:
     loss_fn: LossFunction
 
     def __call__(self, inputs: Tensor) -> Tensor:
+        """Make one pass, and return n losses."""
         return check_losses(self.loss_fn(outputs_of(self.network, inputs), self.targets), len(inputs))
 
 
