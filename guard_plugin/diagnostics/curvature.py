@@ -146,8 +146,7 @@ def curvature_at(
         UnusableInput: If an argument cannot be worked with.
     """
     check_h(h)
-    check_batch(inputs, targets)
-    check_network(network)
+    check_batch(network, inputs, targets)
     check_mode(network)
     for name, count in (("steps", steps), ("batch_size", batch_size)):
         if count < 1:

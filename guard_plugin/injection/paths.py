@@ -16,20 +16,24 @@ from torch.nn.utils import parametrize
 from guard_plugin.errors import UnsupportedLoss, UnusableInput
 from guard_plugin.injection.ledger import PathCounts
 from guard_plugin.injection.loss_call import LossCall
-from guard_plugin.penalties import Penalty
+from guard_plugin.penalties import Curvature, Penalty
 from guard_plugin.penalties.fast.network_properties import (
     NetworkProperties,
     forbid_sharing,
     known_properties,
     properties_of,
 )
-from guard_plugin.penalties.fast.penalty import FastPenalty, HostPass, Path
-from guard_plugin.penalties.fast.precomputed import Recompute, reached_leaves, with_precomputed_gradient
+from guard_plugin.penalties.fast.precomputed import reached_leaves, recompute_if_unmodified, with_precomputed_gradient
 from guard_plugin.penalties.fast.second_order import transformed
 from guard_plugin.penalties.fast.shared_forward import SharedForward, inside_shared_forward
 from guard_plugin.penalties.per_example import Losses, full_precision
 
 __all__ = ["PathOptions", "Paths"]
+
+Path = Literal["shared", "separate", "reference"]
+"""How a penalty's gradient is computed: "reference" differentiates torch's own graph of passes that the penalty makes;
+"separate" makes such passes too, and computes the gradient at once; "shared" computes it at once, with the host's own
+forward pass as one of the passes. Every penalty has "reference"; the curvature penalty has all three."""
 
 # With memory "low", a pass takes this part of the batch.
 _LOW_MEMORY_PARTS = 16
@@ -86,7 +90,7 @@ class PathOptions:
         Raises:
             UnusableInput: If it has not.
         """
-        if self.demanded not in (None, "reference") and not isinstance(penalty, FastPenalty):
+        if self.demanded not in (None, "reference") and not isinstance(penalty, Curvature):
             raise UnusableInput(
                 f"penalty {penalty.name!r} cannot be had with {self.asked}: it is computed on path reference only"
             )
@@ -119,14 +123,14 @@ class Paths:
             args: Its positional arguments.
             is_guarded: Tells whether loss calls are guarded here; asked last, because it walks the stack.
         """
-        if not isinstance(penalty, FastPenalty):
+        if not isinstance(penalty, Curvature):
             return self._why_not("shared", penalty)
         reason = self._why_not_shared(penalty, module, args)
         if reason:
             return reason
         if not is_guarded():
             return "not guarded"
-        return SharedForward(args[0], _inner(module), twice=penalty.differentiates_twice)
+        return SharedForward(args[0], _inner(module), twice=penalty.form == "gradient")
 
     def guarded(self, call: LossCall, penalty: Penalty) -> tuple[Tensor, Tensor] | None:
         """Return the loss with the penalty, and the penalty; None where torch's own graph has to serve.
@@ -135,7 +139,7 @@ class Paths:
             UnsupportedLoss: If the way that the user demands is closed to this call.
         """
         reason = self._why_not("separate", penalty) or self._why_not_precomputed(call)
-        if reason or not isinstance(penalty, FastPenalty):
+        if reason or not isinstance(penalty, Curvature):
             self._note("reference", reason)
             return None
         properties = properties_of(call.network, call.inputs, call.output)
@@ -161,13 +165,13 @@ class Paths:
 
     def _why_not(self, path: Path, penalty: Penalty) -> str:
         demanded = self.options.demanded
-        if not isinstance(penalty, FastPenalty):
+        if not isinstance(penalty, Curvature):
             return f"{penalty.name} has no other path"
         if demanded is not None and demanded != path and not (path == "separate" and demanded == "shared"):
             return "asked for"
         return "a plugin computes penalties" if self.hooks.compute_penalty.get_hookimpls() else ""
 
-    def _why_not_shared(self, penalty: FastPenalty, module: nn.Module, args: tuple[Any, ...]) -> str:
+    def _why_not_shared(self, penalty: Curvature, module: nn.Module, args: tuple[Any, ...]) -> str:
         if penalty.strength == 0 or not module.training or not torch.is_grad_enabled():
             return "not guarded"
         if inside_shared_forward():
@@ -196,9 +200,7 @@ class Paths:
             return "parametrized weights are computed once for several passes"
         return ""
 
-    def _shared(
-        self, call: LossCall, penalty: FastPenalty, properties: NetworkProperties
-    ) -> tuple[Tensor, Tensor] | str:
+    def _shared(self, call: LossCall, penalty: Curvature, properties: NetworkProperties) -> tuple[Tensor, Tensor] | str:
         shared = call.shared
         if not isinstance(shared, SharedForward):
             return shared
@@ -208,8 +210,8 @@ class Paths:
         if reason:
             forbid_sharing(call.network, properties, reason)
             return reason
-        host = HostPass(shared.batch, shared.operations, call.output, call.loss)
-        found = penalty.on_host(Losses(call.network, call.targets, call.loss_fn()), host)
+        losses = Losses(call.network, call.targets, call.loss_fn())
+        found = penalty.on_host(losses, shared, call.output, call.loss)
         if found is None:
             return _NOT_A_MEAN
         precomputed, value = found
@@ -217,7 +219,7 @@ class Paths:
         recompute = _recompute(call, penalty)
         return with_precomputed_gradient(precomputed, recompute=recompute, own=call.loss, release=release), value
 
-    def _separate(self, call: LossCall, penalty: FastPenalty) -> tuple[Tensor, Tensor]:
+    def _separate(self, call: LossCall, penalty: Curvature) -> tuple[Tensor, Tensor]:
         low = self.options.memory == "low"
         losses = Losses(call.network, call.targets, call.loss_fn())
         precomputed = penalty.in_parts(losses, call.inputs, size=self._part_size(call), low_memory=low)
@@ -250,7 +252,7 @@ def _why_not_this_pass(module: nn.Module, batch: Tensor) -> str:
     return ""
 
 
-def _recompute(call: LossCall, penalty: Penalty) -> Recompute:
+def _recompute(call: LossCall, penalty: Penalty) -> Callable[[], Tensor]:
     """Return the penalty by torch's own graph, for a host that differentiates the guarded gradients again."""
     network, inputs, targets, loss_fn, paused = call.network, call.inputs, call.targets, call.loss_fn(), call.paused
 
@@ -258,7 +260,7 @@ def _recompute(call: LossCall, penalty: Penalty) -> Recompute:
         with paused(), torch.enable_grad():
             return penalty(network, inputs, targets, loss_fn=loss_fn)
 
-    return Recompute(compute, [inputs, targets, *network.parameters(), *network.buffers()])
+    return recompute_if_unmodified(compute, [inputs, targets, *network.parameters(), *network.buffers()])
 
 
 def _release(output: "weakref.ref[Tensor]") -> None:

@@ -7,8 +7,8 @@ from typing import Any, ClassVar, Literal, TypeVar, get_args
 
 from torch import Tensor, nn
 
-from guard_plugin.errors import PluginError
-from guard_plugin.penalties.checks import check_count, check_share, check_strength
+from guard_plugin.errors import PluginError, UnusableInput
+from guard_plugin.penalties.checks import check_count, check_number
 
 __all__ = ["Combination", "LossFunction", "Penalty"]
 
@@ -18,8 +18,6 @@ LossFunction = Callable[[Tensor, Tensor], Tensor]
 Combination = Literal["added", "replaces"]
 
 PenaltyT = TypeVar("PenaltyT", bound="Penalty")
-
-_RAMP = "_ramp"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,14 +42,17 @@ class Penalty(ABC):
     strength_ramp: int = 0
 
     def __post_init__(self) -> None:
-        check_strength(self.strength)
+        check_number("strength", self.strength, zero=True)
         if self.combination not in get_args(Combination):
             raise PluginError(
                 f"penalty {self.name!r}: expected combination to be one of {', '.join(get_args(Combination))}, "
                 f"got {self.combination!r}"
             )
-        if self.combination == "replaces":
-            check_share(self.name, self.strength)
+        if self.combination == "replaces" and self.strength > 1:
+            raise UnusableInput(
+                f"expected strength between 0 and 1, as {self.name!r} replaces that part of the host's loss, "
+                f"got {self.strength!r}"
+            )
         for name, ramp in self._ramps().items():
             check_count(ramp, getattr(self, ramp), least=0, of="guarded loss calls")
             if self.__dataclass_fields__[name].type in (int, "int"):
@@ -95,4 +96,4 @@ class Penalty(ABC):
     def _ramps(self) -> dict[str, str]:
         """Each setting that can rise, and the setting that tells over how many calls."""
         names = [field.name for field in fields(self)]
-        return {name: name + _RAMP for name in names if name + _RAMP in names}
+        return {name: f"{name}_ramp" for name in names if f"{name}_ramp" in names}

@@ -8,47 +8,19 @@ from torch import Tensor, nn
 
 from guard_plugin.errors import UnusableInput
 
-__all__ = [
-    "check_batch",
-    "check_count",
-    "check_h",
-    "check_losses",
-    "check_network",
-    "check_numbers",
-    "check_outputs",
-    "check_positive",
-    "check_share",
-    "check_strength",
-]
+__all__ = ["check_batch", "check_count", "check_h", "check_losses", "check_network", "check_number", "check_numbers"]
 
 
-def check_strength(strength: float) -> None:
-    """Refuse a strength that is not a finite number >= 0."""
-    if not (isinstance(strength, Real) and math.isfinite(strength) and strength >= 0):
-        raise UnusableInput(f"expected strength to be a finite number >= 0, got {strength!r}")
+def check_number(name: str, value: float, *, zero: bool = False, fix: str = "") -> None:
+    """Refuse a setting that is not a finite number > 0, or 0 where ``zero`` allows it; ``fix`` ends the message."""
+    if not (isinstance(value, Real) and math.isfinite(value) and (value > 0 or (zero and value == 0))):
+        raise UnusableInput(f"expected {name} to be a finite number {'>=' if zero else '>'} 0, got {value!r}{fix}")
 
 
 def check_h(h: float) -> None:
     """Refuse a step length that is not a finite number > 0."""
-    if not (isinstance(h, Real) and math.isfinite(h) and h > 0):
-        raise UnusableInput(
-            f"expected h, the L2 length of the step in the network's input space, to be a finite number > 0, "
-            f"got {h!r}; to switch the penalty off, set strength to 0"
-        )
-
-
-def check_share(name: str, strength: float) -> None:
-    """Refuse a strength above 1 of a penalty that replaces that part of the host's loss."""
-    if strength > 1:
-        raise UnusableInput(
-            f"expected strength between 0 and 1, as {name!r} replaces that part of the host's loss, got {strength!r}"
-        )
-
-
-def check_positive(name: str, value: float) -> None:
-    """Refuse a setting that is not a finite number > 0."""
-    if not (isinstance(value, Real) and math.isfinite(value) and value > 0):
-        raise UnusableInput(f"expected {name} to be a finite number > 0, got {value!r}")
+    name = "h, the L2 length of the step in the network's input space,"
+    check_number(name, h, fix="; to switch the penalty off, set strength to 0")
 
 
 def check_count(name: str, value: int, *, least: int, of: str) -> None:
@@ -63,35 +35,29 @@ def check_numbers(name: str, value: Sequence[float]) -> None:
         raise UnusableInput(f"expected {name} to be finite numbers, one per channel, got {value!r}")
 
 
-def check_batch(inputs: Tensor, targets: Tensor) -> None:
-    """Refuse a batch that is empty, not real-valued floating point, or not as long as its targets."""
+def check_batch(network: object, inputs: Tensor, targets: Tensor) -> None:
+    """Refuse what is no torch network, and a batch that is empty, not floating point, or not as long as its targets."""
     for name, value in (("inputs", inputs), ("targets", targets)):
         if not isinstance(value, Tensor):
             raise UnusableInput(f"expected {name} to be a tensor, got {type(value).__name__}")
+    shape = tuple(inputs.shape)
     if inputs.dim() < 1 or not inputs.is_floating_point():
         raise UnusableInput(
-            f"expected a batch of floating-point inputs of shape (n, ...), "
-            f"got shape {tuple(inputs.shape)} of {inputs.dtype}"
+            f"expected a batch of floating-point inputs of shape (n, ...), got shape {shape} of {inputs.dtype}"
         )
     if inputs.numel() == 0:
-        raise UnusableInput(f"expected at least one example of at least one value, got shape {tuple(inputs.shape)}")
+        raise UnusableInput(f"expected at least one example of at least one value, got shape {shape}")
     if targets.dim() < 1 or len(targets) != len(inputs):
         raise UnusableInput(
             f"expected one target per example, got targets of shape {tuple(targets.shape)} for {len(inputs)} examples"
         )
+    check_network(network)
 
 
-def check_network(model: object) -> None:
-    """Refuse a model whose modules cannot be put into evaluation behaviour and back."""
-    if not isinstance(model, nn.Module):
-        raise UnusableInput(f"expected a network, a torch.nn.Module, got {type(model).__name__}")
-
-
-def check_outputs(outputs: object) -> Tensor:
-    """Refuse what a network returned unless it is one tensor."""
-    if not isinstance(outputs, Tensor):
-        raise UnusableInput(f"expected the network to return one tensor, got {type(outputs).__name__}")
-    return outputs
+def check_network(network: object) -> None:
+    """Refuse what is no torch network."""
+    if not isinstance(network, nn.Module):
+        raise UnusableInput(f"expected a network, a torch.nn.Module, got {type(network).__name__}")
 
 
 def check_losses(losses: object, n: int) -> Tensor:

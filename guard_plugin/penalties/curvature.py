@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from guard_plugin.errors import UnusableInput
-from guard_plugin.penalties.base import LossFunction
-from guard_plugin.penalties.checks import check_batch, check_h, check_network, check_strength
+from guard_plugin.penalties.base import LossFunction, Penalty
+from guard_plugin.penalties.checks import check_batch, check_h
 from guard_plugin.penalties.fast.curvature import (
     Step,
     gradient_form,
@@ -19,8 +19,8 @@ from guard_plugin.penalties.fast.curvature import (
     loss_form,
     loss_form_on_host,
 )
-from guard_plugin.penalties.fast.penalty import FastPenalty, HostPass
 from guard_plugin.penalties.fast.precomputed import PrecomputedGradient
+from guard_plugin.penalties.fast.shared_forward import SharedForward
 from guard_plugin.penalties.per_example import Losses, cross_entropy, full_precision, unit
 from guard_plugin.penalties.undisturbed import twice_differentiable, undisturbed
 
@@ -80,36 +80,8 @@ def curvature_penalty(
     of the *batch-mean* loss's gradient, so that its lambda carries 1/n; their ``pretrain.py`` has the loss form, whose
     weight is ``--beta`` (its ``--lamda`` has no effect). docs/penalty.md maps their settings to ours.
     """
-    check_strength(strength)
-    check_h(h)
-    if form not in get_args(Form):
-        raise UnusableInput(f"expected form to be one of {', '.join(get_args(Form))}, got {form!r}")
-    check_batch(x, y)
-    check_network(model)
-    if strength == 0:
-        return torch.zeros((), dtype=x.dtype, device=x.device)
-    x, y = full_precision(x, y, model)
-    losses = Losses(model, y, loss_fn or cross_entropy)
-    second_order = twice_differentiable if form == "gradient" else nullcontext
-    with undisturbed(model, x.device), torch.enable_grad(), second_order():
-        penalty = strength * (_gradient_form if form == "gradient" else _loss_form)(losses, x, h)
-    return penalty if torch.is_grad_enabled() else penalty.detach()
-
-
-def _gradient_form(losses: Losses, x: Tensor, h: float) -> Tensor:
-    x = x.detach().requires_grad_()
-    (gradient,) = torch.autograd.grad(losses(x).sum(), x, create_graph=True)
-    shifted = (x.detach() + h * unit(gradient)).requires_grad_()
-    (shifted_gradient,) = torch.autograd.grad(losses(shifted).sum(), shifted, create_graph=True)
-    return (shifted_gradient - gradient).reshape(len(x), -1).square().sum(dim=1).mean()
-
-
-def _loss_form(losses: Losses, x: Tensor, h: float) -> Tensor:
-    x = x.detach().requires_grad_()
-    here = losses(x)
-    (gradient,) = torch.autograd.grad(here.sum(), x, retain_graph=True)
-    there = losses(x.detach() + h * unit(gradient))
-    return (there.mean() - here.mean()).abs()
+    curvature = Curvature(strength=strength, h=h, form=form)
+    return curvature(model, x, y, loss_fn=loss_fn or cross_entropy)
 
 
 def scale_h(h: float, *, from_shape: Sequence[int], to_shape: Sequence[int]) -> float:
@@ -138,7 +110,7 @@ def scale_h(h: float, *, from_shape: Sequence[int], to_shape: Sequence[int]) -> 
 
 
 @dataclass(frozen=True, kw_only=True)
-class Curvature(FastPenalty):
+class Curvature(Penalty):
     """The curvature penalty with its settings: see :func:`curvature_penalty`.
 
     Args:
@@ -161,30 +133,57 @@ class Curvature(FastPenalty):
 
     def __call__(self, network: nn.Module, inputs: Tensor, targets: Tensor, *, loss_fn: LossFunction) -> Tensor:
         """Compute the penalty of one batch."""
-        return curvature_penalty(
-            network, inputs, targets, h=self.h, strength=self.strength, form=self.form, loss_fn=loss_fn
+        check_batch(network, inputs, targets)
+        if self.strength == 0:
+            return torch.zeros((), dtype=inputs.dtype, device=inputs.device)
+        inputs, targets = full_precision(inputs, targets, network)
+        losses = Losses(network, targets, loss_fn)
+        compute, second_order = (
+            (_gradient_form, twice_differentiable) if self.form == "gradient" else (_loss_form, nullcontext)
         )
-
-    @property
-    def differentiates_twice(self) -> bool:
-        """Whether the penalty's gradient is a gradient of input gradients."""
-        return self.form == "gradient"
+        with undisturbed(network, inputs.device), torch.enable_grad(), second_order():
+            penalty = self.strength * compute(losses, inputs, self.h)
+        return penalty if torch.is_grad_enabled() else penalty.detach()
 
     def in_parts(self, losses: Losses, inputs: Tensor, *, size: int, low_memory: bool) -> PrecomputedGradient:
-        """Compute the penalty and its gradient at once, in passes of at most ``size`` examples."""
-        check_batch(inputs, losses.targets)
-        check_network(losses.network)
+        """Compute the penalty and its gradient at once, in passes of at most ``size`` examples of ``inputs``.
+
+        ``losses`` holds the network, its n targets and the host's criterion per example. ``low_memory`` holds as
+        little memory as possible, where that takes more passes.
+        """
+        check_batch(losses.network, inputs, losses.targets)
         inputs, targets = full_precision(inputs, losses.targets, losses.network)
-        compute = gradient_form if self.form == "gradient" else loss_form
+        step = Step(replace(losses, targets=targets), self.h, self.strength)
         with undisturbed(losses.network, inputs.device), torch.enable_grad():
-            return compute(self._step(replace(losses, targets=targets)), inputs, size=size, low_memory=low_memory)
+            if self.form == "loss":
+                return loss_form(step, inputs, size=size)
+            return gradient_form(step, inputs, size=size, low_memory=low_memory)
 
-    def on_host(self, losses: Losses, host: HostPass) -> tuple[PrecomputedGradient, Tensor] | None:
-        """Compute the host's loss plus the penalty, with their gradient, at once, and the penalty alone."""
-        check_batch(host.batch, losses.targets)
+    def on_host(
+        self, losses: Losses, shared: SharedForward, output: Tensor, loss: Tensor
+    ) -> tuple[PrecomputedGradient, Tensor] | None:
+        """Compute the host's loss plus the penalty, with their gradient, at once, and the penalty alone.
+
+        ``output`` is what the network returned in the host's own pass, ``shared``, and ``loss`` what the host's
+        criterion made of it. Return None where that pass cannot serve for the host's loss.
+        """
+        check_batch(losses.network, shared.batch, losses.targets)
         compute = gradient_form_on_host if self.form == "gradient" else loss_form_on_host
-        with undisturbed(losses.network, host.batch.device), torch.enable_grad():
-            return compute(self._step(losses), host)
+        with undisturbed(losses.network, shared.batch.device), torch.enable_grad():
+            return compute(Step(losses, self.h, self.strength), shared, output, loss)
 
-    def _step(self, losses: Losses) -> Step:
-        return Step(losses, lambda gradient: self.h * unit(gradient), self.strength)
+
+def _gradient_form(losses: Losses, x: Tensor, h: float) -> Tensor:
+    x = x.detach().requires_grad_()
+    (gradient,) = torch.autograd.grad(losses(x).sum(), x, create_graph=True)
+    shifted = (x.detach() + h * unit(gradient)).requires_grad_()
+    (shifted_gradient,) = torch.autograd.grad(losses(shifted).sum(), shifted, create_graph=True)
+    return (shifted_gradient - gradient).reshape(len(x), -1).square().sum(dim=1).mean()
+
+
+def _loss_form(losses: Losses, x: Tensor, h: float) -> Tensor:
+    x = x.detach().requires_grad_()
+    here = losses(x)
+    (gradient,) = torch.autograd.grad(here.sum(), x, retain_graph=True)
+    there = losses(x.detach() + h * unit(gradient))
+    return (there.mean() - here.mean()).abs()

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from guard_plugin.penalties.base import LossFunction, Penalty
-from guard_plugin.penalties.checks import check_batch, check_network
+from guard_plugin.penalties.checks import check_batch
 from guard_plugin.penalties.per_example import Losses, full_precision
 from guard_plugin.penalties.undisturbed import twice_differentiable, undisturbed
 
@@ -26,8 +26,7 @@ class GradientNorm(Penalty):
 
     def __call__(self, network: nn.Module, inputs: Tensor, targets: Tensor, *, loss_fn: LossFunction) -> Tensor:
         """Compute the penalty of one batch."""
-        check_batch(inputs, targets)
-        check_network(network)
+        check_batch(network, inputs, targets)
         inputs, targets = full_precision(inputs, targets, network)
         with undisturbed(network, inputs.device), torch.enable_grad(), twice_differentiable():
             here = inputs.detach().requires_grad_()

@@ -1,7 +1,6 @@
 """A penalty's settings as text, as the command line has them."""
 
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import fields
 from typing import Any, Literal, get_origin, get_type_hints
 
 from guard_plugin.errors import UnusableInput
@@ -15,11 +14,8 @@ def assigned(assignments: Iterable[str], *, taken: Collection[str]) -> dict[str,
     """Split texts of the form NAME=VALUE.
 
     Args:
-        assignments: Texts such as "eps=8/255".
-        taken: Names that have an option of their own.
-
-    Raises:
-        UnusableInput: If one is not of this form, or its name is taken or given twice.
+        assignments: Texts such as "eps=8/255"; UnusableInput is raised if one is not of this form.
+        taken: Names that have an option of their own and are refused here, as is a name that is given twice.
     """
     values: dict[str, str] = {}
     for text in assignments:
@@ -35,17 +31,11 @@ def assigned(assignments: Iterable[str], *, taken: Collection[str]) -> dict[str,
 
 
 def read_settings(kind: type[Penalty], settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Read the settings that are given as text; others stay as they are.
+    """Read the settings that are given as text, by the types of the fields of the penalty's class; keep the others.
 
-    Args:
-        kind: The penalty's class, whose fields tell what each setting is.
-        settings: By name; all of them fields of the class.
-
-    Raises:
-        UnusableInput: If a text is not what its setting is.
+    UnusableInput is raised if a text is not what its setting is.
     """
     hints = get_type_hints(kind)
-    hints = {field.name: hints[field.name] for field in fields(kind)}
     return {
         name: _read(kind.name, name, hints[name], value) if isinstance(value, str) else value
         for name, value in settings.items()
@@ -64,12 +54,8 @@ def _read(penalty: str, name: str, hint: Any, text: str) -> Any:
         raise UnusableInput(f"penalty {penalty!r}: expected {name} to be {expected}, got {text!r}") from None
 
 
-def _numbers(text: str) -> tuple[float, ...]:
-    return tuple(parse_number(part) for part in text.split(","))
-
-
 _KINDS: Mapping[Any, tuple[Callable[[str], Any], str]] = {
     float: (parse_number, "a number, such as 0.5 or 8/255"),
     int: (int, "a whole number"),
-    tuple[float, ...]: (_numbers, "numbers, such as 0.49,0.48,0.45"),
+    tuple[float, ...]: (lambda text: tuple(map(parse_number, text.split(","))), "numbers, such as 0.49,0.48,0.45"),
 }

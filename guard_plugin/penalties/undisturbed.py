@@ -3,10 +3,11 @@
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import numpy
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from guard_plugin.errors import UnusableInput
@@ -37,18 +38,9 @@ def undisturbed(network: nn.Module, device: torch.device) -> Iterator[None]:
     """
     _refuse_coupled_examples(network)
     modules = list(network.modules())
-    training = [module for module in modules if module.training]
-    buffers = [
-        (module, name, buffer, buffer.clone())
-        for module in modules
-        for name, buffer in module.named_buffers(recurse=False)
-    ]
-    attributes = [
-        (module, name, value)
-        for module in modules
-        for name, value in vars(module).items()
-        if isinstance(value, torch.Tensor)
-    ]
+    training = [m for m in modules if m.training]
+    buffers = [(m, name, buffer, buffer.clone()) for m in modules for name, buffer in m.named_buffers(recurse=False)]
+    attributes = [(m, name, value) for m in modules for name, value in vars(m).items() if isinstance(value, Tensor)]
     with random_streams_kept(device), torch.autocast(device.type, enabled=False):
         for module in training:
             module.training = False
@@ -64,20 +56,15 @@ def undisturbed(network: nn.Module, device: torch.device) -> Iterator[None]:
                 vars(module)[name] = value
 
 
-@contextmanager
-def twice_differentiable() -> Iterator[None]:
-    """Compute attention in its plain form: the fused ones have no second derivative."""
-    with sdpa_kernel(SDPBackend.MATH):
-        yield
+twice_differentiable = partial(sdpa_kernel, SDPBackend.MATH)
+"""Computes attention in its plain form: the fused ones have no second derivative."""
 
 
 @contextmanager
 def random_streams_kept(device: torch.device, *, seed: int | None = None) -> Iterator[None]:
     """Put back, afterwards, the random streams of Python, numpy and torch (the CPU's and the device's).
 
-    Args:
-        device: Where the network's inputs are.
-        seed: What the streams begin with inside, below 2 ** 32; by default, they go on.
+    Inside they begin with ``seed``, which is below 2 ** 32; by default, they go on.
     """
     python, numpy_state = random.getstate(), numpy.random.get_state()
     try:

@@ -1,6 +1,7 @@
-"""The base of all adversarial training: its ball, its random numbers, and the passes that train the network."""
+"""The base of all adversarial training: where examples may lie, the search for them, and the passes that train."""
 
 from abc import abstractmethod
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -8,48 +9,28 @@ import numpy
 import torch
 from torch import Tensor, nn
 
-from guard_plugin.penalties.adversarial.ball import Ball, ball_around
 from guard_plugin.penalties.base import LossFunction, Penalty
-from guard_plugin.penalties.checks import (
-    check_batch,
-    check_count,
-    check_network,
-    check_numbers,
-    check_outputs,
-    check_positive,
-)
-from guard_plugin.penalties.per_example import full_precision
-from guard_plugin.penalties.undisturbed import random_streams_kept, undisturbed
+from guard_plugin.penalties.checks import check_batch, check_count, check_number, check_numbers
+from guard_plugin.penalties.per_example import Losses, full_precision, outputs_of
+from guard_plugin.penalties.undisturbed import undisturbed
 from guard_plugin.spaces import Normalization
 
-__all__ = ["Adversarial", "Batch"]
+__all__ = ["Adversarial", "Ball", "ascend"]
 
 AdversarialT = TypeVar("AdversarialT", bound="Adversarial")
 
 
 @dataclass(frozen=True)
-class Batch:
-    """The host's network, batch and criterion, as :meth:`guard_plugin.penalties.Penalty.__call__` gets them.
+class Ball:
+    """The Linf balls around a batch, from ``lower`` to ``upper``; ``pixel`` is one unit of eps.
 
-    ``seed`` is the seed of the passes that train the network.
+    All of them have the batch's shape and are in the network's input space.
     """
 
-    network: nn.Module
-    inputs: Tensor
-    targets: Tensor
-    loss_fn: LossFunction
-    seed: int
-
-    def training_pass(self, inputs: Tensor) -> Tensor:
-        """Make a pass that trains, as the host's own did: BatchNorm normalises by this batch, its statistics run on.
-
-        That is what the methods' authors do. Each module keeps the behaviour that the host gave it (a layer frozen in
-        eval stays so). Dropout acts, with a mask of its own, the same in each pass on this batch; the host's random
-        streams are afterwards what they were. Autocast is off.
-        """
-        streams = random_streams_kept(inputs.device, seed=self.seed)
-        with streams, torch.autocast(inputs.device.type, enabled=False):
-            return check_outputs(self.network(inputs.clone()))
+    centre: Tensor
+    pixel: Tensor
+    lower: Tensor
+    upper: Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,11 +38,11 @@ class Adversarial(Penalty):
     """A term on adversarial examples, in the Linf balls of radius eps around the host's batch.
 
     The search's passes are :func:`guard_plugin.penalties.undisturbed`: they have evaluation behaviour and leave no
-    trace. The passes on the examples that it found train the network: see :meth:`Batch.training_pass`.
+    trace. The passes on the examples that it found train the network: see :meth:`_training_pass`.
 
     Args:
-        eps: The radius: in pixels of pictures in [0, 1] if ``mean`` and ``std`` are given, which then also keep the
-            examples pictures; else in the units of the network's input, and nothing is clipped.
+        eps: The radius: in pixels of images in [0, 1] if ``mean`` and ``std`` are given, which then also keep the
+            examples in that range; else in the units of the network's input, and nothing is clipped.
         eps_ramp: Over how many guarded loss calls eps rises to its value.
         mean: What the host subtracts from its pixels, one number per channel.
         std: What the host then divides them by.
@@ -76,7 +57,7 @@ class Adversarial(Penalty):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_positive("eps", self.eps)
+        check_number("eps", self.eps)
         check_count("seed", self.seed, least=0, of="the search's random stream")
         check_numbers("mean", self.mean)
         check_numbers("std", self.std)
@@ -89,21 +70,61 @@ class Adversarial(Penalty):
 
     def __call__(self, network: nn.Module, inputs: Tensor, targets: Tensor, *, loss_fn: LossFunction) -> Tensor:
         """Search adversarial examples of one batch, and compute the term on them."""
-        check_batch(inputs, targets)
-        check_network(network)
-        # The passes get a seed of their own: the search's generator draws from the penalty's seed itself.
-        (seed,) = numpy.random.SeedSequence(self.seed).generate_state(1)
-        batch = Batch(network, *full_precision(inputs.detach(), targets, network), loss_fn, int(seed))
-        ball = ball_around(batch.inputs, self.eps, self.mean, self.std)
+        check_batch(network, inputs, targets)
+        inputs, targets = full_precision(inputs.detach(), targets, network)
+        losses = Losses(network, targets, loss_fn)
         random = torch.Generator(inputs.device).manual_seed(self.seed)
         with undisturbed(network, inputs.device), torch.enable_grad():
-            found = self._search(batch, ball, random)
-        return self.strength * self._term(batch, found)
+            found = self._search(losses, _ball_around(inputs, self.eps, self.mean, self.std), random)
+        return self.strength * self._term(losses, inputs, found)
+
+    def _training_pass(self, network: nn.Module, inputs: Tensor) -> Tensor:
+        """Make a pass that trains, as the host's own did: BatchNorm normalises by this batch, its statistics run on.
+
+        That is what the methods' authors do. Each module keeps the behaviour that the host gave it (a layer frozen in
+        eval stays so). Dropout acts, with a mask of its own, the same in each pass on this batch; the host's random
+        streams are afterwards what they were. Autocast is off.
+        """
+        # The passes get a seed of their own: the search's generator draws from the penalty's seed itself.
+        (seed,) = numpy.random.SeedSequence(self.seed).generate_state(1)
+        with torch.autocast(inputs.device.type, enabled=False):
+            return outputs_of(network, inputs, seed=int(seed))
 
     @abstractmethod
-    def _search(self, batch: Batch, ball: Ball, random: torch.Generator) -> Tensor:
+    def _search(self, losses: Losses, ball: Ball, random: torch.Generator) -> Tensor:
         """Return adversarial examples, in the ball."""
 
     @abstractmethod
-    def _term(self, batch: Batch, found: Tensor) -> Tensor:
-        """Compute the term, without its weight, on the examples that were found."""
+    def _term(self, losses: Losses, inputs: Tensor, found: Tensor) -> Tensor:
+        """Compute the term, without its weight, on the examples that were found for the inputs."""
+
+
+def _ball_around(centre: Tensor, eps: float, mean: Sequence[float], std: Sequence[float]) -> Ball:
+    """Make the balls of radius eps around a batch: in pixels where mean and std are given, else in the input's units.
+
+    With mean and std they are cut to pixels in [0, 1]. A value that the host itself put outside that range (by
+    augmentation) may stay where it is, and go no further out.
+    """
+    if not mean:
+        return Ball(centre, torch.ones_like(centre), centre - eps, centre + eps)
+    normalization = Normalization(tuple(mean), tuple(std))
+    black, white = normalization.to_input(torch.zeros_like(centre)), normalization.to_input(torch.ones_like(centre))
+    pixel = white - black
+    lower = torch.maximum(centre - eps * pixel, torch.minimum(black, centre))
+    upper = torch.minimum(centre + eps * pixel, torch.maximum(white, centre))
+    return Ball(centre, pixel, lower, upper)
+
+
+def ascend(objective: Callable[[Tensor], Tensor], start: Tensor, ball: Ball, *, steps: int, step_size: float) -> Tensor:
+    """Search the balls for points of a greater objective, by steps along the gradient's sign.
+
+    The objective maps n points to n values, each of which depends on its own point only. The search begins at
+    ``start``, shape (n, ...); ``step_size`` is in the units of eps.
+    """
+    points = start.detach().clamp(ball.lower, ball.upper)
+    for _ in range(steps):
+        points.requires_grad_()
+        (gradient,) = torch.autograd.grad(objective(points).sum(), points)
+        moved = points.detach() + step_size * ball.pixel * gradient.sign()
+        points = moved.clamp(ball.lower, ball.upper)
+    return points

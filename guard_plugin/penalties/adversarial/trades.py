@@ -7,10 +7,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from guard_plugin.penalties.adversarial.ball import Ball, ascend
-from guard_plugin.penalties.adversarial.base import Adversarial, Batch
-from guard_plugin.penalties.checks import check_count, check_losses, check_positive
-from guard_plugin.penalties.per_example import Outputs
+from guard_plugin.penalties.adversarial.base import Adversarial, Ball, ascend
+from guard_plugin.penalties.checks import check_count, check_losses, check_number
+from guard_plugin.penalties.per_example import Losses, outputs_of
 
 __all__ = ["Trades"]
 
@@ -38,36 +37,33 @@ class Trades(Adversarial):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_count("steps", self.steps, least=1, of="steps")
-        check_positive("rel_step_size", self.rel_step_size)
+        check_number("rel_step_size", self.rel_step_size)
 
-    def _search(self, batch: Batch, ball: Ball, random: torch.Generator) -> Tensor:
-        outputs, centre = Outputs(batch.network), ball.centre
+    def _search(self, losses: Losses, ball: Ball, random: torch.Generator) -> Tensor:
+        network, centre = losses.network, ball.centre
         with torch.no_grad():
-            clean = _log_probabilities(outputs(centre))
+            clean = _log_probabilities(outputs_of(network, centre))
         noise = torch.randn(centre.shape, generator=random, dtype=centre.dtype, device=centre.device)
         return ascend(
-            lambda points: _divergences(clean, _log_probabilities(outputs(points))),
+            lambda points: _divergences(clean, _log_probabilities(outputs_of(network, points))),
             centre + _START * ball.pixel * noise,
             ball,
             steps=self.steps,
             step_size=self.rel_step_size * self.eps,
         )
 
-    def _term(self, batch: Batch, found: Tensor) -> Tensor:
-        moved = _log_probabilities(batch.training_pass(found))
-        divergences = _divergences(_log_probabilities(batch.training_pass(batch.inputs)), moved)
-        return torch.where(_ignored(batch, moved), 0, divergences).mean()
+    def _term(self, losses: Losses, inputs: Tensor, found: Tensor) -> Tensor:
+        moved = _log_probabilities(self._training_pass(losses.network, found))
+        clean = _log_probabilities(self._training_pass(losses.network, inputs))
+        # The host's criterion ignores the examples that have no loss even if nothing is known of them.
+        unknowing = _log_probabilities(torch.zeros_like(moved))
+        ignored = check_losses(losses.loss_fn(unknowing, losses.targets), len(unknowing)) == 0
+        return torch.where(ignored, 0, _divergences(clean, moved)).mean()
 
 
 def _log_probabilities(outputs: Tensor) -> Tensor:
     # Of log-probabilities, which NLLLoss is given, this is the identity.
     return functional.log_softmax(outputs, dim=1)
-
-
-def _ignored(batch: Batch, log_probabilities: Tensor) -> Tensor:
-    """Tell the examples that the host's criterion ignores: those without a loss even if nothing is known of them."""
-    unknowing = _log_probabilities(torch.zeros_like(log_probabilities))
-    return check_losses(batch.loss_fn(unknowing, batch.targets), len(unknowing)) == 0
 
 
 def _divergences(clean: Tensor, moved: Tensor) -> Tensor:

@@ -6,10 +6,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from guard_plugin.penalties.adversarial.ball import Ball, ascend
-from guard_plugin.penalties.adversarial.base import Adversarial, Batch
+from guard_plugin.penalties.adversarial.base import Adversarial, Ball, ascend
 from guard_plugin.penalties.base import Combination
-from guard_plugin.penalties.checks import check_count, check_losses, check_positive
+from guard_plugin.penalties.checks import check_count, check_losses, check_number
 from guard_plugin.penalties.per_example import Losses
 
 __all__ = ["FastTraining", "PgdTraining"]
@@ -25,17 +24,17 @@ class _AdversarialTraining(Adversarial):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_positive("rel_step_size", self.rel_step_size)
+        check_number("rel_step_size", self.rel_step_size)
 
-    def _climb(self, batch: Batch, ball: Ball, random: torch.Generator, steps: int) -> Tensor:
+    def _climb(self, losses: Losses, ball: Ball, random: torch.Generator, steps: int) -> Tensor:
         centre = ball.centre
         draws = torch.rand(centre.shape, generator=random, dtype=centre.dtype, device=centre.device)
         start = centre + (2 * draws - 1) * self.eps * ball.pixel
-        objective = Losses(batch.network, batch.targets, batch.loss_fn)
-        return ascend(objective, start, ball, steps=steps, step_size=self.rel_step_size * self.eps)
+        return ascend(losses, start, ball, steps=steps, step_size=self.rel_step_size * self.eps)
 
-    def _term(self, batch: Batch, found: Tensor) -> Tensor:
-        return check_losses(batch.loss_fn(batch.training_pass(found), batch.targets), len(found)).mean()
+    def _term(self, losses: Losses, inputs: Tensor, found: Tensor) -> Tensor:
+        outputs = self._training_pass(losses.network, found)
+        return check_losses(losses.loss_fn(outputs, losses.targets), len(found)).mean()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,8 +57,8 @@ class PgdTraining(_AdversarialTraining):
         super().__post_init__()
         check_count("steps", self.steps, least=1, of="steps")
 
-    def _search(self, batch: Batch, ball: Ball, random: torch.Generator) -> Tensor:
-        return self._climb(batch, ball, random, self.steps)
+    def _search(self, losses: Losses, ball: Ball, random: torch.Generator) -> Tensor:
+        return self._climb(losses, ball, random, self.steps)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,5 +75,5 @@ class FastTraining(_AdversarialTraining):
     name: ClassVar[str] = "fast"
     rel_step_size: float = 1.25
 
-    def _search(self, batch: Batch, ball: Ball, random: torch.Generator) -> Tensor:
-        return self._climb(batch, ball, random, steps=1)
+    def _search(self, losses: Losses, ball: Ball, random: torch.Generator) -> Tensor:
+        return self._climb(losses, ball, random, steps=1)

@@ -8,17 +8,17 @@ freed, by itself. Where the host's own pass serves as the first point, a step is
 gradient form; else it is 9 F and 15 F.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from guard_plugin.penalties.checks import check_losses
-from guard_plugin.penalties.fast.penalty import HostPass
 from guard_plugin.penalties.fast.precomputed import PrecomputedGradient, reached_leaves
 from guard_plugin.penalties.fast.second_order import SecondOrder
-from guard_plugin.penalties.per_example import Losses
+from guard_plugin.penalties.fast.shared_forward import SharedForward
+from guard_plugin.penalties.per_example import Losses, unit
 
 __all__ = ["Step", "gradient_form", "gradient_form_on_host", "loss_form", "loss_form_on_host"]
 
@@ -29,23 +29,18 @@ class Step:
 
     Args:
         losses: From a batch of n inputs to n losses; the network has its evaluation behaviour.
-        direction: From the losses' gradients for the batch to the step h z.
+        h: The L2 length of the step from an example.
         strength: The penalty's weight.
     """
 
     losses: Losses
-    direction: Callable[[Tensor], Tensor]
+    h: float
     strength: float
 
     @property
     def n(self) -> int:
         """How many examples the batch has."""
         return len(self.losses.targets)
-
-    @property
-    def weight(self) -> float:
-        """The weight of one example in the gradient form."""
-        return self.strength / self.n
 
     def parts(self, size: int) -> Iterator[tuple[slice, Losses]]:
         """Yield each part of the batch, and its losses as a function of its inputs."""
@@ -54,42 +49,46 @@ class Step:
             yield part, replace(self.losses, targets=self.losses.targets[part])
 
 
-def loss_form(step: Step, x: Tensor, *, size: int, low_memory: bool) -> PrecomputedGradient:
-    """Compute the loss form, strength * | mean l(x + h z) - mean l(x) |, part by part."""
-    del low_memory  # each point's graph is freed before the next one is made
+def loss_form(step: Step, x: Tensor, *, size: int) -> PrecomputedGradient:
+    """Compute the loss form, strength * | mean l(x + h z) - mean l(x) |, part by part.
+
+    Each point's graph is freed before the next one is made.
+    """
     gap = PrecomputedGradient(x.new_zeros(()))
     for part, losses in step.parts(size):
         here = x[part].detach().requires_grad_()
         mean = losses(here).sum() / step.n
         (of_here,) = gap.differentiate([-mean], reached_leaves(mean, but=[here]), also=[here])
         gap.value = gap.value - mean.detach()
-        _add_mean(gap, losses, here.detach() + step.direction(-of_here), step.n)
+        _add_mean(gap, losses, here.detach() + step.h * unit(-of_here), step.n)
     return gap.scaled(step.strength * gap.value.abs(), step.strength * gap.value.sign())
 
 
-def loss_form_on_host(step: Step, host: HostPass) -> tuple[PrecomputedGradient, Tensor] | None:
+def loss_form_on_host(
+    step: Step, shared: SharedForward, output: Tensor, loss: Tensor
+) -> tuple[PrecomputedGradient, Tensor] | None:
     """Compute the host's loss plus the penalty from the host's own pass, and the penalty's value.
 
     Returns None where the host's loss is not, up to a constant, the mean of the per-example losses: one backward pass
     cannot serve both then.
     """
-    mean = check_losses(step.losses.loss_fn(host.output, step.losses.targets), step.n).sum() / step.n
-    direct = reached_leaves(host.loss, mean, beyond=host.output)
-    leaves = reached_leaves(host.output, but=[host.batch])
+    mean = check_losses(step.losses.loss_fn(output, step.losses.targets), step.n).sum() / step.n
+    direct = reached_leaves(loss, mean, beyond=output)
+    leaves = reached_leaves(output, but=[shared.batch])
     if {id(leaf) for leaf in direct} & {id(leaf) for leaf in leaves}:
         return None
     # The gap is l(x + h z) - l(x): what belongs to x carries a minus.
-    own = PrecomputedGradient(host.loss.detach())
+    own = PrecomputedGradient(loss.detach())
     minus_here, gap = PrecomputedGradient(-mean.detach()), PrecomputedGradient(-mean.detach())
-    (of_output,) = own.differentiate([host.loss], direct, also=[host.output], keep=True)
-    (ours,) = gap.differentiate([-mean], direct, also=[host.output], keep=True)
+    (of_output,) = own.differentiate([loss], direct, also=[output], keep=True)
+    (ours,) = gap.differentiate([-mean], direct, also=[output], keep=True)
     ratio = _ratio(of_output, ours)
     if ratio is None:
         return None
-    (of_batch,) = minus_here.differentiate([host.output], leaves, [ours], also=[host.batch], keep=True)
-    _add_mean(gap, step.losses, host.batch.detach() + step.direction(-of_batch), step.n)
+    (of_batch,) = minus_here.differentiate([output], leaves, [ours], also=[shared.batch], keep=True)
+    _add_mean(gap, step.losses, shared.batch.detach() + step.h * unit(-of_batch), step.n)
     weight, value = step.strength * gap.value.sign(), step.strength * gap.value.abs()
-    total = gap.scaled(host.loss.detach() + value, weight)
+    total = gap.scaled(loss.detach() + value, weight)
     return total.plus(minus_here.scaled(minus_here.value, ratio + weight)).plus(own), value
 
 
@@ -104,22 +103,24 @@ def gradient_form(step: Step, x: Tensor, *, size: int, low_memory: bool) -> Prec
         gradient, operations = _of_batch(losses, here)
         if low_memory:
             gradient = gradient.detach()
-        difference = _add_second_point(total, step, losses, here.detach(), gradient.detach())
+        cotangent = _add_second_point(total, step, losses, here.detach(), gradient.detach())
         if low_memory:
             gradient, operations = _of_batch(losses, here)
-        _add(total, [gradient], [-2 * step.weight * difference], here, operations)
+        _add(total, [gradient], [cotangent], operations, keep=False)
     return total
 
 
-def gradient_form_on_host(step: Step, host: HostPass) -> tuple[PrecomputedGradient, Tensor]:
+def gradient_form_on_host(
+    step: Step, shared: SharedForward, output: Tensor, loss: Tensor
+) -> tuple[PrecomputedGradient, Tensor]:
     """Compute the host's loss plus the penalty from the host's own pass, and the penalty's value."""
-    losses = check_losses(step.losses.loss_fn(host.output, step.losses.targets), step.n)
-    gradient = host.operations.gradient_of_batch(losses)
+    losses = check_losses(step.losses.loss_fn(output, step.losses.targets), step.n)
+    gradient = shared.operations.gradient_of_batch(losses)
     total = PrecomputedGradient(losses.new_zeros(()))
-    difference = _add_second_point(total, step, step.losses, host.batch.detach(), gradient.detach())
-    cotangents = [torch.ones_like(host.loss), -2 * step.weight * difference]
-    _add(total, [host.loss, gradient], cotangents, host.batch, host.operations, keep=True)
-    return PrecomputedGradient(host.loss.detach() + total.value, total.gradients), total.value
+    cotangent = _add_second_point(total, step, step.losses, shared.batch.detach(), gradient.detach())
+    cotangents = [torch.ones_like(loss), cotangent]
+    _add(total, [loss, gradient], cotangents, shared.operations, keep=True)
+    return PrecomputedGradient(loss.detach() + total.value, total.gradients), total.value
 
 
 def _add_mean(gap: PrecomputedGradient, losses: Losses, shifted: Tensor, n: int) -> None:
@@ -130,13 +131,13 @@ def _add_mean(gap: PrecomputedGradient, losses: Losses, shifted: Tensor, n: int)
 
 
 def _add_second_point(total: PrecomputedGradient, step: Step, losses: Losses, x: Tensor, gradient: Tensor) -> Tensor:
-    """Add the second point's part of the gradient form; return how much its input gradient differs from the first's."""
-    shifted = (x + step.direction(gradient)).requires_grad_()
+    """Add the second point's part of the gradient form; return the cotangent of the first point's input gradient."""
+    shifted = (x + step.h * unit(gradient)).requires_grad_()
     shifted_gradient, operations = _of_batch(losses, shifted)
-    difference = shifted_gradient.detach() - gradient
-    total.value = total.value + step.weight * difference.square().sum()
-    _add(total, [shifted_gradient], [2 * step.weight * difference], shifted, operations)
-    return difference
+    difference, weight = shifted_gradient.detach() - gradient, step.strength / step.n
+    total.value = total.value + weight * difference.square().sum()
+    _add(total, [shifted_gradient], [2 * weight * difference], operations, keep=False)
+    return -2 * weight * difference
 
 
 def _of_batch(losses: Losses, batch: Tensor) -> tuple[Tensor, SecondOrder]:
@@ -148,16 +149,10 @@ def _of_batch(losses: Losses, batch: Tensor) -> tuple[Tensor, SecondOrder]:
 
 
 def _add(
-    total: PrecomputedGradient,
-    outputs: Sequence[Tensor],
-    cotangents: Sequence[Tensor],
-    batch: Tensor,
-    operations: SecondOrder,
-    *,
-    keep: bool = False,
+    total: PrecomputedGradient, outputs: list[Tensor], cotangents: list[Tensor], operations: SecondOrder, *, keep: bool
 ) -> None:
     """Add the gradients of <outputs, cotangents> for all leaves but the batch."""
-    leaves = reached_leaves(*outputs, but=[batch])
+    leaves = reached_leaves(*outputs, but=[operations.batch])
     with operations.for_parameters(total.add):
         total.differentiate(outputs, leaves, cotangents, keep=keep)
 

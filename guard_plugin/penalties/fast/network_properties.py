@@ -50,13 +50,8 @@ def known_properties(network: nn.Module) -> NetworkProperties | None:
 def properties_of(network: nn.Module, inputs: Tensor, output: Tensor) -> NetworkProperties:
     """Return a network's properties at a loss call; examine the network where they are not known, or are due again.
 
-    The examination compares the network's evaluation with its output in training, and its outputs for two parts of the
-    batch with those for the whole.
-
-    Args:
-        network: The network, in the state in which it gave the output.
-        inputs: Its batch, shape (n, ...).
-        output: What it returned for the batch, in training.
+    The examination compares the network's evaluation with its output in training for the same inputs, shape (n, ...),
+    and its outputs for two parts of the batch with those for the whole.
     """
     known = known_properties(network)
     calls = 1 if known is None else known.calls + 1
@@ -107,11 +102,7 @@ def _close(a: Tensor, b: Tensor) -> bool:
     """Tell whether outputs are equal up to what another order of summation, or TF32's ten bits, change."""
     if a.shape != b.shape:
         return False
-    difference = (a.double() - b.double()).abs().max()
-    return bool(difference <= _tolerance(a) * b.double().abs().max())
-
-
-def _tolerance(outputs: Tensor) -> float:
     # On CUDA, cuDNN's default rounds convolutions' factors to TF32, in another algorithm for another batch size.
-    rounded = outputs.is_cuda and outputs.dtype == torch.float32 and torch.backends.cudnn.allow_tf32
-    return 2.0**-7 if rounded else float(torch.finfo(outputs.dtype).eps ** 0.5)
+    rounded = a.is_cuda and a.dtype == torch.float32 and torch.backends.cudnn.allow_tf32
+    tolerance = 2.0**-7 if rounded else float(torch.finfo(a.dtype).eps ** 0.5)
+    return bool((a.double() - b.double()).abs().max() <= tolerance * b.double().abs().max())

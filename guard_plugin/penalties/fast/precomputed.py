@@ -1,7 +1,8 @@
 """A scalar whose gradient was computed before the backward pass that asks for it."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -10,17 +11,25 @@ from torch.autograd import Function
 
 from guard_plugin.errors import UnsupportedLoss
 
-__all__ = ["PrecomputedGradient", "Recompute", "reached_leaves", "version_of", "with_precomputed_gradient"]
+__all__ = [
+    "PrecomputedGradient",
+    "reached_leaves",
+    "recompute_if_unmodified",
+    "version_of",
+    "with_precomputed_gradient",
+]
+
+
+_ONCE = "the guarded gradients cannot be had with create_graph=True: "
+_ONCE_LOW = f"{_ONCE}memory 'low' computes them only once; use memory 'normal'"
+_ONCE_DONE = (
+    f"{_ONCE}the loss was differentiated without create_graph before; use path='reference' (guard_plugin.wrap, attach)"
+)
 
 
 @dataclass
 class PrecomputedGradient:
-    """A scalar and its gradient, added up part by part.
-
-    Args:
-        value: The scalar.
-        gradients: By id of a tensor, the tensor and its gradient.
-    """
+    """A scalar and its gradient, added up part by part: by id of a tensor, the tensor and the gradient for it."""
 
     value: Tensor
     gradients: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
@@ -41,24 +50,14 @@ class PrecomputedGradient:
         also: Sequence[Tensor] = (),
         keep: bool = False,
     ) -> list[Tensor]:
-        """Add the gradients of <outputs, cotangents> for leaves, each as soon as the backward pass has it.
+        """Add the gradients of <outputs, cotangents> for leaves, one by one, so that they are never held all at once.
 
-        Args:
-            outputs: Tensors.
-            leaves: Leaf tensors; their gradients are added one by one, and never held all at once.
-            cotangents: Of the outputs; by default 1, for scalars.
-            also: Further tensors, whose gradients are returned.
-            keep: Whether to keep the graph.
-
-        Returns:
-            The gradients for ``also``.
-
-        Raises:
-            UnsupportedLoss: If one of them is not reached.
+        The cotangents are by default 1, for scalars. The gradients for ``also``, further tensors, are returned;
+        UnsupportedLoss is raised if one of them is not reached. The graph is freed unless ``keep``.
         """
         if not (leaves or also):
             return []
-        handles = [leaf.register_hook(self._taker(leaf)) for leaf in leaves]  # type: ignore[no-untyped-call]
+        handles = [leaf.register_hook(partial(self._take, leaf)) for leaf in leaves]  # type: ignore[no-untyped-call]
         try:
             found = torch.autograd.grad(outputs, [*also, *leaves], cotangents, retain_graph=keep, allow_unused=True)
         finally:
@@ -68,14 +67,11 @@ class PrecomputedGradient:
             raise UnsupportedLoss("expected the loss to depend on the network's batch, found that it does not")
         return list(found[: len(also)])
 
-    def _taker(self, leaf: Tensor) -> Callable[[Tensor | None], Tensor | None]:
-        def take(gradient: Tensor | None) -> Tensor | None:
-            if gradient is None:  # torch runs hooks on undefined gradients, too
-                return None
-            self.add(leaf, gradient)
-            return gradient.new_zeros(()).expand_as(gradient)  # what autograd then holds takes no memory
-
-        return take
+    def _take(self, leaf: Tensor, gradient: Tensor | None) -> Tensor | None:
+        if gradient is None:  # torch runs hooks on undefined gradients, too
+            return None
+        self.add(leaf, gradient)
+        return gradient.new_zeros(()).expand_as(gradient)  # what autograd then holds takes no memory
 
     def scaled(self, value: Tensor, weight: Tensor | float) -> "PrecomputedGradient":
         """Return ``value`` with these gradients times ``weight``. This object is not to be used any more."""
@@ -95,37 +91,26 @@ def version_of(tensor: Tensor) -> int:
     return 0 if tensor.is_inference() else tensor._version
 
 
-class Recompute:
-    """Computes a scalar once more with torch's own graph, unless a tensor that it depends on was modified in place.
+def recompute_if_unmodified(compute: Callable[[], Tensor], watched: Iterable[Tensor]) -> Callable[[], Tensor]:
+    """Return ``compute``, which then raises UnsupportedLoss if a watched tensor was modified in place since now."""
+    versions = [(tensor, version_of(tensor)) for tensor in watched]
 
-    Args:
-        compute: Computes it.
-        watched: The tensors that it depends on.
-    """
-
-    def __init__(self, compute: Callable[[], Tensor], watched: Iterable[Tensor]) -> None:
-        self._compute = compute
-        self._watched = [(tensor, version_of(tensor)) for tensor in watched]
-
-    def __call__(self) -> Tensor:
-        """Compute it.
-
-        Raises:
-            UnsupportedLoss: If a tensor was modified since.
-        """
-        if any(version_of(tensor) != version for tensor, version in self._watched):
+    def recompute() -> Tensor:
+        if any(version_of(tensor) != version for tensor, version in versions):
             raise UnsupportedLoss(
                 "expected network and batch as they were when the loss was computed, found parameters, buffers or "
                 "inputs modified in place before backward(create_graph=True): the penalty cannot be computed again; "
                 "use path='reference' (guard_plugin.wrap, guard_plugin.attach)"
             )
-        return self._compute()
+        return compute()
+
+    return recompute
 
 
 def with_precomputed_gradient(
     precomputed: PrecomputedGradient,
     *,
-    recompute: Recompute | None,
+    recompute: Callable[[], Tensor] | None,
     own: Tensor | None = None,
     release: Callable[[], None] | None = None,
 ) -> Tensor:
@@ -136,13 +121,10 @@ def with_precomputed_gradient(
 
     Args:
         precomputed: The value and its gradients.
-        recompute: Computes the same scalar with torch's own graph; called where the host differentiates with
-            ``create_graph=True``. With None, that is refused.
+        recompute: Computes the same scalar with torch's own graph, where the host differentiates with
+            ``create_graph=True``; the backward pass raises UnsupportedLoss then if it is None or raises that itself.
         own: A part of the scalar that has a graph, which ``recompute`` therefore leaves out.
         release: Called at the end of a backward pass that frees its graph.
-
-    Raises:
-        UnsupportedLoss: In the backward pass, with ``create_graph=True``, where ``recompute`` is None or raises.
     """
     if not precomputed.gradients or not torch.is_grad_enabled():
         return precomputed.value.detach()
@@ -157,7 +139,7 @@ class _Precomputed(Function):
     def forward(
         ctx: Any,
         value: Tensor,
-        recompute: Recompute | None,
+        recompute: Callable[[], Tensor] | None,
         release: Callable[[], None] | None,
         own: tuple[Tensor, ...],
         gradients: tuple[Tensor, ...],
@@ -171,8 +153,12 @@ class _Precomputed(Function):
     def backward(ctx: Any, weight: Tensor) -> Any:
         saved, count = ctx.saved_tensors, len(ctx.tensors)
         if torch.is_grad_enabled():
-            return *[None] * 5, *_differentiable(ctx, saved[count:], weight)
-        # What `again` holds, batch and network, must not live as long as a loss that the host keeps.
+            if ctx.recompute is None:
+                raise UnsupportedLoss(_ONCE_DONE if ctx.done else _ONCE_LOW)
+            scalar = sum(saved[count:], ctx.recompute())
+            found = torch.autograd.grad(scalar, ctx.tensors, weight, create_graph=True, allow_unused=True)
+            return *[None] * 5, *found
+        # What `recompute` holds, batch and network, must not live as long as a loss that the host keeps.
         ctx.recompute, ctx.done = None, True
         if ctx.release is not None and not _keeps_graph():
             torch.autograd.Variable._execution_engine.queue_callback(ctx.release)  # other parts may need it until then
@@ -182,21 +168,6 @@ class _Precomputed(Function):
         return *[None] * 5, *(gradient * weight for gradient in saved[:count])
 
 
-def _differentiable(ctx: Any, own: tuple[Tensor, ...], weight: Tensor) -> Iterable[Tensor | None]:
-    if ctx.recompute is None:
-        why = (
-            "the loss was differentiated without create_graph before; use path='reference' (guard_plugin.wrap, attach)"
-            if ctx.done
-            else "memory 'low' computes them only once; use memory 'normal'"
-        )
-        raise UnsupportedLoss(f"the guarded gradients cannot be had with create_graph=True: {why}")
-    scalar = sum(own, ctx.recompute())
-    gradients: tuple[Tensor | None, ...] = torch.autograd.grad(
-        scalar, ctx.tensors, weight, create_graph=True, allow_unused=True
-    )
-    return gradients
-
-
 def _keeps_graph() -> bool:
     """Tell whether the backward pass that is under way was asked to retain its graph; True where torch does not say."""
     ask = getattr(torch._C._autograd, "_get_current_graph_task_keep_graph", None)
@@ -204,32 +175,20 @@ def _keeps_graph() -> bool:
 
 
 def reached_leaves(*roots: Tensor, but: Sequence[Tensor] = (), beyond: Tensor | None = None) -> list[Tensor]:
-    """Return the leaf tensors that gradients of scalars or outputs reach, read off their autograd graph.
+    """Return the leaf tensors that gradients of the roots reach, read off their autograd graph.
 
-    Args:
-        *roots: Where the gradients start.
-        but: Leaves to leave out.
-        beyond: Do not look behind this tensor: return the leaves that are reached by other ways.
+    The leaves in ``but`` are left out, and so are those that are reached through the tensor ``beyond`` only.
     """
-    stop = None if beyond is None else beyond.grad_fn
-    excluded = {id(tensor) for tensor in but}
-    leaves = {id(leaf): leaf for leaf in _leaves(roots, stop)}
-    return [leaf for key, leaf in leaves.items() if key not in excluded]
-
-
-def _leaves(roots: Iterable[Tensor], stop: Any) -> Iterator[Tensor]:
-    seen = {stop, None}
-    nodes: list[Any] = []
-    for root in roots:
-        if root.grad_fn is not None:
-            nodes.append(root.grad_fn)
-        elif root.requires_grad:
-            yield root
+    seen = {None if beyond is None else beyond.grad_fn, None}
+    leaves = {id(root): root for root in roots if root.grad_fn is None and root.requires_grad}
+    nodes: list[Any] = [root.grad_fn for root in roots]
     while nodes:
         node = nodes.pop()
         if node in seen:
             continue
         seen.add(node)
         if node.name() == "torch::autograd::AccumulateGrad":
-            yield node.variable
+            leaves[id(node.variable)] = node.variable
         nodes.extend(following for following, _ in node.next_functions)
+    excluded = {id(tensor) for tensor in but}
+    return [leaf for key, leaf in leaves.items() if key not in excluded]

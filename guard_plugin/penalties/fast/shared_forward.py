@@ -3,6 +3,7 @@
 import random
 import threading
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any
 
 import numpy
@@ -16,20 +17,18 @@ from guard_plugin.penalties.fast.second_order import SecondOrder
 __all__ = ["SharedForward", "host_tensor", "inside_shared_forward", "random_state"]
 
 
-class _Thread(threading.local):
-    inside = False
-
-
-_thread = _Thread()
+_thread = threading.local()
 
 
 def inside_shared_forward() -> bool:
     """Tell whether a shared forward pass is under way in this thread."""
-    return _thread.inside
+    return getattr(_thread, "inside", False)
 
 
 class SharedForward:
     """One network call, from its beginning to its end.
+
+    Its ``input`` is what the network gets in place of the host's batch; None once the call has ended.
 
     Args:
         source: The host's batch.
@@ -42,31 +41,24 @@ class SharedForward:
         self.batch = source.detach().requires_grad_()
         self.operations = SecondOrder(self.batch)
         self.disturbance = ""
-        self._input: Tensor | None = self.batch.clone()  # in-place operations would not survive on a leaf
-        self._input._guard_source = source  # type: ignore[attr-defined]
+        self.input: Tensor | None = self.batch.clone()  # in-place operations would not survive on a leaf
+        self.input._guard_source = source  # type: ignore[attr-defined]
         self._buffers = [(name, buffer, version_of(buffer)) for name, buffer in network.named_buffers()]
         self._random = random_state(source.device)
         self._hooks = _HookWatch()
-        self._modes: list[TorchFunctionMode] = [self._hooks, self.operations] if twice else [self._hooks]
-        for mode in self._modes:
-            mode.__enter__()  # type: ignore[no-untyped-call]
+        self._modes = ExitStack()
+        self._modes.enter_context(self._hooks)
+        if twice:
+            self._modes.enter_context(self.operations)
         _thread.inside = True
-
-    @property
-    def input(self) -> Tensor:
-        """The tensor that the network gets in place of the host's batch."""
-        if self._input is None:
-            raise RuntimeError("expected a call that has not ended")
-        return self._input
 
     def close(self) -> None:
         """End the call, and note as ``disturbance`` why evaluation would make another pass; safe to call twice."""
-        given, self._input = self._input, None
+        given, self.input = self.input, None
         if given is None:
             return
         _thread.inside = False
-        for mode in reversed(self._modes):
-            mode.__exit__(None, None, None)  # type: ignore[no-untyped-call]
+        self._modes.close()
         if given._version:
             with torch.no_grad():
                 self.source.copy_(given)  # as in the plain run; the guard then refuses the batch

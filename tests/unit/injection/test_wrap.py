@@ -12,7 +12,7 @@ from torch.nn.modules import module as torch_module
 import guard_plugin
 from guard_plugin.errors import UnsupportedLoss, UnusableInput
 
-X, Y = torch.randn(6, 5), torch.tensor([0, 1, 2, 1, 0, 2])
+X, Y = torch.randn(6, 5, generator=torch.Generator().manual_seed(0)), torch.tensor([0, 1, 2, 1, 0, 2])
 
 
 @pytest.fixture

@@ -4,20 +4,52 @@ All three are partial derivatives of one form that is linear in input x, weight 
 second derivative takes the weight's part from a convolution with swapped axes, whose kernel is as large as an image.
 """
 
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 from torch.autograd import Function
 
-from guard_plugin.penalties.fast.second_order.wanted import Wanted
-
-__all__ = ["Convolution", "Geometry"]
+__all__ = ["Convolution", "Geometry", "Wanted"]
 
 Geometry = tuple[list[int], list[int], list[int], bool, list[int], int]
 """Stride, padding, dilation, whether transposed, output padding, groups: as torch's operators take them."""
 
 _BACKWARD = torch.ops.aten.convolution_backward
+
+
+@dataclass
+class Wanted:
+    """Which gradients the operations of one forward pass shall compute in their backward passes.
+
+    torch does not tell an autograd function that is written in Python which ones are needed.
+
+    Args:
+        gradients: "everything"; "inputs": no gradient of weights and biases that are leaves; "parameters": no gradient
+            of the network's batch.
+        take: Takes each contribution to the gradient of a convolution's weight that is a leaf. A second-order backward
+            pass makes two, and torch's engine would hold the first ones of all layers until the second ones come.
+    """
+
+    gradients: Literal["everything", "inputs", "parameters"] = "everything"
+    take: Callable[[Tensor, Tensor], None] | None = None
+
+    def parameter(self, tensor: Tensor | None) -> bool:
+        """Whether an operation's gradient for a weight or bias is needed; one may be computed from the batch."""
+        return tensor is not None and not (self.gradients == "inputs" and tensor.is_leaf)
+
+    def inputs(self, *, of_batch: bool) -> bool:
+        """Whether an operation's gradient for its input is needed, which may be the network's batch."""
+        return not (of_batch and self.gradients == "parameters")
+
+    def of_weight(self, weight: Tensor, gradient: Tensor) -> Tensor | None:
+        """Return a contribution to a weight's gradient for the engine to pass on, or give it to ``take``."""
+        if self.take is None or not weight.is_leaf:
+            return gradient
+        self.take(weight, gradient)
+        return None
 
 
 class Convolution(Function):
@@ -44,14 +76,10 @@ class Convolution(Function):
             x_grad, w_grad, b_grad = _BACKWARD(g, x, w, [w.shape[0]], *ctx.geometry, (of_x, of_w, of_b))
             w_grad = ctx.wanted.of_weight(w, w_grad) if of_w else None
             return x_grad, w_grad, b_grad, None, None, None
-        return (
-            _InputGradient.apply(g, w, x.detach(), ctx.geometry, ctx.wanted) if of_x else None,
-            _WeightGradient.apply(g, x, w.detach(), ctx.geometry) if of_w else None,
-            g.sum([0, *range(2, g.dim())]) if of_b else None,
-            None,
-            None,
-            None,
-        )
+        x_grad = _InputGradient.apply(g, w, x.detach(), ctx.geometry, ctx.wanted) if of_x else None
+        w_grad = _WeightGradient.apply(g, x, w.detach(), ctx.geometry) if of_w else None
+        b_grad = g.sum([0, *range(2, g.dim())]) if of_b else None
+        return x_grad, w_grad, b_grad, None, None, None
 
 
 class _InputGradient(Function):
@@ -68,13 +96,9 @@ class _InputGradient(Function):
     def backward(ctx: Any, v: Tensor) -> Any:
         g, w = ctx.saved_tensors
         of_g, of_w = ctx.needs_input_grad[:2]
-        return (
-            Convolution.apply(v, w, None, ctx.geometry, Wanted(), False) if of_g else None,
-            ctx.wanted.of_weight(w, _WeightGradient.apply(g, v, w.detach(), ctx.geometry)) if of_w else None,
-            None,
-            None,
-            None,
-        )
+        g_grad = Convolution.apply(v, w, None, ctx.geometry, Wanted(), False) if of_g else None
+        w_grad = ctx.wanted.of_weight(w, _WeightGradient.apply(g, v, w.detach(), ctx.geometry)) if of_w else None
+        return g_grad, w_grad, None, None, None
 
 
 class _WeightGradient(Function):
@@ -91,9 +115,6 @@ class _WeightGradient(Function):
     def backward(ctx: Any, u: Tensor) -> Any:
         g, x = ctx.saved_tensors
         of_g, of_x = ctx.needs_input_grad[:2]
-        return (
-            Convolution.apply(x, u, None, ctx.geometry, Wanted(), False) if of_g else None,
-            _InputGradient.apply(g, u, x.detach(), ctx.geometry, Wanted()) if of_x else None,
-            None,
-            None,
-        )
+        g_grad = Convolution.apply(x, u, None, ctx.geometry, Wanted(), False) if of_g else None
+        x_grad = _InputGradient.apply(g, u, x.detach(), ctx.geometry, Wanted()) if of_x else None
+        return g_grad, x_grad, None, None

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-from guard_plugin.penalties.fast.second_order.wanted import Wanted
+from guard_plugin.penalties.fast.second_order.convolution import Wanted
 
 __all__ = ["GroupNorm"]
 
@@ -106,17 +106,10 @@ def _gradient(g: Tensor, x: Tensor, mean: Tensor, r: Tensor, w: Tensor | None, g
     """
     n, c, values = _sizes(x)
     weights = torch.ones(n * c, dtype=x.dtype, device=x.device) if w is None else w.repeat(n)
+    g, x_as_one = g.reshape(1, n * c, values), x.reshape(1, n * c, values)
+    mean, r, mask = mean.reshape(1, n * groups), r.reshape(1, n * groups), [True, True, False]
     gradient, g_x, _ = torch.ops.aten.native_group_norm_backward(
-        g.reshape(1, n * c, values),
-        x.reshape(1, n * c, values),
-        mean.reshape(1, n * groups),
-        r.reshape(1, n * groups),
-        weights,
-        1,
-        n * c,
-        values,
-        n * groups,
-        [True, True, False],
+        g, x_as_one, mean, r, weights, 1, n * c, values, n * groups, mask
     )
     return gradient.reshape(x.shape), g_x.reshape(n, c)
 

@@ -9,9 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
-from guard_plugin.penalties.fast.second_order.convolution import Convolution, Geometry
+from guard_plugin.penalties.fast.second_order.convolution import Convolution, Geometry, Wanted
 from guard_plugin.penalties.fast.second_order.group_norm import GroupNorm
-from guard_plugin.penalties.fast.second_order.wanted import Wanted
 from guard_plugin.penalties.undisturbed import twice_differentiable
 
 __all__ = ["SecondOrder", "transformed"]
@@ -33,31 +32,28 @@ class SecondOrder(TorchFunctionMode):
 
     def __init__(self, batch: Tensor) -> None:
         super().__init__()
-        self._batch = batch
+        self.batch = batch
         self._wanted = Wanted()
         self._attention = ExitStack()
 
     def __enter__(self) -> "SecondOrder":
-        """Begin."""
         super().__enter__()  # type: ignore[no-untyped-call]
         self._attention.enter_context(twice_differentiable())
         return self
 
     def __exit__(self, *error: Any) -> None:
-        """End."""
         self._attention.close()
         super().__exit__(*error)  # type: ignore[no-untyped-call]
 
     def gradient_of_batch(self, losses: Tensor) -> Tensor:
         """Return the losses' gradient for the batch, to be differentiated again."""
         with self._only("inputs"):
-            return torch.autograd.grad(losses.sum(), self._batch, create_graph=True)[0]
+            return torch.autograd.grad(losses.sum(), self.batch, create_graph=True)[0]
 
     def for_parameters(self, take: Callable[[Tensor, Tensor], None]) -> AbstractContextManager[None]:
         """Spare backward passes made inside the gradient for the batch, which they must not ask for.
 
-        Args:
-            take: Gets a weight and a contribution to its gradient, which the pass then does not return.
+        ``take`` gets a weight and a contribution to its gradient, which the pass then does not return.
         """
         # A weight that hooks have saved would not be known again.
         return self._only("parameters", take if _saved_tensor_hooks is not None else None)
@@ -121,7 +117,7 @@ class SecondOrder(TorchFunctionMode):
         node = tensor.grad_fn
         if node is None or len(node.next_functions) != 1:
             return False
-        return getattr(node.next_functions[0][0], "variable", None) is self._batch
+        return getattr(node.next_functions[0][0], "variable", None) is self.batch
 
 
 def _plain(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from guard_plugin.errors import UnsupportedLoss
 from guard_plugin.penalties.fast.precomputed import (
     PrecomputedGradient,
-    Recompute,
     reached_leaves,
+    recompute_if_unmodified,
     with_precomputed_gradient,
 )
 
@@ -114,7 +114,8 @@ def test_differentiating_again_is_refused_where_nothing_is_left_to_differentiate
 
 
 def test_differentiating_again_is_refused_where_a_parameter_has_changed(tensors):
-    scalar = with_precomputed_gradient(known(tensors), recompute=Recompute(lambda: direct(*tensors), tensors))
+    recompute = recompute_if_unmodified(lambda: direct(*tensors), tensors)
+    scalar = with_precomputed_gradient(known(tensors), recompute=recompute)
     with torch.no_grad():
         tensors[1].add_(1)
     with pytest.raises(UnsupportedLoss, match="inputs modified in place.*path=.reference"):

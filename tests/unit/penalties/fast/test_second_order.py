@@ -9,9 +9,8 @@ from torch.overrides import _len_torch_function_stack
 
 from guard_plugin.penalties.fast.precomputed import PrecomputedGradient
 from guard_plugin.penalties.fast.second_order import SecondOrder
-from guard_plugin.penalties.fast.second_order.convolution import Convolution
+from guard_plugin.penalties.fast.second_order.convolution import Convolution, Wanted
 from guard_plugin.penalties.fast.second_order.group_norm import GroupNorm
-from guard_plugin.penalties.fast.second_order.wanted import Wanted
 
 pytestmark = pytest.mark.usefixtures("float64")
 
