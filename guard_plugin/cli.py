@@ -17,8 +17,7 @@ from guard_plugin.commands.compare import compare
 from guard_plugin.commands.curvature import curvature
 from guard_plugin.demo import METHODS, DemoSettings, run_demo, settings_for
 from guard_plugin.errors import GuardError, UnusableInput
-from guard_plugin.hosts.doctor import Diagnosis, examine
-from guard_plugin.hosts.repository import commit_of
+from guard_plugin.hosts.doctor import Diagnosis, commit_of, examine
 from guard_plugin.injection.launch import find_script, run_script
 from guard_plugin.penalties.settings import assigned
 from guard_plugin.plugins import installed_plugins, look_up

@@ -15,9 +15,9 @@ from guard_plugin import __version__
 from guard_plugin.errors import GuardError, UnusableInput
 from guard_plugin.hosts.adapter import Adapter
 from guard_plugin.hosts.auto import AUTO, make_adapter
-from guard_plugin.hosts.expected_count import ExpectedCount
+from guard_plugin.hosts.doctor import commit_of
 from guard_plugin.hosts.faults import Repairs
-from guard_plugin.hosts.repository import commit_of
+from guard_plugin.hosts.profile import ExpectedCount
 from guard_plugin.injection.exits import ExitWatch, end_process
 from guard_plugin.injection.guard import Guard
 from guard_plugin.injection.ledger import Ledger

@@ -7,7 +7,7 @@ from pluggy import HookRelay
 from torch import Tensor, nn
 
 from guard_plugin.errors import GuardError, NothingGuarded, UnsupportedLoss
-from guard_plugin.hosts.expected_count import ExpectedCount
+from guard_plugin.hosts.profile import ExpectedCount
 from guard_plugin.injection.ledger import Ledger
 from guard_plugin.injection.loss_call import LossCall
 from guard_plugin.injection.paths import Paths

@@ -45,7 +45,10 @@ def test_definitions_are_found(tmp_path, files, expected):
             "expected a function epoch in",
         ),
         ({"main": "from utils import epoch_ as epoch\n", "utils": DEF}, "expected .*main.py to use epoch"),
-        ({"main": "from other import epoch\n", "utils": DEF}, "there is no other.py"),
+        (
+            {"main": "from other import epoch\n", "utils": DEF},
+            "expected the file other.py, which the script imports epoch from, in .*found none",
+        ),
         (
             {"main": "from utils import epoch\n", "utils": "def epoch(net, mode): pass\n"},
             r"found epoch\(net, mode\) at",
