@@ -21,7 +21,7 @@ from guard_plugin.hosts.profile import ExpectedCount
 from guard_plugin.injection.exits import ExitWatch, end_process
 from guard_plugin.injection.guard import Guard
 from guard_plugin.injection.ledger import Ledger
-from guard_plugin.injection.paths import PathOptions, Paths
+from guard_plugin.injection.paths import Paths
 from guard_plugin.injection.penalty_choice import make_penalty
 from guard_plugin.injection.provenance import Provenance
 from guard_plugin.injection.stack import StackReader
@@ -71,9 +71,9 @@ class Attachment:
         self.profile = profile = known.profile(script)
         profile.check_arguments(arguments)
         self.definitions = known.locate(profile, script)
-        paths = Paths(plugins.hook, PathOptions.take_from(settings))
+        paths = Paths(plugins.hook, settings)
         penalty = make_penalty(plugins, known, settings)
-        paths.options.check(penalty)
+        paths.check(penalty)
         faults = profile.find_faults(script)
         host = profile.host(script)
         unguarded = profile.why_unguarded(arguments)
@@ -93,7 +93,7 @@ class Attachment:
         )
         self._hooks = plugins.hook
         self._guard = Guard(
-            penalty,
+            penalty=penalty,
             reader=StackReader(host, self.definitions),
             expected=expected if isinstance(expected, ExpectedCount) else None,
             hooks=plugins.hook,

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
-from typing import Any, Protocol
+from typing import Any
 
 from torch import Tensor, nn
 from torch.nn.modules import module as torch_module
@@ -21,6 +21,9 @@ __all__ = ["ForwardSharer", "Origin", "Origins", "RootCallObserver"]
 
 ForwardSharer = Callable[[nn.Module, tuple[Any, ...]], SharedForward | str]
 """Lets the penalty share the forward pass of a network call that is about to begin, or says why not."""
+
+RootCallObserver = Callable[[nn.Module, tuple[Any, ...], Mapping[str, Any], Any], Tensor | None]
+"""Sees every outermost call (module, args, kwargs, output); returns what a loss call shall return, None for others."""
 
 
 @dataclass(frozen=True)
@@ -79,15 +82,6 @@ class Origin:
             )
 
 
-class RootCallObserver(Protocol):
-    """Sees every outermost module call, and tells loss calls from network calls."""
-
-    def __call__(
-        self, module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: Any
-    ) -> Tensor | None:
-        """Return what a loss call shall return, or None where this is no loss call."""
-
-
 @dataclass
 class _Begun:
     """A call that has begun and will be remembered; ``caller`` is the frame that makes the call."""
@@ -109,10 +103,8 @@ class _ThreadState(threading.local):
 class Origins:
     """Remembers, while installed, the origin of each network output, through torch's public global module hooks.
 
-    Args:
-        network: Remember this network's outputs, wherever it is called; by default those of every outermost call.
-        observer: Sees each outermost call; a call that it takes for a loss call is not remembered.
-        share_forward: Is asked whether the penalty shares the forward pass of a call that is to be remembered.
+    It remembers the outputs of one ``network``, wherever it is called, or by default those of every outermost call,
+    but for a call that ``observer`` takes for a loss call.
     """
 
     def __init__(
@@ -139,10 +131,8 @@ class Origins:
         self._handles = []
         self._end_begun(lambda begun: True)
 
-    def of(self, output: object) -> Origin | None:
+    def of(self, output: Tensor) -> Origin | None:
         """Return the origin of an output of this thread, or None where no network is known to have made it."""
-        if not isinstance(output, Tensor):
-            return None
         origin: Origin | None = self._state.made_by.get(output)  # type: ignore[no-untyped-call]
         return origin
 
@@ -172,16 +162,13 @@ class Origins:
             self._end_begun(lambda begun: not _is_running(begun.caller))
         args = _host_tensors(args)
         versions = tuple([version_of(argument) for argument in args if isinstance(argument, Tensor)])
-        shared = "not guarded" if self._share_forward is None else self._share_forward(module, args)
+        shared = self._share_forward(module, args) if self._share_forward else "not guarded"
         state.begun.append(_Begun(sys._getframe(1), versions, shared))
         return (shared.input,) if isinstance(shared, SharedForward) else None
 
     def _leave(self, module: nn.Module, args: tuple[Any, ...], *kwargs_and_output: Any) -> Tensor | None:
         # After a forward that raised, torch calls without kwargs, whatever was registered (2.6 to 2.15).
-        *kwargs, output = kwargs_and_output
-        return self._note(module, args, kwargs[0] if kwargs else {}, output)
-
-    def _note(self, module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: Any) -> Tensor | None:
+        kwargs, output = kwargs_and_output if len(kwargs_and_output) > 1 else ({}, *kwargs_and_output)
         state = self._state
         if state.paused:
             return None

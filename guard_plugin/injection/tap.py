@@ -79,11 +79,11 @@ class Tap:
         return tapped
 
     def _handled(
-        self, criterion: str, loss: Tensor, judged: Tensor, targets: Any, make_loss_fn: Callable[[], LossFunction]
+        self, criterion: str, loss: Tensor, judged: Tensor, targets: Any, loss_fn: Callable[[], LossFunction]
     ) -> Tensor:
-        origin = self._origins.of(judged)
-        with self._origins.paused():
-            return self._handler(LossCall(criterion, loss, judged, targets, origin, make_loss_fn, self._origins.paused))
+        origin, paused = self._origins.of(judged), self._origins.paused
+        with paused():
+            return self._handler(LossCall(criterion, loss, judged, targets, origin, functools.cache(loss_fn), paused))
 
 
 def _arguments(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Any, Any]:

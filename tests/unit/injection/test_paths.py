@@ -15,9 +15,11 @@ from torch.utils.checkpoint import checkpoint
 import guard_plugin
 from guard_plugin import hookimpl
 from guard_plugin.errors import UnsupportedLoss, UnusableInput
-from guard_plugin.injection.paths import PathOptions
+from guard_plugin.injection.paths import Paths
 from guard_plugin.injection.wrap import GuardedCriterion
 from guard_plugin.networks.architectures import build_network
+from guard_plugin.penalties import GradientNorm
+from guard_plugin.plugins import installed_plugins
 
 FORMS = ["gradient", "loss"]
 WAYS: dict[str, dict[str, Any]] = {
@@ -448,7 +450,10 @@ def test_unusable_options_are_refused(options, message):
 
 def test_options_are_taken_out_and_none_is_not_given():
     options = {"memory": None, "path": "separate", "h": 3}
-    assert PathOptions.take_from(options) == PathOptions(path="separate") and options == {"h": 3}
+    paths = Paths(installed_plugins().hook, options)
+    assert options == {"h": 3} and paths.counts.memory == "normal"
+    with pytest.raises(UnusableInput, match="cannot be had with path 'separate'"):
+        paths.check(GradientNorm(strength=1.0))
 
 
 @pytest.mark.parametrize(("form", "passes"), [("gradient", 3), ("loss", 2)])
