@@ -24,10 +24,8 @@ def why_not_real(call: LossCall) -> str | None:
 
     Real data in training shows in five signals, none of which suffices alone: gradients flow to the output, they are
     on where the loss is evaluated (a host may log it without), the network is in training mode,
-    its input does not require grad (synthetic images do), some parameter does.
-
-    Raises:
-        UnsupportedLoss: If gradients flow to the output, but not straight from a network.
+    its input does not require grad (synthetic images do), some parameter does. Where gradients flow to the output,
+    but not straight from a network, UnsupportedLoss is raised.
     """
     if not call.output.requires_grad:
         return "no gradient"
@@ -42,11 +40,11 @@ def why_not_real(call: LossCall) -> str | None:
     return None
 
 
-def guarded_loss(call: LossCall, penalty: Penalty, hooks: HookRelay, paths: Paths) -> tuple[Tensor, Tensor]:
+def guarded_loss(call: LossCall, penalty: Penalty, paths: Paths) -> tuple[Tensor, Tensor]:
     """Return the loss that the host gets, with the penalty added or in the place of the host's, and the penalty."""
     guarded = paths.guarded(call, penalty)
-    loss, value = _by_graph(call, penalty, hooks) if guarded is None else guarded
-    hooks.guarded_step(call=call, value=value.detach())
+    loss, value = _by_graph(call, penalty, paths.hooks) if guarded is None else guarded
+    paths.hooks.guarded_step(call=call, value=value.detach())
     return loss, value
 
 
@@ -74,7 +72,8 @@ def _combined(call: LossCall, value: Tensor, penalty: Penalty) -> Tensor:
         return (1 - penalty.strength) * call.loss + value
     # DDP may begin to exchange gradients only where they pass its own output (static_graph): pass it a zero. Not by
     # way of the host's loss, which, where it is not finite, would make it NaN.
-    return value + (0 * torch.nan_to_num(call.output, 0.0, 0.0, 0.0)).sum() if call.distributed else value
+    distributed = call.network is not call.made_by.network
+    return value + (0 * torch.nan_to_num(call.output, 0.0, 0.0, 0.0)).sum() if distributed else value
 
 
 def _refuse_other_reductions(call: LossCall, penalty: Penalty) -> None:
@@ -99,7 +98,6 @@ class Guard:
     penalty: Penalty
     reader: StackReader
     expected: ExpectedCount | None
-    hooks: HookRelay
     paths: Paths
     ledger: Ledger
     failure: GuardError | None = None
@@ -115,7 +113,7 @@ class Guard:
     def share_forward(self, network: nn.Module, args: tuple[Any, ...]) -> SharedForward | str:
         """Share the forward pass of a network's call, or say why not; its loss may yet turn out not to be guarded."""
         penalty = self.penalty.at(self.ledger.guarded)
-        return self.paths.share_forward(penalty, network, args, self._in_open_seam)
+        return self.paths.share_forward(penalty, network, args, lambda: not self.reader.read().why_unguarded)
 
     def problem(self) -> GuardError | None:
         """Say what is wrong with a run whose script ended well: nothing, one failed call, or the wrong count."""
@@ -167,7 +165,7 @@ class Guard:
             loss, value = call.loss, None
         else:
             penalty = self.penalty.at(self.ledger.guarded)
-            loss, value = guarded_loss(call, penalty, self.hooks, self.paths)
+            loss, value = guarded_loss(call, penalty, self.paths)
             self.ledger.reached = {name: getattr(penalty, name) for name in self.penalty.ramps()}
         self.ledger.note_guarded(place.site, value)
         if self.ledger.expected is not None and self.ledger.guarded > self.ledger.expected:
@@ -177,16 +175,10 @@ class Guard:
             )
         return loss
 
-    def _in_open_seam(self) -> bool:
-        place = self.reader.read()
-        return place.suspending is None and place.opening is not None
-
     def _why_skipped(self, call: LossCall, place: Place) -> str | None:
-        if place.suspending is not None:
-            return f"suspended: {place.suspending.name}"
-        if place.opening is None:
-            return "outside every seam"
-        verdict: bool | None = self.hooks.is_real_data(call=call)
+        if place.why_unguarded:
+            return place.why_unguarded
+        verdict: bool | None = self.paths.hooks.is_real_data(call=call)
         if verdict is not None:
             return None if verdict else "not real data, says a plugin"
         return why_not_real(call)

@@ -12,7 +12,6 @@ from torch.nn.parallel import DistributedDataParallel
 from guard_plugin.errors import UnsupportedLoss
 from guard_plugin.injection.origins import Origin
 from guard_plugin.penalties import LossFunction
-from guard_plugin.penalties.fast.shared_forward import SharedForward
 
 __all__ = ["SUPPORTED", "LossCall", "own_part", "per_example"]
 
@@ -45,35 +44,22 @@ class LossCall:
     @property
     def network(self) -> nn.Module:
         """The network whose output was judged; of one that is distributed over processes, the part in this process."""
-        return own_part(self._known_origin().network)
-
-    @property
-    def distributed(self) -> bool:
-        """Whether the output is that of a network that is distributed over processes."""
-        return isinstance(self._known_origin().network, DistributedDataParallel)
+        return own_part(self.made_by.network)
 
     @property
     def inputs(self) -> Tensor:
         """The batch that the network was given, shape (n, ...)."""
-        return self._known_origin().batch()
-
-    @property
-    def shared(self) -> SharedForward | str:
-        """The network call's forward pass where the penalty shares it, or why it does not."""
-        return self._known_origin().shared
+        return self.made_by.batch()
 
     def check_guardable(self) -> None:
-        """Refuse a call whose penalty cannot be computed; also at strength 0, where no penalty is computed.
-
-        Raises:
-            UnsupportedLoss: If the criterion, the output or the input is not of a kind that can be guarded.
-        """
+        """Refuse, with UnsupportedLoss, a call whose penalty cannot be computed; also at strength 0."""
         self.loss_fn()
-        origin = self._known_origin()
-        origin.batch()
-        origin.check_unchanged(self.output)
+        self.made_by.batch()
+        self.made_by.check_unchanged(self.output)
 
-    def _known_origin(self) -> Origin:
+    @property
+    def made_by(self) -> Origin:
+        """The network call that made the output; where it is not known, UnsupportedLoss is raised."""
         if self.origin is None:
             raise UnsupportedLoss(
                 f"expected {self.criterion} to be called on a network's own output, found a tensor that was computed "

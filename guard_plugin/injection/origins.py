@@ -44,11 +44,7 @@ class Origin:
     shared: SharedForward | str
 
     def batch(self) -> Tensor:
-        """Return the one tensor that the network was called with.
-
-        Raises:
-            UnsupportedLoss: If it was called with anything else, or the tensor was modified in place since.
-        """
+        """Return the one tensor that the network was called with; refuse another call, and a tensor modified since."""
         if len(self.args) != 1 or self.kwargs or not isinstance(self.args[0], Tensor):
             raise UnsupportedLoss(
                 f"expected the host to call its network with one tensor, found {type(self.network).__name__} called "
@@ -63,11 +59,7 @@ class Origin:
         return batch
 
     def check_unchanged(self, output: Tensor) -> None:
-        """Refuse an output that the network would not make again.
-
-        Raises:
-            UnsupportedLoss: If the output was modified in place since, or the network had other parameters then.
-        """
+        """Refuse an output that was modified in place since, or that the network made with other parameters."""
         name = type(self.network).__name__
         if output._version != self.output_version:
             raise UnsupportedLoss(

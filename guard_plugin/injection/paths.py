@@ -37,14 +37,10 @@ _LOW_MEMORY_PARTS = 16
 class Paths:
     """Chooses the way for each loss call, and takes it.
 
-    Args:
-        hooks: The plugin manager's hooks.
-        options: All of a user's options; these two are taken out of them, and None counts as not given. With
-            ``memory`` "low", the penalty's passes take a small part of the batch at a time. ``path`` is the only way
-            that may be taken, for debugging; "auto" takes the fastest that is possible.
-
-    Raises:
-        UnusableInput: If a value is unknown, or the two contradict each other.
+    Two of the user's options are taken out of ``options``; one that is None counts as not given. With ``memory`` "low",
+    the penalty's passes take a small part of the batch at a time. ``path`` is the only way that may be taken, for
+    debugging; "auto" takes the fastest that is possible. UnusableInput is raised where a value is unknown, or the two
+    contradict each other.
     """
 
     def __init__(self, hooks: HookRelay, options: dict[str, Any]) -> None:
@@ -58,7 +54,7 @@ class Paths:
         if memory == "low" and path not in ("auto", "separate"):
             raise UnusableInput(f"expected path auto or separate with memory low, got {path!r}")
         self.counts = PathCounts(memory)
-        self._hooks = hooks
+        self.hooks = hooks
         self._low_memory = memory == "low"
         self._asked = "memory 'low'" if self._low_memory else f"path {path!r}"
         self._demanded = "separate" if self._low_memory else None if path == "auto" else path
@@ -88,11 +84,7 @@ class Paths:
         return SharedForward(args[0], own_part(module), twice=penalty.differentiates_twice)
 
     def guarded(self, call: LossCall, penalty: Penalty) -> tuple[Tensor, Tensor] | None:
-        """Return the loss with the penalty, and the penalty; None where torch's own graph has to serve.
-
-        Raises:
-            UnsupportedLoss: If the way that the user demands is closed to this call.
-        """
+        """Return the loss with the penalty, and the penalty; None where torch's own graph has to serve."""
         reason = self._why_not("separate", penalty) or self._why_not_precomputed(call)
         if reason or not isinstance(penalty, FastPenalty):
             self._note("reference", reason)
@@ -127,7 +119,7 @@ class Paths:
             return f"{penalty.name} has no other path"
         if self._demanded not in (None, path) and (path, self._demanded) != ("separate", "shared"):
             return "asked for"
-        return "a plugin computes penalties" if self._hooks.compute_penalty.get_hookimpls() else ""
+        return "a plugin computes penalties" if self.hooks.compute_penalty.get_hookimpls() else ""
 
     def _why_not_shared(self, penalty: FastPenalty, module: nn.Module, args: tuple[Any, ...]) -> str:
         if penalty.strength == 0 or not module.training or not torch.is_grad_enabled():
@@ -161,7 +153,7 @@ class Paths:
     def _shared(
         self, call: LossCall, penalty: FastPenalty, properties: NetworkProperties
     ) -> tuple[Tensor, Tensor] | str:
-        shared = call.shared
+        shared = call.made_by.shared
         if not isinstance(shared, SharedForward):
             return shared
         if call.output._backward_hooks or call.output.retains_grad:

@@ -24,14 +24,12 @@ class Place:
     frames: tuple[FrameType, ...]
 
     @property
-    def suspending(self) -> Seam | None:
-        """The outermost seam on the stack that suspends guarding."""
-        return next((seam for seam in reversed(self.seams) if seam.role == "suspends"), None)
-
-    @property
-    def opening(self) -> Seam | None:
-        """The innermost seam on the stack that opens guarding."""
-        return next((seam for seam in self.seams if seam.role == "opens"), None)
+    def why_unguarded(self) -> str:
+        """Why no loss call is guarded here; empty where a seam opens guarding and none suspends it."""
+        for seam in reversed(self.seams):
+            if seam.role == "suspends":
+                return f"suspended: {seam.name}"
+        return "" if any(seam.role == "opens" for seam in self.seams) else "outside every seam"
 
     def locals_of(self, seam_name: str) -> Mapping[str, Any] | None:
         """Return the local variables of the innermost frame of a seam, or None where it is not on the stack."""

@@ -36,10 +36,10 @@ class GuardedCriterion(nn.Module):
         super().__init__()
         self.criterion = criterion
         self.guarded = 0
-        self._plugins = installed_plugins()
-        self._paths = Paths(self._plugins.hook, options)
+        plugins = installed_plugins()
+        self._paths = Paths(plugins.hook, options)
         self.paths = self._paths.counts
-        self._penalty = make_penalty(self._plugins, None, options)
+        self._penalty = make_penalty(plugins, None, options)
         self._paths.check(self._penalty)
         self._loss_fn = loss_fn or per_example(criterion)
         # The reference is weak: the hooks must not keep the criterion alive, because they end when it ends.
@@ -79,7 +79,7 @@ class GuardedCriterion(nn.Module):
         if penalty.strength == 0:
             return loss
         with self._origins.paused():
-            return guarded_loss(call, penalty, self._plugins.hook, self._paths)[0]
+            return guarded_loss(call, penalty, self._paths)[0]
 
     def unwrap(self) -> None:
         """Take the hooks off; the criterion then returns its own loss. Happens by itself when it is discarded."""

@@ -1,5 +1,6 @@
 """Seams are found in source, wherever Python would find the name."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -88,7 +89,10 @@ def test_the_stack_tells_the_seams_and_the_site(tmp_path):
     place = namespace["main"]()
     assert place.site == "utils.py:4"
     assert [seam.name for seam in place.seams] == ["utils.epoch", "main.main"]
-    assert (place.suspending, place.opening) == (EPOCH, opening)
+    assert place.why_unguarded == "suspended: utils.epoch"
+    own = [seam for seam in place.seams if seam != EPOCH]
+    assert opening in own and replace(place, seams=tuple(own)).why_unguarded == ""
+    assert replace(place, seams=()).why_unguarded == "outside every seam"
     assert place.locals_of("main.main")["count"] == 7
     assert place.locals_of("nowhere") is None
     exec(compile("place = read()\n", str(script), "exec"), namespace)

@@ -415,7 +415,7 @@ class Watching:
 def test_a_plugin_that_computes_penalties_is_asked():
     net = conv_net()
     criterion = guard_plugin.wrap(nn.CrossEntropyLoss(), net, strength=2.0, h=0.7)
-    criterion._plugins.register(Halving(), "halving", "test 1")
+    installed_plugins().register(Halving(), "halving", "test 1")
     penalty = guard_plugin.curvature_penalty(net, X, Y, h=0.7, strength=2.0)
     torch.testing.assert_close(criterion(net(X), Y), functional.cross_entropy(net(X), Y) + 0.5 * penalty)
     assert criterion.paths.to_json() == {"reference": {"calls": 1, "because": {"a plugin computes penalties": 1}}}
@@ -427,7 +427,7 @@ def test_the_value_that_is_noted_is_the_penalty(form, way):
     net, watching = conv_net(), Watching()
     options = WAYS.get(way, {"path": way})
     criterion = guard_plugin.wrap(nn.CrossEntropyLoss(), net, strength=2.0, h=0.7, form=form, **options)
-    criterion._plugins.register(watching, "watching", "test 1")
+    installed_plugins().register(watching, "watching", "test 1")
     criterion(net(X), Y)
     penalty = guard_plugin.curvature_penalty(net, X, Y, h=0.7, strength=2.0, form=form)
     torch.testing.assert_close(watching.values, [penalty.detach()], rtol=1e-10, atol=0)
