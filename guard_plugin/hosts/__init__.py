@@ -5,13 +5,4 @@ from guard_plugin.hosts.faults import Fault
 from guard_plugin.hosts.profile import ExpectedCount, Profile, RefusedOption, UnguardedOption
 from guard_plugin.hosts.seams import MODULE_LEVEL, Seam
 
-__all__ = [
-    "MODULE_LEVEL",
-    "Adapter",
-    "ExpectedCount",
-    "Fault",
-    "Profile",
-    "RefusedOption",
-    "Seam",
-    "UnguardedOption",
-]
+__all__ = ["MODULE_LEVEL", "Adapter", "ExpectedCount", "Fault", "Profile", "RefusedOption", "Seam", "UnguardedOption"]

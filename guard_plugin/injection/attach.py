@@ -15,8 +15,7 @@ import torch
 
 from guard_plugin import __version__
 from guard_plugin.errors import GuardError, UnusableInput
-from guard_plugin.hosts.adapter import Adapter
-from guard_plugin.hosts.auto import AUTO, make_adapter
+from guard_plugin.hosts.adapter import AUTO, Adapter, make_adapter
 from guard_plugin.hosts.doctor import commit_of
 from guard_plugin.hosts.faults import Repairs
 from guard_plugin.hosts.profile import ExpectedCount
@@ -119,9 +118,15 @@ class Attachment:
 
     def conclude_at_exit(self) -> None:
         """Conclude when the process ends, unless that was done before, and end it with the error's exit code."""
-        exits = _ExitWatch()
-        self._undo.callback(exits.remove)
-        atexit.register(self._at_exit, exits)
+        codes: list[object] = []
+
+        def exit_noted(code: object = None, /) -> NoReturn:
+            codes.append(code)  # Python does not tell it to functions at exit
+            raise SystemExit(code)
+
+        self._undo.callback(setattr, sys, "exit", sys.exit)
+        sys.exit = exit_noted
+        atexit.register(self._at_exit, codes)
         self._undo.callback(atexit.unregister, self._at_exit)
 
     def detach(self, outcome: str = "detached") -> None:
@@ -163,12 +168,12 @@ class Attachment:
         if kind is None and problem is not None:
             raise problem
 
-    def _at_exit(self, exits: "_ExitWatch") -> None:
+    def _at_exit(self, codes: Sequence[object]) -> None:
         if self.is_copy:
             return
         # A script that crashed or was ended by sys.exit(code) has its own exit code; --help makes no loss call.
-        failed = getattr(sys, "last_value", None) is not None or exits.code not in (None, 0)
-        early = exits.called and self.ledger.seen == 0
+        failed = getattr(sys, "last_value", None) is not None or any(code not in (None, 0) for code in codes[-1:])
+        early = bool(codes) and self.ledger.seen == 0
         problem = self.conclude(succeeded=not (failed or early))
         if is_main_process():
             print(f"guard: {self.ledger.summary()}", file=sys.stderr)
@@ -176,23 +181,6 @@ class Attachment:
             return
         print(f"guard: error: {problem}", file=sys.stderr)
         _end_process(problem.exit_code)
-
-
-class _ExitWatch:
-    """Notes, until :meth:`remove`, what ``sys.exit`` was called with: Python does not tell it to functions at exit."""
-
-    def __init__(self) -> None:
-        self.called = False
-        self.code: object = None
-        self._original = sys.exit
-        sys.exit = self._noted
-
-    def remove(self) -> None:
-        sys.exit = self._original
-
-    def _noted(self, code: object = None, /) -> NoReturn:
-        self.called, self.code = True, code
-        raise SystemExit(code)
 
 
 def _end_process(code: int) -> NoReturn:

@@ -21,22 +21,22 @@ __all__ = ["Ledger", "PathCounts", "PenaltyValues"]
 class PathCounts:
     """How many loss calls took each way to compute the penalty's gradient, and why they took no faster one.
 
-    ``memory`` is the user's option; ``reasons`` says, per way, how often each reason was against a faster one.
+    ``memory`` is the user's option; ``taken`` counts, per way, the reasons against a faster one ("" for none).
     """
 
     memory: str = "normal"
-    taken: Counter[str] = field(default_factory=Counter)
-    reasons: dict[str, Counter[str]] = field(default_factory=dict)
+    taken: dict[str, Counter[str]] = field(default_factory=dict)
 
     def note(self, path: str, reason: str) -> None:
         """Note the way that one loss call takes, and why no faster one, if there is one."""
-        self.taken[path] += 1
-        if reason:
-            self.reasons.setdefault(path, Counter())[reason] += 1
+        self.taken.setdefault(path, Counter())[reason] += 1
 
     def to_json(self) -> dict[str, Any]:
         """Return the ways taken, as the ledger writes them."""
-        return {path: {"calls": n, "because": dict(self.reasons.get(path, {}))} for path, n in self.taken.items()}
+        return {
+            path: {"calls": why.total(), "because": {reason: n for reason, n in why.items() if reason}}
+            for path, why in self.taken.items()
+        }
 
 
 @dataclass

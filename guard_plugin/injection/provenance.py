@@ -95,9 +95,8 @@ class Provenance:
         if taken_over is None or str(file) in taken_over:
             return
         reason, own = why_not_guarded(file), str(self._ledger.penalty["name"])
-        made_under = (
-            "" if reason else json.loads(marker_of(file).read_text(encoding="utf-8"))["ledger"]["penalty"]["name"]
-        )
+        marker = None if reason else json.loads(marker_of(file).read_text(encoding="utf-8"))
+        made_under = str(marker["ledger"]["penalty"]["name"]) if marker else ""
         taken_over[str(file)] = {"penalty": made_under, "reason": reason}
         if not reason and made_under != own:
             _warn(f"{file} was made under penalty {made_under!r}, and this run's is {own!r}: give both the same")

@@ -27,11 +27,7 @@ class GuardedCriterion(nn.Module):
     """
 
     def __init__(
-        self,
-        criterion: Callable[..., Tensor],
-        model: nn.Module,
-        options: dict[str, Any],
-        loss_fn: LossFunction | None,
+        self, criterion: Callable[..., Tensor], model: nn.Module, options: dict[str, Any], loss_fn: LossFunction | None
     ) -> None:
         super().__init__()
         self.criterion = criterion
@@ -67,10 +63,8 @@ class GuardedCriterion(nn.Module):
         loss = self.criterion(input, target)
         if not self._finalizer.alive:
             return loss
-        loss_fn, origin = self._loss_fn, self._origins.of(input)
-        call = LossCall(
-            type(self.criterion).__name__, loss, input, target, origin, lambda: loss_fn, self._origins.paused
-        )
+        criterion, origin = type(self.criterion).__name__, self._origins.of(input)
+        call = LossCall(criterion, loss, input, target, origin, lambda: self._loss_fn, self._origins.paused)
         if why_not_real(call) is not None:
             return loss
         call.check_guardable()
