@@ -32,14 +32,15 @@ UNFINISHED = ".unfinished"
 
 _CHUNK = 1 << 20  # bytes: a file need not fit into memory
 
-# Hosts store accuracies as numpy scalars beside their tensors. These rebuild numbers and nothing else.
-_NUMPY_SCALARS: list[Any] = [
+# Hosts store accuracies as numpy scalars beside their tensors, and training scripts their arguments beside the weights.
+# These rebuild numbers, names and plain values, and nothing else.
+_SCALAR = type(np.float64(0)).__reduce__(np.float64(0))[0]
+_SAFE: list[Any] = [
+    argparse.Namespace,
     np.dtype,
     *(type(np.dtype(code)) for code in ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "?")),
+    *((_SCALAR, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
 ]
-
-# Training scripts keep their arguments beside the weights: names and plain values.
-_ARGUMENTS: list[Any] = [argparse.Namespace]
 
 # Where training scripts keep the weights in a checkpoint.
 _STATE_KEYS = ("model", "state_dict", "net")
@@ -127,7 +128,7 @@ def load_untrusted(path: Path) -> Any:
     if not path.is_file():
         raise UnusableInput(f"no such file: {path}")
     try:
-        with torch.serialization.safe_globals(_NUMPY_SCALARS + _numpy_scalar() + _ARGUMENTS):
+        with torch.serialization.safe_globals(_SAFE):
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         reason = str(error).split("\n\n")[0].strip()
@@ -161,8 +162,3 @@ def read_state(file: Path) -> dict[str, Tensor]:
         )
     # DataParallel and DistributedDataParallel put this before each name.
     return {name.removeprefix("module."): value for name, value in state.items()}
-
-
-def _numpy_scalar() -> list[Any]:
-    scalar = type(np.float64(0)).__reduce__(np.float64(0))[0]
-    return [(scalar, "numpy.core.multiarray.scalar"), (scalar, "numpy._core.multiarray.scalar")]

@@ -103,7 +103,14 @@ class Plugins:
         registered: dict[str, Registered] = {}
         for implementation in hook.get_hookimpls():
             distribution = self._distributions[implementation.plugin]
-            for thing in self._listed(implementation, distribution):
+            try:
+                things = list(implementation.function())
+            except Exception as error:
+                hook_name = implementation.function.__name__
+                raise PluginError(
+                    f"hook {hook_name} of {distribution} failed: {type(error).__name__}: {error}"
+                ) from error
+            for thing in things:
                 name = getattr(thing, key, None)
                 if not isinstance(name, str):
                     raise PluginError(f"{distribution} registers as {kind} what has no {key}: {thing!r}")
@@ -114,15 +121,6 @@ class Plugins:
                     )
                 registered[name] = Registered(thing, distribution)
         return dict(sorted(registered.items()))
-
-    @staticmethod
-    def _listed(implementation: pluggy.HookImpl, distribution: str) -> list[Any]:
-        try:
-            things: Any = implementation.function()
-            return list(things)
-        except Exception as error:
-            hook = implementation.function.__name__
-            raise PluginError(f"hook {hook} of {distribution} failed: {type(error).__name__}: {error}") from error
 
 
 @cache

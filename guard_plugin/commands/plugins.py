@@ -8,8 +8,7 @@ import click
 
 from guard_plugin.commands.options import any_path, json_option, show
 from guard_plugin.errors import GuardError
-from guard_plugin.hosts.doctor import Diagnosis, examine
-from guard_plugin.hosts.repository import commit_of
+from guard_plugin.hosts.doctor import Diagnosis, commit_of, examine
 from guard_plugin.plugins import installed_plugins, look_up
 
 __all__ = ["doctor", "list_plugins"]

@@ -1,14 +1,20 @@
-"""An adapter: the knowledge of one host, which is its scripts and the settings recommended for it."""
+"""An adapter: the knowledge of one host, which is its scripts and the settings recommended for it.
 
-from collections.abc import Mapping
+For a host without one, the adapter "auto" is made from functions that the user names on the command line.
+"""
+
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from guard_plugin.errors import GuardError, UnusableInput, unknown
 from guard_plugin.hosts.profile import Profile
-from guard_plugin.hosts.seams import Definition
+from guard_plugin.hosts.seams import MODULE_LEVEL, Definition, Seam
 
-__all__ = ["Adapter"]
+__all__ = ["AUTO", "Adapter", "make_adapter"]
+
+AUTO = "auto"
 
 
 @dataclass(frozen=True)
@@ -51,3 +57,43 @@ class Adapter:
             return profile.locate(script)
         except GuardError as error:
             raise type(error)(f"adapter {self.name}: {error}") from error
+
+
+def make_adapter(
+    script: Path, *, guard: Sequence[str] = (), suspend: Sequence[str] = (), expect: int | None = None
+) -> Adapter:
+    """Make an adapter for one script.
+
+    Args:
+        script: The script.
+        guard: Where loss calls are candidates: "MODULE:FUNCTION", or "MODULE" for a file's module level.
+        suspend: Where they are not, even under one of the former.
+        expect: How many loss calls the run must guard, if the user knows; else at least one.
+
+    Raises:
+        UnusableInput: If there is nothing to guard, a seam is not written like this, or is both.
+    """
+    if not guard:
+        raise UnusableInput(
+            "adapter auto: expected --guard MODULE:FUNCTION, which says under which function the loss on real data is "
+            "computed (MODULE alone for code at a file's module level); got none"
+        )
+    both = sorted(set(guard) & set(suspend))
+    if both:
+        raise UnusableInput(f"adapter auto: {', '.join(both)} cannot be both guarded and suspended")
+    if expect is not None and expect < 1:
+        raise UnusableInput(f"adapter auto: expected --expect >= 1, got {expect}")
+    seams = (*(_seam(text, "opens") for text in guard), *(_seam(text, "suspends") for text in suspend))
+    return Adapter(
+        name=AUTO,
+        host=f"{script.parent} (as described on the command line)",
+        profiles=(Profile(script=script.name, seams=seams, expected=expect),),
+    )
+
+
+def _seam(text: str, role: Literal["opens", "suspends"]) -> Seam:
+    module, colon, function = text.partition(":")
+    names = [*module.split("."), *([function] if colon else [])]
+    if not all(name.isidentifier() for name in names):
+        raise UnusableInput(f"adapter auto: expected a seam as MODULE:FUNCTION, such as utils:epoch, got {text!r}")
+    return Seam(module, function if colon else MODULE_LEVEL, role, parameters=None)

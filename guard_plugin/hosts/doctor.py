@@ -1,5 +1,6 @@
-"""Whether a host is one that an adapter can guard, told from its source alone."""
+"""Whether a host is one that an adapter can guard, told from its source alone, and at which commit it is."""
 
+import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,17 @@ from guard_plugin.hosts.faults import FoundFault
 from guard_plugin.hosts.profile import Profile
 from guard_plugin.hosts.seams import Definition
 
-__all__ = ["Diagnosis", "examine"]
+__all__ = ["Diagnosis", "commit_of", "examine"]
+
+
+def commit_of(folder: Path) -> str | None:
+    """Return the commit that a git work tree is at, or None where it is not one."""
+    command = ["git", "-C", str(folder), "rev-parse", "HEAD"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        return None
+    return done.stdout.strip() or None if done.returncode == 0 else None
 
 
 @dataclass(frozen=True)
@@ -36,13 +47,7 @@ class Diagnosis:
     def to_json(self) -> dict[str, Any]:
         """Return the diagnosis for programs."""
         seams = [
-            {
-                "seam": d.seam.name,
-                "role": d.seam.role,
-                "file": str(d.file),
-                "line": d.line,
-            }
-            for d in self.definitions
+            {"seam": d.seam.name, "role": d.seam.role, "file": str(d.file), "line": d.line} for d in self.definitions
         ]
         return {
             "script": self.profile.script,

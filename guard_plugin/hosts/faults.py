@@ -15,10 +15,6 @@ from typing import Any
 __all__ = ["Fault", "FoundFault", "Repairs", "find_faults"]
 
 
-def _always() -> bool:
-    return True
-
-
 @dataclass(frozen=True)
 class Fault:
     """A fault in a host's source, as published, that is its own and not ours.
@@ -38,7 +34,7 @@ class Fault:
     pattern: str
     repaired: str
     harm: str
-    only_if: Callable[[], bool] = _always
+    only_if: Callable[[], bool] = lambda: True
     unless: tuple[str, str] | None = None
 
 
@@ -65,12 +61,7 @@ class FoundFault:
 
 
 def find_faults(faults: Sequence[Fault], host: Path) -> list[FoundFault]:
-    """Find those of a host's known faults that its source holds and that do harm on this machine.
-
-    Args:
-        faults: The known ones.
-        host: The host's folder.
-    """
+    """Find those of a host's known faults that its source holds and that do harm on this machine."""
     found = []
     for fault in faults:
         if not fault.only_if() or (fault.unless and _spans(host / fault.unless[0], fault.unless[1])):
@@ -107,9 +98,6 @@ class Repairs(importlib.abc.MetaPathFinder):
     """Mends faults while on: Python reads the files that hold them as if they were written right.
 
     Lines keep their numbers, no file is touched, and no bytecode is written.
-
-    Args:
-        found: The faults to mend.
     """
 
     def __init__(self, found: Sequence[FoundFault]) -> None:

@@ -1,16 +1,46 @@
-"""What is known of one script of a host."""
+"""What is known of one script of a host: its seams, its options, and how many loss calls a run must guard."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from guard_plugin.errors import UnusableInput
-from guard_plugin.hosts.expected_count import ExpectedCount
+from guard_plugin.errors import SeamError, UnusableInput
 from guard_plugin.hosts.faults import Fault, FoundFault, find_faults
 from guard_plugin.hosts.seams import Definition, Seam, find_definitions
 
-__all__ = ["Profile", "RefusedOption", "UnguardedOption"]
+__all__ = ["ExpectedCount", "Profile", "RefusedOption", "UnguardedOption"]
+
+
+@dataclass(frozen=True)
+class ExpectedCount:
+    """How many loss calls a run must guard, from the host's own variables.
+
+    Args:
+        seam: The name of the seam whose local variables the formula needs.
+        formula: Computes the number from those variables.
+        explanation: The formula in words, for messages.
+    """
+
+    seam: str
+    formula: Callable[[Mapping[str, Any]], int]
+    explanation: str
+
+    def compute(self, variables: Mapping[str, Any]) -> int:
+        """Compute the number.
+
+        Raises:
+            SeamError: If the host's variables are not those that the formula needs.
+        """
+        try:
+            return int(self.formula(variables))
+        except (KeyError, AttributeError, TypeError, ValueError) as error:
+            raise SeamError(
+                f"seam {self.seam}: expected its local variables to give {self.explanation}, found that they do not "
+                f"({type(error).__name__}: {error}): without this number a run cannot be proved complete; guard this "
+                f"fork with an adapter of its own: docs/writing-an-adapter.md"
+            ) from error
 
 
 @dataclass(frozen=True)
@@ -29,12 +59,7 @@ class RefusedOption:
 
     def given_in(self, arguments: Sequence[str]) -> bool:
         """Tell whether a command line gives the option this value, last (argparse's abbreviations included)."""
-        last = None
-        for position, argument in enumerate(arguments):
-            name, equals, value = argument.partition("=")
-            if _names(name, self.option):
-                last = value if equals else "".join(arguments[position + 1 : position + 2])
-        return last == self.value
+        return _values_given(self.option, arguments)[-1:] == [self.value]
 
 
 @dataclass(frozen=True)
@@ -51,11 +76,17 @@ class UnguardedOption:
 
     def given_in(self, arguments: Sequence[str]) -> bool:
         """Tell whether a command line gives the option."""
-        return any(_names(argument.partition("=")[0], self.option) for argument in arguments)
+        return bool(_values_given(self.option, arguments))
 
 
-def _names(argument: str, option: str) -> bool:
-    return len(argument) > 2 and option.startswith(argument)
+def _values_given(option: str, arguments: Sequence[str]) -> list[str]:
+    """Return the values that a command line gives an option, in order; argparse takes an option's beginning too."""
+    values = []
+    for position, argument in enumerate(arguments):
+        name, equals, value = argument.partition("=")
+        if len(name) > 2 and option.startswith(name):
+            values.append(value if equals else "".join(arguments[position + 1 : position + 2]))
+    return values
 
 
 @dataclass(frozen=True)
@@ -99,9 +130,6 @@ class Profile:
 
     def locate(self, script: Path) -> list[Definition]:
         """Find all seams in source.
-
-        Args:
-            script: The script as the host has it.
 
         Raises:
             SeamError: Naming the file and the seam, if one is missing or has another shape.

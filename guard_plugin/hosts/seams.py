@@ -61,31 +61,19 @@ class Definition:
 
 
 def find_definitions(seam: Seam, script: Path, roots: Sequence[Path] = ()) -> list[Definition]:
-    """Find every definition that a seam has in a host, in source.
+    """Find every definition that a seam has in a host, in source: at least one, each of the expected shape.
 
     Looked at are the seam's module, the script (which may define the function itself), and the modules that the
-    script imports the name from.
-
-    Args:
-        seam: The seam.
-        script: The script that will run; its folder is where its imports are looked up first.
-        roots: Further folders where they are looked up, in this order.
-
-    Returns:
-        At least one definition, each of the expected shape.
+    script imports the name from: in the script's folder, then in ``roots``.
 
     Raises:
         SeamError: If there is none, one has other parameters, or the name that the script uses has none.
     """
     folders = (script.parent, *roots)
-    home = _module_file(folders, seam.module)
-    if home is None:
-        raise SeamError(
-            f"seam {seam.name}: expected the file {seam.module}.py in {_listed(folders)}, found none; {_FIX}"
-        )
+    home = _module_file(seam, seam.module, folders)
     if seam.function == MODULE_LEVEL:
         return [Definition(seam, home.resolve(), 1, 0, ())]
-    imported_from = list(dict.fromkeys(_imports(seam, script, folders)))
+    imported_from = list(dict.fromkeys(_module_file(seam, module, folders) for module in _imports(seam, script)))
     own = list(_functions(seam, script))
     if not own and not imported_from and home != script and seam.parameters is not None:
         raise SeamError(
@@ -98,7 +86,11 @@ def find_definitions(seam: Seam, script: Path, roots: Sequence[Path] = ()) -> li
     if home != script and home not in imported_from:
         found += _functions(seam, home)
     for definition in found:
-        _check_shape(definition)
+        if seam.parameters is not None and definition.parameters != seam.parameters:
+            raise SeamError(
+                f"seam {seam.name}: expected {seam.function}({', '.join(seam.parameters)}), found "
+                f"{seam.function}({', '.join(definition.parameters)}) at {definition.file}:{definition.line}; {_FIX}"
+            )
     return list(dict.fromkeys(found))
 
 
@@ -113,25 +105,15 @@ def _required(seam: Seam, files: Sequence[Path]) -> Iterator[Definition]:
         yield from here
 
 
-def _imports(seam: Seam, script: Path, folders: Sequence[Path]) -> Iterator[Path]:
-    """Yield the host's files that the script imports the seam's function from, by name, by star or as a module."""
+def _imports(seam: Seam, script: Path) -> Iterator[str]:
+    """Yield the modules that the script imports the seam's function from, by name, by star or as a module."""
     for node in ast.walk(_parse(script)):
         if isinstance(node, ast.ImportFrom) and node.module and not node.level:
             names = [alias.name for alias in node.names]
             if seam.function in names or (node.module == seam.module and "*" in names):
-                yield _imported_file(seam, script, node.module, folders)
+                yield node.module
         elif isinstance(node, ast.Import) and seam.module in [alias.name for alias in node.names]:
-            yield _imported_file(seam, script, seam.module, folders)
-
-
-def _imported_file(seam: Seam, script: Path, module: str, folders: Sequence[Path]) -> Path:
-    file = _module_file(folders, module)
-    if file is None:
-        raise SeamError(
-            f"seam {seam.name}: {script} imports {seam.function} from {module}, but there is no {module}.py in "
-            f"{_listed(folders)} to look for it"
-        )
-    return file
+            yield seam.module
 
 
 def _functions(seam: Seam, file: Path) -> Iterator[Definition]:
@@ -149,26 +131,15 @@ def _parameters(arguments: ast.arguments) -> tuple[str, ...]:
     return (*plain, *star, *keyword, *stars)
 
 
-def _check_shape(definition: Definition) -> None:
-    seam = definition.seam
-    if seam.parameters is not None and definition.parameters != seam.parameters:
-        raise SeamError(
-            f"seam {seam.name}: expected {seam.function}({', '.join(seam.parameters)}), found "
-            f"{seam.function}({', '.join(definition.parameters)}) at {definition.file}:{definition.line}; {_FIX}"
-        )
-
-
-def _module_file(folders: Sequence[Path], module: str) -> Path | None:
+def _module_file(seam: Seam, module: str, folders: Sequence[Path]) -> Path:
     for folder in folders:
         base = folder.joinpath(*module.split("."))
         for file in (base.with_suffix(".py"), base / "__init__.py"):
             if file.is_file():
                 return file
-    return None
-
-
-def _listed(folders: Sequence[Path]) -> str:
-    return " or ".join(str(folder) for folder in folders)
+    why = "" if module == seam.module else f", which the script imports {seam.function} from,"
+    listed = " or ".join(map(str, folders))
+    raise SeamError(f"seam {seam.name}: expected the file {module}.py{why} in {listed}, found none; {_FIX}")
 
 
 def _parse(file: Path) -> ast.Module:

@@ -1,27 +1,27 @@
 """Guarding this process: from the choice of an adapter to the verified ledger."""
 
 import atexit
+import contextlib
+import gc
+import io
 import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy
 import torch
 
 from guard_plugin import __version__
 from guard_plugin.errors import GuardError, UnusableInput
-from guard_plugin.hosts.adapter import Adapter
-from guard_plugin.hosts.auto import AUTO, make_adapter
-from guard_plugin.hosts.expected_count import ExpectedCount
+from guard_plugin.hosts.adapter import AUTO, Adapter, make_adapter
+from guard_plugin.hosts.doctor import commit_of
 from guard_plugin.hosts.faults import Repairs
-from guard_plugin.hosts.repository import commit_of
-from guard_plugin.injection.exits import ExitWatch, end_process
+from guard_plugin.hosts.profile import ExpectedCount
 from guard_plugin.injection.guard import Guard
 from guard_plugin.injection.ledger import Ledger
-from guard_plugin.injection.paths import PathOptions, Paths
+from guard_plugin.injection.paths import Paths
 from guard_plugin.injection.penalty_choice import make_penalty
 from guard_plugin.injection.provenance import Provenance
 from guard_plugin.injection.stack import StackReader
@@ -38,16 +38,9 @@ class Attachment:
 
     As a context manager, it detaches at the end of the block and then checks that every due call was guarded.
 
-    Args:
-        adapter: The adapter's name; "auto" takes ``guard``, ``suspend`` and ``expect`` from the options.
-        script: The host's script.
-        options: The penalty's settings; ``penalty`` names it (default "curvature").
-        arguments: The script's own arguments.
-        repair: Whether known faults of the host are mended in memory.
-        teacher: A checkpoint that callers of torchvision get in place of pretrained weights.
-
-    Raises:
-        GuardError: If anything does not fit; nothing has been changed then.
+    ``adapter``, ``script`` and ``options`` are those of :func:`attach`, ``arguments`` the script's own. With
+    ``repair``, known faults of the host are mended in memory; callers of torchvision get the checkpoint ``teacher``
+    in place of pretrained weights. Where anything does not fit, GuardError is raised and nothing has been changed.
     """
 
     _active: "Attachment | None" = None
@@ -68,12 +61,13 @@ class Attachment:
         settings = dict(options)
         known, distribution = _choose(plugins, adapter, script, settings)
         self._process = os.getpid()
+        self._undo = contextlib.ExitStack()
         self.profile = profile = known.profile(script)
         profile.check_arguments(arguments)
         self.definitions = known.locate(profile, script)
-        paths = Paths(plugins.hook, PathOptions.take_from(settings))
+        paths = Paths(plugins.hook, settings)
         penalty = make_penalty(plugins, known, settings)
-        paths.options.check(penalty)
+        paths.check(penalty)
         faults = profile.find_faults(script)
         host = profile.host(script)
         unguarded = profile.why_unguarded(arguments)
@@ -85,7 +79,13 @@ class Attachment:
             strength=penalty.strength,
             unguarded=unguarded,
             definitions=self.definitions,
-            versions=_versions(distribution),
+            versions={
+                "guard_plugin": __version__,
+                "adapter": distribution,
+                "torch": torch.__version__,
+                "numpy": numpy.__version__,
+                "python": sys.version.split()[0],
+            },
             host={"folder": str(host), "commit": commit_of(host)},
             faults=[fault.to_json(repaired=repair) for fault in faults],
             expected=expected if isinstance(expected, int) else None,
@@ -93,10 +93,9 @@ class Attachment:
         )
         self._hooks = plugins.hook
         self._guard = Guard(
-            penalty,
+            penalty=penalty,
             reader=StackReader(host, self.definitions),
             expected=expected if isinstance(expected, ExpectedCount) else None,
-            hooks=plugins.hook,
             paths=paths,
             ledger=self.ledger,
         )
@@ -106,34 +105,38 @@ class Attachment:
             print(f"guard: known fault of this host, {fault.describe()}; {mended}", file=sys.stderr)
         self._hooks.run_started(ledger=self.ledger)
         self.repairs = Repairs(faults if repair else [])
+        self._undo.callback(self.repairs.remove)
         self._provenance = Provenance(profile.writes, profile.reads, self.ledger)
+        self._undo.callback(self._provenance.remove)
         if self._teacher is not None:
             self._teacher.install()
+            self._undo.callback(self._teacher.remove)
             self._provenance.take_over(self._teacher.file)
-        self._tap: Tap | None = Tap(self._guard, self._guard.share_forward if penalty.strength else None)
-        self._exits: ExitWatch | None = None
+        tap = Tap(self._guard, self._guard.share_forward if penalty.strength else None)
+        self._undo.callback(tap.remove)
         Attachment._active = self
 
     def conclude_at_exit(self) -> None:
         """Conclude when the process ends, unless that was done before, and end it with the error's exit code."""
-        self._exits = ExitWatch()
-        atexit.register(self._at_exit, self._exits)
+        codes: list[object] = []
+
+        def exit_noted(code: object = None, /) -> NoReturn:
+            codes.append(code)  # Python does not tell it to functions at exit
+            raise SystemExit(code)
+
+        self._undo.callback(setattr, sys, "exit", sys.exit)
+        sys.exit = exit_noted
+        atexit.register(self._at_exit, codes)
+        self._undo.callback(atexit.unregister, self._at_exit)
 
     def detach(self, outcome: str = "detached") -> None:
         """Remove every hook and restore every patched name; safe to call twice."""
-        if self._tap is None:
+        if Attachment._active is not self:
             return
-        self._tap.remove()
-        self._tap = None
-        self.repairs.remove()
-        self._provenance.remove()
+        self._undo.close()
         if self._teacher is not None:
-            self._teacher.remove()
             self.ledger.teacher = self._teacher.to_json()
         Attachment._active = None
-        if self._exits is not None:
-            self._exits.remove()
-            atexit.unregister(self._at_exit)
         self.ledger.outcome = outcome
         self._hooks.run_ended(ledger=self.ledger)
         if is_main_process():
@@ -145,15 +148,11 @@ class Attachment:
         return os.getpid() != self._process
 
     def conclude(self, *, succeeded: bool) -> GuardError | None:
-        """Detach, and check that what had to be guarded was.
+        """Detach, and return the error if something that had to be guarded was not; None where all was.
 
-        Args:
-            succeeded: Whether the script ended well; if it did not, nothing is missed.
-
-        Returns:
-            The error, if there is one: a loss call that could not be guarded (also where the host swallowed its
-            error), no guarded call, another number of them than expected, or a penalty that was not finite. The
-            ledger's outcome becomes "complete", "incomplete" or "failed".
+        Errors are a loss call that could not be guarded (also where the host swallowed its error), no guarded call,
+        another number of them than expected, and a penalty that was not finite; of a script that did not end well, only
+        the first is one. The ledger's outcome becomes "complete", "incomplete" or "failed".
         """
         problem = self._guard.problem() if succeeded else self._guard.failure
         if problem is None and succeeded and self._teacher is not None:
@@ -164,26 +163,33 @@ class Attachment:
     def __enter__(self) -> "Attachment":
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         problem = self.conclude(succeeded=kind is None)
         if kind is None and problem is not None:
             raise problem
 
-    def _at_exit(self, exits: ExitWatch) -> None:
+    def _at_exit(self, codes: Sequence[object]) -> None:
         if self.is_copy:
             return
         # A script that crashed or was ended by sys.exit(code) has its own exit code; --help makes no loss call.
-        failed = getattr(sys, "last_value", None) is not None or exits.code not in (None, 0)
-        early = exits.called and self.ledger.seen == 0
+        failed = getattr(sys, "last_value", None) is not None or any(code not in (None, 0) for code in codes[-1:])
+        early = bool(codes) and self.ledger.seen == 0
         problem = self.conclude(succeeded=not (failed or early))
         if is_main_process():
             print(f"guard: {self.ledger.summary()}", file=sys.stderr)
         if failed or early or problem is None:
             return
         print(f"guard: error: {problem}", file=sys.stderr)
-        end_process(problem.exit_code)
+        _end_process(problem.exit_code)
+
+
+def _end_process(code: int) -> NoReturn:
+    """End the process with an exit code while the interpreter is ending; nothing that was written is lost."""
+    atexit._run_exitfuncs()
+    for thing in gc.get_objects():
+        if isinstance(thing, (io.TextIOWrapper, io.BufferedWriter)) and not thing.closed and thing.writable():
+            thing.flush()
+    os._exit(code)
 
 
 def attach(adapter: str, *, script: str | os.PathLike[str] | None = None, **options: Any) -> Attachment:
@@ -229,13 +235,3 @@ def _choose(plugins: Plugins, name: str, script: Path, options: dict[str, Any]) 
     if described:
         raise UnusableInput(f"{', '.join(described)}: for adapter auto only; {name} knows its seams")
     return look_up("adapter", name, plugins.adapters), plugins.adapters[name].distribution
-
-
-def _versions(adapter_distribution: str) -> dict[str, str]:
-    return {
-        "guard_plugin": __version__,
-        "adapter": adapter_distribution,
-        "torch": torch.__version__,
-        "numpy": numpy.__version__,
-        "python": sys.version.split()[0],
-    }

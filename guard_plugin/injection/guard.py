@@ -1,5 +1,6 @@
 """The guard: it decides which loss calls are on real data, adds the penalty to them, and keeps the ledger."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -7,7 +8,7 @@ from pluggy import HookRelay
 from torch import Tensor, nn
 
 from guard_plugin.errors import GuardError, NothingGuarded, UnsupportedLoss
-from guard_plugin.hosts.expected_count import ExpectedCount
+from guard_plugin.hosts.profile import ExpectedCount
 from guard_plugin.injection.ledger import Ledger
 from guard_plugin.injection.loss_call import LossCall
 from guard_plugin.injection.paths import Paths
@@ -23,10 +24,8 @@ def why_not_real(call: LossCall) -> str | None:
 
     Real data in training shows in five signals, none of which suffices alone: gradients flow to the output, they are
     on where the loss is evaluated (a host may log it without), the network is in training mode,
-    its input does not require grad (synthetic images do), some parameter does.
-
-    Raises:
-        UnsupportedLoss: If gradients flow to the output, but not straight from a network.
+    its input does not require grad (synthetic images do), some parameter does. Where gradients flow to the output,
+    but not straight from a network, UnsupportedLoss is raised.
     """
     if not call.output.requires_grad:
         return "no gradient"
@@ -41,11 +40,11 @@ def why_not_real(call: LossCall) -> str | None:
     return None
 
 
-def guarded_loss(call: LossCall, penalty: Penalty, hooks: HookRelay, paths: Paths) -> tuple[Tensor, Tensor]:
+def guarded_loss(call: LossCall, penalty: Penalty, paths: Paths) -> tuple[Tensor, Tensor]:
     """Return the loss that the host gets, with the penalty added or in the place of the host's, and the penalty."""
     guarded = paths.guarded(call, penalty)
-    loss, value = _by_graph(call, penalty, hooks) if guarded is None else guarded
-    hooks.guarded_step(call=call, value=value.detach())
+    loss, value = _by_graph(call, penalty, paths.hooks) if guarded is None else guarded
+    paths.hooks.guarded_step(call=call, value=value.detach())
     return loss, value
 
 
@@ -73,7 +72,8 @@ def _combined(call: LossCall, value: Tensor, penalty: Penalty) -> Tensor:
         return (1 - penalty.strength) * call.loss + value
     # DDP may begin to exchange gradients only where they pass its own output (static_graph): pass it a zero. Not by
     # way of the host's loss, which, where it is not finite, would make it NaN.
-    return value + (0 * torch.nan_to_num(call.output, 0.0, 0.0, 0.0)).sum() if call.distributed else value
+    distributed = call.network is not call.made_by.network
+    return value + (0 * torch.nan_to_num(call.output, 0.0, 0.0, 0.0)).sum() if distributed else value
 
 
 def _refuse_other_reductions(call: LossCall, penalty: Penalty) -> None:
@@ -88,43 +88,22 @@ def _refuse_other_reductions(call: LossCall, penalty: Penalty) -> None:
         )
 
 
+@dataclass(eq=False, kw_only=True)
 class Guard:
-    """Handles the loss calls of one run.
+    """Handles the loss calls of one run: ``expected`` tells, from the host's variables, how many must be guarded.
 
-    Args:
-        penalty: What is added.
-        reader: Reads which seams a loss call is made under.
-        expected: How many calls must be guarded, where the host's variables tell.
-        hooks: The plugin manager's hooks.
-        paths: Choose how the penalty is computed.
-        ledger: Where everything is noted.
+    ``failure`` keeps the error of a call that could not be guarded, for hosts that catch everything.
     """
 
-    def __init__(
-        self,
-        penalty: Penalty,
-        *,
-        reader: StackReader,
-        expected: ExpectedCount | None,
-        hooks: HookRelay,
-        paths: Paths,
-        ledger: Ledger,
-    ) -> None:
-        self.ledger = ledger
-        self.failure: GuardError | None = None
-        self._penalty = penalty
-        self._reader = reader
-        self._expected = expected
-        self._hooks = hooks
-        self._paths = paths
+    penalty: Penalty
+    reader: StackReader
+    expected: ExpectedCount | None
+    paths: Paths
+    ledger: Ledger
+    failure: GuardError | None = None
 
     def __call__(self, call: LossCall) -> Tensor:
-        """Return the loss that the host gets.
-
-        Raises:
-            GuardError: If the call cannot be guarded and must be, or is one too many. The error is kept as
-                ``failure`` too, for hosts that catch everything.
-        """
+        """Return the loss that the host gets; raise GuardError if it must be guarded and cannot, or is one too many."""
         try:
             return self._handle(call)
         except GuardError as error:
@@ -133,8 +112,8 @@ class Guard:
 
     def share_forward(self, network: nn.Module, args: tuple[Any, ...]) -> SharedForward | str:
         """Share the forward pass of a network's call, or say why not; its loss may yet turn out not to be guarded."""
-        penalty = self._penalty.at(self.ledger.guarded)
-        return self._paths.share_forward(penalty, network, args, self._in_open_seam)
+        penalty = self.penalty.at(self.ledger.guarded)
+        return self.paths.share_forward(penalty, network, args, lambda: not self.reader.read().why_unguarded)
 
     def problem(self) -> GuardError | None:
         """Say what is wrong with a run whose script ended well: nothing, one failed call, or the wrong count."""
@@ -146,84 +125,68 @@ class Guard:
                 f"expected loss calls on real data, found that none of the {ledger.seen} loss calls seen was one: this "
                 f"was a plain run. {self._where_they_went()}"
             )
-        if self._expected is not None and ledger.expected is None:
+        if self.expected is not None and ledger.expected is None:
             return NothingGuarded(
-                f"expected loss calls under {self._expected.seam}, whose local variables tell how many there must be, "
+                f"expected loss calls under {self.expected.seam}, whose local variables tell how many there must be, "
                 f"found none of the {ledger.seen} seen there: the run cannot be proved complete; guard this fork with "
                 f"an adapter of its own: docs/writing-an-adapter.md"
             )
         if ledger.expected is not None and ledger.guarded != ledger.expected:
             return NothingGuarded(
-                f"expected {ledger.expected} guarded loss calls ({self._explanation()}), found {ledger.guarded} of "
-                f"{ledger.seen} seen: what the script wrote is not a GUARD result. {self._where_they_went()}"
+                f"expected {self._expected_calls()}, found {ledger.guarded} of {ledger.seen} seen: what the script "
+                f"wrote is not a GUARD result. {self._where_they_went()}"
             )
         if ledger.values.nonfinite:
             return NothingGuarded(
                 f"expected finite penalties, found {ledger.values.nonfinite} of {ledger.guarded} that are not: what "
                 f"the script wrote is not a GUARD result; lower strength or h"
             )
-        return self._unfinished_ramp()
-
-    def _unfinished_ramp(self) -> GuardError | None:
-        name, calls = max(self._penalty.ramps().items(), key=lambda ramp: ramp[1], default=("", 0))
-        if self.ledger.unguarded or self._penalty.strength == 0 or self.ledger.guarded >= calls:
+        name, calls = max(self.penalty.ramps().items(), key=lambda ramp: ramp[1], default=("", 0))
+        if ledger.unguarded or self.penalty.strength == 0 or ledger.guarded >= calls:
             return None
         return NothingGuarded(
-            f"expected at least {calls} guarded loss calls for the ramp, found {self.ledger.guarded}: {name} rose to "
-            f"{self.ledger.reached[name]:.6g} only, not to {getattr(self._penalty, name):.6g}, and what the script "
+            f"expected at least {calls} guarded loss calls for the ramp, found {ledger.guarded}: {name} rose to "
+            f"{ledger.reached[name]:.6g} only, not to {getattr(self.penalty, name):.6g}, and what the script "
             f"wrote is not a GUARD result; shorten the ramp"
         )
 
     def _handle(self, call: LossCall) -> Tensor:
-        place = self._reader.read()
+        place = self.reader.read()
         self.ledger.note_seen(place.site, place.seams)
-        self._learn_expected(place)
+        if self.expected is not None and self.ledger.expected is None:
+            variables = place.locals_of(self.expected.seam)
+            self.ledger.expected = None if variables is None else self.expected.compute(variables)
         reason = self._why_skipped(call, place)
         if reason is not None:
             self.ledger.note_skipped(place.site, reason)
             return call.loss
         call.check_guardable()
-        if self._penalty.strength == 0:
+        if self.penalty.strength == 0:
             loss, value = call.loss, None
         else:
-            penalty = self._penalty.at(self.ledger.guarded)
-            loss, value = guarded_loss(call, penalty, self._hooks, self._paths)
-            self.ledger.reached = {name: getattr(penalty, name) for name in self._penalty.ramps()}
+            penalty = self.penalty.at(self.ledger.guarded)
+            loss, value = guarded_loss(call, penalty, self.paths)
+            self.ledger.reached = {name: getattr(penalty, name) for name in self.penalty.ramps()}
         self.ledger.note_guarded(place.site, value)
-        self._refuse_excess(place)
+        if self.ledger.expected is not None and self.ledger.guarded > self.ledger.expected:
+            raise NothingGuarded(
+                f"expected {self._expected_calls()}, found one more at {place.site}: something that is not the loss on "
+                f"real data looks like it; guard this fork with an adapter of its own"
+            )
         return loss
 
-    def _in_open_seam(self) -> bool:
-        place = self._reader.read()
-        return place.suspending is None and place.opening is not None
-
     def _why_skipped(self, call: LossCall, place: Place) -> str | None:
-        if place.suspending is not None:
-            return f"suspended: {place.suspending.name}"
-        if place.opening is None:
-            return "outside every seam"
-        verdict: bool | None = self._hooks.is_real_data(call=call)
+        if place.why_unguarded:
+            return place.why_unguarded
+        verdict: bool | None = self.paths.hooks.is_real_data(call=call)
         if verdict is not None:
             return None if verdict else "not real data, says a plugin"
         return why_not_real(call)
 
-    def _learn_expected(self, place: Place) -> None:
-        if self._expected is None or self.ledger.expected is not None:
-            return
-        variables = place.locals_of(self._expected.seam)
-        if variables is not None:
-            self.ledger.expected = self._expected.compute(variables)
-
-    def _refuse_excess(self, place: Place) -> None:
-        expected = self.ledger.expected
-        if expected is not None and self.ledger.guarded > expected:
-            raise NothingGuarded(
-                f"expected {expected} guarded loss calls ({self._explanation()}), found one more at {place.site}: "
-                f"something that is not the loss on real data looks like it; guard this fork with an adapter of its own"
-            )
-
-    def _explanation(self) -> str:
-        return self._expected.explanation if self._expected else "as given"
+    def _expected_calls(self) -> str:
+        return (
+            f"{self.ledger.expected} guarded loss calls ({self.expected.explanation if self.expected else 'as given'})"
+        )
 
     def _where_they_went(self) -> str:
         skipped = ", ".join(f"{count} {reason}" for reason, count in self.ledger.skipped.items())

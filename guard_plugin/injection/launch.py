@@ -30,20 +30,9 @@ def run_script(
 ) -> int:
     """Run a host's script under guard, report the ledger, and return the exit code.
 
-    Args:
-        adapter: The adapter's name.
-        script: The script: an existing file.
-        argv: What the script gets as ``sys.argv``: its name as the user gave it, and its arguments.
-        options: The penalty's settings.
-        ledger_file: Where the ledger is written as JSON, if anywhere.
-        repair: Whether known faults of the host are mended in memory.
-        teacher: A checkpoint that callers of torchvision get in place of pretrained weights.
-
-    Returns:
-        The script's own exit code if it failed or ended early (``--help``); else 0.
-
-    Raises:
-        GuardError: If the script could not be run, or a loss call that had to be guarded was not.
+    The script gets ``argv``, its name as the user gave it and its arguments, as ``sys.argv``. Its own exit code is
+    returned if it failed or ended early (``--help``), else 0. GuardError is raised if it could not be run, or a loss
+    call that had to be guarded was not.
     """
     script = script.absolute()
     if ledger_file is not None and is_main_process():
@@ -66,7 +55,11 @@ def run_script(
     finally:
         if not attachment.is_copy:
             attachment.detach("ended early" if ended_early else "failed")
-            _report(attachment, ledger_file, quiet=ended_early)
+            if is_main_process():
+                if not ended_early:
+                    print(f"guard: {attachment.ledger.summary()}", file=sys.stderr)
+                if ledger_file is not None:
+                    attachment.ledger.write(ledger_file)
     if problem is not None:
         raise problem
     return code
@@ -79,21 +72,8 @@ def _join_threads() -> None:
             thread.join()
 
 
-def _report(attachment: Attachment, ledger_file: Path | None, *, quiet: bool) -> None:
-    if not is_main_process():
-        return
-    if not quiet:
-        print(f"guard: {attachment.ledger.summary()}", file=sys.stderr)
-    if ledger_file is not None:
-        attachment.ledger.write(ledger_file)
-
-
 def find_script(script: str, folder: Path | None) -> Path:
-    """Find a script named on the command line, as seen from here or from the folder that it shall run in.
-
-    Raises:
-        UnusableInput: If there is no such file, or two different ones.
-    """
+    """Find the one script named on the command line, as seen from here or from the folder that it shall run in."""
     places = [Path.cwd(), *([folder] if folder else [])]
     found = {(place / script).resolve(): place / script for place in places if (place / script).is_file()}
     if len(found) != 1:
@@ -161,7 +141,14 @@ def _execute(script: Path, source: bytes | str) -> tuple[int, bool]:
     try:
         exec(compile(source, str(script), "exec", dont_inherit=True), namespace)
     except SystemExit as stop:
-        return _exit_code(stop), _from_argument_parser(stop)
+        *_, (last, _line) = traceback.walk_tb(stop.__traceback__)
+        by_parser = (
+            Path(last.f_code.co_filename).name == "argparse.py"
+        )  # --help, and no sys.exit(0) of the script's own
+        if stop.code is None or isinstance(stop.code, int):
+            return (stop.code or 0) & 0xFF, by_parser  # what the operating system keeps of it
+        print(stop.code, file=sys.stderr)
+        return 1, by_parser
     except GuardError:
         raise
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - the script's own, shown as Python shows it
@@ -169,16 +156,3 @@ def _execute(script: Path, source: bytes | str) -> tuple[int, bool]:
         traceback.print_exception(type(error), error, trace.tb_next if trace else None)
         return 130 if isinstance(error, KeyboardInterrupt) else 1, False
     return 0, False
-
-
-def _exit_code(stop: SystemExit) -> int:
-    if stop.code is None or isinstance(stop.code, int):
-        return (stop.code or 0) & 0xFF  # what the operating system keeps of it
-    print(stop.code, file=sys.stderr)
-    return 1
-
-
-def _from_argument_parser(stop: SystemExit) -> bool:
-    """Tell ``--help`` from ``sys.exit(0)`` at the end of a script."""
-    frames = list(traceback.walk_tb(stop.__traceback__))
-    return bool(frames) and Path(frames[-1][0].f_code.co_filename).name == "argparse.py"

@@ -19,27 +19,24 @@ __all__ = ["Ledger", "PathCounts", "PenaltyValues"]
 
 @dataclass
 class PathCounts:
-    """Which ways loss calls took to compute the penalty's gradient, and why they took no faster one.
+    """How many loss calls took each way to compute the penalty's gradient, and why they took no faster one.
 
-    Args:
-        memory: The user's option: "normal" or "low".
-        taken: How many loss calls took each way.
-        reasons: Per way, how often each reason was against a faster one.
+    ``memory`` is the user's option; ``taken`` counts, per way, the reasons against a faster one ("" for none).
     """
 
     memory: str = "normal"
-    taken: Counter[str] = field(default_factory=Counter)
-    reasons: dict[str, Counter[str]] = field(default_factory=dict)
+    taken: dict[str, Counter[str]] = field(default_factory=dict)
 
     def note(self, path: str, reason: str) -> None:
-        """Note the way that a loss call takes; the reason is empty where there is no faster one."""
-        self.taken[path] += 1
-        if reason:
-            self.reasons.setdefault(path, Counter())[reason] += 1
+        """Note the way that one loss call takes, and why no faster one, if there is one."""
+        self.taken.setdefault(path, Counter())[reason] += 1
 
     def to_json(self) -> dict[str, Any]:
         """Return the ways taken, as the ledger writes them."""
-        return {path: {"calls": n, "because": dict(self.reasons.get(path, {}))} for path, n in self.taken.items()}
+        return {
+            path: {"calls": why.total(), "because": {reason: n for reason, n in why.items() if reason}}
+            for path, why in self.taken.items()
+        }
 
 
 @dataclass
@@ -171,6 +168,11 @@ class Ledger:
 
     def to_json(self) -> dict[str, Any]:
         """Return the ledger in its fixed keys (DESIGN.md, "Ledger")."""
+        seams: dict[str, dict[str, Any]] = {}
+        for definition in self.definitions:
+            seam = definition.seam
+            known = seams.setdefault(seam.name, {"role": seam.role, "at": [], "loss_calls": self.under[seam.name]})
+            known["at"].append(f"{definition.file}:{definition.line}")
         return {
             "schema": 1,
             "adapter": self.adapter,
@@ -187,7 +189,7 @@ class Ledger:
             "penalty_value": self.values.to_json(),
             "memory": self.paths.memory,
             "paths": self.paths.to_json(),
-            "seams": {name: self._seam(name) for name in dict.fromkeys(d.seam.name for d in self.definitions)},
+            "seams": seams,
             "sites": {site: dict(counts) for site, counts in self.sites.items()},
             "host": dict(self.host),
             "faults": [dict(fault) for fault in self.faults],
@@ -207,11 +209,3 @@ class Ledger:
 
     def _site(self, site: str | None) -> Counter[str]:
         return self.sites.setdefault(site or "outside the host's files", Counter())
-
-    def _seam(self, name: str) -> dict[str, Any]:
-        definitions = [definition for definition in self.definitions if definition.seam.name == name]
-        return {
-            "role": definitions[0].seam.role,
-            "at": [f"{definition.file}:{definition.line}" for definition in definitions],
-            "loss_calls": self.under[name],
-        }

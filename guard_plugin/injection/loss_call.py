@@ -4,7 +4,6 @@ import copy
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 from torch import Tensor, nn
@@ -13,9 +12,8 @@ from torch.nn.parallel import DistributedDataParallel
 from guard_plugin.errors import UnsupportedLoss
 from guard_plugin.injection.origins import Origin
 from guard_plugin.penalties import LossFunction
-from guard_plugin.penalties.fast.shared_forward import SharedForward
 
-__all__ = ["SUPPORTED", "LossCall", "per_example"]
+__all__ = ["SUPPORTED", "LossCall", "own_part", "per_example"]
 
 SUPPORTED = (nn.CrossEntropyLoss, nn.NLLLoss)
 
@@ -30,7 +28,8 @@ class LossCall:
         output: The network's output that it was called on.
         targets: The targets, or None where the call gave none.
         origin: The network call that made the output; None where the output is not a network's own.
-        make_loss_fn: Makes the per-example version of the criterion, or raises UnsupportedLoss.
+        loss_fn: Returns the host's criterion per example, with its own weights, smoothing and ignored class; raises
+            UnsupportedLoss if the criterion has no per-example form.
         paused: Lets module calls pass unseen by the tap.
     """
 
@@ -39,58 +38,28 @@ class LossCall:
     output: Tensor
     targets: Any
     origin: Origin | None
-    make_loss_fn: Callable[[], LossFunction]
+    loss_fn: Callable[[], LossFunction]
     paused: Callable[[], AbstractContextManager[None]]
 
     @property
     def network(self) -> nn.Module:
-        """The network whose output was judged.
-
-        Of one that is distributed over processes, the part in this process: a pass through the wrapper would prepare
-        another gradient exchange, and synchronise buffers that the host has not asked to.
-        """
-        network = self._known_origin().network
-        return network.module if isinstance(network, DistributedDataParallel) else network
-
-    @property
-    def distributed(self) -> bool:
-        """Whether the output is that of a network that is distributed over processes."""
-        return isinstance(self._known_origin().network, DistributedDataParallel)
+        """The network whose output was judged; of one that is distributed over processes, the part in this process."""
+        return own_part(self.made_by.network)
 
     @property
     def inputs(self) -> Tensor:
         """The batch that the network was given, shape (n, ...)."""
-        return self._known_origin().batch()
-
-    @property
-    def shared(self) -> SharedForward | str:
-        """The network call's forward pass where the penalty shares it, or why it does not."""
-        return self._known_origin().shared
-
-    def loss_fn(self) -> LossFunction:
-        """Return the host's criterion per example, with its own weights, smoothing and ignored class.
-
-        Raises:
-            UnsupportedLoss: If the criterion has no per-example form.
-        """
-        return self._loss_fn
-
-    @cached_property
-    def _loss_fn(self) -> LossFunction:
-        return self.make_loss_fn()
+        return self.made_by.batch()
 
     def check_guardable(self) -> None:
-        """Refuse a call whose penalty cannot be computed; also at strength 0, where no penalty is computed.
-
-        Raises:
-            UnsupportedLoss: If the criterion, the output or the input is not of a kind that can be guarded.
-        """
+        """Refuse, with UnsupportedLoss, a call whose penalty cannot be computed; also at strength 0."""
         self.loss_fn()
-        origin = self._known_origin()
-        origin.batch()
-        origin.check_unchanged(self.output)
+        self.made_by.batch()
+        self.made_by.check_unchanged(self.output)
 
-    def _known_origin(self) -> Origin:
+    @property
+    def made_by(self) -> Origin:
+        """The network call that made the output; where it is not known, UnsupportedLoss is raised."""
         if self.origin is None:
             raise UnsupportedLoss(
                 f"expected {self.criterion} to be called on a network's own output, found a tensor that was computed "
@@ -98,6 +67,14 @@ class LossCall:
                 f"what the network returned"
             )
         return self.origin
+
+
+def own_part(network: nn.Module) -> nn.Module:
+    """Return the part in this process of a network that may be distributed over processes.
+
+    A pass through the wrapper would prepare another gradient exchange, and synchronise buffers unasked.
+    """
+    return network.module if isinstance(network, DistributedDataParallel) else network
 
 
 def per_example(criterion: Callable[..., Any]) -> LossFunction:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
-from typing import Any, Protocol
+from typing import Any
 
 from torch import Tensor, nn
 from torch.nn.modules import module as torch_module
@@ -21,6 +21,9 @@ __all__ = ["ForwardSharer", "Origin", "Origins", "RootCallObserver"]
 
 ForwardSharer = Callable[[nn.Module, tuple[Any, ...]], SharedForward | str]
 """Lets the penalty share the forward pass of a network call that is about to begin, or says why not."""
+
+RootCallObserver = Callable[[nn.Module, tuple[Any, ...], Mapping[str, Any], Any], Tensor | None]
+"""Sees every outermost call (module, args, kwargs, output); returns what a loss call shall return, None for others."""
 
 
 @dataclass(frozen=True)
@@ -41,11 +44,7 @@ class Origin:
     shared: SharedForward | str
 
     def batch(self) -> Tensor:
-        """Return the one tensor that the network was called with.
-
-        Raises:
-            UnsupportedLoss: If it was called with anything else, or the tensor was modified in place since.
-        """
+        """Return the one tensor that the network was called with; refuse another call, and a tensor modified since."""
         if len(self.args) != 1 or self.kwargs or not isinstance(self.args[0], Tensor):
             raise UnsupportedLoss(
                 f"expected the host to call its network with one tensor, found {type(self.network).__name__} called "
@@ -60,11 +59,7 @@ class Origin:
         return batch
 
     def check_unchanged(self, output: Tensor) -> None:
-        """Refuse an output that the network would not make again.
-
-        Raises:
-            UnsupportedLoss: If the output was modified in place since, or the network had other parameters then.
-        """
+        """Refuse an output that was modified in place since, or that the network made with other parameters."""
         name = type(self.network).__name__
         if output._version != self.output_version:
             raise UnsupportedLoss(
@@ -77,15 +72,6 @@ class Origin:
                 f"{name} had other parameters when it was called (torch.func.functional_call?), so a penalty on those "
                 f"that it has now would reach none of the tensors that are trained; call the network itself"
             )
-
-
-class RootCallObserver(Protocol):
-    """Sees every outermost module call, and tells loss calls from network calls."""
-
-    def __call__(
-        self, module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: Any
-    ) -> Tensor | None:
-        """Return what a loss call shall return, or None where this is no loss call."""
 
 
 @dataclass
@@ -109,10 +95,8 @@ class _ThreadState(threading.local):
 class Origins:
     """Remembers, while installed, the origin of each network output, through torch's public global module hooks.
 
-    Args:
-        network: Remember this network's outputs, wherever it is called; by default those of every outermost call.
-        observer: Sees each outermost call; a call that it takes for a loss call is not remembered.
-        share_forward: Is asked whether the penalty shares the forward pass of a call that is to be remembered.
+    It remembers the outputs of one ``network``, wherever it is called, or by default those of every outermost call,
+    but for a call that ``observer`` takes for a loss call.
     """
 
     def __init__(
@@ -139,10 +123,8 @@ class Origins:
         self._handles = []
         self._end_begun(lambda begun: True)
 
-    def of(self, output: object) -> Origin | None:
+    def of(self, output: Tensor) -> Origin | None:
         """Return the origin of an output of this thread, or None where no network is known to have made it."""
-        if not isinstance(output, Tensor):
-            return None
         origin: Origin | None = self._state.made_by.get(output)  # type: ignore[no-untyped-call]
         return origin
 
@@ -172,16 +154,13 @@ class Origins:
             self._end_begun(lambda begun: not _is_running(begun.caller))
         args = _host_tensors(args)
         versions = tuple([version_of(argument) for argument in args if isinstance(argument, Tensor)])
-        shared = "not guarded" if self._share_forward is None else self._share_forward(module, args)
+        shared = self._share_forward(module, args) if self._share_forward else "not guarded"
         state.begun.append(_Begun(sys._getframe(1), versions, shared))
         return (shared.input,) if isinstance(shared, SharedForward) else None
 
     def _leave(self, module: nn.Module, args: tuple[Any, ...], *kwargs_and_output: Any) -> Tensor | None:
         # After a forward that raised, torch calls without kwargs, whatever was registered (2.6 to 2.15).
-        *kwargs, output = kwargs_and_output
-        return self._note(module, args, kwargs[0] if kwargs else {}, output)
-
-    def _note(self, module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: Any) -> Tensor | None:
+        kwargs, output = kwargs_and_output if len(kwargs_and_output) > 1 else ({}, *kwargs_and_output)
         state = self._state
         if state.paused:
             return None

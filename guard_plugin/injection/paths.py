@@ -3,7 +3,6 @@
 import functools
 import weakref
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 import torch
@@ -15,7 +14,7 @@ from torch.nn.utils import parametrize
 
 from guard_plugin.errors import UnsupportedLoss, UnusableInput
 from guard_plugin.injection.ledger import PathCounts
-from guard_plugin.injection.loss_call import LossCall
+from guard_plugin.injection.loss_call import LossCall, own_part
 from guard_plugin.penalties import Curvature, Penalty
 from guard_plugin.penalties.fast.network_properties import (
     NetworkProperties,
@@ -23,12 +22,12 @@ from guard_plugin.penalties.fast.network_properties import (
     known_properties,
     properties_of,
 )
-from guard_plugin.penalties.fast.precomputed import reached_leaves, recompute_if_unmodified, with_precomputed_gradient
+from guard_plugin.penalties.fast.precomputed import Recompute, reached_leaves, with_precomputed_gradient
 from guard_plugin.penalties.fast.second_order import transformed
 from guard_plugin.penalties.fast.shared_forward import SharedForward, inside_shared_forward
 from guard_plugin.penalties.per_example import Losses, full_precision
 
-__all__ = ["PathOptions", "Paths"]
+__all__ = ["Paths"]
 
 Path = Literal["shared", "separate", "reference"]
 """How a penalty's gradient is computed: "reference" differentiates torch's own graph of passes that the penalty makes;
@@ -38,90 +37,46 @@ forward pass as one of the passes. Every penalty has "reference"; the curvature 
 # With memory "low", a pass takes this part of the batch.
 _LOW_MEMORY_PARTS = 16
 
-_NOT_A_MEAN = "the host's loss is no constant times the mean of the examples' losses"
 
-
-@dataclass(frozen=True)
-class PathOptions:
-    """What a user may say about the way.
-
-    Args:
-        memory: "low": the penalty's passes take a small part of the batch at a time.
-        path: The only way that may be taken, for debugging; "auto" takes the fastest that is possible.
-
-    Raises:
-        UnusableInput: If a value is unknown, or the two contradict each other.
-    """
-
-    memory: Literal["normal", "low"] = "normal"
-    path: Path | Literal["auto"] = "auto"
-
-    def __post_init__(self) -> None:
-        for name, value, known in (
-            ("memory", self.memory, ("normal", "low")),
-            ("path", self.path, ("auto", *get_args(Path))),
-        ):
-            if value not in known:
-                raise UnusableInput(f"expected {name} to be one of {', '.join(known)}, got {value!r}")
-        if self.memory == "low" and self.path not in ("auto", "separate"):
-            raise UnusableInput(f"expected path auto or separate with memory low, got {self.path!r}")
-
-    @classmethod
-    def take_from(cls, options: dict[str, Any]) -> "PathOptions":
-        """Take these options out of all of a user's options; one that is None counts as not given."""
-        given = {name: options.pop(name, None) for name in ("memory", "path")}
-        return cls(**{name: value for name, value in given.items() if value is not None})
-
-    @property
-    def demanded(self) -> Path | None:
-        """The only way that may be taken; None where the choice is free."""
-        if self.memory == "low":
-            return "separate"
-        return None if self.path == "auto" else self.path
-
-    @property
-    def asked(self) -> str:
-        """The option that demands a way, for messages."""
-        return "memory 'low'" if self.memory == "low" else f"path {self.path!r}"
-
-    def check(self, penalty: Penalty) -> None:
-        """Refuse a penalty that has no such way.
-
-        Raises:
-            UnusableInput: If it has not.
-        """
-        if self.demanded not in (None, "reference") and not isinstance(penalty, Curvature):
-            raise UnusableInput(
-                f"penalty {penalty.name!r} cannot be had with {self.asked}: it is computed on path reference only"
-            )
-
-
-@dataclass
 class Paths:
     """Chooses the way for each loss call, and takes it.
 
-    Args:
-        hooks: The plugin manager's hooks.
-        options: The user's options.
+    Two of the user's options are taken out of ``options``; one that is None counts as not given. With ``memory`` "low",
+    the penalty's passes take a small part of the batch at a time. ``path`` is the only way that may be taken, for
+    debugging; "auto" takes the fastest that is possible. UnusableInput is raised where a value is unknown, or the two
+    contradict each other.
     """
 
-    hooks: HookRelay
-    options: PathOptions = field(default_factory=PathOptions)
-    counts: PathCounts = field(init=False)
+    def __init__(self, hooks: HookRelay, options: dict[str, Any]) -> None:
+        given = []
+        for name, known in (("memory", ("normal", "low")), ("path", ("auto", *get_args(Path)))):
+            value = options.pop(name, None)
+            if value not in (None, *known):
+                raise UnusableInput(f"expected {name} to be one of {', '.join(known)}, got {value!r}")
+            given.append(known[0] if value is None else value)
+        memory, path = given
+        if memory == "low" and path not in ("auto", "separate"):
+            raise UnusableInput(f"expected path auto or separate with memory low, got {path!r}")
+        self.counts = PathCounts(memory)
+        self.hooks = hooks
+        self._low_memory = memory == "low"
+        self._asked = "memory 'low'" if self._low_memory else f"path {path!r}"
+        self._demanded = "separate" if self._low_memory else None if path == "auto" else path
 
-    def __post_init__(self) -> None:
-        self.counts = PathCounts(self.options.memory)
+    def check(self, penalty: Penalty) -> None:
+        """Refuse, with UnusableInput, a penalty that does not have the way that the user demands."""
+        if self._demanded not in (None, "reference") and not isinstance(penalty, Curvature):
+            raise UnusableInput(
+                f"penalty {penalty.name!r} cannot be had with {self._asked}: it is computed on path reference only"
+            )
 
     def share_forward(
         self, penalty: Penalty, module: nn.Module, args: tuple[Any, ...], is_guarded: Callable[[], bool]
     ) -> SharedForward | str:
         """Share the forward pass of a network call that is about to begin, or say why the pass will not serve.
 
-        Args:
-            penalty: The penalty that the call's loss would receive.
-            module: The network that is called.
-            args: Its positional arguments.
-            is_guarded: Tells whether loss calls are guarded here; asked last, because it walks the stack.
+        ``penalty`` is the one that the call's loss would receive; ``is_guarded`` tells whether loss calls are guarded
+        here, and is asked last, because it walks the stack.
         """
         if not isinstance(penalty, Curvature):
             return self._why_not("shared", penalty)
@@ -130,21 +85,18 @@ class Paths:
             return reason
         if not is_guarded():
             return "not guarded"
-        return SharedForward(args[0], _inner(module), twice=penalty.form == "gradient")
+        return SharedForward(args[0], own_part(module), twice=penalty.form == "gradient")
 
     def guarded(self, call: LossCall, penalty: Penalty) -> tuple[Tensor, Tensor] | None:
-        """Return the loss with the penalty, and the penalty; None where torch's own graph has to serve.
-
-        Raises:
-            UnsupportedLoss: If the way that the user demands is closed to this call.
-        """
+        """Return the loss with the penalty, and the penalty; None where torch's own graph has to serve."""
         reason = self._why_not("separate", penalty) or self._why_not_precomputed(call)
         if reason or not isinstance(penalty, Curvature):
             self._note("reference", reason)
             return None
         properties = properties_of(call.network, call.inputs, call.output)
-        in_parts = self._part_size(call) < len(call.inputs)
-        reason = properties.against_precomputing or (properties.against_parts if in_parts else "")
+        n = len(call.inputs)
+        size = -(-n // _LOW_MEMORY_PARTS) if self._low_memory else n
+        reason = properties.against_precomputing or (properties.against_parts if size < n else "")
         if reason:
             self._note("reference", reason)
             return None
@@ -153,21 +105,23 @@ class Paths:
             self._note("shared", "")
             return found
         self._note("separate", found)
-        return self._separate(call, penalty)
+        low = self._low_memory
+        losses = Losses(call.network, call.targets, call.loss_fn())
+        precomputed = penalty.in_parts(losses, call.inputs, size=size, low_memory=low)
+        value = with_precomputed_gradient(precomputed, recompute=None if low else _recompute(call, penalty))
+        return call.loss + value.to(call.loss.dtype), value
 
     def _note(self, path: Path, reason: str) -> None:
-        demanded = self.options.demanded
-        if demanded is not None and demanded != path:
+        if self._demanded not in (None, path):
             raise UnsupportedLoss(
-                f"{self.options.asked} was asked for, but is closed to this loss call: {reason}; leave it out"
+                f"{self._asked} was asked for, but is closed to this loss call: {reason}; leave it out"
             )
         self.counts.note(path, reason)
 
     def _why_not(self, path: Path, penalty: Penalty) -> str:
-        demanded = self.options.demanded
         if not isinstance(penalty, Curvature):
             return f"{penalty.name} has no other path"
-        if demanded is not None and demanded != path and not (path == "separate" and demanded == "shared"):
+        if self._demanded not in (None, path) and (path, self._demanded) != ("separate", "shared"):
             return "asked for"
         return "a plugin computes penalties" if self.hooks.compute_penalty.get_hookimpls() else ""
 
@@ -183,7 +137,7 @@ class Paths:
         batch = args[0]
         if batch.requires_grad or batch.is_inference() or not any(p.requires_grad for p in module.parameters()):
             return "not guarded"  # a transform's input above all: what it returns would require grad, as synthetic data
-        properties = known_properties(_inner(module))
+        properties = known_properties(own_part(module))
         against_sharing = properties.against_sharing if properties is not None else ""
         return self._why_not("shared", penalty) or against_sharing or _why_not_this_pass(module, batch)
 
@@ -201,7 +155,7 @@ class Paths:
         return ""
 
     def _shared(self, call: LossCall, penalty: Curvature, properties: NetworkProperties) -> tuple[Tensor, Tensor] | str:
-        shared = call.shared
+        shared = call.made_by.shared
         if not isinstance(shared, SharedForward):
             return shared
         if call.output._backward_hooks or call.output.retains_grad:
@@ -213,27 +167,11 @@ class Paths:
         losses = Losses(call.network, call.targets, call.loss_fn())
         found = penalty.on_host(losses, shared, call.output, call.loss)
         if found is None:
-            return _NOT_A_MEAN
+            return "the host's loss is no constant times the mean of the examples' losses"
         precomputed, value = found
         release = functools.partial(_release, weakref.ref(call.output))
         recompute = _recompute(call, penalty)
         return with_precomputed_gradient(precomputed, recompute=recompute, own=call.loss, release=release), value
-
-    def _separate(self, call: LossCall, penalty: Curvature) -> tuple[Tensor, Tensor]:
-        low = self.options.memory == "low"
-        losses = Losses(call.network, call.targets, call.loss_fn())
-        precomputed = penalty.in_parts(losses, call.inputs, size=self._part_size(call), low_memory=low)
-        value = with_precomputed_gradient(precomputed, recompute=None if low else _recompute(call, penalty))
-        return call.loss + value.to(call.loss.dtype), value
-
-    def _part_size(self, call: LossCall) -> int:
-        """Return how many examples a pass takes."""
-        n = len(call.inputs)
-        return -(-n // _LOW_MEMORY_PARTS) if self.options.memory == "low" else n
-
-
-def _inner(module: nn.Module) -> nn.Module:
-    return module.module if isinstance(module, DistributedDataParallel) else module
 
 
 def _why_not_this_pass(module: nn.Module, batch: Tensor) -> str:
@@ -243,7 +181,7 @@ def _why_not_this_pass(module: nn.Module, batch: Tensor) -> str:
         return "DDP's static_graph needs the gradients to pass its output"
     if torch.is_autocast_enabled(batch.device.type):
         return "autocast is on"
-    if full_precision(batch, batch, _inner(module))[0].dtype != batch.dtype:
+    if full_precision(batch, batch, own_part(module))[0].dtype != batch.dtype:
         return "its input is of less precision than its parameters"
     if torch_module._global_backward_hooks or torch_module._global_backward_pre_hooks:
         return "a hook on modules reads gradients"
@@ -252,7 +190,7 @@ def _why_not_this_pass(module: nn.Module, batch: Tensor) -> str:
     return ""
 
 
-def _recompute(call: LossCall, penalty: Penalty) -> Callable[[], Tensor]:
+def _recompute(call: LossCall, penalty: Penalty) -> Recompute:
     """Return the penalty by torch's own graph, for a host that differentiates the guarded gradients again."""
     network, inputs, targets, loss_fn, paused = call.network, call.inputs, call.targets, call.loss_fn(), call.paused
 
@@ -260,7 +198,7 @@ def _recompute(call: LossCall, penalty: Penalty) -> Callable[[], Tensor]:
         with paused(), torch.enable_grad():
             return penalty(network, inputs, targets, loss_fn=loss_fn)
 
-    return recompute_if_unmodified(compute, [inputs, targets, *network.parameters(), *network.buffers()])
+    return Recompute(compute, [inputs, targets, *network.parameters(), *network.buffers()])
 
 
 def _release(output: "weakref.ref[Tensor]") -> None:

@@ -14,11 +14,7 @@ __all__ = ["make_penalty"]
 
 
 def make_penalty(plugins: Plugins, adapter: Adapter | None, options: dict[str, Any]) -> Penalty:
-    """Make a penalty from a user's options, filled up with the adapter's recommended settings.
-
-    Raises:
-        UnusableInput: If the penalty is unknown, has no such setting, lacks one, or has one of another kind.
-    """
+    """Make a penalty from a user's options, filled up with the adapter's recommended settings."""
     options = {key: value for key, value in options.items() if value is not None}
     name = options.pop("penalty", "curvature")
     if name == "free" and name not in plugins.penalties:

@@ -15,7 +15,7 @@ from guard_plugin.files import file_sha256
 from guard_plugin.injection.ledger import Ledger
 from guard_plugin.ranks import is_main_process
 
-__all__ = ["Provenance", "marker_of", "penalty_of", "why_not_guarded"]
+__all__ = ["Provenance", "marker_of", "why_not_guarded"]
 
 
 def marker_of(file: Path) -> Path:
@@ -24,11 +24,7 @@ def marker_of(file: Path) -> Path:
 
 
 def why_not_guarded(file: Path) -> str:
-    """Say why a file is not known to be made under GUARD; return an empty text where it is.
-
-    Args:
-        file: The file; its marker is looked for beside it.
-    """
+    """Say why a file, by the marker beside it, is not known to be made under GUARD; an empty text where it is."""
     marker = marker_of(file)
     if not marker.is_file():
         return f"there is no {marker.name} beside it"
@@ -36,15 +32,6 @@ def why_not_guarded(file: Path) -> str:
         return _doubt(json.loads(marker.read_text(encoding="utf-8")), file)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         return f"{marker.name} cannot be read ({type(error).__name__})"
-
-
-def penalty_of(file: Path) -> str:
-    """Return the name of the penalty that a file was made under.
-
-    Args:
-        file: A file that :func:`why_not_guarded` has nothing against.
-    """
-    return str(json.loads(marker_of(file).read_text(encoding="utf-8"))["ledger"]["penalty"]["name"])
 
 
 def _doubt(marker: Any, file: Path) -> str:
@@ -73,23 +60,17 @@ class Provenance:
     """Notes, until :meth:`remove`, the files that the script writes (``torch.save``) or reads (``torch.load``).
 
     A file that is read and not known to be made under GUARD, or was made under another penalty, is warned of on stderr.
-
-    Args:
-        writes: Names of the files that get a marker, as a glob: "replay_buffer_*.pt"; empty for none.
-        reads: Names of the files whose markers are checked, as a glob; empty for none.
-        ledger: The run's ledger, where the files that are read are noted.
+    ``writes`` and ``reads`` are globs of file names ("replay_buffer_*.pt"), empty for none.
     """
 
     def __init__(self, writes: str, reads: str, ledger: Ledger) -> None:
-        self._writes = writes
-        self._reads = reads
         self._ledger = ledger
         self._written: set[Path] = set()
         self._originals = (torch.save, torch.load)
         if reads:
             ledger.taken_over = {}
-        torch.save = self._after(torch.save, 1, self._note_written)
-        torch.load = self._after(torch.load, 0, self._note_read)
+        torch.save = _noted(torch.save, 1, writes, self._written.add)
+        torch.load = _noted(torch.load, 0, reads, self.take_over)
 
     def remove(self) -> None:
         """Give ``torch.save`` and ``torch.load`` back as they were."""
@@ -108,34 +89,14 @@ class Provenance:
                     f"no marker can be written to {marker_of(file)} ({error.strerror}): it will not be known as GUARD's"
                 )
 
-    def _after(self, function: Callable[..., Any], position: int, note: Callable[[Path], None]) -> Callable[..., Any]:
-        """Wrap a function so that the path it is called with is noted once it has returned."""
-
-        @functools.wraps(function)
-        def wrapped(*args: Any, **kwargs: Any) -> Any:
-            result = function(*args, **kwargs)
-            place = args[position] if len(args) > position else kwargs.get("f")
-            if isinstance(place, (str, os.PathLike)):
-                note(Path(os.fsdecode(place)).absolute())
-            return result
-
-        return wrapped
-
-    def _note_written(self, file: Path) -> None:
-        if fnmatch.fnmatch(file.name, self._writes):
-            self._written.add(file)
-
-    def _note_read(self, file: Path) -> None:
-        if fnmatch.fnmatch(file.name, self._reads):
-            self.take_over(file)
-
     def take_over(self, file: Path) -> None:
         """Note a file that the script takes over, and warn if it is not known to be made under GUARD."""
         taken_over = self._ledger.taken_over
         if taken_over is None or str(file) in taken_over:
             return
         reason, own = why_not_guarded(file), str(self._ledger.penalty["name"])
-        made_under = "" if reason else penalty_of(file)
+        marker = None if reason else json.loads(marker_of(file).read_text(encoding="utf-8"))
+        made_under = str(marker["ledger"]["penalty"]["name"]) if marker else ""
         taken_over[str(file)] = {"penalty": made_under, "reason": reason}
         if not reason and made_under != own:
             _warn(f"{file} was made under penalty {made_under!r}, and this run's is {own!r}: give both the same")
@@ -143,6 +104,22 @@ class Provenance:
             _warn(
                 f"{file} is not known to be made under GUARD ({reason}): what is distilled from it is no GUARD result"
             )
+
+
+def _noted(function: Callable[..., Any], position: int, names: str, note: Callable[[Path], None]) -> Callable[..., Any]:
+    """Wrap a function so that a file of such a name that it is called with is noted once it has returned."""
+
+    @functools.wraps(function)
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        result = function(*args, **kwargs)
+        place = args[position] if len(args) > position else kwargs.get("f")
+        if isinstance(place, (str, os.PathLike)):
+            file = Path(os.fsdecode(place)).absolute()
+            if fnmatch.fnmatch(file.name, names):
+                note(file)
+        return result
+
+    return wrapped
 
 
 def _warn(text: str) -> None:

@@ -14,12 +14,9 @@ __all__ = ["Place", "StackReader"]
 
 @dataclass(frozen=True)
 class Place:
-    """Where a loss call was made.
+    """Where a loss call was made, and the seams on the stack with their frames, innermost first.
 
-    Args:
-        site: The host's innermost line, "main.py:191", relative to its folder; None outside the host's files.
-        seams: The seams on the stack, innermost first.
-        frames: The frame of each of them.
+    ``site`` is the host's innermost line, "main.py:191", relative to its folder; None outside the host's files.
     """
 
     site: str | None
@@ -27,14 +24,12 @@ class Place:
     frames: tuple[FrameType, ...]
 
     @property
-    def suspending(self) -> Seam | None:
-        """The outermost seam on the stack that suspends guarding."""
-        return next((seam for seam in reversed(self.seams) if seam.role == "suspends"), None)
-
-    @property
-    def opening(self) -> Seam | None:
-        """The innermost seam on the stack that opens guarding."""
-        return next((seam for seam in self.seams if seam.role == "opens"), None)
+    def why_unguarded(self) -> str:
+        """Why no loss call is guarded here; empty where a seam opens guarding and none suspends it."""
+        for seam in reversed(self.seams):
+            if seam.role == "suspends":
+                return f"suspended: {seam.name}"
+        return "" if any(seam.role == "opens" for seam in self.seams) else "outside every seam"
 
     def locals_of(self, seam_name: str) -> Mapping[str, Any] | None:
         """Return the local variables of the innermost frame of a seam, or None where it is not on the stack."""
@@ -56,12 +51,7 @@ def _locals(frame: FrameType) -> dict[str, Any]:
 
 
 class StackReader:
-    """Reads places off the stack of the calling thread.
-
-    Args:
-        host: The host's folder.
-        definitions: The seams' definitions, as found in source.
-    """
+    """Reads places off the stack of the calling thread, from a host's folder and its seams' definitions."""
 
     def __init__(self, host: Path, definitions: Sequence[Definition]) -> None:
         self._host = host.resolve()
@@ -91,12 +81,8 @@ class StackReader:
             path = Path(code.co_filename).resolve()
             first = 0 if code.co_name == MODULE_LEVEL else code.co_firstlineno
             seam = self._by_position.get((str(path), code.co_name, first))
-            known = self._known[id(code)] = (code, self._relative(path), seam)
+            # A host may hold its own virtual environment: what is installed there is not the host.
+            # And "<string>", resolved, would seem to lie in the current folder.
+            own = path.is_relative_to(self._host) and "site-packages" not in path.parts and path.is_file()
+            known = self._known[id(code)] = (code, str(path.relative_to(self._host)) if own else None, seam)
         return known
-
-    def _relative(self, path: Path) -> str | None:
-        # A host may hold its own virtual environment: what is installed there is not the host.
-        # And "<string>", resolved, would seem to lie in the current folder.
-        if not path.is_relative_to(self._host) or "site-packages" in path.parts or not path.is_file():
-            return None
-        return str(path.relative_to(self._host))

@@ -18,21 +18,16 @@ __all__ = ["Tap"]
 # The functions that a host may call in place of a criterion module, and the module with the same settings.
 _FUNCTIONS: Mapping[str, type[nn.Module]] = {"cross_entropy": nn.CrossEntropyLoss, "nll_loss": nn.NLLLoss}
 
-LossCallHandler = Callable[[LossCall], Tensor]
-
 
 class Tap:
     """Shows every loss call of the process to a handler, from creation until :meth:`remove`.
 
     A loss call is an outermost call of a criterion module, or of ``torch.nn.functional.cross_entropy`` or
-    ``nll_loss``. Those two names are replaced while the tap is on, and restored by :meth:`remove`.
-
-    Args:
-        handler: Called with each loss call; returns the loss that the host gets. Its own module calls pass unseen.
-        share_forward: Is asked whether the penalty shares the forward pass of a network's call.
+    ``nll_loss``. Those two names are replaced while the tap is on, and restored by :meth:`remove`. The handler returns
+    the loss that the host gets; its own module calls pass unseen.
     """
 
-    def __init__(self, handler: LossCallHandler, share_forward: ForwardSharer | None = None) -> None:
+    def __init__(self, handler: Callable[[LossCall], Tensor], share_forward: ForwardSharer | None = None) -> None:
         self._handler = handler
         self._originals = {name: getattr(functional, name) for name in _FUNCTIONS}
         self._origins = Origins(observer=self._observe, share_forward=share_forward)
@@ -70,28 +65,24 @@ class Tap:
             if not self._originals or not self._origins.idle:
                 return loss
             judged, targets = _arguments(args, kwargs)
-            settings = signature(original).bind(*args, **kwargs).arguments
+            given = signature(original).bind(*args, **kwargs).arguments
+            settings = {key: value for key, value in given.items() if key not in ("input", "target")}
             return self._handled(
-                f"functional.{name}", loss, judged, targets, lambda: _per_example_function(name, settings)
+                f"functional.{name}", loss, judged, targets, lambda: per_example(_FUNCTIONS[name](**settings))
             )
 
         tapped.__prepare_scriptable__ = lambda: original  # type: ignore[attr-defined] # what torch.jit.script compiles
         return tapped
 
     def _handled(
-        self, criterion: str, loss: Tensor, judged: Tensor, targets: Any, make_loss_fn: Callable[[], LossFunction]
+        self, criterion: str, loss: Tensor, judged: Tensor, targets: Any, loss_fn: Callable[[], LossFunction]
     ) -> Tensor:
-        origin = self._origins.of(judged)
-        with self._origins.paused():
-            return self._handler(LossCall(criterion, loss, judged, targets, origin, make_loss_fn, self._origins.paused))
+        origin, paused = self._origins.of(judged), self._origins.paused
+        with paused():
+            return self._handler(LossCall(criterion, loss, judged, targets, origin, functools.cache(loss_fn), paused))
 
 
 def _arguments(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Any, Any]:
     judged = args[0] if args else kwargs.get("input")
     targets = args[1] if len(args) > 1 else kwargs.get("target")
     return judged, targets
-
-
-def _per_example_function(name: str, arguments: Mapping[str, Any]) -> LossFunction:
-    settings = {key: value for key, value in arguments.items() if key not in ("input", "target")}
-    return per_example(_FUNCTIONS[name](**settings))

@@ -1,7 +1,7 @@
 """A teacher in place of pretrained weights, for hosts that load their teacher from torchvision and nowhere else."""
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,26 +18,32 @@ class Teacher:
     """Gives a checkpoint, from :meth:`install` to :meth:`remove`, to callers that ask torchvision for weights.
 
     A host asks for its teacher first; requests that follow for another architecture (a verifier's) get torchvision's.
-
-    Args:
-        file: The checkpoint.
-
-    Raises:
-        UnusableInput: If it cannot be read, or torchvision is not installed.
+    UnusableInput is raised where the checkpoint cannot be read, or torchvision is not installed.
     """
 
     def __init__(self, file: Path) -> None:
         self.file = file
-        self.sha256 = file_sha256(file) if file.is_file() else ""
         self.given_for: list[str] = []
         self._state = read_state(file)
+        self.sha256 = file_sha256(file)
         self._models: Any = require("torchvision.models", needed_by="--teacher")
-        self._original: Callable[..., Any] | None = None
+        self._original: Any = None
 
     def install(self) -> None:
         """Begin to give the checkpoint."""
-        self._original = self._models.WeightsEnum.get_state_dict
-        self._models.WeightsEnum.get_state_dict = self._replacement(self._original)
+        original = self._original = self._models.WeightsEnum.get_state_dict
+
+        @functools.wraps(original)
+        def get_state_dict(weights: Any, *args: Any, **kwargs: Any) -> Any:
+            expected = self._expected(weights)
+            found = {name: value.shape for name, value in self._state.items()}
+            if self.given_for and expected != found:
+                return original(weights, *args, **kwargs)
+            self._check(weights, expected, found)
+            self.given_for.append(str(weights))
+            return {name: value.clone() for name, value in self._state.items()}
+
+        self._models.WeightsEnum.get_state_dict = get_state_dict
 
     def remove(self) -> None:
         """Restore torchvision's own function; safe to call twice."""
@@ -57,19 +63,6 @@ class Teacher:
     def to_json(self) -> dict[str, Any]:
         """Return the teacher as the ledger writes it."""
         return {"file": str(self.file), "sha256": self.sha256, "given_for": list(self.given_for)}
-
-    def _replacement(self, original: Callable[..., Any]) -> Callable[..., Any]:
-        @functools.wraps(original)
-        def get_state_dict(weights: Any, *args: Any, **kwargs: Any) -> Any:
-            expected = self._expected(weights)
-            found = {name: value.shape for name, value in self._state.items()}
-            if self.given_for and expected != found:
-                return original(weights, *args, **kwargs)
-            self._check(weights, expected, found)
-            self.given_for.append(str(weights))
-            return {name: value.clone() for name, value in self._state.items()}
-
-        return get_state_dict
 
     def _expected(self, weights: Any) -> dict[str, torch.Size]:
         """The shapes of the network that pretrained weights are for."""

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from guard_plugin.injection.guard import guarded_loss, why_not_real
 from guard_plugin.injection.loss_call import LossCall, per_example
-from guard_plugin.injection.origins import ForwardSharer, Origins
-from guard_plugin.injection.paths import PathOptions, Paths
+from guard_plugin.injection.origins import Origins
+from guard_plugin.injection.paths import Paths
 from guard_plugin.injection.penalty_choice import make_penalty
 from guard_plugin.penalties import LossFunction
 from guard_plugin.penalties.fast.shared_forward import SharedForward
@@ -27,23 +27,27 @@ class GuardedCriterion(nn.Module):
     """
 
     def __init__(
-        self,
-        criterion: Callable[..., Tensor],
-        model: nn.Module,
-        options: dict[str, Any],
-        loss_fn: LossFunction | None,
+        self, criterion: Callable[..., Tensor], model: nn.Module, options: dict[str, Any], loss_fn: LossFunction | None
     ) -> None:
         super().__init__()
         self.criterion = criterion
         self.guarded = 0
-        self._plugins = installed_plugins()
-        self._paths = Paths(self._plugins.hook, PathOptions.take_from(options))
+        plugins = installed_plugins()
+        self._paths = Paths(plugins.hook, options)
         self.paths = self._paths.counts
-        self._penalty = make_penalty(self._plugins, None, options)
-        self._paths.options.check(self._penalty)
+        self._penalty = make_penalty(plugins, None, options)
+        self._paths.check(self._penalty)
         self._loss_fn = loss_fn or per_example(criterion)
-        share_forward = _forward_sharer(weakref.ref(self)) if self._penalty.strength else None
-        self._origins = Origins(network=model, share_forward=share_forward)
+        # The reference is weak: the hooks must not keep the criterion alive, because they end when it ends.
+        criterion_alive = weakref.ref(self)
+
+        def share_forward(network: nn.Module, args: tuple[Any, ...]) -> SharedForward | str:
+            alive = criterion_alive()
+            if alive is None:
+                return "not guarded"
+            return alive._paths.share_forward(alive._penalty.at(alive.guarded), network, args, lambda: True)
+
+        self._origins = Origins(network=model, share_forward=share_forward if self._penalty.strength else None)
         self._finalizer = weakref.finalize(self, self._origins.remove)
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
@@ -59,10 +63,8 @@ class GuardedCriterion(nn.Module):
         loss = self.criterion(input, target)
         if not self._finalizer.alive:
             return loss
-        loss_fn, origin = self._loss_fn, self._origins.of(input)
-        call = LossCall(
-            type(self.criterion).__name__, loss, input, target, origin, lambda: loss_fn, self._origins.paused
-        )
+        criterion, origin = type(self.criterion).__name__, self._origins.of(input)
+        call = LossCall(criterion, loss, input, target, origin, lambda: self._loss_fn, self._origins.paused)
         if why_not_real(call) is not None:
             return loss
         call.check_guardable()
@@ -71,24 +73,11 @@ class GuardedCriterion(nn.Module):
         if penalty.strength == 0:
             return loss
         with self._origins.paused():
-            return guarded_loss(call, penalty, self._plugins.hook, self._paths)[0]
+            return guarded_loss(call, penalty, self._paths)[0]
 
     def unwrap(self) -> None:
         """Take the hooks off; the criterion then returns its own loss. Happens by itself when it is discarded."""
         self._finalizer()
-
-    def share_forward(self, network: nn.Module, args: tuple[Any, ...]) -> SharedForward | str:
-        """Share the forward pass of a call of the network, or say why not."""
-        return self._paths.share_forward(self._penalty.at(self.guarded), network, args, lambda: True)
-
-
-def _forward_sharer(criterion: "weakref.ref[GuardedCriterion]") -> ForwardSharer:
-    # The reference is weak: the hooks must not keep the criterion alive, because they end when it ends.
-    def share_forward(network: nn.Module, args: tuple[Any, ...]) -> SharedForward | str:
-        alive = criterion()
-        return "not guarded" if alive is None else alive.share_forward(network, args)
-
-    return share_forward
 
 
 def wrap(

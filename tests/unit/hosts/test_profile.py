@@ -6,7 +6,7 @@ import pytest
 
 from guard_plugin.errors import UnusableInput
 from guard_plugin.hosts import Adapter, Profile, RefusedOption, Seam
-from guard_plugin.hosts.auto import make_adapter
+from guard_plugin.hosts.adapter import make_adapter
 
 MSE = RefusedOption("--loss_type", "mse", "no classification loss")
 DEEP = Profile("sub/train.py", seams=(Seam("pkg.lib", "fit", "opens", ("net",)),), roots=("..",))

@@ -1,5 +1,6 @@
 """Seams are found in source, wherever Python would find the name."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -45,7 +46,10 @@ def test_definitions_are_found(tmp_path, files, expected):
             "expected a function epoch in",
         ),
         ({"main": "from utils import epoch_ as epoch\n", "utils": DEF}, "expected .*main.py to use epoch"),
-        ({"main": "from other import epoch\n", "utils": DEF}, "there is no other.py"),
+        (
+            {"main": "from other import epoch\n", "utils": DEF},
+            "expected the file other.py, which the script imports epoch from, in .*found none",
+        ),
         (
             {"main": "from utils import epoch\n", "utils": "def epoch(net, mode): pass\n"},
             r"found epoch\(net, mode\) at",
@@ -85,7 +89,10 @@ def test_the_stack_tells_the_seams_and_the_site(tmp_path):
     place = namespace["main"]()
     assert place.site == "utils.py:4"
     assert [seam.name for seam in place.seams] == ["utils.epoch", "main.main"]
-    assert (place.suspending, place.opening) == (EPOCH, opening)
+    assert place.why_unguarded == "suspended: utils.epoch"
+    own = [seam for seam in place.seams if seam != EPOCH]
+    assert opening in own and replace(place, seams=tuple(own)).why_unguarded == ""
+    assert replace(place, seams=()).why_unguarded == "outside every seam"
     assert place.locals_of("main.main")["count"] == 7
     assert place.locals_of("nowhere") is None
     exec(compile("place = read()\n", str(script), "exec"), namespace)

@@ -15,9 +15,11 @@ from torch.utils.checkpoint import checkpoint
 import guard_plugin
 from guard_plugin import hookimpl
 from guard_plugin.errors import UnsupportedLoss, UnusableInput
-from guard_plugin.injection.paths import PathOptions
+from guard_plugin.injection.paths import Paths
 from guard_plugin.injection.wrap import GuardedCriterion
 from guard_plugin.networks.architectures import build_network
+from guard_plugin.penalties import GradientNorm
+from guard_plugin.plugins import installed_plugins
 
 FORMS = ["gradient", "loss"]
 WAYS: dict[str, dict[str, Any]] = {
@@ -413,7 +415,7 @@ class Watching:
 def test_a_plugin_that_computes_penalties_is_asked():
     net = conv_net()
     criterion = guard_plugin.wrap(nn.CrossEntropyLoss(), net, strength=2.0, h=0.7)
-    criterion._plugins.register(Halving(), "halving", "test 1")
+    installed_plugins().register(Halving(), "halving", "test 1")
     penalty = guard_plugin.curvature_penalty(net, X, Y, h=0.7, strength=2.0)
     torch.testing.assert_close(criterion(net(X), Y), functional.cross_entropy(net(X), Y) + 0.5 * penalty)
     assert criterion.paths.to_json() == {"reference": {"calls": 1, "because": {"a plugin computes penalties": 1}}}
@@ -425,7 +427,7 @@ def test_the_value_that_is_noted_is_the_penalty(form, way):
     net, watching = conv_net(), Watching()
     options = WAYS.get(way, {"path": way})
     criterion = guard_plugin.wrap(nn.CrossEntropyLoss(), net, strength=2.0, h=0.7, form=form, **options)
-    criterion._plugins.register(watching, "watching", "test 1")
+    installed_plugins().register(watching, "watching", "test 1")
     criterion(net(X), Y)
     penalty = guard_plugin.curvature_penalty(net, X, Y, h=0.7, strength=2.0, form=form)
     torch.testing.assert_close(watching.values, [penalty.detach()], rtol=1e-10, atol=0)
@@ -448,7 +450,10 @@ def test_unusable_options_are_refused(options, message):
 
 def test_options_are_taken_out_and_none_is_not_given():
     options = {"memory": None, "path": "separate", "h": 3}
-    assert PathOptions.take_from(options) == PathOptions(path="separate") and options == {"h": 3}
+    paths = Paths(installed_plugins().hook, options)
+    assert options == {"h": 3} and paths.counts.memory == "normal"
+    with pytest.raises(UnusableInput, match="cannot be had with path 'separate'"):
+        paths.check(GradientNorm(strength=1.0))
 
 
 @pytest.mark.parametrize(("form", "passes"), [("gradient", 3), ("loss", 2)])
