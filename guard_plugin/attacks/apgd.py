@@ -8,11 +8,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from guard_plugin.attacks.balls import Norm
-from guard_plugin.attacks.by_pyautoattack import RunByPyAutoAttack, TowardsTopClasses
 from guard_plugin.attacks.classifier import Classifier
 from guard_plugin.attacks.randomness import normal_per_example, uniform_per_example
-from guard_plugin.attacks.remaining import Examples
+from guard_plugin.attacks.rounds import Examples, RunByPyAutoAttack, TowardsTopClasses
 
 __all__ = ["APGDCE", "APGDT"]
 
@@ -31,7 +29,9 @@ class _AutoPGD(RunByPyAutoAttack):
         if rank:
             library.y_target = examples.logits.sort(dim=1).indices[:, -rank]
         library.init_hyperparam(pixels)
-        draws = _draws(self.norm, pixels, self.seed, examples.indices, rank)
+        # AutoAttack makes a start from uniform numbers in [-1, 1), or from normal ones.
+        draw = uniform_per_example if self.norm == "linf" else normal_per_example
+        draws = draw(pixels, seed=self.seed, indices=examples.indices, stream=rank)
         start = pixels + self.eps.value * library.normalize(draws)
         # pyautoattack draws a start of its own also where it is given one.
         with torch.random.fork_rng(devices=[pixels.device] if pixels.device.type == "cuda" else []):
@@ -59,9 +59,3 @@ class APGDT(_AutoPGD, TowardsTopClasses):
     least_classes: ClassVar[int] = 4
     constants: ClassVar[Mapping[str, Any]] = {**_AutoPGD.constants, "loss": "targeted difference of logits ratio"}
     library_class: ClassVar[tuple[str, str]] = ("autopgd_base", "APGDAttack_targeted")
-
-
-def _draws(norm: Norm, pixels: Tensor, seed: int, indices: Tensor, stream: int) -> Tensor:
-    """Draw, for each example, the numbers that AutoAttack makes a start from: uniform in [-1, 1), or normal."""
-    draw = uniform_per_example if norm == "linf" else normal_per_example
-    return draw(pixels, seed=seed, indices=indices, stream=stream)

@@ -8,11 +8,10 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from guard_plugin.attacks.apgd import APGDCE, APGDT
-from guard_plugin.attacks.balls import Norm
 from guard_plugin.attacks.base import Attack
 from guard_plugin.attacks.classifier import Classifier
 from guard_plugin.attacks.fab import FABT
-from guard_plugin.attacks.remaining import AttackInRounds, Examples, Round
+from guard_plugin.attacks.rounds import AttackInRounds, Examples, Round
 from guard_plugin.attacks.square import Square
 
 __all__ = ["AutoAttack"]
@@ -28,7 +27,6 @@ class AutoAttack(AttackInRounds):
 
     family: ClassVar[str] = "autoattack"
     least_classes: ClassVar[int] = APGDT.least_classes
-    norms: ClassVar[tuple[Norm, ...]] = ("linf", "l2")
     in_batches: ClassVar[bool] = False
 
     @property

@@ -126,14 +126,7 @@ def steepest(norm: Norm, gradient: Tensor) -> Tensor:
 
 
 def audit_examples(attack: str, pixels: Tensor, adversarial: Tensor, eps: float, norm: Norm) -> None:
-    """Refuse adversarial examples outside the ball of radius ``eps`` around ``pixels``, or outside the pixel range.
-
-    Args:
-        attack: The attack's name, for the message.
-        pixels: Shape (n, channels, height, width), in [0, 1].
-        adversarial: The examples that the attack returned for them.
-        eps: The ball's radius, in pixel units.
-        norm: The ball's norm.
+    """Refuse adversarial examples that are not finite images in [0, 1] within ``eps`` of ``pixels``, with their shape.
 
     Raises:
         AuditFailure: If shape or type differ, or any value is not finite, outside [0, 1] or outside the ball.
@@ -145,8 +138,7 @@ def audit_examples(attack: str, pixels: Tensor, adversarial: Tensor, eps: float,
         )
     if not bool(torch.isfinite(adversarial).all()):
         raise AuditFailure(
-            f"attack {attack} returned values that are not finite: either the attack is broken, "
-            f"or the model's gradient is NaN"
+            f"attack {attack} returned values that are not finite: the attack is broken or the model's gradient is NaN"
         )
     low, high = float(adversarial.min()), float(adversarial.max())
     if low < 0 or high > 1:

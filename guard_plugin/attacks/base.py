@@ -112,10 +112,8 @@ class Attack(ABC):
             UnusableInput: If there are fewer than ``least_classes``.
         """
         if num_classes < self.least_classes:
-            raise UnusableInput(
-                f"attack {self.name} needs {self.least_classes} classes or more, and there are {num_classes}: "
-                f"leave it out"
-            )
+            needed = f"{self.least_classes} classes or more, and there are {num_classes}"
+            raise UnusableInput(f"attack {self.name} needs {needed}: leave it out")
 
     @property
     def base_name(self) -> str:
@@ -202,11 +200,7 @@ class Attack(ABC):
 
 
 def parse_count(family: str, suffix: str) -> int:
-    """Read the number after the family in an attack's name.
-
-    Raises:
-        UnusableInput: If the suffix is not a whole number.
-    """
+    """Return the number after the family in an attack's name, or refuse a suffix that is not a whole number."""
     if not (suffix.isascii() and suffix.isdecimal()):
         raise UnusableInput(f"expected {family} with its number of steps, such as {family}20; got {family + suffix!r}")
     return int(suffix)

@@ -43,10 +43,8 @@ class Classifier:
         """
         logits: Tensor = self._model(_filled(pixels))
         if logits.dim() != 2 or logits.shape[1] <= self._highest:
-            raise UnusableInput(
-                f"expected logits of shape (n, classes) for labels up to {self._highest}, "
-                f"got shape {tuple(logits.shape)}"
-            )
+            expected = f"expected logits of shape (n, classes) for labels up to {self._highest}"
+            raise UnusableInput(f"{expected}, got shape {tuple(logits.shape)}")
         return logits[: len(pixels)]
 
     @torch.no_grad()
@@ -91,6 +89,4 @@ class Classifier:
 def _filled(pixels: Tensor) -> Tensor:
     """Fill the batch up to a multiple of ``PASS_UNIT`` with copies of its last example."""
     missing = -len(pixels) % PASS_UNIT
-    if not missing:
-        return pixels
-    return torch.cat([pixels, pixels[-1:].detach().expand(missing, *pixels.shape[1:])])
+    return torch.cat([pixels, pixels[-1:].detach().expand(missing, *pixels.shape[1:])]) if missing else pixels

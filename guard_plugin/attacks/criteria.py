@@ -50,11 +50,8 @@ class Criterion(PerExample):
 
     def cross_entropy(self) -> Loss:
         """Return the loss to increase: the cross entropy of the true class, or minus that of the target class."""
-        if self.targets is None:
-            labels = self.labels
-            return lambda logits, rows: F.cross_entropy(logits, labels[rows], reduction="none")
-        targets = self.targets
-        return lambda logits, rows: -F.cross_entropy(logits, targets[rows], reduction="none")
+        classes, sign = (self.labels, 1) if self.targets is None else (self.targets, -1)
+        return lambda logits, rows: sign * F.cross_entropy(logits, classes[rows], reduction="none")
 
     def margin(self, logits: Tensor) -> Tensor:
         """Return how far the model is from meeting the criterion, shape (n,): below 0 where it meets the criterion.

@@ -85,16 +85,9 @@ class CW(Attack):
         return torch.where(inside.view(-1, 1, 1, 1), nearest, pixels)
 
     def _minimise(self, classifier: Classifier, active: "_Active", nearest: Tensor, distances: Tensor) -> Tensor:
-        """Minimise the cost of every example that is not finished, for its c.
+        """Minimise the cost of every unfinished example for its c; return whether any image fooled, shape (n,), bool.
 
-        Args:
-            classifier: The model.
-            active: All examples.
-            nearest: Shape (n, ...): the nearest image that fooled each example so far; updated in place.
-            distances: Shape (n,), float64: the distance of that image, infinite if there is none; updated in place.
-
-        Returns:
-            Whether any image fooled for this c, shape (n,), bool.
+        The nearest image that fooled each example so far, and its distance (else infinite), are updated in place.
         """
         radius = ball_radius(self.norm, self.eps.value, nearest) / math.sqrt(nearest[0].numel())
         interval = -(-self.steps // _CHECKS)

@@ -7,10 +7,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from guard_plugin.attacks.balls import Norm
-from guard_plugin.attacks.by_pyautoattack import TowardsTopClasses
 from guard_plugin.attacks.classifier import Classifier
-from guard_plugin.attacks.remaining import Examples
+from guard_plugin.attacks.rounds import Examples, TowardsTopClasses
 
 __all__ = ["FABT"]
 
@@ -31,11 +29,8 @@ class FABT(TowardsTopClasses):
         library.target_class = rank
         with torch.no_grad():
             images: Tensor = library.attack_single_run(examples.pixels, examples.labels, is_targeted=True)
-        inside = _distance(self.norm, images - examples.pixels) <= self.eps.value
+        # In float32, as AutoAttack computes distances, so that the same images count as inside the ball.
+        delta = (images - examples.pixels).flatten(1)
+        distances = delta.abs().amax(1) if self.norm == "linf" else (delta**2).sum(1).sqrt()
+        inside = distances <= self.eps.value
         return images, inside & (classifier.logits(images).argmax(1) != examples.labels)
-
-
-def _distance(norm: Norm, delta: Tensor) -> Tensor:
-    """Return distances in float32, as AutoAttack computes them, so that the same images count as inside the ball."""
-    flat = delta.flatten(1)
-    return flat.abs().amax(1) if norm == "linf" else (flat**2).sum(1).sqrt()

@@ -67,16 +67,9 @@ def other_class_per_example(labels: Tensor, num_classes: int, *, seed: int, indi
 
 
 def words_per_example(count: int, *, seed: int, indices: Tensor, times: range) -> Tensor:
-    """Draw random words for each example and each time, from (seed, index, time) alone, without those before them.
+    """Draw ``count`` random words for each example and each time in [0, 2**32), from (seed, index, time) alone.
 
-    Args:
-        count: Words for each example and time, >= 1.
-        seed: In [0, 2**63).
-        indices: Shape (n,), int64: the examples' positions in the data set.
-        times: In [0, 2**32).
-
-    Returns:
-        Shape (n, len(times), count), int64, uniform in [0, 2**32).
+    The words have shape (n, len(times), count), int64, and are uniform in [0, 2**32).
     """
     device = indices.device
     calls = torch.arange(-(-count // 4), device=device)
@@ -87,14 +80,9 @@ def words_per_example(count: int, *, seed: int, indices: Tensor, times: range) -
 
 
 def philox4x32(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[int, int]) -> Tensor:
-    """Return the random words of Philox4x32-10.
+    """Return the random words of Philox4x32-10, in the shape that the counters broadcast to, and a last dimension of 4.
 
-    Args:
-        counter: Four tensors of int64 that broadcast to one shape, values in [0, 2**32).
-        key: Two numbers in [0, 2**32).
-
-    Returns:
-        int64 in [0, 2**32), of that shape with a last dimension of 4: the random words.
+    Counters, keys and words are whole numbers in [0, 2**32); the tensors are int64.
     """
     a, b, c, d = counter
     for turn in range(_ROUNDS):

@@ -20,8 +20,8 @@ from guard_plugin.evaluation.warnings import find_warnings
 from guard_plugin.networks.devices import device_of
 from guard_plugin.plugins import installed_plugins
 from guard_plugin.robustbench_bridge import DATASETS, Repair, RobustBenchRun, run_robustbench
-from guard_plugin.robustbench_bridge.datasets import CIFAR
 from guard_plugin.robustbench_bridge.model_info import model_info_path, write_model_info
+from guard_plugin.robustbench_bridge.repairs import CIFAR
 
 __all__ = ["BenchmarkResult", "benchmark"]
 

@@ -3,7 +3,7 @@
 import importlib.metadata
 import importlib.util
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -12,14 +12,18 @@ from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
+from torch import Tensor
+
+from guard_plugin.datasets import load_images
 from guard_plugin.errors import UnusableInput
 from guard_plugin.optional import require
-from guard_plugin.robustbench_bridge.autoattack import AutoAttack, other_versions_refused
-from guard_plugin.robustbench_bridge.datasets import CIFAR, load_clean, load_corrupted
+from guard_plugin.robustbench_bridge.autoattack import AutoAttack, finished_state, other_versions_refused
 from guard_plugin.robustbench_bridge.model_info import write_model_info
-from guard_plugin.robustbench_bridge.state import finished_state
 
-__all__ = ["Repair", "repaired_robustbench"]
+__all__ = ["CIFAR", "Repair", "load_clean", "load_corrupted", "repaired_robustbench"]
+
+CIFAR = {"cifar10": "CIFAR10", "cifar100": "CIFAR100"}
+"""RobustBench's name of a data set -> guard-plugin's name."""
 
 _required = partial(require, needed_by="RobustBench's measurement")
 
@@ -161,3 +165,30 @@ def _update_json(
 ) -> None:
     mce = metrics.get("corruptions_mce")
     write_model_info(dataset.value, threat.value, model_name, clean=clean, robust=robust, eps=eps, mce=mce)
+
+
+def load_clean(
+    data: Any, dataset: str, n_examples: int | None, data_dir: Path | str, prepr: Any
+) -> tuple[Tensor, Tensor]:
+    """Load the clean test images of ``dataset``, guard-plugin's name, which robustbench.data would download."""
+    if prepr is not data.PREPROCESSINGS[None]:
+        raise UnusableInput(f"preprocessing is for imagenet: {dataset} is measured at its own size, as it is")
+    images = load_images(dataset, data_dir, "test", n_examples)
+    return images.pixels, images.labels
+
+
+def load_corrupted(
+    data: Any, member: Any, n_examples: int, severity: int, data_dir: Path | str, corruptions: Sequence[str], **_: Any
+) -> tuple[Tensor, Tensor]:
+    """Refuse missing files, which robustbench would download, and let robustbench.data read those of ``member``."""
+    folder = Path(data_dir) / data.CORRUPTIONS_DIR_NAMES[member][data.ThreatModel.corruptions]
+    for name in ("labels", *corruptions):
+        if not (folder / f"{name}.npy").is_file():
+            raise UnusableInput(
+                f"expected {folder / name}.npy, and it is not there. Nothing is downloaded here: put the files of "
+                f"{folder.name} (zenodo.org, record {data.ZENODO_CORRUPTIONS_LINKS[member][0]}) there first"
+            )
+    pixels, labels = data.load_corruptions_cifar(member, n_examples, severity, data_dir, corruptions)
+    if len(labels) != n_examples:
+        raise UnusableInput(f"expected n_examples from 1 to {len(labels)}, which {folder} holds; got {n_examples}")
+    return pixels, labels

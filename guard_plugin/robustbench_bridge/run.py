@@ -58,7 +58,12 @@ class RobustBenchRun:
                 raise UnusableInput("to_disk writes a file that is named after the model: give model_name")
             model_info_path(self.dataset, self.threat_model, self.model_name)
         self._check_threat()
-        self._check_preprocessing()
+        if self.dataset != "imagenet" and self.preprocessing is not None:
+            raise UnusableInput(f"preprocessing is for imagenet: {self.dataset} is measured at its own size, as it is")
+        if self.dataset == "imagenet" and self.preprocessing is None and self.model_name is None:
+            raise UnusableInput(
+                "imagenet needs preprocessing, such as 'Res256Crop224', or model_name of a model in RobustBench's zoo"
+            )
 
     @property
     def examples(self) -> int:
@@ -85,14 +90,6 @@ class RobustBenchRun:
                 raise UnusableInput(f"{name} has no meaning for threat model {self.threat_model}")
         if self.threat_model == "corruptions_3d" and self.dataset != "imagenet":
             raise UnusableInput(f"threat model corruptions_3d exists for imagenet only, got {self.dataset}")
-
-    def _check_preprocessing(self) -> None:
-        if self.dataset != "imagenet" and self.preprocessing is not None:
-            raise UnusableInput(f"preprocessing is for imagenet: {self.dataset} is measured at its own size, as it is")
-        if self.dataset == "imagenet" and self.preprocessing is None and self.model_name is None:
-            raise UnusableInput(
-                "imagenet needs preprocessing, such as 'Res256Crop224', or model_name of a model in RobustBench's zoo"
-            )
 
 
 def run_robustbench(

@@ -52,12 +52,14 @@ def with_their_draws(monkeypatch, seed):
     """Give our attack what pyautoattack draws for the whole batch."""
     generator = torch.Generator().manual_seed(seed)
 
-    def draws(norm, pixels, seed, indices, stream):
-        if norm == "linf":
-            return 2 * torch.rand(pixels.shape, generator=generator) - 1
+    def uniform(pixels, *, seed, indices, stream):
+        return 2 * torch.rand(pixels.shape, generator=generator) - 1
+
+    def normal(pixels, *, seed, indices, stream):
         return torch.randn(pixels.shape, generator=generator)
 
-    monkeypatch.setattr(apgd, "_draws", draws)
+    monkeypatch.setattr(apgd, "uniform_per_example", uniform)
+    monkeypatch.setattr(apgd, "normal_per_example", normal)
 
 
 def fooled_share(model, batch, adversarial):

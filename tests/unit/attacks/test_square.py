@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from guard_plugin.attacks import Classifier, Square, builtin_registry, parse_attacks, parse_eps
 from guard_plugin.attacks.balls import distance
 from guard_plugin.attacks.randomness import philox4x32, words_per_example
-from guard_plugin.attacks.square_moves import L2Moves, LinfMoves, share_at
+from guard_plugin.attacks.square import L2Moves, LinfMoves, share_at
 from guard_plugin.errors import UnusableInput
 
 THEIR_NORMS = {"linf": "Linf", "l2": "L2"}

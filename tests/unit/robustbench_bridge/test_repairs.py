@@ -11,7 +11,7 @@ import torch
 from guard_plugin.errors import UnusableInput
 from guard_plugin.robustbench_bridge import Repair, repaired_robustbench
 from guard_plugin.robustbench_bridge import repairs as room
-from guard_plugin.robustbench_bridge.datasets import load_clean, load_corrupted
+from guard_plugin.robustbench_bridge.repairs import load_clean, load_corrupted
 
 
 def test_importing_guard_plugin_loads_nothing_of_robustbench():

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from guard_plugin.errors import UnusableInput
-from guard_plugin.robustbench_bridge.state import EvaluationState, finished_state
+from guard_plugin.robustbench_bridge.autoattack import EvaluationState, finished_state
 
 OUTCOMES = torch.tensor([True, False, True, True])
 

@@ -1,39 +1,78 @@
-"""The part that all attacks run by pyautoattack share."""
+"""Attacks of several rounds, each on the examples that remain, and those of them that pyautoattack runs."""
 
 from abc import abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor
 
 from guard_plugin.attacks.balls import Norm
+from guard_plugin.attacks.base import Attack
 from guard_plugin.attacks.classifier import Classifier
-from guard_plugin.attacks.criteria import Criterion
-from guard_plugin.attacks.remaining import AttackInRounds, Examples, Round
+from guard_plugin.attacks.criteria import Criterion, PerExample
 from guard_plugin.errors import UnusableInput
 from guard_plugin.optional import require
 
-__all__ = ["RunByPyAutoAttack", "TowardsTopClasses"]
+__all__ = ["AttackInRounds", "Examples", "Round", "RunByPyAutoAttack", "TowardsTopClasses"]
 
 _LIBRARY_NORMS: dict[Norm, str] = {"linf": "Linf", "l2": "L2"}
 
 
 @dataclass(frozen=True)
-class RunByPyAutoAttack(AttackInRounds):
-    """An attack whose rounds are runs of pyautoattack.
+class Examples(PerExample):
+    """Examples, with the logits of their unattacked pixels."""
 
-    A run calls ``attack_single_run`` of pyautoattack, because ``perturb`` draws one random start for a whole batch.
+    pixels: Tensor
+    labels: Tensor
+    indices: Tensor
+    logits: Tensor
 
-    Args:
-        steps: Iterations of a run, >= 1.
 
-    Raises:
-        UnusableInput: If a parameter is out of range.
+Round = Callable[[Examples], tuple[Tensor, Tensor]]
+"""Attacks examples once; returns their images, and whether each image fools, shape (n,), bool."""
+
+
+@dataclass(frozen=True)
+class AttackInRounds(Attack):
+    """An attack of one or more rounds, each on the examples that the earlier rounds did not fool.
+
+    An example that is misclassified without an attack keeps its pixels, and so does one that no round fools.
     """
 
     norms: ClassVar[tuple[Norm, ...]] = ("linf", "l2")
+    in_batches: ClassVar[bool] = True
+    """Whether a round is given one batch at a time, instead of all the examples that remain."""
+
+    def _perturb(self, classifier: Classifier, pixels: Tensor, labels: Tensor, indices: Tensor) -> Tensor:
+        logits = classifier.logits(pixels)
+        self.check_classes(logits.shape[1])
+        examples = Examples(pixels, labels, indices.to(pixels.device), logits)
+        adversarial, remaining = pixels.clone(), logits.argmax(1) == labels
+        size = classifier.batch_size if self.in_batches else len(pixels)
+        for attack in self._rounds(classifier, logits.shape[1]):
+            # The examples that remain after the last round, of which there may be none.
+            for rows in torch.split(remaining.nonzero()[:, 0], size):
+                if len(rows):
+                    images, fooled = attack(examples.of(rows))
+                    adversarial[rows[fooled]] = images[fooled]
+                    remaining[rows[fooled]] = False
+        return adversarial
+
+    @abstractmethod
+    def _rounds(self, classifier: Classifier, num_classes: int) -> Iterable[Round]:
+        """Return the rounds, in order."""
+
+
+@dataclass(frozen=True)
+class RunByPyAutoAttack(AttackInRounds):
+    """An attack whose rounds are runs of pyautoattack, each of ``steps`` iterations.
+
+    A run calls ``attack_single_run`` of pyautoattack, because ``perturb`` draws one random start for a whole batch.
+    """
+
     library_class: ClassVar[tuple[str, str]]
     """The module of pyautoattack that has the attack, and its class there."""
     library_options: ClassVar[Mapping[str, Any]] = {}
@@ -76,11 +115,7 @@ class RunByPyAutoAttack(AttackInRounds):
 
 @dataclass(frozen=True)
 class TowardsTopClasses(RunByPyAutoAttack):
-    """An attack with one run towards each of the wrong classes that the model finds likeliest, the likeliest first.
-
-    Args:
-        target_classes: How many classes to aim at, >= 1; all wrong classes where there are fewer.
-    """
+    """An attack with one run towards each of the likeliest ``target_classes`` wrong classes, the likeliest first."""
 
     target_classes: int = 9
 
