@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from guard_plugin.attacks import uniform_per_example
-from guard_plugin.datasets.checks import check_labels, check_pixels
+from guard_plugin.datasets.image_set import check_labels, check_pixels
 from guard_plugin.diagnostics.hessian import InputHessian, cross_entropy, dot, input_gradients, norms
 from guard_plugin.diagnostics.lanczos import largest_eigenpairs, tolerated
 from guard_plugin.errors import UnusableInput

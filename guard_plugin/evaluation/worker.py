@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from guard_plugin.attacks import Attack, Classifier, Criterion, check_classes
 from guard_plugin.attacks.balls import distance
 from guard_plugin.datasets import ImageSet
-from guard_plugin.datasets.checks import check_labels
+from guard_plugin.datasets.image_set import check_labels
 from guard_plugin.evaluation.costs import Cost, CountedModel
 from guard_plugin.evaluation.records import Outcome
 from guard_plugin.networks.checks import check_classifier, finite_logits

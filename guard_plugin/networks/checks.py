@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from guard_plugin.datasets.checks import check_pixels
+from guard_plugin.datasets.image_set import check_pixels
 from guard_plugin.errors import UnusableInput
 
 __all__ = ["check_classifier", "check_mode", "finite_logits"]
