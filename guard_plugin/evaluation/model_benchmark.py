@@ -16,7 +16,7 @@ from guard_plugin.evaluation.engine import CLEAN, Measurement, evaluate_model
 from guard_plugin.evaluation.results import attack_columns, worst_cases
 from guard_plugin.evaluation.running import usable_device
 from guard_plugin.evaluation.warnings import flags_of
-from guard_plugin.networks.devices import device_of
+from guard_plugin.networks.pixel_model import device_of
 from guard_plugin.plugins import installed_plugins
 from guard_plugin.robustbench_bridge import DATASETS, Repair, RobustBenchRun, run_robustbench
 from guard_plugin.robustbench_bridge.datasets import CIFAR

@@ -15,7 +15,7 @@ from guard_plugin.datasets import ImageSet
 from guard_plugin.datasets.image_set import check_labels
 from guard_plugin.evaluation.costs import Cost, CountedModel
 from guard_plugin.evaluation.records import Outcome
-from guard_plugin.networks.checks import check_classifier, finite_logits
+from guard_plugin.networks.pixel_model import check_classifier, finite_logits
 
 __all__ = ["Model", "Worker"]
 

@@ -19,19 +19,15 @@ _AUXILIARY = ("googlenet", "inception_v3")
 def torchvision_names() -> tuple[str, ...]:
     """Return the names of torchvision's classification models; none where it is not installed."""
     try:
-        models = _models("a model of torchvision's")
+        models = require("torchvision.models", needed_by="a model of torchvision's")
     except UnusableInput:
         return ()
     return tuple(models.list_models(module=models))
 
 
 def resnet18(channels: int, num_classes: int, im_size: tuple[int, int]) -> nn.Module:
-    """Build torchvision's ResNet-18; for images up to 64x64, with the stem that SRe2L's scripts give it.
-
-    Raises:
-        UnusableInput: If torchvision is not installed, or larger images have other than three channels.
-    """
-    network: nn.Module = _models("resnet18").resnet18(weights=None, num_classes=num_classes)
+    """Build torchvision's ResNet-18; for images up to 64x64, with the stem that SRe2L's scripts give it."""
+    network = _new("resnet18", num_classes)
     if max(im_size) <= _SMALL:
         network.conv1 = nn.Conv2d(channels, 64, 3, padding=1, bias=False)
         network.maxpool = nn.Identity()
@@ -41,11 +37,7 @@ def resnet18(channels: int, num_classes: int, im_size: tuple[int, int]) -> nn.Mo
 
 
 def torchvision_model(arch: str, channels: int, num_classes: int, im_size: tuple[int, int]) -> nn.Module:
-    """Build one of ``torchvision_names()`` with new weights, in training mode.
-
-    Raises:
-        UnusableInput: If the model does not take images of so many channels, or of this height and width.
-    """
+    """Build one of ``torchvision_names()`` with new weights, in training mode, if it takes images of this shape."""
     if channels != 3:
         raise UnusableInput(f"torchvision's {arch} takes images of 3 channels, got {channels}: choose another --arch")
     skeleton = _skeleton(arch, num_classes)
@@ -59,13 +51,10 @@ def torchvision_model(arch: str, channels: int, num_classes: int, im_size: tuple
     return skeleton.train() if torch.get_default_device().type == "meta" else _new(arch, num_classes)
 
 
-def _models(needed_by: str) -> Any:
-    return require("torchvision.models", needed_by=needed_by)
-
-
 def _new(arch: str, num_classes: int) -> nn.Module:
     plain: dict[str, Any] = {"aux_logits": False, "init_weights": True} if arch in _AUXILIARY else {}
-    network: nn.Module = _models(arch).get_model(arch, weights=None, num_classes=num_classes, **plain)
+    models = require("torchvision.models", needed_by=arch)
+    network: nn.Module = models.get_model(arch, weights=None, num_classes=num_classes, **plain)
     return network
 
 
