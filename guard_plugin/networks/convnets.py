@@ -21,17 +21,10 @@ _NORM_LAYERS: dict[str, Callable[[int, int, int], nn.Module | None]] = {
     "group": lambda channels, height, width: nn.GroupNorm(_GROUPS, channels),
 }
 
-_ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
-    "relu": nn.ReLU,
-    "leakyrelu": lambda: nn.LeakyReLU(negative_slope=0.01),
-    "sigmoid": nn.Sigmoid,
-}
+# The slope of LeakyReLU is torch's default, 0.01.
+_ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "leakyrelu": nn.LeakyReLU, "sigmoid": nn.Sigmoid}
 
-_POOLINGS: dict[str, Callable[[], nn.Module] | None] = {
-    "avg": lambda: nn.AvgPool2d(2),
-    "max": lambda: nn.MaxPool2d(2),
-    "none": None,
-}
+_POOLINGS: dict[str, Callable[[int], nn.Module] | None] = {"avg": nn.AvgPool2d, "max": nn.MaxPool2d, "none": None}
 
 CONVNET_GRAMMAR = (
     "ConvNet-d4-w64-batch, that is ConvNet with any of d<DEPTH>, w<WIDTH>, nonorm|batch|layer|instance|group, "
@@ -92,7 +85,7 @@ class ConvNet(nn.Module):
             layers += [] if norm is None else [norm]
             layers.append(_ACTIVATIONS[config.activation]())
             if pooling:
-                layers.append(pooling())
+                layers.append(pooling(2))
                 height, width = height // 2, width // 2
             padding = 1
         self.features = nn.Sequential(*layers)
