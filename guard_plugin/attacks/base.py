@@ -13,9 +13,9 @@ from guard_plugin.attacks.balls import Eps, Norm, audit_examples
 from guard_plugin.attacks.classifier import Classifier
 from guard_plugin.attacks.criteria import Criterion
 from guard_plugin.attacks.randomness import other_class_per_example
-from guard_plugin.datasets.checks import check_labels, check_pixels
+from guard_plugin.datasets.image_set import check_labels, check_pixels
 from guard_plugin.errors import UnusableInput
-from guard_plugin.networks.checks import check_mode
+from guard_plugin.networks.pixel_model import check_mode
 
 __all__ = ["Attack", "parse_count"]
 

@@ -5,8 +5,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from guard_plugin.datasets.items import read_items
-from guard_plugin.datasets.parts import SPLITS, Part, Source, data_folder, fixed_order
+from guard_plugin.datasets.parts import SPLITS, Part, Source, data_folder, part_of_files
 from guard_plugin.errors import UnusableInput
 from guard_plugin.optional import require
 
@@ -20,17 +19,9 @@ _NAMED = 3  # of the classes that differ
 def folder_source(name: str, data_dir: Path | str | None, size: int | None) -> Source:
     """Open folders of images.
 
-    Files are listed as torchvision's ``ImageFolder`` does, converted to RGB, and ordered by ``fixed_order``. The test
-    split is test/, or val/ where there is no test/. In Tiny-ImageNet's own layout, with val/images and
-    val/val_annotations.txt, the test split is val/, since test/ has no labels.
-
-    Args:
-        name: "ImageFolder", or "TinyImageNet", for which ``data_dir`` may also hold the folder tiny-imagenet-200.
-        data_dir: The folder that holds train/ and so on.
-        size: The size that images are brought to, as for ``read_items``.
-
-    Raises:
-        UnusableInput: If folders are missing, or the classes of the parts differ.
+    Files are listed as torchvision's ``ImageFolder`` does, and converted to RGB. The test split is test/, or val/ where
+    there is no test/. In Tiny-ImageNet's own layout, with val/images and val/val_annotations.txt, the test split is
+    val/, since test/ has no labels; ``data_dir`` may also hold that data set's folder tiny-imagenet-200.
     """
     root = data_folder(name, data_dir, _FILES)
     if name == "TinyImageNet" and (root / "tiny-imagenet-200").is_dir():
@@ -94,5 +85,4 @@ def _part(name: str, folder: Path, classes: Sequence[str], size: int | None) -> 
         file, label = files[number]
         return loaders.default_loader(file), label
 
-    read = partial(read_items, item, dataset=name, describe=lambda number: files[number][0], size=size)
-    return Part(fixed_order(len(files)), len(classes), read)
+    return part_of_files(item, len(files), len(classes), dataset=name, name=lambda number: files[number][0], size=size)

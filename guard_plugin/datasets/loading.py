@@ -2,19 +2,23 @@
 
 import re
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
-from guard_plugin.datasets.checks import check_labels
+import numpy as np
+import torch
+
 from guard_plugin.datasets.image_folder import folder_source
-from guard_plugin.datasets.image_set import ImageSet, check_count, tensors_sha256
-from guard_plugin.datasets.known import DATASETS, digits_source
+from guard_plugin.datasets.image_set import ImageSet, check_count, check_labels, tensors_sha256
 from guard_plugin.datasets.npz import npz_source
-from guard_plugin.datasets.parts import SPLITS, Part, Source
-from guard_plugin.datasets.torchvision_sets import torchvision_source
+from guard_plugin.datasets.parts import SPLITS, Part, Source, part_in_memory
+from guard_plugin.datasets.torchvision_sets import DATASETS, torchvision_source
 from guard_plugin.errors import UnusableInput
+from guard_plugin.optional import require
 
 __all__ = ["load_images", "load_training_images"]
 
+_DIGITS = {"train": slice(1000), "val": slice(1000, 1297), "test": slice(1297, None)}
 _FOLDERS = {"imagefolder": "ImageFolder", "tinyimagenet": "TinyImageNet"}
 
 
@@ -55,7 +59,13 @@ def load_images(
     if split not in SPLITS:
         raise UnusableInput(f"unknown split {split!r}: expected one of {', '.join(SPLITS)}")
     name, source = _opened(dataset, data_dir)
-    return _read(name, _split(name, source, split), n_examples, f"the {split} split of {name}")
+    if split == "test" or "val" in source:
+        part = _own(name, source, split)
+    else:
+        part = _own(name, source, "train")
+        boundary = len(part.order) - len(part.order) // 10
+        part = replace(part, order=part.order[:boundary] if split == "train" else part.order[boundary:])
+    return _read(name, part, n_examples, f"the {split} split of {name}")
 
 
 def load_training_images(dataset: str, data_dir: Path | str | None = None) -> ImageSet:
@@ -76,18 +86,19 @@ def _opened(dataset: str, data_dir: Path | str | None) -> tuple[str, Source]:
     if name.endswith(".npz"):
         return Path(name).name, npz_source(name, data_dir)  # results must not depend on where the file lies
     if name == "digits":
-        return name, digits_source()
+        return name, {split: partial(_digits, chosen) for split, chosen in _DIGITS.items()}
     folder = _FOLDERS.get(name.lower())
     source = folder_source(folder, data_dir, size) if folder else torchvision_source(name, data_dir, size)
     return f"{folder or name}{f'@{size}' if size else ''}", source
 
 
-def _split(name: str, source: Source, split: str) -> Part:
-    if split == "test" or "val" in source:
-        return _own(name, source, split)
-    train = _own(name, source, "train")
-    boundary = len(train.order) - len(train.order) // 10
-    return replace(train, order=train.order[:boundary] if split == "train" else train.order[boundary:])
+def _digits(chosen: slice) -> Part:
+    """Open a part of scikit-learn's digits: 1797 images of 8x8 pixels, where pixel = value / 16, in a fixed order."""
+    install = 'pip install "guard-plugin[demo]"'
+    digits = require("sklearn.datasets", needed_by="the data set digits", install=install).load_digits()
+    numbers = np.random.RandomState(0).permutation(1797)[chosen]
+    values = torch.from_numpy(digits.images[numbers].astype(np.uint8)).unsqueeze(1)
+    return part_in_memory(values, torch.from_numpy(digits.target[numbers].astype(np.int64)), 10, white=16)
 
 
 def _own(name: str, source: Source, part: str) -> Part:

@@ -6,17 +6,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from guard_plugin.datasets.checks import check_pixels
+from guard_plugin.datasets.image_set import check_pixels
 from guard_plugin.datasets.parts import SPLITS, Part, Source, part_in_memory
 from guard_plugin.distilled.arrays import ArrayFile, channels_first, class_indices
 from guard_plugin.errors import UnusableInput
 
 __all__ = ["npz_source"]
 
-# The arrays of images and of labels, by part: one part alone, or Keras' names.
-_ONE_PART = {"test": ("images", "labels")}
-_KERAS = {part: (f"x_{part}", f"y_{part}") for part in SPLITS}
-
+_KERAS = {part: (f"x_{part}", f"y_{part}") for part in SPLITS}  # the arrays of images and of labels, by part
 _MOST_CLASSES = 100_000
 
 
@@ -25,21 +22,14 @@ def npz_source(name: str, data_dir: Path | str | None) -> Source:
 
     The file holds ``images`` and ``labels``, which are the test split, or ``x_test`` and ``y_test`` with or without
     ``x_train``, ``y_train``, ``x_val`` and ``y_val``. Images are uint8, or floating point in [0, 1], of shape
-    (n, height, width), (n, height, width, channels) or (n, channels, height, width).
-
-    Args:
-        name: The file, as a path or in ``data_dir``.
-        data_dir: A folder.
-
-    Raises:
-        UnusableInput: If there is no such file, or it holds other arrays.
-        UnsafeFile: If the file holds Python objects.
+    (n, height, width), (n, height, width, channels) or (n, channels, height, width). ``name`` is the file, as a path
+    or in ``data_dir``.
     """
     file = Path(name)
     if not file.is_file() and data_dir is not None:
         file = Path(data_dir) / name
     arrays = ArrayFile(file)
-    names = {**_ONE_PART, **_KERAS} if "x_test" in arrays else {**_KERAS, **_ONE_PART}
+    names = _KERAS if "x_test" in arrays else {**_KERAS, "test": ("images", "labels")}
     held = {part: keys for part, keys in names.items() if all(key in arrays for key in keys)}
     if "test" not in held:
         raise UnusableInput(

@@ -1,6 +1,7 @@
 """Parts of data sets: what every reader of images opens, and what all readers share."""
 
-from collections.abc import Callable, Mapping
+import operator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -9,12 +10,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from tqdm import tqdm
 
 from guard_plugin.errors import UnusableInput
+from guard_plugin.image_files import image_array, stack_images
+from guard_plugin.optional import require
 
-__all__ = ["SPLITS", "Part", "Source", "data_folder", "fixed_order", "part_in_memory"]
+__all__ = ["SPLITS", "Part", "Source", "data_folder", "part_in_memory", "part_of_files"]
 
 SPLITS = ("train", "val", "test")
+
+_KEPT = 0.875  # the part of the shorter side that the central crop keeps: 224 of 256 pixels
 
 
 @dataclass(frozen=True)
@@ -38,21 +44,6 @@ Source: TypeAlias = Mapping[str, Callable[[], Part]]
 """Functions that open the parts that a data set has of its own, under "train", "val" or "test"."""
 
 
-def part_in_memory(values: Tensor, labels: Tensor, num_classes: int, *, white: int = 255) -> Part:
-    """Make a part of images that are in memory, in their own order."""
-
-    def read(numbers: NDArray[Any]) -> tuple[Tensor, Tensor]:
-        chosen = torch.from_numpy(numbers)
-        return values[chosen], labels[chosen]
-
-    return Part(np.arange(len(labels)), num_classes, read, white)
-
-
-def fixed_order(n: int) -> NDArray[Any]:
-    """Return a fixed permutation of n numbers, since files that are sorted by class begin with one class alone."""
-    return np.random.RandomState(0).permutation(n)
-
-
 def data_folder(name: str, data_dir: Path | str | None, files: str) -> Path:
     """Return the user's folder with the files of a data set, or refuse by ``UnusableInput`` what is no folder."""
     if data_dir is None:
@@ -60,3 +51,68 @@ def data_folder(name: str, data_dir: Path | str | None, files: str) -> Path:
     if not Path(data_dir).is_dir():
         raise UnusableInput(f"expected a data folder that holds {files} for {name}, but {data_dir} is no folder")
     return Path(data_dir)
+
+
+def part_in_memory(values: Tensor, labels: Tensor, num_classes: int, *, white: int = 255) -> Part:
+    """Make a part of images that are in memory, in their own order."""
+    return Part(np.arange(len(labels)), num_classes, lambda numbers: (values[numbers], labels[numbers]), white)
+
+
+def part_of_files(
+    item: Callable[[int], Any], n: int, num_classes: int, *, dataset: str, name: Callable[[int], str], size: int | None
+) -> Part:
+    """Make a part of n grey or RGB images in a fixed permutation, of which only those that are asked for are read.
+
+    Args:
+        item: Returns the Pillow image and the integer label of a number.
+        n: The number of images.
+        num_classes: The number of classes of the data set.
+        dataset: The name of the data set.
+        name: Returns what messages call the image of a number.
+        size: If given, the shorter side is resized to size / 0.875, rounded, and size x size pixels are cropped from
+            the centre, as torchvision's evaluation does.
+    """
+    fix = "convert it, or arrange the data set as ImageFolder, which converts"
+
+    def read(numbers: NDArray[Any]) -> tuple[Tensor, Tensor]:
+        labels: list[int] = []
+
+        def arrays() -> Iterator[tuple[str, NDArray[np.uint8]]]:
+            for number in tqdm(numbers.tolist(), f"reading {dataset}", disable=None, leave=False):
+                image, label = _loaded(item, number, name(number))
+                labels.append(label)
+                yield name(number), image_array(image if size is None else _resized(image, size), name(number), fix=fix)
+
+        one_size = f"give the size to bring all of them to behind the name, such as {dataset}@64"
+        return stack_images(arrays(), len(numbers), fix=one_size), torch.tensor(labels)
+
+    # Files are often sorted by class, so that the first of them show one class alone.
+    return Part(np.random.RandomState(0).permutation(n), num_classes, read)
+
+
+def _loaded(item: Callable[[int], Any], number: int, name: str) -> tuple[Any, int]:
+    """Return the decoded Pillow image and the label of a number."""
+    image_type = require("PIL.Image", needed_by="reading images").Image
+    try:
+        found = item(number)
+        pair: tuple[Any, Any] = found if isinstance(found, tuple) and len(found) == 2 else (None, None)
+        image, label = pair
+        if isinstance(image, image_type):
+            image.load()
+    except Exception as error:  # damaged files make Pillow fail in many ways
+        raise UnusableInput(
+            f"{name} cannot be read: {type(error).__name__}: {error}; is it damaged or missing?"
+        ) from error
+    integer = hasattr(label, "__index__") and not isinstance(label, bool) and np.ndim(label) == 0
+    if not (isinstance(image, image_type) and integer):
+        kinds = f"({', '.join(type(part).__name__ for part in found)})" if isinstance(found, tuple) else type(found)
+        raise UnusableInput(
+            f"{name}: expected an image and its class, an integer, got {kinds}: this is no data set for "
+            f"classification, or has no labels for this split; arrange it as ImageFolder or .npz"
+        )
+    return image, operator.index(label)
+
+
+def _resized(image: Any, size: int) -> Any:
+    transforms = require("torchvision.transforms.functional", needed_by="resizing images")
+    return transforms.center_crop(transforms.resize(image, round(size / _KEPT)), size)

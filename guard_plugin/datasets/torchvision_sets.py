@@ -11,14 +11,27 @@ from typing import Any
 
 import torch
 
-from guard_plugin.datasets.items import read_items
-from guard_plugin.datasets.known import DATASETS, IN_MEMORY
-from guard_plugin.datasets.parts import Part, Source, data_folder, fixed_order, part_in_memory
+from guard_plugin.datasets.parts import Part, Source, data_folder, part_in_memory, part_of_files
 from guard_plugin.distilled.arrays import channels_first
 from guard_plugin.errors import UnusableInput
 from guard_plugin.optional import require
 
-__all__ = ["torchvision_source"]
+__all__ = ["DATASETS", "torchvision_source"]
+
+# The class 0 of "letters" has no images: its labels are 1 to 26.
+_EMNIST_CLASSES = {"balanced": 47, "byclass": 62, "bymerge": 47, "digits": 10, "letters": 27, "mnist": 10}
+
+# The data sets that are read whole: what the data folder must hold, and the number of classes.
+_IN_MEMORY = {
+    "MNIST": ("MNIST/raw/*-ubyte", 10),
+    "FashionMNIST": ("FashionMNIST/raw/*-ubyte", 10),
+    "CIFAR10": ("cifar-10-batches-py/", 10),
+    "CIFAR100": ("cifar-100-python/", 100),
+    "SVHN": ("train_32x32.mat and test_32x32.mat", 10),
+    **{f"EMNIST-{kind}": (f"EMNIST/raw/emnist-{kind}-*-ubyte", n) for kind, n in _EMNIST_CLASSES.items()},
+}
+
+DATASETS = ("digits", *_IN_MEMORY)
 
 _FILES = "its files"
 _TRAIN = ("train", "trainval", "train-standard")
@@ -33,20 +46,12 @@ _INSTEAD = "arrange it as ImageFolder (train/ and test/, one folder per class) o
 def torchvision_source(name: str, data_dir: Path | str | None, size: int | None) -> Source:
     """Open a data set of torchvision's, without downloading it.
 
-    The images of ``IN_MEMORY`` are in their own order, and those of other data sets in the order of ``fixed_order``.
-    Where torchvision gives a data set a "val" and no "test", "val" is the test split.
-
-    Args:
-        name: A name of ``IN_MEMORY``, or of another class of ``torchvision.datasets``.
-        data_dir: The folder that torchvision calls ``root``.
-        size: The size that images are brought to, as for ``read_items``; not for ``IN_MEMORY``.
-
-    Raises:
-        UnusableInput: If there is no such data set, or robustness cannot be measured on it.
+    ``name`` is one of ``DATASETS``, or another class of ``torchvision.datasets``, whose images are brought to ``size``
+    if that is given. Where torchvision gives a data set a "val" and no "test", "val" is the test split.
     """
     datasets = require("torchvision.datasets", needed_by=f"the data set {name}")
-    if name in IN_MEMORY:
-        root = data_folder(name, data_dir, IN_MEMORY[name][0])
+    if name in _IN_MEMORY:
+        root = data_folder(name, data_dir, _IN_MEMORY[name][0])
         kind = getattr(datasets, name.partition("-")[0])
         return {part: partial(_whole_part, name, kind, root, part) for part in ("train", "test")}
     kind = _dataset_class(datasets, name)
@@ -55,7 +60,7 @@ def torchvision_source(name: str, data_dir: Path | str | None, size: int | None)
 
 
 def _whole_part(name: str, kind: Any, root: Path, part: str) -> Part:
-    files, num_classes = IN_MEMORY[name]
+    files, num_classes = _IN_MEMORY[name]
     chosen: dict[str, Any] = {"split": part} if name == "SVHN" else {"train": part == "train"}
     if name.startswith("EMNIST-"):
         chosen["split"] = name.removeprefix("EMNIST-")
@@ -71,13 +76,12 @@ def _part(name: str, kind: Any, root: Path, chosen: Mapping[str, Any], size: int
     with _explained(name, root, _FILES):
         dataset = kind(root, **chosen, **offline)
         n = len(dataset)
-    where = ", ".join(f"{key}={value!r}" for key, value in chosen.items())
-
-    def describe(number: int) -> str:
-        return f"image {number} of {name}({where})"
-
-    read = partial(read_items, dataset.__getitem__, dataset=name, describe=describe, size=size)
-    return Part(fixed_order(n), _num_classes(name, dataset), read)
+    split = ", ".join(f"{key}={value!r}" for key, value in chosen.items())
+    where = f"of {name}({split})"
+    classes = _num_classes(name, dataset)
+    return part_of_files(
+        dataset.__getitem__, n, classes, dataset=name, name=lambda number: f"image {number} {where}", size=size
+    )
 
 
 @contextmanager

@@ -10,12 +10,11 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from guard_plugin.attacks import uniform_per_example
-from guard_plugin.datasets.checks import check_labels, check_pixels
+from guard_plugin.datasets.image_set import check_labels, check_pixels
 from guard_plugin.diagnostics.hessian import InputHessian, dot, input_gradients, norms
 from guard_plugin.diagnostics.lanczos import largest_eigenpairs, tolerated
 from guard_plugin.errors import UnusableInput
-from guard_plugin.networks.checks import check_mode, finite_logits
-from guard_plugin.networks.pixel_model import PixelModel
+from guard_plugin.networks.pixel_model import PixelModel, check_mode, finite_logits
 from guard_plugin.penalties import LossFunction
 from guard_plugin.penalties.checks import check_batch, check_h, check_network
 from guard_plugin.penalties.per_example import Losses, cross_entropy, unit

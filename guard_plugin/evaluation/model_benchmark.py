@@ -17,7 +17,7 @@ from guard_plugin.evaluation.engine import CLEAN, evaluate_model
 from guard_plugin.evaluation.records import Record
 from guard_plugin.evaluation.results import attack_columns, worst_cases
 from guard_plugin.evaluation.warnings import find_warnings
-from guard_plugin.networks.devices import device_of
+from guard_plugin.networks.pixel_model import device_of
 from guard_plugin.plugins import installed_plugins
 from guard_plugin.robustbench_bridge import DATASETS, Repair, RobustBenchRun, run_robustbench
 from guard_plugin.robustbench_bridge.model_info import model_info_path, write_model_info

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from guard_plugin.attacks import Attack, Classifier, Criterion, check_classes
 from guard_plugin.attacks.balls import distance
 from guard_plugin.datasets import ImageSet
-from guard_plugin.datasets.checks import check_labels
+from guard_plugin.datasets.image_set import check_labels
 from guard_plugin.evaluation.records import Cost, Record
-from guard_plugin.networks.checks import check_classifier, finite_logits
+from guard_plugin.networks.pixel_model import check_classifier, finite_logits
 
 __all__ = ["CountedModel", "Worker"]
 

@@ -22,7 +22,7 @@ from guard_plugin.penalties.fast.network_properties import (
     known_properties,
     properties_of,
 )
-from guard_plugin.penalties.fast.precomputed import Recompute, reached_leaves, with_precomputed_gradient
+from guard_plugin.penalties.fast.precomputed import reached_leaves, recompute_if_unmodified, with_precomputed_gradient
 from guard_plugin.penalties.fast.second_order import transformed
 from guard_plugin.penalties.fast.shared_forward import SharedForward, inside_shared_forward
 from guard_plugin.penalties.per_example import Losses, full_precision
@@ -190,7 +190,7 @@ def _why_not_this_pass(module: nn.Module, batch: Tensor) -> str:
     return ""
 
 
-def _recompute(call: LossCall, penalty: Penalty) -> Recompute:
+def _recompute(call: LossCall, penalty: Penalty) -> Callable[[], Tensor]:
     """Return the penalty by torch's own graph, for a host that differentiates the guarded gradients again."""
     network, inputs, targets, loss_fn, paused = call.network, call.inputs, call.targets, call.loss_fn(), call.paused
 
@@ -198,7 +198,7 @@ def _recompute(call: LossCall, penalty: Penalty) -> Recompute:
         with paused(), torch.enable_grad():
             return penalty(network, inputs, targets, loss_fn=loss_fn)
 
-    return Recompute(compute, [inputs, targets, *network.parameters(), *network.buffers()])
+    return recompute_if_unmodified(compute, [inputs, targets, *network.parameters(), *network.buffers()])
 
 
 def _release(output: "weakref.ref[Tensor]") -> None:

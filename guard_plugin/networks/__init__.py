@@ -2,8 +2,7 @@
 
 from guard_plugin.networks.architectures import ARCHITECTURES, build_network
 from guard_plugin.networks.checkpoints import checkpoint_subject, load_checkpoint
-from guard_plugin.networks.checks import check_classifier, check_mode, finite_logits
-from guard_plugin.networks.pixel_model import PixelModel
+from guard_plugin.networks.pixel_model import PixelModel, check_classifier, check_mode, finite_logits
 
 __all__ = [
     "ARCHITECTURES",

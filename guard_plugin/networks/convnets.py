@@ -21,17 +21,10 @@ _NORM_LAYERS: dict[str, Callable[[int, int, int], nn.Module | None]] = {
     "group": lambda channels, height, width: nn.GroupNorm(_GROUPS, channels),
 }
 
-_ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
-    "relu": nn.ReLU,
-    "leakyrelu": lambda: nn.LeakyReLU(negative_slope=0.01),
-    "sigmoid": nn.Sigmoid,
-}
+# The slope of LeakyReLU is torch's default, 0.01.
+_ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "leakyrelu": nn.LeakyReLU, "sigmoid": nn.Sigmoid}
 
-_POOLINGS: dict[str, Callable[[], nn.Module] | None] = {
-    "avg": lambda: nn.AvgPool2d(2),
-    "max": lambda: nn.MaxPool2d(2),
-    "none": None,
-}
+_POOLINGS: dict[str, Callable[[int], nn.Module] | None] = {"avg": nn.AvgPool2d, "max": nn.MaxPool2d, "none": None}
 
 CONVNET_GRAMMAR = (
     "ConvNet-d4-w64-batch, that is ConvNet with any of d<DEPTH>, w<WIDTH>, nonorm|batch|layer|instance|group, "
@@ -43,12 +36,7 @@ CONVNET_GRAMMAR = (
 class ConvNetConfig:
     """One member of the ConvNet family of "Dataset Condensation with Gradient Matching" (Zhao et al., 2021).
 
-    Args:
-        widths: The channels of each block; each block halves height and width where it pools.
-        norm: "none", "batch", "layer", "instance" (one group per channel) or "group" (4 groups).
-        activation: "relu", "leakyrelu" (slope 0.01) or "sigmoid".
-        pooling: "avg", "max" or "none".
-        bias: Whether convolutions have a bias.
+    ``widths`` are the channels of each block; norm, activation and pooling are keys of the tables above.
     """
 
     widths: tuple[int, ...] = (128, 128, 128)
@@ -74,15 +62,7 @@ CONVNETS = {
 
 
 class ConvNet(nn.Module):
-    """Blocks of 3x3 convolution, normalization, activation and 2x2 pooling, then one linear layer.
-
-    Args:
-        config: The blocks.
-        channels, num_classes, im_size: As for ``build_network``.
-
-    Raises:
-        UnusableInput: If the images are so small that the pooling leaves nothing.
-    """
+    """Blocks of 3x3 convolution, normalization, activation and 2x2 pooling, then one linear layer."""
 
     def __init__(self, config: ConvNetConfig, *, channels: int, num_classes: int, im_size: tuple[int, int]) -> None:
         super().__init__()
@@ -105,7 +85,7 @@ class ConvNet(nn.Module):
             layers += [] if norm is None else [norm]
             layers.append(_ACTIVATIONS[config.activation]())
             if pooling:
-                layers.append(pooling())
+                layers.append(pooling(2))
                 height, width = height // 2, width // 2
             padding = 1
         self.features = nn.Sequential(*layers)
@@ -118,11 +98,7 @@ class ConvNet(nn.Module):
 
 
 def parse_convnet(arch: str) -> ConvNetConfig:
-    """Read a name of ``CONVNET_GRAMMAR``; what the name leaves out is as in "ConvNet".
-
-    Raises:
-        UnusableInput: If a part of the name is unknown, or sets what another part has set.
-    """
+    """Read a name of ``CONVNET_GRAMMAR``; what the name leaves out is as in "ConvNet"."""
     found: dict[str, Any] = {}
     for part in arch.split("-")[1:]:
         key, value = _setting(part)

@@ -12,7 +12,7 @@ from torch import nn
 
 from guard_plugin.attacks import parse_eps
 from guard_plugin.errors import UnusableInput, unknown
-from guard_plugin.networks.checks import check_mode
+from guard_plugin.networks.pixel_model import check_mode
 from guard_plugin.robustbench_bridge.model_info import THREAT_MODELS, model_info_path
 from guard_plugin.robustbench_bridge.repairs import Repair, repaired_robustbench
 

@@ -24,21 +24,9 @@ _DEGREES = 15.0  # the largest rotation, either way
 
 
 def augment(images: Tensor, strategy: str) -> Tensor:
-    """Apply one kind of augmentation to a batch, drawn from the strategy.
-
-    Args:
-        images: Shape (n, channels, height, width), in the network's input space.
-        strategy: Kinds joined by "_", such as ``DSA_STRATEGY``.
-
-    Returns:
-        The augmented images, of the same shape; differentiable in ``images``.
-
-    Raises:
-        UnusableInput: If a kind is unknown.
-    """
+    """Apply one kind of a strategy, drawn at random, to images of shape (n, channels, height, width) in input space."""
     kinds = check_strategy(strategy)
-    kind = kinds[int(torch.randint(len(kinds), (1,)))]
-    return _KINDS[kind](images)
+    return _KINDS[kinds[int(torch.randint(len(kinds), (1,)))]](images)
 
 
 def check_strategy(strategy: str) -> list[str]:

@@ -13,8 +13,7 @@ from torch.nn import functional as F
 from guard_plugin.distilled import DistilledSet, FkdLabels, Mix, StoredBatch, View
 from guard_plugin.errors import UnusableInput
 from guard_plugin.files import file_sha256, read_state
-from guard_plugin.students.eight_bit_images import EightBitImages
-from guard_plugin.students.random_views import draw_view
+from guard_plugin.students.eight_bit_images import EightBitImages, draw_view
 
 __all__ = ["ClassLabels", "Epochs", "LabelSource", "StoredLabels", "TeacherLabels", "label_source"]
 
@@ -143,11 +142,7 @@ class TeacherLabels(_DrawnViews):
 
 
 class StoredLabels(LabelSource):
-    """What a teacher answered to views that were stored with the answers.
-
-    Args:
-        stored: The files.
-    """
+    """What a teacher answered to views that were stored with the answers."""
 
     source = "fkd"
 

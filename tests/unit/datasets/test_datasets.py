@@ -7,7 +7,7 @@ import torch
 from sklearn.datasets import load_digits
 
 from guard_plugin.datasets import images_from_tensors, load_training_images
-from guard_plugin.datasets.checks import check_labels
+from guard_plugin.datasets.image_set import check_labels
 from guard_plugin.errors import UnusableInput
 from guard_plugin.evaluation import load_images
 
