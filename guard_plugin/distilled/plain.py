@@ -9,9 +9,9 @@ from torch import Tensor
 
 from guard_plugin.distilled.arrays import ArrayFile, channels_first, class_indices, whole_numbers
 from guard_plugin.distilled.distilled_set import DistilledSet
-from guard_plugin.distilled.image_files import read_image_files
 from guard_plugin.errors import UnusableInput
 from guard_plugin.files import load_untrusted
+from guard_plugin.image_files import read_image_files
 from guard_plugin.spaces.normalization import Normalization
 
 __all__ = ["read_plain"]
@@ -137,7 +137,14 @@ def _read_folder(path: Path) -> DistilledSet:
     if not folders or stray:
         raise UnusableInput(f"expected {_EXPECTED}; found {f'the file {stray.name}' if stray else 'nothing'} in {path}")
     labels = {file: label for label, folder in enumerate(folders) for file in _image_files(folder)}
-    return read_image_files(labels, len(folders), ("PNG", "JPEG"))
+    images = read_image_files(list(labels))
+    return DistilledSet(
+        images=_as_input(path, images, None).contiguous(),
+        labels=torch.tensor(list(labels.values())),
+        num_classes=len(folders),
+        normalization=Normalization.identity(images.shape[1]),
+        files=tuple(labels),
+    )
 
 
 def _image_files(folder: Path) -> list[Path]:
