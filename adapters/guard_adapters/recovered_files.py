@@ -68,8 +68,7 @@ def _class_folders(path: Path) -> list[Path]:
         if int(folder.name.removeprefix("new")) != c:
             expected = f"new{c:0{len(folder.name) - 3}d}"
             raise UnusableInput(
-                f"expected the folders of all classes, in {path}: after {c} of them {expected}, found {folder.name}; "
-                f"was the recovery stopped?"
+                f"expected in {path} after {c} of them {expected}, found {folder.name}: was the recovery stopped?"
             )
     return folders
 
@@ -81,8 +80,7 @@ def _image_files(folder: Path, c: int) -> list[Path]:
         match = _FILE.fullmatch(file.name)
         if match is None or int(match[1]) != c or file.parent != folder:
             raise UnusableInput(
-                f"{expected}, found {file.relative_to(folder)}: the host's own code would train on it too; move it "
-                f"elsewhere"
+                f"{expected}, found {file.relative_to(folder)}: move it, or the host's own code trains on it too"
             )
     if not files:
         raise UnusableInput(f"{expected}, found none")
