@@ -12,12 +12,7 @@ __all__ = ["hooks_of"]
 
 
 def hooks_of(ours: Adapter, read: Callable[[Path], Sequence[DistilledSet]]) -> tuple[Any, Any]:
-    """Return ``register_adapters`` and ``read_distilled``, which a module needs to be a plugin.
-
-    Args:
-        ours: The adapter that the plugin brings.
-        read: Reads the distilled sets that the adapter's host writes.
-    """
+    """Return a plugin's ``register_adapters`` and ``read_distilled``; ``read`` reads what the host writes."""
 
     @hookimpl
     def register_adapters() -> Sequence[Adapter]:

@@ -5,13 +5,15 @@ Images are in the order of their paths, which is torchvision's ``ImageFolder``'s
 """
 
 import re
-from dataclasses import replace
 from pathlib import Path
+
+import torch
 
 from guard_adapters.normalizations import RECOVERY_DATASETS
 from guard_plugin.distilled import DistilledSet
-from guard_plugin.distilled.image_files import read_image_files
 from guard_plugin.errors import UnusableInput
+from guard_plugin.image_files import read_image_files
+from guard_plugin.spaces import Normalization
 
 __all__ = ["read_recovered"]
 
@@ -33,13 +35,23 @@ def read_recovered(path: Path) -> list[DistilledSet]:
     """
     folders = _class_folders(path)
     labels = {file: c for c, folder in enumerate(folders) for file in _image_files(folder, c)}
-    pixels = read_image_files(labels, len(folders), ("JPEG",))
+    images = read_image_files(list(labels), ["JPEG"]).contiguous().float() / 255
     spaces = {
         name: host.normalization
         for name, host in RECOVERY_DATASETS.items()
-        if len(host.normalization.mean) == pixels.images.shape[1] and len(folders) in host.num_classes
+        if len(host.normalization.mean) == images.shape[1] and len(folders) in host.num_classes
     }
-    return [replace(pixels, recipe="sre2l", input_spaces=spaces)]
+    return [
+        DistilledSet(
+            images=images,
+            labels=torch.tensor(list(labels.values())),
+            num_classes=len(folders),
+            normalization=Normalization.identity(images.shape[1]),
+            recipe="sre2l",
+            files=tuple(labels),
+            input_spaces=spaces,
+        )
+    ]
 
 
 def _class_folders(path: Path) -> list[Path]:
@@ -56,8 +68,7 @@ def _class_folders(path: Path) -> list[Path]:
         if int(folder.name.removeprefix("new")) != c:
             expected = f"new{c:0{len(folder.name) - 3}d}"
             raise UnusableInput(
-                f"expected the folders of all classes, in {path}: after {c} of them {expected}, found {folder.name}; "
-                f"was the recovery stopped?"
+                f"expected in {path} after {c} of them {expected}, found {folder.name}: was the recovery stopped?"
             )
     return folders
 
@@ -69,8 +80,7 @@ def _image_files(folder: Path, c: int) -> list[Path]:
         match = _FILE.fullmatch(file.name)
         if match is None or int(match[1]) != c or file.parent != folder:
             raise UnusableInput(
-                f"{expected}, found {file.relative_to(folder)}: the host's own code would train on it too; move it "
-                f"elsewhere"
+                f"{expected}, found {file.relative_to(folder)}: move it, or the host's own code trains on it too"
             )
     if not files:
         raise UnusableInput(f"{expected}, found none")

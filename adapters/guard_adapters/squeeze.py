@@ -17,13 +17,13 @@ SETTINGS = {"gradient": {"h": 0.5, "strength": 1.0}, "loss": {"h": 0.5, "strengt
 _TEACHER = "*.pth"
 
 
-def _epochs_of_batches(variables: Mapping[str, Any]) -> int:
+def _batches(variables: Mapping[str, Any]) -> int:
     args = variables["args"]
     return int((args.epochs - getattr(args, "start_epoch", 0)) * len(variables["data_loader"]))
 
 
 def _classification(script: str, parameters: tuple[str, ...], evaluation: tuple[str, ...]) -> Profile:
-    """The profile of torchvision's reference training, and of the code bases that descend from it."""
+    """Return the profile of torchvision's reference training, and of the code bases that descend from it."""
     module = script.rpartition("/")[2].removesuffix(".py")
     return Profile(
         script=script,
@@ -34,7 +34,7 @@ def _classification(script: str, parameters: tuple[str, ...], evaluation: tuple[
         ),
         expected=ExpectedCount(
             seam=f"{module}.main",
-            formula=_epochs_of_batches,
+            formula=_batches,
             explanation="(args.epochs - args.start_epoch) * len(data_loader)",
         ),
         unguarded_options=(UnguardedOption("--test-only", "it only tests a network"),),
@@ -73,13 +73,7 @@ SQUEEZE = (
 
 
 def later_step(script: str, what: str, seams: tuple[Seam, ...] = ()) -> Profile:
-    """Return the profile of a step that comes after the teacher's training.
-
-    Args:
-        script: The script's path in the host.
-        what: What it does.
-        seams: Functions that tell the script from others of a name as common.
-    """
+    """Return the profile of a step after the teacher's training; ``seams`` tell it from scripts of the same name."""
     unguarded = f"it {what}; the teacher's training is what GUARD guards"
     return Profile(script, seams, unguarded=unguarded, reads=_TEACHER)
 

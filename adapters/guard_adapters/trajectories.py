@@ -20,33 +20,19 @@ _BUFFERS = "replay_buffer_*.pt"
 _EPOCH = ("mode", "dataloader", "net", "optimizer", "criterion", "args", "aug")
 
 
-def _batches(variables: Mapping[str, Any]) -> int:
-    args = variables["args"]
-    return int(args.num_experts * args.train_epochs * len(variables["trainloader"]))
+def buffer_profile(
+    script: str, utils: str = "utils", *, losses_per_step: int = 1, roots: tuple[str, ...] = ()
+) -> Profile:
+    """Return the profile of a script that trains experts, and calls the ``epoch`` of the module ``utils`` to do so.
 
-
-def _snapshots_alias(script: str) -> Fault:
-    return Fault(
-        name="snapshots-alias",
-        file=script,
-        pattern=r"\[p\.detach\(\)\.cpu\(\) for\b",
-        repaired="[p.detach().cpu().clone() for",
-        harm="on a CPU, every snapshot of an expert's weights is the same tensor, so that all of them hold the final "
-        "weights and there is no trajectory to match",
-        only_if=lambda: not torch.cuda.is_available(),
-    )
-
-
-def buffer_profile(script: str, utils: str = "utils", *, losses_per_step: int = 1, **rest: Any) -> Profile:
-    """Return the profile of a script that trains experts.
-
-    Args:
-        script: Its path in the host: "buffer.py".
-        utils: The module whose ``epoch`` it calls.
-        losses_per_step: How often the criterion is called in a step: twice where the optimizer is sharpness-aware
-            (at the weights and at perturbed ones; the sharpness is then that of the guarded loss).
-        **rest: Further fields of the profile.
+    The criterion is called ``losses_per_step`` times in a step: twice where the optimizer is sharpness-aware (at the
+    weights and at perturbed ones; the sharpness is then that of the guarded loss).
     """
+
+    def losses(variables: Mapping[str, Any]) -> int:
+        args = variables["args"]
+        return losses_per_step * int(args.num_experts * args.train_epochs * len(variables["trainloader"]))
+
     # FTD and DATM pass the scheduler of their sharpness-aware optimizer along.
     parameters = (*_EPOCH, *(("scheduler",) if losses_per_step > 1 else ()), "texture")
     main = script.rpartition("/")[2].removesuffix(".py")
@@ -56,9 +42,10 @@ def buffer_profile(script: str, utils: str = "utils", *, losses_per_step: int = 
         seams=(Seam(utils, "epoch", "opens", parameters), Seam(main, "main", "tells", ("args",))),
         expected=ExpectedCount(
             seam=f"{main}.main",
-            formula=lambda variables: losses_per_step * _batches(variables),
+            formula=losses,
             explanation=f"{times}args.num_experts * args.train_epochs * len(trainloader)",
         ),
+        roots=roots,
         writes=_BUFFERS,
         refused_options=(
             RefusedOption(
@@ -68,7 +55,15 @@ def buffer_profile(script: str, utils: str = "utils", *, losses_per_step: int = 
             ),
         ),
         faults=(
-            _snapshots_alias(script),
+            Fault(
+                name="snapshots-alias",
+                file=script,
+                pattern=r"\[p\.detach\(\)\.cpu\(\) for\b",
+                repaired="[p.detach().cpu().clone() for",
+                harm="on a CPU, every snapshot of an expert's weights is the same tensor, so that all of them hold the "
+                "final weights and there is no trajectory to match",
+                only_if=lambda: not torch.cuda.is_available(),
+            ),
             Fault(
                 name="teacher-label-undefined",
                 file=f"{utils.replace('.', '/')}.py",
@@ -79,20 +74,14 @@ def buffer_profile(script: str, utils: str = "utils", *, losses_per_step: int = 
                 unless=(script, r"args\.teacher_label\s*=|[\"']--teacher_label[\"']"),
             ),
         ),
-        **rest,
     )
 
 
-def distill_profile(script: str, **rest: Any) -> Profile:
-    """Return the profile of a script that matches the experts' trajectories.
-
-    Args:
-        script: Its path in the host: "distill.py".
-        **rest: Further fields of the profile.
-    """
+def distill_profile(script: str, roots: tuple[str, ...] = ()) -> Profile:
+    """Return the profile of a script that matches the experts' trajectories."""
     return Profile(
         script=script,
         unguarded="it matches the experts' trajectories with losses on synthetic images; buffers are what GUARD guards",
         reads=_BUFFERS,
-        **rest,
+        roots=roots,
     )

@@ -19,7 +19,6 @@ so that no file tells.
 """
 
 import re
-from dataclasses import dataclass
 from pathlib import Path
 
 from torch import Tensor
@@ -52,16 +51,15 @@ def read_trajectory_sets(path: Path) -> list[DistilledSet]:
         UnusableInput: If the place, the names or the contents are not those of a host.
         UnsafeFile: If reading a file would run code.
     """
-    place = _place_of(path)
+    dataset, arch, is_datm = _from_folders(path)
     file = _newest_images(path) if path.is_dir() else path
-    match = _match(file)
-    version = match["version"]
-    labels_file = file.with_name(f"{match['prefix']}labels_{version}.pt")
+    prefix, version = _prefix_and_version(file)
+    labels_file = file.with_name(f"{prefix}labels_{version}.pt")
     rate_file = file.with_name(f"lr_{version}.pt")
     images = _tensor(file)
     if not labels_file.is_file():
         raise UnusableInput(f"expected the labels of {file.name} in {labels_file}, found no such file")
-    labels, num_classes = _labels(labels_file, place)
+    labels, num_classes = _labels(labels_file, dataset, is_datm)
     if images.dim() == 4 and len(images) != len(labels):
         raise UnusableInput(
             f"expected one label per image, got {len(images)} images in {file} and {len(labels)} labels in "
@@ -73,26 +71,18 @@ def read_trajectory_sets(path: Path) -> list[DistilledSet]:
             images=images.float(),
             labels=labels,
             num_classes=num_classes,
-            normalization=_input_space(file, version, place.dataset, len(images) / num_classes),
-            dataset=place.dataset.name,
-            arch=place.arch,
+            normalization=_input_space(file, version, dataset, len(images) / num_classes),
+            dataset=dataset.name,
+            arch=arch,
             learning_rate=_learning_rate(rate_file) if has_rate else None,
-            recipe="datm" if place.is_datm else "mtt",
+            recipe="datm" if is_datm else "mtt",
             files=(file, labels_file, rate_file) if has_rate else (file, labels_file),
         )
     ]
 
 
-@dataclass(frozen=True)
-class _Place:
-    """What the names of the folders tell of a run."""
-
-    dataset: HostDataset
-    arch: str | None
-    is_datm: bool
-
-
-def _place_of(path: Path) -> _Place:
+def _from_folders(path: Path) -> tuple[HostDataset, str | None, bool]:
+    """Return what the names of the folders tell: data set, network's architecture, and whether DATM wrote them."""
     name, *below = _folders_from_dataset(path)
     if name not in MTT_DATASETS:
         raise UnusableInput(
@@ -101,7 +91,7 @@ def _place_of(path: Path) -> _Place:
         )
     # DATM: logged_files/DATASET/IPC/MODEL/RUN/Normal, of which RUN may be given.
     is_datm = _DATM_FOLDER in below or (path / _DATM_FOLDER).is_dir()
-    return _Place(MTT_DATASETS[name], below[1] if is_datm and len(below) >= 3 else None, is_datm)
+    return MTT_DATASETS[name], below[1] if is_datm and len(below) >= 3 else None, is_datm
 
 
 def _folders_from_dataset(path: Path) -> tuple[str, ...]:
@@ -115,8 +105,8 @@ def _folders_from_dataset(path: Path) -> tuple[str, ...]:
     if run >= 2 and folders[run - 2] in MTT_DATASETS:
         return folders[run - 2 :]
     raise UnusableInput(
-        f"expected a path such as logged_files/DATASET/RUN/images_best.pt, as the host writes it, got {path}: the "
-        f"folder after logged_files (or ema_logged_files) tells the data set, and so the normalisation"
+        f"expected a path such as logged_files/DATASET/RUN/images_best.pt, which tells the data set and so the "
+        f"normalisation, got {path}"
     )
 
 
@@ -135,20 +125,16 @@ def _newest_images(folder: Path) -> Path:
     return max(found, key=newness)
 
 
-def _match(file: Path) -> re.Match[str]:
+def _prefix_and_version(file: Path) -> tuple[str, str]:
     match = _IMAGES.fullmatch(file.name)
     if match:
-        return match
+        return match["prefix"], match["version"]
     if file.match(_UNWHITENED):
         raise UnusableInput(
             f"{file.name} holds images with the whitening undone, which the host never trains networks on: give the "
-            f"whitened ones of the same iteration, {file.name.replace('_zca', '')} (ema_images in ema_logged_files), "
-            f"or the run's folder"
+            f"whitened ones, {file.name.replace('_zca', '')} (ema_images in ema_logged_files), or the run's folder"
         )
-    raise UnusableInput(
-        f"expected a run's folder, or a file named images_best.pt, images_ITERATION.pt or the same after ema_; "
-        f"got {file.name}"
-    )
+    raise UnusableInput(f"expected a run's folder, or a file named (ema_)images_VERSION.pt, got {file.name}")
 
 
 def _tensor(file: Path) -> Tensor:
@@ -158,20 +144,19 @@ def _tensor(file: Path) -> Tensor:
     return content.detach()
 
 
-def _labels(file: Path, place: _Place) -> tuple[Tensor, int]:
+def _labels(file: Path, dataset: HostDataset, is_datm: bool) -> tuple[Tensor, int]:
     """Read class indices, shape (n,), or probabilities, shape (n, classes); and the number of classes."""
-    labels, choices = _tensor(file), place.dataset.num_classes
+    labels, choices = _tensor(file), dataset.num_classes
     counts = " or ".join(map(str, choices))
     if labels.dim() == 2 and labels.is_floating_point():
         if labels.shape[1] not in choices:
             raise UnusableInput(
-                f"{file}: expected soft labels for {counts} classes of {place.dataset.name}, "
-                f"got shape {tuple(labels.shape)}"
+                f"{file}: expected soft labels for {counts} classes of {dataset.name}, got shape {tuple(labels.shape)}"
             )
-        return labels.float().softmax(dim=1) if place.is_datm else labels.float(), labels.shape[1]
+        return labels.float().softmax(dim=1) if is_datm else labels.float(), labels.shape[1]
     whole = whole_numbers(labels) if labels.dim() == 1 and len(labels) else None
-    if place.is_datm or whole is None:
-        wanted = "logits" if place.is_datm else "class indices of shape (n,), or probabilities"
+    if is_datm or whole is None:
+        wanted = "logits" if is_datm else "class indices of shape (n,), or probabilities"
         raise UnusableInput(
             f"{file}: expected {wanted} of shape (n, {counts}), got shape {tuple(labels.shape)} of {labels.dtype}"
         )
@@ -198,10 +183,7 @@ def _input_space(file: Path, version: str, dataset: HostDataset, images_per_clas
     if unwhitened:  # TESLA writes all runs without a name to one folder
         why = f"{folder} has {_UNWHITENED} of some iterations and not of others: it holds several runs"
     elif images_per_class >= _UNWHITENED_BELOW and dataset.name not in _OURS:
-        why = (
-            f"hosts write no {_UNWHITENED} from {_UNWHITENED_BELOW} images per class on, so {folder} does not tell "
-            f"whether its images are whitened"
-        )
+        why = f"hosts write no {_UNWHITENED} from {_UNWHITENED_BELOW} images per class on, so {folder} does not tell"
     else:
         return dataset.normalization
     return UndecidedZca(dataset.normalization, why)

@@ -16,14 +16,7 @@ _CHANNELS = (1, 3)
 
 
 class ArrayFile:
-    """The arrays of a .npz file, each read when it is asked for; a pickled one never is.
-
-    Args:
-        file: A file that ``numpy.savez`` wrote.
-
-    Raises:
-        UnusableInput: If there is no such file, or ``numpy.savez`` did not write it.
-    """
+    """The arrays of a file that ``numpy.savez`` wrote, each read when it is asked for; a pickled one never is."""
 
     def __init__(self, file: Path) -> None:
         self.file = file
@@ -39,12 +32,7 @@ class ArrayFile:
         return name in self.names
 
     def __getitem__(self, name: str) -> Tensor:
-        """Read the array of that name, as a tensor.
-
-        Raises:
-            UnusableInput: If it is damaged, or of a type that torch does not have.
-            UnsafeFile: If it holds Python objects: reading them would run code.
-        """
+        """Read the array of that name as a tensor; refuse Python objects, because reading them would run code."""
         try:
             with np.load(self.file, allow_pickle=False) as archive:
                 array = np.asarray(archive[name])
@@ -59,16 +47,7 @@ class ArrayFile:
 
 
 def channels_first(images: Tensor, where: str) -> Tensor:
-    """Bring images to the shape (n, channels, height, width).
-
-    Args:
-        images: Shape (n, height, width), (n, height, width, channels) or (n, channels, height, width), with 1 or 3
-            channels.
-        where: What holds them, for the message.
-
-    Raises:
-        UnusableInput: If the shape is another, or could be either.
-    """
+    """Bring images of ``where`` to the shape (n, channels, height, width); refuse a shape that could be either."""
     if images.dim() == 3:
         return images.unsqueeze(1)
     first, last = (images.dim() == 4 and images.shape[axis] in _CHANNELS for axis in (1, 3))
@@ -81,20 +60,11 @@ def channels_first(images: Tensor, where: str) -> Tensor:
 
 
 def class_indices(labels: Tensor, where: str) -> Tensor:
-    """Bring labels to int64 and shape (n,).
-
-    Args:
-        labels: Integers of any kind, of shape (n,) or (n, 1).
-        where: What holds them, for the message.
-
-    Raises:
-        UnusableInput: If they are no such integers.
-    """
+    """Bring the labels of ``where``, integers of any kind and of shape (n,) or (n, 1), to int64 and shape (n,)."""
     flat = labels.squeeze(1) if labels.dim() == 2 and labels.shape[1] == 1 else labels
     if flat.dim() != 1 or flat.is_floating_point() or flat.is_complex() or flat.dtype == torch.bool:
         raise UnusableInput(
-            f"{where}: expected class indices, integers of shape (n,), got shape {tuple(labels.shape)} of "
-            f"{labels.dtype}"
+            f"{where}: expected class indices, integers of shape (n,), got {labels.dtype} of {tuple(labels.shape)}"
         )
     return flat.long()
 

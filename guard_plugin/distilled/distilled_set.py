@@ -59,7 +59,7 @@ class DistilledSet:
         rate = self.learning_rate
         if rate is not None and not (math.isfinite(rate) and rate > 0):
             raise UnusableInput(
-                f"expected a learned learning rate that is finite and > 0, got {rate}: the distillation diverged"
+                f"expected a learning rate that is finite and > 0, got {rate}: the distillation diverged"
             )
 
     def _check_images(self) -> None:
@@ -88,7 +88,7 @@ class DistilledSet:
                 f"expected labels of shape (n,) in int64 or (n, {self.num_classes}) in floating point; "
                 f"got shape {tuple(labels.shape)} of {labels.dtype}"
             )
-        elif not _are_probabilities(labels):
+        elif not bool((labels >= 0).all() and ((labels.double().sum(1) - 1).abs() <= _SUM_TOLERANCE).all()):
             raise UnusableInput(
                 f"expected soft labels that are class probabilities (>= 0, rows that sum to 1), got values from "
                 f"{float(labels.min()):.4g} to {float(labels.max()):.4g}: if they are logits, take their softmax"
@@ -107,9 +107,6 @@ class DistilledSet:
     def for_dataset(self, dataset: str) -> "DistilledSet":
         """Return this set as the host's networks take it, given the data set that it was distilled from.
 
-        Args:
-            dataset: The data set's name.
-
         Raises:
             UnusableInput: If the set needs to know, and its host is not known to have distilled that data set.
         """
@@ -126,8 +123,3 @@ class DistilledSet:
     def pixels(self) -> Tensor:
         """Return the images in pixel space, clipped to [0, 1]: for looking at, not for training on."""
         return self.normalization.to_pixels(self.images).clamp(0, 1)
-
-
-def _are_probabilities(labels: Tensor) -> bool:
-    sums = labels.double().sum(dim=1)
-    return bool((labels >= 0).all()) and bool(((sums - 1).abs() <= _SUM_TOLERANCE).all())

@@ -16,15 +16,46 @@ import torch
 from torch import Tensor
 from torch.utils.data import BatchSampler, RandomSampler
 
-from guard_plugin.distilled.views import Mix, View
 from guard_plugin.errors import UnusableInput
 from guard_plugin.files import joint_sha256, load_untrusted
 
-__all__ = ["FKD_SEED", "FkdLabels", "StoredBatch"]
+__all__ = ["FKD_SEED", "FkdLabels", "Mix", "StoredBatch", "View"]
 
 FKD_SEED = 42
 _ROUNDING = 1e-5  # crops are stored as parts, in float32
 _PARTS = ("coords", "flip_status", "mix_index", "mix_lam", "mix_bbox", "logits")
+
+
+@dataclass(frozen=True)
+class Mix:
+    """How each image of a batch is mixed with another one of the same batch.
+
+    Args:
+        order: Shape (n,), int64: for each image, the number in the batch of the one that is mixed in.
+        own: The image's own weight in a mixture of the whole images (mixup: Zhang et al., ICLR 2018), in [0, 1].
+        box: First row, first column, and the row and column after the last, of the rectangle that comes from the
+            other image (CutMix: Yun et al., ICCV 2019); None mixes whole images.
+    """
+
+    order: Tensor
+    own: float
+    box: tuple[int, int, int, int] | None = None
+
+
+@dataclass(frozen=True)
+class View:
+    """What a network sees of a batch of n images.
+
+    Args:
+        crops: Shape (n, 4): top, left, height and width of each crop, as parts of the image's height and width; it is
+            enlarged to the size of the image.
+        flips: Shape (n,), bool: which crops are mirrored, left to right.
+        mix: How the crops are then mixed, if they are.
+    """
+
+    crops: Tensor
+    flips: Tensor
+    mix: Mix | None = None
 
 
 @dataclass(frozen=True)
@@ -99,8 +130,7 @@ class FkdLabels:
             view, logits = _read(file, len(indices))
             if logits.shape[1] != self.num_classes:
                 raise UnusableInput(
-                    f"{file}: expected logits for {self.num_classes} classes, as in the first file, got "
-                    f"{logits.shape[1]}"
+                    f"{file}: expected logits for {self.num_classes} classes, as in the first, got {logits.shape[1]}"
                 )
             yield StoredBatch(torch.tensor(indices), view, logits)
 
@@ -108,26 +138,25 @@ class FkdLabels:
 def _numbered(folder: Path, prefix: str, suffix: str) -> list[Path]:
     """Return the paths PREFIX0SUFFIX, PREFIX1SUFFIX and so on of a folder, without gaps."""
     pattern = re.compile(re.escape(prefix) + r"(\d+)" + re.escape(suffix))
-    found = [match for path in (folder.iterdir() if folder.is_dir() else ()) if (match := pattern.fullmatch(path.name))]
-    count = max((int(match[1]) + 1 for match in found), default=0)
+    names = (path.name for path in (folder.iterdir() if folder.is_dir() else ()))
+    count = max((int(match[1]) + 1 for name in names if (match := pattern.fullmatch(name))), default=0)
     paths = [folder / f"{prefix}{number}{suffix}" for number in range(count)]
     missing = next((path for path in paths if not path.exists()), None)
     if not paths or missing:
         raise UnusableInput(
             f"expected soft labels as SRe2L's relabel writes them, FOLDER/epoch_0/batch_0.tar and so on without gaps; "
-            f"found no {missing or folder / f'{prefix}0{suffix}'}: give the folder that holds epoch_0, as --fkd-path "
-            f"was"
+            f"found no {missing or folder / f'{prefix}0{suffix}'}: give the folder that holds epoch_0"
         )
     return paths
 
 
 def _read(file: Path, n: int | None = None) -> tuple[View, Tensor]:
-    """Read and check a file's view and logits, which must be of n images if that is given."""
+    """Read and check a file's view and logits, which must be of n images if n is given."""
     content = load_untrusted(file)
     if not isinstance(content, (list, tuple)) or len(content) != len(_PARTS):
         raise UnusableInput(f"{file}: expected the list [{', '.join(_PARTS)}], got {_kind(content)}")
     coords, flips, order, own, box, logits = content
-    _check_tensor(file, "logits", logits, (n, None), lambda t: t.is_floating_point() and bool(torch.isfinite(t).all()))
+    _check_tensor(file, "logits", logits, (n or "any", "any"), _are_finite)
     n = len(logits)
     if n == 0 or logits.shape[1] < 2:
         raise UnusableInput(f"{file}: expected logits for images and classes, got shape {tuple(logits.shape)}")
@@ -136,24 +165,25 @@ def _read(file: Path, n: int | None = None) -> tuple[View, Tensor]:
     return View(coords.float(), flips.bool(), _mix(file, n, order, own, box)), logits.float()
 
 
-def _check_tensor(
-    file: Path, name: str, value: Any, shape: tuple[int | None, ...], fits: Callable[[Tensor], bool]
-) -> None:
-    """Refuse what is no tensor of this shape, where None is any size, or whose values do not fit."""
+def _check_tensor(file: Path, name: str, value: Any, shape: tuple[Any, ...], fits: Callable[[Tensor], bool]) -> None:
+    """Refuse what is no tensor of this shape, where "any" is any size, or whose values do not fit."""
     is_right = isinstance(value, Tensor) and value.dim() == len(shape)
-    if not is_right or any(side not in (None, found) for side, found in zip(shape, value.shape, strict=True)):
-        wanted = tuple("any" if side is None else side for side in shape)
+    if not is_right or any(side not in ("any", found) for side, found in zip(shape, value.shape, strict=True)):
         raise UnusableInput(
-            f"{file}: expected {name} of shape {wanted}, got {_kind(value)}: are the soft labels of other images, or "
+            f"{file}: expected {name} of shape {shape}, got {_kind(value)}: are the soft labels of other images, or "
             f"of another batch size?"
         )
     if not fits(value):
         raise UnusableInput(f"{file}: {name} of {value.dtype} hold values that no {name} have")
 
 
+def _are_finite(values: Tensor) -> bool:
+    return values.is_floating_point() and bool(torch.isfinite(values).all())
+
+
 def _are_crops(coords: Tensor) -> bool:
     """Tell whether each row is a part of an image that is not empty."""
-    if not coords.is_floating_point() or not bool(torch.isfinite(coords).all()):
+    if not _are_finite(coords):
         return False
     start, size = coords[:, :2], coords[:, 2:]
     return bool((start >= 0).all()) and bool((size > 0).all()) and bool((start + size <= 1 + _ROUNDING).all())

@@ -1,20 +1,22 @@
 """Distilled images in plain files, whatever code wrote them: the adapter name "plain"."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from guard_plugin.distilled.arrays import ArrayFile, channels_first, class_indices, whole_numbers
 from guard_plugin.distilled.distilled_set import DistilledSet
-from guard_plugin.distilled.image_files import read_image_files
 from guard_plugin.errors import UnusableInput
 from guard_plugin.files import load_untrusted
-from guard_plugin.spaces.normalization import Normalization
+from guard_plugin.image_files import read_image_files
+from guard_plugin.spaces import Normalization
 
 __all__ = ["read_plain"]
+
+_T = TypeVar("_T")
 
 _KEYS = ("images", "labels", "mean", "std", "num_classes")
 _SUFFIXES = (".png", ".jpg", ".jpeg")
@@ -25,7 +27,7 @@ _EXPECTED = (
 
 
 def read_plain(path: Path) -> list[DistilledSet]:
-    """Read one distilled set from a file or folder of no particular host.
+    """Read one distilled set from a file or folder that no known host wrote.
 
     - ``.pt`` or ``.pth``: a dictionary with "images" and "labels", or (images, labels), as ``torch.save`` wrote it;
     - ``.npz``: arrays ``images`` and ``labels``;
@@ -35,9 +37,6 @@ def read_plain(path: Path) -> list[DistilledSet]:
     ``std``, one number per channel in pixel units: then floating-point images are normalised by them already, uint8
     ones are normalised here, and students take normalised images. Labels are class indices, or class probabilities of
     shape (n, classes). ``num_classes`` is the highest label + 1 unless the file holds it.
-
-    Args:
-        path: The file or folder.
 
     Raises:
         UnusableInput: If the contents are others, or do not fit together.
@@ -81,7 +80,7 @@ def _distilled_set(path: Path, content: Mapping[Any, Any]) -> DistilledSet:
     return DistilledSet(
         images=_as_input(path, images, normalization).contiguous(),
         labels=labels,
-        num_classes=_num_classes(path, content.get("num_classes", num_classes)),
+        num_classes=_converted(path, "num_classes", content.get("num_classes", num_classes), "an integer", int),
         normalization=normalization or Normalization.identity(images.shape[1]),
     )
 
@@ -108,46 +107,46 @@ def _normalization(path: Path, content: Mapping[Any, Any], channels: int) -> Nor
         return None
     if len(given) == 1:
         raise UnusableInput(f"{path}: expected both 'mean' and 'std', or neither; found only {next(iter(given))!r}")
-    mean, std = (_numbers(path, key, value) for key, value in given.items())
+    mean, std = (_converted(path, key, value, "numbers", _numbers) for key, value in given.items())
     if len(mean) != channels or len(std) != channels:
         raise UnusableInput(
-            f"{path}: expected {channels} number(s), one per channel, as 'mean' and as 'std', got {len(mean)} and "
-            f"{len(std)}"
+            f"{path}: expected {channels} number(s), one a channel, as 'mean' and 'std', got {len(mean)} and {len(std)}"
         )
     return Normalization(mean, std)
 
 
-def _numbers(path: Path, key: str, value: Any) -> tuple[float, ...]:
+def _converted(path: Path, key: str, value: Any, expected: str, convert: Callable[[Any], _T]) -> _T:
     try:
-        return tuple(torch.as_tensor(value, dtype=torch.float64).flatten().tolist())
+        return convert(value)
     except (TypeError, ValueError, RuntimeError) as error:
-        raise UnusableInput(f"{path}: expected numbers as {key!r}, got {type(value).__name__}") from error
+        raise UnusableInput(f"{path}: expected {expected} as {key!r}, got {type(value).__name__}") from error
 
 
-def _num_classes(path: Path, value: Any) -> int:
-    try:
-        return int(value)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise UnusableInput(f"{path}: expected an integer as 'num_classes', got {type(value).__name__}") from error
+def _numbers(value: Any) -> tuple[float, ...]:
+    return tuple(torch.as_tensor(value, dtype=torch.float64).flatten().tolist())
 
 
 def _read_folder(path: Path) -> DistilledSet:
-    folders = _visible(path)
-    stray = next((entry for entry in folders if not entry.is_dir()), None)
-    if not folders or stray:
-        raise UnusableInput(f"expected {_EXPECTED}; found {f'the file {stray.name}' if stray else 'nothing'} in {path}")
-    labels = {file: label for label, folder in enumerate(folders) for file in _image_files(folder)}
-    return read_image_files(labels, len(folders), ("PNG", "JPEG"))
+    folders = _entries(path, _EXPECTED, Path.is_dir)
+    labels = {
+        file: label
+        for label, folder in enumerate(folders)
+        for file in _entries(folder, "PNG or JPEG images", lambda file: file.suffix.lower() in _SUFFIXES)
+    }
+    images = read_image_files(list(labels)).contiguous().float() / 255
+    return DistilledSet(
+        images=images,
+        labels=torch.tensor(list(labels.values())),
+        num_classes=len(folders),
+        normalization=Normalization.identity(images.shape[1]),
+        files=tuple(labels),
+    )
 
 
-def _image_files(folder: Path) -> list[Path]:
-    files = _visible(folder)
-    stray = next((file for file in files if file.suffix.lower() not in _SUFFIXES), None)
-    if not files or stray:
-        raise UnusableInput(f"expected PNG or JPEG images in {folder}, found {stray.name if stray else 'none'}")
-    return files
-
-
-def _visible(folder: Path) -> list[Path]:
-    """Return what lies in a folder, in the order of names, without hidden files."""
-    return sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
+def _entries(folder: Path, expected: str, fits: Callable[[Path], bool]) -> list[Path]:
+    """Return what lies in a folder, in the order of names, without hidden files; at least one, and all that fit."""
+    entries = sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
+    stray = next((entry for entry in entries if not fits(entry)), None)
+    if not entries or stray:
+        raise UnusableInput(f"expected {expected}, found {stray.name if stray else 'nothing'} in {folder}")
+    return entries

@@ -16,12 +16,7 @@ _MOST_NAMED = 20  # files; a folder of images has thousands
 
 
 def read_distilled(hooks: HookRelay, adapter: str, path: Path) -> list[DistilledSet]:
-    """Read the distilled sets of a file or folder, one per experiment.
-
-    Args:
-        hooks: The plugin manager's hooks.
-        adapter: The name of the adapter whose host wrote the file or folder.
-        path: The file or folder.
+    """Read the distilled sets, one per experiment, of a file or folder that the host of the named adapter wrote.
 
     Raises:
         UnusableInput: If it does not exist, no plugin reads this host's files, or the contents do not fit.
@@ -36,19 +31,16 @@ def read_distilled(hooks: HookRelay, adapter: str, path: Path) -> list[Distilled
 
 
 def subject_of(adapter: str, path: Path, sets: Sequence[DistilledSet]) -> dict[str, Any]:
-    """Describe a distilled file or folder for results.json.
+    """Describe for results.json a distilled file or folder, and the sets that were read from it.
 
-    Args:
-        adapter: The adapter's name.
-        path: The file or folder.
-        sets: The distilled sets that were read from it.
-
-    Returns:
-        The description. Where one file was read, "sha256" is that file's. Where several were read, it is what
-        ``sha256sum FILE... | sha256sum`` prints, with the files in the order of their paths and without their folders'
-        names; "files" then lists them or, if they are too many, "n_files" counts them.
+    Where one file was read, "sha256" is that file's. Where several were read, it is what
+    ``sha256sum FILE... | sha256sum`` prints, with the files in the order of their paths and without their folders'
+    names; "files" then lists them or, if they are too many, "n_files" counts them.
     """
-    files = _files(path, sets)
+    found = {file for one in sets for file in one.files}
+    if not found and path.is_dir():  # the plugin does not say which files it read: all that lie there
+        found = {file for file in path.rglob("*") if file.is_file()}
+    files = sorted(found) or [path]
     several: dict[str, Any] = {}
     if files != [path]:
         named = len(files) <= _MOST_NAMED
@@ -62,10 +54,3 @@ def subject_of(adapter: str, path: Path, sets: Sequence[DistilledSet]) -> dict[s
         "ipc": sets[0].images_per_class,
         "experiments": len(sets),
     }
-
-
-def _files(path: Path, sets: Sequence[DistilledSet]) -> list[Path]:
-    files = {file for one in sets for file in one.files}
-    if not files and path.is_dir():  # the plugin does not say which files it read: all that lie there
-        files = {file for file in path.rglob("*") if file.is_file()}
-    return sorted(files) or [path]

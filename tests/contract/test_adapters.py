@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from guard_adapters.dc_files import read_result
+from guard_adapters.dc import read_result
 
 from guard_plugin import hosts, injection
 from guard_plugin.distilled import read_distilled

@@ -178,11 +178,11 @@ def write(text):
 @pytest.mark.parametrize(
     ("file", "make", "words"),
     [
-        ("notes.txt", write("x"), "found the file notes.txt"),
-        ("pear/0.gif", write("x"), "expected PNG or JPEG images in .*pear, found 0.gif"),
+        ("notes.txt", write("x"), "found notes.txt in"),
+        ("pear/0.gif", write("x"), "expected PNG or JPEG images, found 0.gif in .*pear"),
         ("pear/2.png", write("damaged"), "2.png cannot be read"),
         ("pear/more", Path.mkdir, "found more"),
-        ("quince", Path.mkdir, "images in .*quince, found none"),
+        ("quince", Path.mkdir, "expected PNG or JPEG images, found nothing in .*quince"),
         ("pear/2.png", Image.new("RGB", (9, 9)).save, "of one size and kind.* and .*pear/2.png"),
         ("pear/2.png", Image.new("RGBA", (10, 8)).save, "mode RGBA: convert it"),
     ],
