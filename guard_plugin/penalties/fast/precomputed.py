@@ -137,13 +137,7 @@ def with_precomputed_gradient(
 class _Precomputed(Function):
     @staticmethod
     def forward(
-        ctx: Any,
-        value: Tensor,
-        recompute: Callable[[], Tensor] | None,
-        release: Callable[[], None] | None,
-        own: tuple[Tensor, ...],
-        gradients: tuple[Tensor, ...],
-        *tensors: Tensor,
+        ctx: Any, value: Tensor, recompute: Any, release: Any, own: Any, gradients: Any, *tensors: Tensor
     ) -> Tensor:
         ctx.save_for_backward(*gradients, *own)  # so that backward() frees them
         ctx.recompute, ctx.release, ctx.tensors, ctx.done = recompute, release, tensors, False
