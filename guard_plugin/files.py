@@ -77,11 +77,7 @@ def explain_write_errors(
 
 
 def read_json_object(file: Path) -> dict[str, Any]:
-    """Read a JSON file that holds one object.
-
-    Raises:
-        UnusableInput: If the file cannot be read, is no JSON, or holds something else.
-    """
+    """Read a JSON file that holds one object; raise UnusableInput for any other file."""
     try:
         value = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
@@ -101,11 +97,7 @@ def file_sha256(file: Path) -> str:
 
 
 def joint_sha256(files: Iterable[tuple[str, Path]]) -> str:
-    """Compute what ``sha256sum NAME... | sha256sum`` prints.
-
-    Args:
-        files: The files, in this order, each with the name that it goes by.
-    """
+    """Compute what ``sha256sum NAME... | sha256sum`` prints, of files in this order, each with its name."""
     digest = hashlib.sha256()
     for name, file in files:
         digest.update(f"{file_sha256(file)}  {name}\n".encode())
@@ -113,10 +105,7 @@ def joint_sha256(files: Iterable[tuple[str, Path]]) -> str:
 
 
 def load_untrusted(path: Path) -> Any:
-    """Load what ``torch.save`` wrote, as tensors and plain values on the CPU, running none of its code.
-
-    Args:
-        path: The file.
+    """Load what ``torch.save`` wrote, on the CPU, running none of its code.
 
     Returns:
         What the file holds: tensors, numbers, strings, numpy scalars, and containers of these (argparse's too).

@@ -27,12 +27,8 @@ class Registered:
 class Plugins:
     """The plugins of this installation: the core's own, and those under the entry-point group "guard_plugin".
 
-    Args:
-        found: The entry points to load; by default all that are installed.
-
-    Raises:
-        PluginError: If one cannot be imported, implements a hook that does not exist, or registers a name that
-            another one registers too.
+    PluginError is raised where one cannot be imported, implements a hook that does not exist, or registers a name that
+    another one registers too.
     """
 
     def __init__(self, found: Iterable[EntryPoint] | None = None) -> None:
@@ -69,15 +65,10 @@ class Plugins:
         return {name: registered.value for name, registered in self.attacks.items()}
 
     def register(self, plugin: object, name: str, distribution: str) -> None:
-        """Register a plugin.
+        """Register a module or object with functions marked ``@hookimpl``, under its entry point's name.
 
-        Args:
-            plugin: A module or object with functions marked ``@hookimpl``.
-            name: Its entry point's name.
-            distribution: Where it comes from, for messages and ``guard plugins``.
-
-        Raises:
-            PluginError: If it is registered already, or implements a hook that does not exist or has other arguments.
+        PluginError is raised where it is registered already, or implements a hook that does not exist or has other
+        arguments. ``distribution`` says where it comes from, for messages and ``guard plugins``.
         """
         try:
             self._manager.register(plugin, name=f"{distribution}: {name}")
@@ -125,20 +116,12 @@ class Plugins:
 
 @cache
 def installed_plugins() -> Plugins:
-    """Return the plugins of this installation; each process loads them once.
-
-    Raises:
-        PluginError: If one of them cannot be loaded, or two contradict each other.
-    """
+    """Return the plugins of this installation; each process loads them once."""
     return Plugins()
 
 
 def look_up(kind: str, name: str, registered: Mapping[str, Registered]) -> Any:
-    """Return what a plugin registered under a name.
-
-    Raises:
-        UnusableInput: If there is none; the message lists the names that there are.
-    """
+    """Return what a plugin registered under a name; for an unknown name, the error lists those that there are."""
     if name not in registered:
         raise UnusableInput(unknown(kind, name, list(registered)))
     return registered[name].value

@@ -184,9 +184,8 @@ class Guard:
         return why_not_real(call)
 
     def _expected_calls(self) -> str:
-        return (
-            f"{self.ledger.expected} guarded loss calls ({self.expected.explanation if self.expected else 'as given'})"
-        )
+        why = self.expected.explanation if self.expected else "as given"
+        return f"{self.ledger.expected} guarded loss calls ({why})"
 
     def _where_they_went(self) -> str:
         skipped = ", ".join(f"{count} {reason}" for reason, count in self.ledger.skipped.items())

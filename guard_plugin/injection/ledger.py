@@ -75,8 +75,7 @@ class PenaltyValues:
 
 
 def _finite(value: Tensor | float | None) -> float | None:
-    number = math.nan if value is None else float(value)
-    return number if math.isfinite(number) else None
+    return None if value is None or not math.isfinite(value) else float(value)
 
 
 def _made_under(files: Mapping[str, Mapping[str, str]]) -> str:

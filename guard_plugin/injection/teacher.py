@@ -37,9 +37,10 @@ class Teacher:
         def get_state_dict(weights: Any, *args: Any, **kwargs: Any) -> Any:
             expected = self._expected(weights)
             found = {name: value.shape for name, value in self._state.items()}
-            if self.given_for and expected != found:
-                return original(weights, *args, **kwargs)
-            self._check(weights, expected, found)
+            if expected != found:
+                if self.given_for:
+                    return original(weights, *args, **kwargs)
+                raise UnusableInput(self._why_refused(weights, expected, found))
             self.given_for.append(str(weights))
             return {name: value.clone() for name, value in self._state.items()}
 
@@ -72,16 +73,15 @@ class Teacher:
             network = self._models.get_model(name, weights=None, num_classes=len(weights.meta["categories"]))
         return {key: value.shape for key, value in network.state_dict().items()}
 
-    def _check(self, weights: Any, expected: Mapping[str, torch.Size], found: Mapping[str, torch.Size]) -> None:
+    def _why_refused(self, weights: Any, expected: Mapping[str, torch.Size], found: Mapping[str, torch.Size]) -> str:
         missing, extra = sorted(set(expected) - set(found)), sorted(set(found) - set(expected))
         if missing or extra:
-            raise UnusableInput(
+            return (
                 f"the script asks for {weights}, and {self.file} is another network: missing {missing[:3] or 'none'}, "
                 f"unknown {extra[:3] or 'none'}; train a teacher of the architecture that the script names"
             )
-        other = next((name for name in expected if expected[name] != found[name]), None)
-        if other is not None:
-            raise UnusableInput(
-                f"the script asks for {weights}: expected {other} of shape {tuple(expected[other])}, found "
-                f"{tuple(found[other])} in {self.file}: another number of classes, or another stem"
-            )
+        other = next(name for name in expected if expected[name] != found[name])
+        return (
+            f"the script asks for {weights}: expected {other} of shape {tuple(expected[other])}, found "
+            f"{tuple(found[other])} in {self.file}: another number of classes, or another stem"
+        )
