@@ -52,6 +52,9 @@ class Attack(ABC):
     """Parameters that a user cannot choose, for results.json."""
     least_classes: ClassVar[int] = 2
     """How many classes the attack needs."""
+    _at_least_1: ClassVar[Sequence[str]] = ()
+    _above_0: ClassVar[Sequence[str]] = ()
+    """The parameters that must be >= 1, and those that must be > 0."""
     coupled: ClassVar[int | None] = None
     """The fixed number of examples per batch, for an attack whose outcome on an example depends on the other examples
     of its batch; None for all others. A coupled attack is given all examples, also those that are misclassified
@@ -74,11 +77,15 @@ class Attack(ABC):
                 f"transfer an attack that takes all its steps, such as pgd100-transfer"
             )
         if self.norm != "l2" and self.eps.value > 1:
-            raise UnusableInput(
-                f"expected 0 < eps <= 1 in norm {self.norm}, in units of pixels in [0, 1], got {self.eps.text}"
-            )
+            raise UnusableInput(f"expected 0 < eps <= 1 in norm {self.norm}, for pixels in [0, 1], got {self.eps.text}")
         if not 0 <= self.seed < 2**63:
             raise UnusableInput(f"expected a seed in [0, 2**63), got {self.seed}")
+        for name in self._at_least_1:
+            if getattr(self, name) < 1:
+                raise UnusableInput(f"expected {self.family} with {name} >= 1, got {getattr(self, name)}")
+        for name in self._above_0:
+            if not getattr(self, name) > 0:
+                raise UnusableInput(f"expected {self.family} with {name} > 0, got {getattr(self, name)}")
 
     @classmethod
     def from_spec(cls, suffix: str, **common: Any) -> "Attack":
@@ -99,18 +106,10 @@ class Attack(ABC):
         return cls(**common)
 
     def check_available(self) -> None:  # noqa: B027 - most attacks need no package
-        """Refuse the attack, before anything is computed, if a package that it needs is not installed.
-
-        Raises:
-            UnusableInput: If the package is missing.
-        """
+        """Raise UnusableInput, before anything is computed, if a package that the attack needs is not installed."""
 
     def check_classes(self, num_classes: int) -> None:
-        """Refuse a model that has fewer classes than the attack needs.
-
-        Raises:
-            UnusableInput: If there are fewer than ``least_classes``.
-        """
+        """Raise UnusableInput if a model has fewer classes than ``least_classes``."""
         if num_classes < self.least_classes:
             needed = f"{self.least_classes} classes or more, and there are {num_classes}"
             raise UnusableInput(f"attack {self.name} needs {needed}: leave it out")
@@ -144,7 +143,10 @@ class Attack(ABC):
         """Return every parameter, for results.json; eps is there as its text and as a number."""
         parameters = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "eps"}
         settings = {"name": self.name, "norm": self.norm, "eps": self.eps.text, "eps_value": self.eps.value}
-        settings |= {**parameters, **self.constants, "coupled": self.coupled, "class": _recorded_name(type(self))}
+        # In results.json, our classes keep the place that they had at first.
+        place = f"{type(self).__module__}.{type(self).__qualname__}"
+        place = place.replace("guard_plugin.attacks.", "guard_plugin.evaluation.attacks.", 1)
+        settings |= {**parameters, **self.constants, "coupled": self.coupled, "class": place}
         return settings | ({"parts": [part.settings() for part in self.parts]} if self.parts else {})
 
     @final
@@ -204,12 +206,6 @@ def parse_count(family: str, suffix: str) -> int:
     if not (suffix.isascii() and suffix.isdecimal()):
         raise UnusableInput(f"expected {family} with its number of steps, such as {family}20; got {family + suffix!r}")
     return int(suffix)
-
-
-def _recorded_name(kind: type[Attack]) -> str:
-    """Return the class's name in results.json, in which our classes keep the place that they had at first."""
-    name = f"{kind.__module__}.{kind.__qualname__}"
-    return name.replace("guard_plugin.attacks.", "guard_plugin.evaluation.attacks.", 1)
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """The attack of Carlini and Wagner."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
@@ -11,7 +12,6 @@ from guard_plugin.attacks.balls import Norm, ball_radius, distance
 from guard_plugin.attacks.base import Attack
 from guard_plugin.attacks.classifier import Classifier, Loss
 from guard_plugin.attacks.criteria import Criterion, PerExample
-from guard_plugin.errors import UnusableInput
 
 __all__ = ["CW"]
 
@@ -52,6 +52,8 @@ class CW(Attack):
     family: ClassVar[str] = "cw"
     norms: ClassVar[tuple[Norm, ...]] = ("rms", "l2")
     can_target: ClassVar[bool] = True
+    _at_least_1: ClassVar[Sequence[str]] = ("steps", "searches")
+    _above_0: ClassVar[Sequence[str]] = ("relative_rate", "initial_c")
 
     norm: Norm = "rms"
     steps: int = 100
@@ -59,15 +61,6 @@ class CW(Attack):
     relative_rate: float = 1.0
     initial_c: float = 1e-3
     success: Literal["any", "smallest"] = "any"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.steps < 1 or self.searches < 1 or not self.relative_rate > 0 or not self.initial_c > 0:
-            raise UnusableInput(
-                f"expected cw with steps >= 1, searches >= 1, relative_rate > 0 and initial_c > 0, got "
-                f"steps={self.steps}, searches={self.searches}, relative_rate={self.relative_rate}, "
-                f"initial_c={self.initial_c}"
-            )
 
     def _perturb(self, classifier: Classifier, pixels: Tensor, labels: Tensor, indices: Tensor) -> Tensor:
         criterion = self.criterion(classifier, pixels, labels, indices)

@@ -1,5 +1,6 @@
 """Projected gradient descent, and the loop that it shares with FGSM and MIM."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
@@ -11,7 +12,6 @@ from guard_plugin.attacks.base import Attack, parse_count
 from guard_plugin.attacks.classifier import Classifier
 from guard_plugin.attacks.criteria import Criterion, PerExample
 from guard_plugin.attacks.randomness import start_per_example
-from guard_plugin.errors import UnusableInput
 
 __all__ = ["PGD", "GradientAscent", "SteppedAscent"]
 
@@ -41,6 +41,8 @@ class GradientAscent(Attack):
     norms: ClassVar[tuple[Norm, ...]] = NORMS
     can_target: ClassVar[bool] = True
     can_transfer: ClassVar[bool] = True
+    _at_least_1: ClassVar[Sequence[str]] = ("steps",)
+    _above_0: ClassVar[Sequence[str]] = ("relative_alpha",)
 
     steps: int = 1
     relative_alpha: float = 1.0
@@ -52,15 +54,13 @@ class GradientAscent(Attack):
         super().__post_init__()
         if self.transfer:
             object.__setattr__(self, "success", "last")
-        if self.steps < 1 or not self.relative_alpha > 0:
-            raise UnusableInput(
-                f"expected {self.family} with steps >= 1 and relative_alpha > 0, "
-                f"got steps={self.steps}, relative_alpha={self.relative_alpha}"
-            )
 
     def _perturb(self, classifier: Classifier, pixels: Tensor, labels: Tensor, indices: Tensor) -> Tensor:
         criterion = self.criterion(classifier, pixels, labels, indices)
-        start = self._start(pixels, indices)
+        start = pixels
+        if self.random_start:
+            shift = start_per_example(self.norm, pixels, eps=self.eps.value, seed=self.seed, indices=indices)
+            start = (pixels + shift).clamp(0, 1)
         momentum = None if self.decay is None else torch.zeros_like(pixels)
         moving = _Moving(torch.arange(len(pixels), device=pixels.device), pixels, start, criterion, momentum)
         result = start.clone()
@@ -77,12 +77,6 @@ class GradientAscent(Attack):
                 moving = moving.without_cycles(period, self.steps - 1 - step, result)
         result[moving.places] = moving.iterates
         return result
-
-    def _start(self, pixels: Tensor, indices: Tensor) -> Tensor:
-        if not self.random_start:
-            return pixels
-        start = start_per_example(self.norm, pixels, eps=self.eps.value, seed=self.seed, indices=indices)
-        return (pixels + start).clamp(0, 1)
 
     def _moved(self, moving: "_Moving", gradients: Tensor) -> "_Moving":
         past, momentum = moving.past, None

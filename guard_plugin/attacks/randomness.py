@@ -8,6 +8,9 @@ set; ``stream`` distinguishes the draws that an attack makes for different purpo
 (n, ...) that gives the result its shape, type and device.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -37,14 +40,14 @@ def example_generator(seed: int, index: int, stream: int = 0) -> np.random.Gener
 
 def uniform_per_example(like: Tensor, *, seed: int, indices: Tensor, stream: int = 0) -> Tensor:
     """Draw uniform numbers in [-1, 1) for each example, from (seed, index, stream) alone."""
-    generators = _generators(seed, indices, stream)
-    return _stacked([random.random(like.shape[1:], dtype=np.float32) for random in generators], like) * 2 - 1
+    shape = like.shape[1:]
+    return _drawn(lambda random: random.random(shape, dtype=np.float32), like, seed, indices, stream) * 2 - 1
 
 
 def normal_per_example(like: Tensor, *, seed: int, indices: Tensor, stream: int = 0) -> Tensor:
     """Draw standard normal numbers for each example, from (seed, index, stream) alone."""
-    generators = _generators(seed, indices, stream)
-    return _stacked([random.standard_normal(like.shape[1:], dtype=np.float32) for random in generators], like)
+    shape = like.shape[1:]
+    return _drawn(lambda random: random.standard_normal(shape, dtype=np.float32), like, seed, indices, stream)
 
 
 def start_per_example(norm: Norm, like: Tensor, *, eps: float, seed: int, indices: Tensor) -> Tensor:
@@ -55,15 +58,15 @@ def start_per_example(norm: Norm, like: Tensor, *, eps: float, seed: int, indice
     if norm == "linf":
         return eps * uniform_per_example(like, seed=seed, indices=indices)
     direction = normal_per_example(like, seed=seed, indices=indices)
-    draws = [np.asarray(random.random((), dtype=np.float32)) for random in _generators(seed, indices, stream=1)]
-    scale = ball_radius(norm, eps, like) * _stacked(draws, like).view(-1, 1, 1, 1) / lengths(direction)
+    shares = _drawn(lambda random: random.random(dtype=np.float32), like, seed, indices, 1)
+    scale = ball_radius(norm, eps, like) * shares.view(-1, 1, 1, 1) / lengths(direction)
     return direction * scale.to(direction.dtype)
 
 
 def other_class_per_example(labels: Tensor, num_classes: int, *, seed: int, indices: Tensor) -> Tensor:
     """Draw a class for each example, shape (n,), int64, uniform among the classes that are not its label."""
-    draws = [int(random.integers(1, num_classes)) for random in _generators(seed, indices, stream=2)]
-    return (labels + torch.tensor(draws, device=labels.device)) % num_classes
+    draws = _drawn(lambda random: random.integers(1, num_classes), labels, seed, indices, 2)
+    return (labels + draws) % num_classes
 
 
 def words_per_example(count: int, *, seed: int, indices: Tensor, times: range) -> Tensor:
@@ -93,9 +96,7 @@ def philox4x32(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[int, i
     return torch.stack([a, b, c, d], dim=-1)
 
 
-def _generators(seed: int, indices: Tensor, stream: int) -> list[np.random.Generator]:
-    return [example_generator(seed, index, stream) for index in indices.tolist()]
-
-
-def _stacked(draws: list[np.ndarray], like: Tensor) -> Tensor:
+def _drawn(draw: Callable[[np.random.Generator], Any], like: Tensor, seed: int, indices: Tensor, stream: int) -> Tensor:
+    """Return what each example's generator draws, in the type and on the device of ``like``."""
+    draws = [draw(example_generator(seed, index, stream)) for index in indices.tolist()]
     return torch.from_numpy(np.stack(draws)).to(like.device, like.dtype)

@@ -13,7 +13,6 @@ from guard_plugin.attacks.balls import Norm
 from guard_plugin.attacks.base import Attack
 from guard_plugin.attacks.classifier import Classifier
 from guard_plugin.attacks.criteria import Criterion, PerExample
-from guard_plugin.errors import UnusableInput
 from guard_plugin.optional import require
 
 __all__ = ["AttackInRounds", "Examples", "Round", "RunByPyAutoAttack", "TowardsTopClasses"]
@@ -78,16 +77,13 @@ class RunByPyAutoAttack(AttackInRounds):
     library_options: ClassVar[Mapping[str, Any]] = {}
     """Arguments of that class beside the number of iterations, the norm and eps."""
 
+    _at_least_1: ClassVar[Sequence[str]] = ("steps",)
+
     steps: int = 100
 
     def check_available(self) -> None:
         """Refuse the attack if pyautoattack is not installed."""
         self._library_class()
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.steps < 1:
-            raise UnusableInput(f"expected {self.family} with steps >= 1, got {self.steps}")
 
     def _perturb(self, classifier: Classifier, pixels: Tensor, labels: Tensor, indices: Tensor) -> Tensor:
         # This refuses a model that no gradient passes through; pyautoattack would fail with an error of torch's.
@@ -117,12 +113,9 @@ class RunByPyAutoAttack(AttackInRounds):
 class TowardsTopClasses(RunByPyAutoAttack):
     """An attack with one run towards each of the likeliest ``target_classes`` wrong classes, the likeliest first."""
 
-    target_classes: int = 9
+    _at_least_1: ClassVar[Sequence[str]] = ("steps", "target_classes")
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.target_classes < 1:
-            raise UnusableInput(f"expected {self.family} with target_classes >= 1, got {self.target_classes}")
+    target_classes: int = 9
 
     def _ranks(self, num_classes: int) -> Sequence[int]:
         return range(2, 2 + min(self.target_classes, num_classes - 1))

@@ -1,7 +1,7 @@
 """The Square attack, and the images that it tries in each of its balls."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, ClassVar
@@ -47,6 +47,7 @@ class Square(Attack):
     family: ClassVar[str] = "square"
     norms: ClassVar[tuple[Norm, ...]] = ("linf", "l2")
     whitebox: ClassVar[bool] = False
+    _at_least_1: ClassVar[Sequence[str]] = ("queries",)
     constants: ClassVar[Mapping[str, Any]] = {"loss": "margin", "restarts": 1, "rescaled_schedule": False}
 
     queries: int = 5000
@@ -54,9 +55,8 @@ class Square(Attack):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.queries < 1 or not 0 < self.p_init <= 1:
-            given = f"queries={self.queries}, p_init={self.p_init}"
-            raise UnusableInput(f"expected square with queries >= 1 and 0 < p_init <= 1, got {given}")
+        if not 0 < self.p_init <= 1:
+            raise UnusableInput(f"expected square with 0 < p_init <= 1, got {self.p_init}")
 
     @classmethod
     def from_spec(cls, suffix: str, **common: Any) -> "Square":
@@ -188,7 +188,11 @@ class L2Moves(_Moves):
     def __init__(self, shape: tuple[int, ...], eps: float, p_init: float) -> None:
         super().__init__(shape, eps, p_init)
         self._tile = max(self._height // 5, 1)
-        self.words_to_start = len(self._tiles()) * (1 + self._channels)
+        first = max((self._height - 5 * self._tile) // 2, 0)
+        ends = (first + size // self._tile * self._tile for size in (self._height, self._width))
+        rows, columns = (range(first, end, self._tile) for end in ends)
+        self._corners = [(row, column) for row in rows for column in columns]
+        self.words_to_start = len(self._corners) * (1 + self._channels)
         self.words_per_query = 5 + self._channels
 
     def side(self, query: int) -> int:
@@ -199,8 +203,7 @@ class L2Moves(_Moves):
     def start(self, pixels: Tensor, words: Tensor) -> Tensor:
         """Return the pixels with a grid of bumps, scaled to the radius of the ball."""
         delta = torch.zeros_like(pixels)
-        tiles = self._tiles()
-        for (row, column), drawn in zip(tiles, words.chunk(len(tiles), dim=1), strict=True):
+        for (row, column), drawn in zip(self._corners, words.chunk(len(self._corners), dim=1), strict=True):
             bumps = self._bumps(self._tile, pixels, drawn).view(len(delta), -1, self._tile, self._tile)
             space = delta[:, :, row : row + self._tile, column : column + self._tile]
             space += bumps[:, :, : space.shape[2], : space.shape[3]]
@@ -221,13 +224,6 @@ class L2Moves(_Moves):
         length = (unused / self._channels + mass).sqrt()
         delta.scatter_(2, here, new * (length / (_TINY + new.square().sum(2, keepdim=True).sqrt())))
         return self._on_sphere(pixels, delta.view_as(pixels))
-
-    def _tiles(self) -> list[tuple[int, int]]:
-        """Return the corners of the tiles of the first grid."""
-        first = max((self._height - 5 * self._tile) // 2, 0)
-        ends = (first + size // self._tile * self._tile for size in (self._height, self._width))
-        rows, columns = (range(first, end, self._tile) for end in ends)
-        return [(row, column) for row in rows for column in columns]
 
     def _bumps(self, side: int, like: Tensor, words: Tensor) -> Tensor:
         """Return an upright or lying bump of either sign for each channel, shape (n, channels, side**2)."""

@@ -122,16 +122,9 @@ def benchmark(
     }
     if isinstance(data, str) and data in DATASETS and threat is not None and attacks is None:
         _refuse(f"where robustbench measures, as it does {data} without attacks", registry=registry)
+        folder = "./data" if data_dir is None else data_dir
         run = RobustBenchRun(
-            data,
-            threat,
-            eps,
-            n_examples=n_examples,
-            to_disk=to_disk,
-            model_name=model_name,
-            data_dir="./data" if data_dir is None else data_dir,
-            batch_size=batch_size,
-            **for_robustbench,
+            data, threat, eps, n_examples, to_disk, model_name, folder, batch_size=batch_size, **for_robustbench
         )
         clean, robust, repairs = run_robustbench(model, run, device=place, seed=seed)
         return BenchmarkResult(clean, {_STANDARD_ATTACK.get(threat, threat): robust}, robust, repairs=repairs)
@@ -168,17 +161,13 @@ def _check_types(model: object, dataset: object, eps: object, **counts: object) 
 
 def _summary(records: Mapping[str, Record], attacks: Mapping[str, Attack], num_classes: int) -> BenchmarkResult:
     correct = {column: records[column].correct for column in (CLEAN, *attacks)}
-    warnings = find_warnings(
-        [records], attacks, {column: outcomes[None] for column, outcomes in correct.items()}, num_classes
-    )
+    of_one_model = {column: outcomes[None] for column, outcomes in correct.items()}
+    warnings = find_warnings([records], attacks, of_one_model, num_classes)
     worst = {column: float(outcomes.mean()) for column, outcomes in worst_cases(correct, attacks).items()}
-    return BenchmarkResult(
-        clean_accuracy=float(correct[CLEAN].mean()),
-        robust_accuracy={column: float(outcomes.mean()) for column, outcomes in correct.items() if column != CLEAN},
-        worst_case=next(iter(worst.values())),
-        worst_cases=worst,
-        flags=tuple(f"{warning['column']}: {warning['reason']}" for warning in warnings),
-    )
+    robust = {column: float(outcomes.mean()) for column, outcomes in correct.items()}
+    clean = robust.pop(CLEAN)
+    flags = tuple(f"{warning['column']}: {warning['reason']}" for warning in warnings)
+    return BenchmarkResult(clean, robust, next(iter(worst.values())), worst, flags=flags)
 
 
 def _attacks(
@@ -192,10 +181,7 @@ def _attacks(
     """Return the attacks by column: those that are asked for, or the threat model's."""
     if threat is None:
         if attacks is None and isinstance(dataset, str) and dataset in DATASETS:
-            raise UnusableInput(
-                f"{dataset} is RobustBench's name: give threat_model, such as 'Linf', for RobustBench's measurement, "
-                f"or attacks for guard-plugin's"
-            )
+            raise UnusableInput(f"{dataset} is RobustBench's name: give threat_model, such as 'Linf', or attacks")
         spec = attacks or "quick"
     elif threat in _STANDARD_ATTACK:
         spec = attacks or _STANDARD_ATTACK[threat]

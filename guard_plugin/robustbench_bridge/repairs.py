@@ -70,16 +70,10 @@ def repaired_robustbench(*, seed: int | None = None) -> Iterator[tuple[Any, tupl
         UnusableInput: If robustbench or something it needs is not installed, or is of a version with other names.
     """
     with ExitStack() as stack:
-        repairs = _provide(
-            stack,
-            _PKG_RESOURCES,
-            "robustbench.loaders imports it, and setuptools has none since version 81; its one function is provided",
-        )
-        repairs += _provide(
-            stack,
-            _AUTOATTACK,
-            "robustbench.eval imports it, and nothing that robustbench requires provides it; pyautoattack stands in",
-        )
+        why = "robustbench.loaders imports it, and setuptools has none since version 81; its one function is provided"
+        repairs = _provide(stack, _PKG_RESOURCES, why)
+        why = "robustbench.eval imports it, and nothing that robustbench requires provides it; pyautoattack stands in"
+        repairs += _provide(stack, _AUTOATTACK, why)
         robustbench = _robustbench()
         with other_versions_refused():
             repairs += _mend(stack, seed)

@@ -127,7 +127,5 @@ def _check_known(data: Any, run: RobustBenchRun) -> None:
         zoo = data.all_models[data.BenchmarkDataset(run.dataset)]
         threat = data.ThreatModel(run.threat_model.removesuffix("_3d"))
         if run.model_name not in zoo[threat]:
-            raise UnusableInput(
-                f"model {run.model_name!r} is not in RobustBench's zoo for {run.threat_model} on imagenet, "
-                f"so its preprocessing is unknown: give preprocessing, such as 'Res256Crop224'"
-            )
+            where = f"RobustBench's zoo for {run.threat_model} on imagenet"
+            raise UnusableInput(f"{run.model_name!r} is not in {where}: give preprocessing, such as 'Res256Crop224'")
