@@ -16,18 +16,10 @@ __all__ = ["image_array", "read_image_files", "stack_images"]
 
 
 def read_image_files(files: Sequence[Path], formats: Sequence[str] = ("PNG", "JPEG")) -> Tensor:
-    """Decode image files of one size and kind.
-
-    Args:
-        files: The files, at least one.
-        formats: Pillow's names of the formats that are allowed.
+    """Decode one or more grey or RGB image files of one size and kind; ``formats`` are Pillow's names.
 
     Returns:
         Shape (n, channels, height, width), uint8, in the order of the files.
-
-    Raises:
-        UnusableInput: If Pillow is not installed, a file cannot be decoded, an image is neither grey nor RGB, or two
-            images differ in size or kind.
     """
     pillow = require("PIL.Image", needed_by="reading image files")
 
@@ -43,11 +35,7 @@ def read_image_files(files: Sequence[Path], formats: Sequence[str] = ("PNG", "JP
 
 
 def image_array(image: Any, name: str, *, fix: str = "convert it") -> NDArray[np.uint8]:
-    """Return the values of a grey or RGB Pillow image, of shape (height, width, channels).
-
-    Raises:
-        UnusableInput: If the image has another mode; the message calls it ``name`` and ends in ``fix``.
-    """
+    """Return the values of a Pillow image, (height, width, channels), or refuse one that is neither grey nor RGB."""
     if image.mode not in ("L", "RGB"):
         raise UnusableInput(f"{name}: expected a grey or RGB image, got mode {image.mode}: {fix}")
     array = np.asarray(image)
@@ -55,18 +43,15 @@ def image_array(image: Any, name: str, *, fix: str = "convert it") -> NDArray[np
 
 
 def stack_images(images: Iterable[tuple[str, NDArray[np.uint8]]], n: int, *, fix: str = "") -> Tensor:
-    """Stack images of one size and kind, holding each of them in memory once.
+    """Stack n >= 1 named images of one size and kind, holding each of them in memory once.
 
     Args:
         images: What messages call each image, and its values, of shape (height, width, channels).
-        n: The number of images, at least 1.
+        n: The number of images.
         fix: What the user can do about images of several sizes.
 
     Returns:
         Shape (n, channels, height, width), uint8; not contiguous.
-
-    Raises:
-        UnusableInput: If an image differs from the first in size or kind.
     """
     first, stacked = "", np.empty(0, np.uint8)
     for position, (name, array) in enumerate(images):

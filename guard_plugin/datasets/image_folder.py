@@ -33,7 +33,18 @@ def folder_source(name: str, data_dir: Path | str | None, size: int | None) -> S
         raise UnusableInput(f"expected {_FILES}, in {root}; found neither val/ nor test/")
     classes = _classes(folders["test"])
     for folder in folders.values():
-        _check_classes(folder, _classes(folder), folders["test"], classes)
+        found = _classes(folder)
+        if len(found) < 2:
+            raise UnusableInput(
+                f"expected one folder per class, two or more, in {folder}; found {', '.join(found) or 'none'}"
+            )
+        differing = sorted(set(found) ^ set(classes))
+        if differing:
+            named = ", ".join(differing[:_NAMED]) + (" and more" if len(differing) > _NAMED else "")
+            raise UnusableInput(
+                f"expected the same classes in {folder} and {folders['test']}, got {len(found)} and {len(classes)}; in "
+                f"one of them only: {named}. Their order gives the classes their numbers, so both must be complete"
+            )
     return {part: partial(_part, name, folder, classes, size) for part, folder in folders.items()}
 
 
@@ -57,20 +68,6 @@ def _classes(folder: Path) -> list[str]:
     return sorted(entry.name for entry in folder.iterdir() if entry.is_dir())
 
 
-def _check_classes(folder: Path, found: Sequence[str], test: Path, expected: Sequence[str]) -> None:
-    if len(found) < 2:
-        raise UnusableInput(
-            f"expected one folder per class, two or more, in {folder}; found {', '.join(found) or 'none'}"
-        )
-    differing = sorted(set(found) ^ set(expected))
-    if differing:
-        named = ", ".join(differing[:_NAMED]) + (" and more" if len(differing) > _NAMED else "")
-        raise UnusableInput(
-            f"expected the same classes in {folder} and {test}, got {len(found)} and {len(expected)}; in one of them "
-            f"only: {named}. Their order gives the classes their numbers, so both must be complete"
-        )
-
-
 def _part(name: str, folder: Path, classes: Sequence[str], size: int | None) -> Part:
     loaders = require("torchvision.datasets.folder", needed_by="reading folders of images")
     if _has_annotations(folder):
@@ -82,7 +79,6 @@ def _part(name: str, folder: Path, classes: Sequence[str], size: int | None) -> 
             raise UnusableInput(f"{folder} cannot be read as folders of images, one per class: {error}") from error
 
     def item(number: int) -> tuple[Any, int]:
-        file, label = files[number]
-        return loaders.default_loader(file), label
+        return loaders.default_loader(files[number][0]), files[number][1]
 
     return part_of_files(item, len(files), len(classes), dataset=name, name=lambda number: files[number][0], size=size)

@@ -27,11 +27,8 @@ _KEPT = 0.875  # the part of the shorter side that the central crop keeps: 224 o
 class Part:
     """A part of a data set whose images are read only when they are asked for.
 
-    Args:
-        order: The numbers of the part's images; the first n examples are the images of the first n numbers.
-        num_classes: The number of classes of the data set.
-        read: Reads the images of some numbers: values of shape (n, channels, height, width), and labels in int64.
-        white: The value that is pixel 1.
+    The first n examples are the images of the first n numbers in ``order``. ``read`` takes such numbers and returns
+    values of shape (n, channels, height, width), where the value ``white`` is pixel 1, and labels in int64.
     """
 
     order: NDArray[Any]
@@ -63,14 +60,9 @@ def part_of_files(
 ) -> Part:
     """Make a part of n grey or RGB images in a fixed permutation, of which only those that are asked for are read.
 
-    Args:
-        item: Returns the Pillow image and the integer label of a number.
-        n: The number of images.
-        num_classes: The number of classes of the data set.
-        dataset: The name of the data set.
-        name: Returns what messages call the image of a number.
-        size: If given, the shorter side is resized to size / 0.875, rounded, and size x size pixels are cropped from
-            the centre, as torchvision's evaluation does.
+    ``item`` returns the Pillow image and the integer label of a number, and ``name`` what messages call that image. If
+    ``size`` is given, the shorter side is resized to size / 0.875, rounded, and size x size pixels are cropped from the
+    centre, as torchvision's evaluation does.
     """
     fix = "convert it, or arrange the data set as ImageFolder, which converts"
 

@@ -78,9 +78,12 @@ def _part(name: str, kind: Any, root: Path, chosen: Mapping[str, Any], size: int
         n = len(dataset)
     split = ", ".join(f"{key}={value!r}" for key, value in chosen.items())
     where = f"of {name}({split})"
-    classes = _num_classes(name, dataset)
+    classes = getattr(dataset, "classes", None) or getattr(dataset, "class_to_idx", None)
+    if not classes and name not in _NUM_CLASSES:
+        raise UnusableInput(f"{name} of torchvision does not tell its number of classes: {_INSTEAD}")
+    num_classes = len(classes) if classes else _NUM_CLASSES[name]
     return part_of_files(
-        dataset.__getitem__, n, classes, dataset=name, name=lambda number: f"image {number} {where}", size=size
+        dataset.__getitem__, n, num_classes, dataset=name, name=lambda number: f"image {number} {where}", size=size
     )
 
 
@@ -145,10 +148,3 @@ def _split_names(name: str, kind: Any, root: Path) -> list[str]:
                 return re.findall(r"'([^']+)'", listed[1])
             raise
     raise UnusableInput(f"{name} of torchvision does not tell its splits: {_INSTEAD}")
-
-
-def _num_classes(name: str, dataset: Any) -> int:
-    classes = getattr(dataset, "classes", None) or getattr(dataset, "class_to_idx", None)
-    if not classes and name not in _NUM_CLASSES:
-        raise UnusableInput(f"{name} of torchvision does not tell its number of classes: {_INSTEAD}")
-    return len(classes) if classes else _NUM_CLASSES[name]

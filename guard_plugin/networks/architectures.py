@@ -39,7 +39,9 @@ def build_network(arch: str, *, channels: int, num_classes: int, im_size: tuple[
             not installed.
     """
     if arch == "MLP":
-        return _mlp(channels * im_size[0] * im_size[1], num_classes)
+        # Zhao et al. (2021): two hidden layers of 128 units with ReLU.
+        hidden = [nn.Linear(channels * im_size[0] * im_size[1], 128), nn.ReLU(), nn.Linear(128, 128), nn.ReLU()]
+        return nn.Sequential(nn.Flatten(), *hidden, nn.Linear(128, num_classes))
     if arch in CONVNETS or arch.startswith("ConvNet-"):
         config = CONVNETS[arch] if arch in CONVNETS else parse_convnet(arch)
         return ConvNet(config, channels=channels, num_classes=num_classes, im_size=im_size)
@@ -54,12 +56,6 @@ def build_network(arch: str, *, channels: int, num_classes: int, im_size: tuple[
         f"{', '.join(ARCHITECTURES)}; {CONVNET_GRAMMAR}; or a classification model of torchvision's by its name"
         f"{'' if theirs else ', which needs pip install guard-plugin[bench]'}"
     )
-
-
-def _mlp(inputs: int, num_classes: int) -> nn.Module:
-    """Build the MLP of Zhao et al. (2021): two hidden layers of 128 units with ReLU."""
-    hidden = [nn.Linear(inputs, 128), nn.ReLU(), nn.Linear(128, 128), nn.ReLU()]
-    return nn.Sequential(nn.Flatten(), *hidden, nn.Linear(128, num_classes))
 
 
 def _torchvision_names() -> tuple[str, ...]:

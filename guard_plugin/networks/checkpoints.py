@@ -21,12 +21,8 @@ _UNUSED = "num_batches_tracked"  # by BatchNorm in eval mode; old checkpoints la
 def load_checkpoint(file: Path, arch: str, *, channels: int, num_classes: int, im_size: tuple[int, int]) -> nn.Module:
     """Build a network and give it the weights of a checkpoint.
 
-    Args:
-        file: A state dict, or a training script's dictionary with one (``read_state``).
-        arch: A name that ``build_network`` knows.
-        channels: Channels of the images.
-        num_classes: Number of logits.
-        im_size: Height and width of the images, in pixels.
+    ``file`` holds a state dict, or a training script's dictionary with one (``read_state``). The other arguments are
+    those of ``build_network``.
 
     Returns:
         The network, on the CPU, in eval mode.

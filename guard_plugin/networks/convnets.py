@@ -26,6 +26,11 @@ _ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "leakyrelu": nn.Lea
 
 _POOLINGS: dict[str, Callable[[int], nn.Module] | None] = {"avg": nn.AvgPool2d, "max": nn.MaxPool2d, "none": None}
 
+_SIDES = {"d": "depth", "w": "width"}
+_KINDS: dict[str, Mapping[str, Any]] = {"norm": _NORM_LAYERS, "activation": _ACTIVATIONS, "pooling": _POOLINGS}
+_SETTINGS = {name: (kind, name) for kind, names in _KINDS.items() for name in names if name != "none"}
+_SETTINGS |= {"nonorm": ("norm", "none"), "nopool": ("pooling", "none")}
+
 CONVNET_GRAMMAR = (
     "ConvNet-d4-w64-batch, that is ConvNet with any of d<DEPTH>, w<WIDTH>, nonorm|batch|layer|instance|group, "
     "relu|leakyrelu|sigmoid and avg|max|nopool behind it"
@@ -101,7 +106,8 @@ def parse_convnet(arch: str) -> ConvNetConfig:
     """Read a name of ``CONVNET_GRAMMAR``; what the name leaves out is as in "ConvNet"."""
     found: dict[str, Any] = {}
     for part in arch.split("-")[1:]:
-        key, value = _setting(part)
+        number = re.fullmatch(r"([dw])([1-9]\d{0,4})", part)
+        key, value = (_SIDES[number[1]], int(number[2])) if number else _SETTINGS.get(part, (None, part))
         if key is None or key in found:
             what = "unknown" if key is None else f"a second {key}"
             raise UnusableInput(f"architecture {arch!r}: {part!r} is {what}; expected {CONVNET_GRAMMAR}")
@@ -111,13 +117,3 @@ def parse_convnet(arch: str) -> ConvNetConfig:
     if config.norm == "group" and width % _GROUPS:
         raise UnusableInput(f"architecture {arch!r}: expected a width that {_GROUPS} groups divide, got {width}")
     return config
-
-
-def _setting(part: str) -> tuple[str | None, Any]:
-    number = re.fullmatch(r"([dw])([1-9]\d{0,4})", part)
-    if number:
-        return {"d": "depth", "w": "width"}[number[1]], int(number[2])
-    if part in ("nonorm", "nopool"):
-        return {"nonorm": "norm", "nopool": "pooling"}[part], "none"
-    kinds: dict[str, Mapping[str, Any]] = {"norm": _NORM_LAYERS, "activation": _ACTIVATIONS, "pooling": _POOLINGS}
-    return next((key for key, names in kinds.items() if part in names and part != "none"), None), part

@@ -92,11 +92,7 @@ def check_classifier(model: nn.Module, pixels: Tensor) -> int:
 def finite_logits(model: Callable[[Tensor], Tensor], pixels: Tensor) -> Tensor:
     """Compute a model's logits for n images in pixel space, without a graph.
 
-    Returns:
-        Shape (n, classes >= 2), finite.
-
-    Raises:
-        UnusableInput: If the output has another shape, or values that are not finite.
+    Anything but finite logits of shape (n, classes >= 2) raises ``UnusableInput``.
     """
     with torch.no_grad():
         logits = model(pixels)

@@ -34,10 +34,7 @@ def check_strategy(strategy: str) -> list[str]:
     kinds = strategy.split("_")
     unknown = [kind for kind in kinds if kind not in _KINDS]
     if unknown:
-        raise UnusableInput(
-            f"expected an augmentation of {', '.join(_KINDS)}, joined by '_', such as {DSA_STRATEGY}; "
-            f"got {unknown[0]!r}"
-        )
+        raise UnusableInput(f"expected an augmentation of {', '.join(_KINDS)}, joined by '_', got {unknown[0]!r}")
     return kinds
 
 

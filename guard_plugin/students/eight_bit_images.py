@@ -52,11 +52,7 @@ class EightBitImages:
         return len(self._images)
 
     def views(self, indices: Tensor, view: View) -> Tensor:
-        """Return what a network sees of some of the images.
-
-        Args:
-            indices: Shape (n,), int64: the numbers of the images.
-            view: The crops, mirror images and mixtures of these n images.
+        """Return what a network sees of the images with these numbers, of shape (n,), in int64.
 
         Returns:
             Shape (n, channels, height, width), in the host's input space, on the CPU.
@@ -72,13 +68,10 @@ class EightBitImages:
 
     def _crop(self, index: int, crop: list[float]) -> Any:
         """Return the enlarged crop of one image, of shape (height, width, channels), uint8."""
-        height, width = self.size
         # Crops were computed from whole pixels; what is stored of them is rounded to float32.
-        top, left, rows, columns = (
-            round(part * side) for part, side in zip(crop, (height, width, height, width), strict=True)
-        )
+        top, left, rows, columns = (round(part * side) for part, side in zip(crop, self.size * 2, strict=True))
         part = self._images[index].crop((left, top, left + columns, top + rows))
-        array = np.asarray(part.resize((width, height), self._bilinear))
+        array = np.asarray(part.resize(self.size[::-1], self._bilinear))
         return array[:, :, None] if array.ndim == 2 else array
 
     def _mixed(self, seen: Tensor, mix: Mix) -> Tensor:
@@ -87,8 +80,8 @@ class EightBitImages:
         top, left, bottom, right = mix.box
         if bottom > self.size[0] or right > self.size[1]:
             raise UnusableInput(
-                f"expected views of {self.size[0]}x{self.size[1]} pixels, got one that mixes a rectangle up to row "
-                f"{bottom} and column {right}: soft labels of other images, or of another --input-size"
+                f"expected views of {self.size[0]}x{self.size[1]} pixels, got one that mixes up to row {bottom} and "
+                f"column {right}: soft labels of other images, or of another --input-size"
             )
         mixed = seen.clone()
         mixed[:, :, top:bottom, left:right] = seen[mix.order, :, top:bottom, left:right]
@@ -96,14 +89,10 @@ class EightBitImages:
 
 
 def draw_view(n: int, size: tuple[int, int], min_scale: float) -> View:
-    """Draw crops, mirror images and a CutMix rectangle, from torch's global stream on the CPU.
+    """Draw crops, mirror images and a CutMix rectangle for n images, from torch's global stream on the CPU.
 
     Crops are distributed as torchvision's ``RandomResizedCrop`` draws them, and rectangles as CutMix with Beta(1, 1).
-
-    Args:
-        n: The number of images.
-        size: Height and width of the images, in pixels.
-        min_scale: The least part of an image's area that a crop has, > 0.
+    ``size`` is height and width in pixels, and ``min_scale`` the least part of an image's area that a crop has, > 0.
     """
     crops = _draw_crops(n, size, min_scale)
     flips = torch.rand(n) < 0.5
@@ -125,14 +114,10 @@ def _draw_crops(n: int, size: tuple[int, int], min_scale: float) -> Tensor:
     tops = (places[0] * (height - rows + 1)).floor()
     lefts = (places[1] * (width - columns + 1)).floor()
     parts = torch.stack([tops / height, lefts / width, rows / height, columns / width], dim=1)
-    return torch.where(fits.any(dim=1, keepdim=True), parts, torch.tensor(_central_crop(size)))
-
-
-def _central_crop(size: tuple[int, int]) -> list[float]:
-    """Return the largest central crop of the allowed ratio nearest the image's, for images that no drawn crop fits."""
-    height, width = size
-    rows, columns = min(height, round(width / _RATIOS[0])), min(width, round(height * _RATIOS[1]))
-    return [(height - rows) // 2 / height, (width - columns) // 2 / width, rows / height, columns / width]
+    # Where no drawn crop fits: the largest central crop of the allowed ratio nearest the image's.
+    most, widest = min(height, round(width / _RATIOS[0])), min(width, round(height * _RATIOS[1]))
+    central = [(height - most) // 2 / height, (width - widest) // 2 / width, most / height, widest / width]
+    return torch.where(fits.any(dim=1, keepdim=True), parts, torch.tensor(central))
 
 
 def _draw_box(size: tuple[int, int], own: float) -> tuple[int, int, int, int]:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -68,7 +69,9 @@ class Recipe(TrainingRecipe):
         """Train a student on the images as they are, in batches drawn from torch's global stream."""
         device = next(student.parameters()).device
         images, labels = distilled.images.to(device), distilled.labels.to(device)
-        optimizer = self._optimizer(student, self.learning_rate)
+        weights = list(student.parameters())
+        sgd = partial(torch.optim.SGD, weights, momentum=self.momentum, weight_decay=self.weight_decay)
+        optimizer = sgd(lr=self.learning_rate)
         for epoch in epochs:
             for batch in torch.split(torch.randperm(len(images)).to(device), self.batch_size):
                 inputs = augment(images[batch], self.augmentation) if self.augmentation else images[batch]
@@ -77,12 +80,7 @@ class Recipe(TrainingRecipe):
                 torch.autograd.backward(loss)
                 optimizer.step()
             if epoch == self.decay_after:
-                optimizer = self._optimizer(student, self.learning_rate * self.decay)
-
-    def _optimizer(self, student: nn.Module, learning_rate: float) -> torch.optim.SGD:
-        return torch.optim.SGD(
-            student.parameters(), lr=learning_rate, momentum=self.momentum, weight_decay=self.weight_decay
-        )
+                optimizer = sgd(lr=self.learning_rate * self.decay)
 
 
 # DC's evaluate_synset with its default arguments. DC also augments for --method DSA, for MNIST and for ConvNetBN,
@@ -93,18 +91,14 @@ _DC = Recipe(name="dc", epochs=301, learning_rate=0.01, momentum=0.9, weight_dec
 # True, and the learning rate that was learned along with the images; without one, --lr_teacher, where it starts from.
 _MTT = replace(_DC, name="mtt", epochs=1001, augmentation=DSA_STRATEGY, learning_rate_from_set=True)
 
-# train_FKD.py and train_KD.py of SRe2L, with the options of train_FKD.sh and train_KD.sh. Batches are those of its
-# relabel_cifar.py: on sets of the size that can be measured here, ImageNet's 1024 would make one step per epoch.
-_SRE2L = RelabelRecipe(
-    name="sre2l", epochs=300, learning_rate=1e-3, weight_decay=0.01, batch_size=128, temperature=20.0, min_scale=0.08
-)
-
 RECIPES: dict[str, TrainingRecipe] = {
     "dc": _DC,
     "mtt": _MTT,
     # DATM's distill/evaluation.py and all of its configs: --batch_train 128.
     "datm": replace(_MTT, name="datm", batch_size=128),
-    "sre2l": _SRE2L,
+    # train_FKD.py and train_KD.py of SRe2L, with the options of train_FKD.sh and train_KD.sh. Batches are those of its
+    # relabel_cifar.py: on sets of the size that can be measured here, ImageNet's 1024 would make one step per epoch.
+    "sre2l": RelabelRecipe("sre2l", 300, 1e-3, weight_decay=0.01, batch_size=128, temperature=20.0, min_scale=0.08),
 }
 
 

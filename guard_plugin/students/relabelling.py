@@ -74,8 +74,8 @@ class RelabelRecipe(TrainingRecipe):
     def describe(self) -> dict[str, Any]:
         """Return every parameter that takes effect, and the source of the labels."""
         described = {one.name: getattr(self, one.name) for one in fields(self)}
-        described |= {"temperature": self._temperature, "labels": self.labels.describe(), "optimizer": "AdamW"}
-        described |= {"schedule": "cosine", "mix": "cutmix"}
+        described |= {"temperature": self.temperature if self.labels.soft else 1.0, "labels": self.labels.describe()}
+        described |= {"optimizer": "AdamW", "schedule": "cosine", "mix": "cutmix"}
         if isinstance(self.labels, StoredLabels):
             del described["min_scale"], described["mix"]  # the stored views have their own
         return described
@@ -89,19 +89,14 @@ class RelabelRecipe(TrainingRecipe):
             for group in optimizer.param_groups:
                 group["lr"] = self.learning_rate * (1 + math.cos(math.pi * epoch / self.epochs)) / 2
             for inputs, labels in of_epoch:
-                loss = self._loss(student(inputs.to(device)), labels.to(device))
+                output, labels = student(inputs.to(device)), labels.to(device)
+                if self.labels.soft:
+                    loss = distillation_loss(output, labels, self.temperature)
+                else:
+                    loss = F.cross_entropy(output, labels)
                 optimizer.zero_grad()
                 torch.autograd.backward(loss)
                 optimizer.step()
-
-    @property
-    def _temperature(self) -> float:
-        return self.temperature if self.labels.soft else 1.0
-
-    def _loss(self, output: Tensor, labels: Tensor) -> Tensor:
-        if self.labels.soft:
-            return distillation_loss(output, labels, self._temperature)
-        return F.cross_entropy(output, labels)
 
     def _optimizer(self, student: nn.Module) -> torch.optim.AdamW:
         decayed = [p for name, p in student.named_parameters() if "weight" in name and p.dim() > 1]
@@ -111,15 +106,9 @@ class RelabelRecipe(TrainingRecipe):
 
 
 def distillation_loss(output: Tensor, logits: Tensor, temperature: float) -> Tensor:
-    """Compute the mean Kullback-Leibler divergence of a student's classes from its teacher's.
+    """Compute the mean Kullback-Leibler divergence of a student's classes from its teacher's, in nats.
 
-    Args:
-        output: The student's logits, of shape (n, classes).
-        logits: The teacher's logits, of the same shape.
-        temperature: Divides both.
-
-    Returns:
-        A scalar >= 0, in nats; not multiplied by the temperature's square.
+    Both logits have the shape (n, classes); the divergence is not multiplied by the temperature's square.
     """
     student, teacher = F.log_softmax(output / temperature, dim=1), F.softmax(logits / temperature, dim=1)
     return F.kl_div(student, teacher, reduction="batchmean")

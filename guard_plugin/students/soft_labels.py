@@ -48,11 +48,8 @@ class LabelSource(ABC):
     def epochs(self, images: EightBitImages, batch_size: int, min_scale: float, device: torch.device) -> Epochs:
         """Iterate over epochs, and over the batches of each; inputs are in the host's input space.
 
-        Args:
-            images: The distilled images.
-            batch_size: The number of images in a batch, where batches are not stored.
-            min_scale: The least part of an image's area in a crop, where views are not stored.
-            device: The device that a network may run on.
+        ``batch_size``, and ``min_scale``, the least part of an image's area in a crop, are for views that are not
+        stored; a teacher runs on ``device``.
         """
 
     def describe(self) -> dict[str, str]:
@@ -102,14 +99,8 @@ class ClassLabels(_DrawnViews):
 class TeacherLabels(_DrawnViews):
     """What a teacher answers to each view.
 
-    Args:
-        file: The teacher's checkpoint.
-        arch: The name of the teacher's architecture.
-        network: A function that builds an untrained network of that architecture.
-
-    Raises:
-        UnusableInput: If the checkpoint cannot be read, or is of another network.
-        UnsafeFile: If reading the checkpoint would run code.
+    ``file`` is the teacher's checkpoint, and ``network`` builds an untrained network of its architecture ``arch``. A
+    checkpoint of another network raises ``UnusableInput``, and one whose reading would run code ``UnsafeFile``.
     """
 
     source = "teacher"
@@ -153,11 +144,11 @@ class StoredLabels(LabelSource):
     def check(self, distilled: DistilledSet) -> None:
         """Refuse labels of other images, classes or order."""
         stored = self.stored
-        found, wanted = (stored.n_images, stored.num_classes), (len(distilled.images), distilled.num_classes)
-        if found != wanted:
+        n, num_classes = len(distilled.images), distilled.num_classes
+        if (stored.n_images, stored.num_classes) != (n, num_classes):
             raise UnusableInput(
-                f"expected soft labels of {wanted[0]} images and {wanted[1]} classes, as distilled, got {found[0]} and "
-                f"{found[1]} in {stored.folder}: are they of this set?"
+                f"expected soft labels of {n} images and {num_classes} classes, as distilled, got {stored.n_images} "
+                f"and {stored.num_classes} in {stored.folder}: are they of this set?"
             )
         classes, size = _classes(distilled), (distilled.images.shape[2], distilled.images.shape[3])
         first_epoch = next(stored.batches())
@@ -173,13 +164,9 @@ class StoredLabels(LabelSource):
 def label_source(
     fkd: Path | None, teacher: Path | None, arch: str, network: Callable[[], nn.Module]
 ) -> LabelSource | None:
-    """Make the source of labels that a user names, if any.
+    """Make the source of labels that a user names, a folder of stored ones or a teacher's checkpoint, if any.
 
-    Args:
-        fkd: A folder of stored soft labels.
-        teacher: A teacher's checkpoint.
-        arch: The name of the teacher's architecture.
-        network: A function that builds an untrained network of that architecture.
+    ``network`` builds an untrained network of the teacher's architecture ``arch``.
 
     Raises:
         UnusableInput: If both are named, or the named one cannot be used.

@@ -18,8 +18,7 @@ __all__ = ["TrainingRecipe"]
 class TrainingRecipe(ABC):
     """A way to train a student on a distilled set: a dataclass whose fields are all that it depends on.
 
-    ``learning_rate_from_set`` says whether a learning rate that the distilled set brings goes before
-    ``learning_rate``.
+    ``learning_rate_from_set`` says whether a learning rate of the distilled set goes before ``learning_rate``.
     """
 
     name: str
@@ -30,13 +29,7 @@ class TrainingRecipe(ABC):
 
     @abstractmethod
     def fit(self, student: nn.Module, distilled: DistilledSet, epochs: Iterable[int]) -> None:
-        """Train a student that is in training mode, on its device.
-
-        Args:
-            student: The network.
-            distilled: The set that the student is trained on.
-            epochs: ``range(self.epochs)``, perhaps with a progress bar.
-        """
+        """Train a student that is in training mode, on its device; ``epochs`` is ``range(self.epochs)``."""
 
     @abstractmethod
     def describe(self) -> dict[str, Any]:
@@ -44,8 +37,7 @@ class TrainingRecipe(ABC):
 
     def with_learning_rate(self, learning_rate: float) -> "TrainingRecipe":
         """Return this recipe with a learning rate that goes before any other."""
-        changes = {"learning_rate": learning_rate, "learning_rate_from_set": False}
-        return replace(self, **changes)  # type: ignore[type-var]
+        return replace(self, learning_rate=learning_rate, learning_rate_from_set=False)  # type: ignore[type-var]
 
     def for_set(self, distilled: DistilledSet) -> "TrainingRecipe":
         """Return this recipe with the learning rate that the set brings, if the recipe takes it from there."""
@@ -54,11 +46,7 @@ class TrainingRecipe(ABC):
         return self.with_learning_rate(distilled.learning_rate)
 
     def with_labels(self, labels: LabelSource) -> "TrainingRecipe":
-        """Return this recipe with labels from another source than the distilled set, if it can train on them.
-
-        Raises:
-            UnusableInput: If the recipe trains on the labels that the distilled set brings.
-        """
+        """Return this recipe with labels from another source, or refuse them where it trains on those of the set."""
         raise UnusableInput(f"--fkd and --teacher are for recipe sre2l, got recipe {self.name}: leave them away")
 
     def check(self, distilled: DistilledSet) -> None:  # noqa: B027 - many need none
@@ -67,9 +55,7 @@ class TrainingRecipe(ABC):
     def check_numbers(self) -> None:
         """Refuse a recipe without an epoch, without an image per batch, or without a learning rate > 0."""
         if self.epochs < 1 or self.batch_size < 1:
-            raise UnusableInput(
-                f"expected a recipe of at least one epoch and one image per batch, "
-                f"got epochs={self.epochs}, batch_size={self.batch_size}"
-            )
+            found = f"epochs={self.epochs}, batch_size={self.batch_size}"
+            raise UnusableInput(f"expected a recipe of at least one epoch and one image per batch, got {found}")
         if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
             raise UnusableInput(f"expected a learning rate that is finite and > 0, got {self.learning_rate}")
