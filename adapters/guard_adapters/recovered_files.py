@@ -33,7 +33,7 @@ def read_recovered(path: Path) -> list[DistilledSet]:
     """
     folders = _class_folders(path)
     labels = {file: c for c, folder in enumerate(folders) for file in _image_files(folder, c)}
-    pixels = read_labelled_images(labels, len(folders), ["JPEG"])
+    pixels = read_labelled_images(labels, len(folders), "JPEG")
     spaces = {
         name: host.normalization
         for name, host in RECOVERY_DATASETS.items()

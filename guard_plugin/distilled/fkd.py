@@ -8,6 +8,7 @@ from torch's own ``RandomSampler`` and a seed, the host's ``--fkd-seed`` (42): o
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
@@ -109,8 +110,7 @@ class FkdLabels:
 
     def sha256(self) -> str:
         """Compute what ``sha256sum epoch_*/batch_*.tar | sha256sum`` prints in the folder, in order of numbers."""
-        files = [file for epoch in self._files for file in epoch]
-        return joint_sha256((file.relative_to(self.folder).as_posix(), file) for file in files)
+        return joint_sha256((file.relative_to(self.folder).as_posix(), file) for file in chain(*self._files))
 
     def batches(self) -> Iterator[Iterator[StoredBatch]]:
         """Iterate over the epochs, and over the batches of each.
@@ -177,10 +177,8 @@ def _are_finite(values: Tensor) -> bool:
 
 def _are_crops(coords: Tensor) -> bool:
     """Tell whether each row is a part of an image that is not empty."""
-    if not _are_finite(coords):
-        return False
     start, size = coords[:, :2], coords[:, 2:]
-    return bool((start >= 0).all()) and bool((size > 0).all()) and bool((start + size <= 1 + _ROUNDING).all())
+    return _are_finite(coords) and bool(((start >= 0) & (size > 0) & (start + size <= 1 + _ROUNDING)).all())
 
 
 def _mix(file: Path, n: int, order: Any, own: Any, box: Any) -> Mix | None:

@@ -1,6 +1,6 @@
 """Distilled images in plain files, whatever code wrote them: the adapter name "plain"."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -131,13 +131,11 @@ def _read_folder(path: Path) -> DistilledSet:
         for label, folder in enumerate(folders)
         for file in _entries(folder, "PNG or JPEG images", lambda file: file.suffix.lower() in _SUFFIXES)
     }
-    return read_labelled_images(labels, len(folders))
+    return read_labelled_images(labels, len(folders), "PNG", "JPEG")
 
 
-def read_labelled_images(
-    labels: Mapping[Path, int], num_classes: int, formats: Sequence[str] = ("PNG", "JPEG")
-) -> DistilledSet:
-    """Read as pixels the images of files, at least one, with the class of each."""
+def read_labelled_images(labels: Mapping[Path, int], num_classes: int, *formats: str) -> DistilledSet:
+    """Read as pixels the images of files, at least one, with the class of each; formats are Pillow's names."""
     images = read_image_files(list(labels), formats).contiguous().float() / 255
     return DistilledSet(
         images=images,

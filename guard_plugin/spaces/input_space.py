@@ -52,7 +52,6 @@ class InputSpace(ABC):
 
     def fitted(self, training_pixels: Tensor) -> "InputSpace":
         """Return the map, fitted where needed on training images: shape (n, channels, height, width), in [0, 1]."""
-        del training_pixels
         return self
 
 
