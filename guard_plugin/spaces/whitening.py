@@ -32,11 +32,9 @@ class _UnsettledSpace(InputSpace):
         """What is not known, and how to settle it."""
 
     def to_input(self, pixels: Tensor) -> NoReturn:
-        """Refuse, with the question."""
         raise UnusableInput(self.question)
 
     def to_pixels(self, inputs: Tensor) -> NoReturn:
-        """Refuse, with the question."""
         raise UnusableInput(self.question)
 
 
