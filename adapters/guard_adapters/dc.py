@@ -23,6 +23,9 @@ from guard_plugin.hosts import Adapter, ExpectedCount, Profile, Seam
 __all__ = ["read_distilled", "read_result", "register_adapters"]
 
 _NAME = re.compile(r"res_(?P<method>DC|DSA|DM)_(?P<dataset>.+)_(?P<model>[^_]+)_(?P<ipc>\d+)ipc\.pt")
+_EPOCH = ("mode", "dataloader", "net", "optimizer", "criterion", "args", "aug")
+_EVALUATE = ("it_eval", "net", "images_train", "labels_train", "testloader", "args")
+
 _MATCHES_DISTRIBUTIONS = (
     "it matches feature distributions (DM), so it has no classification loss on real data to add a penalty to"
 )
@@ -37,18 +40,8 @@ _MAIN = Profile(
     script="main.py",
     seams=(
         Seam("main", "main", "opens"),
-        Seam(
-            "utils",
-            "epoch",
-            "suspends",
-            parameters=("mode", "dataloader", "net", "optimizer", "criterion", "args", "aug"),
-        ),
-        Seam(
-            "utils",
-            "evaluate_synset",
-            "suspends",
-            parameters=("it_eval", "net", "images_train", "labels_train", "testloader", "args"),
-        ),
+        Seam("utils", "epoch", "suspends", _EPOCH),
+        Seam("utils", "evaluate_synset", "suspends", _EVALUATE),
     ),
     expected=ExpectedCount(
         seam="main.main",
@@ -62,8 +55,7 @@ _DC = Adapter(
     host="VICO-UoE/DatasetCondensation (tried at 53f63a6)",
     profiles=(
         _MAIN,
-        Profile(script="main_DM.py", refused=_MATCHES_DISTRIBUTIONS),
-        Profile(script="CL_DM.py", refused=_MATCHES_DISTRIBUTIONS),
+        *(Profile(script=script, refused=_MATCHES_DISTRIBUTIONS) for script in ("main_DM.py", "CL_DM.py")),
     ),
     # The paper's h = 3 at 224x224, carried over to 32x32 (scale_h), and its lambda = 100: docs/measurements.md.
     settings={"gradient": {"h": 0.43, "strength": 100.0}, "loss": {"h": 0.43, "strength": 1.0}},

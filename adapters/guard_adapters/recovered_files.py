@@ -5,15 +5,13 @@ Images are in the order of their paths, which is torchvision's ``ImageFolder``'s
 """
 
 import re
+from dataclasses import replace
 from pathlib import Path
-
-import torch
 
 from guard_adapters.normalizations import RECOVERY_DATASETS
 from guard_plugin.distilled import DistilledSet
+from guard_plugin.distilled.plain import read_labelled_images
 from guard_plugin.errors import UnusableInput
-from guard_plugin.image_files import read_image_files
-from guard_plugin.spaces import Normalization
 
 __all__ = ["read_recovered"]
 
@@ -35,23 +33,13 @@ def read_recovered(path: Path) -> list[DistilledSet]:
     """
     folders = _class_folders(path)
     labels = {file: c for c, folder in enumerate(folders) for file in _image_files(folder, c)}
-    images = read_image_files(list(labels), ["JPEG"]).contiguous().float() / 255
+    pixels = read_labelled_images(labels, len(folders), "JPEG")
     spaces = {
         name: host.normalization
         for name, host in RECOVERY_DATASETS.items()
-        if len(host.normalization.mean) == images.shape[1] and len(folders) in host.num_classes
+        if len(host.normalization.mean) == pixels.images.shape[1] and len(folders) in host.num_classes
     }
-    return [
-        DistilledSet(
-            images=images,
-            labels=torch.tensor(list(labels.values())),
-            num_classes=len(folders),
-            normalization=Normalization.identity(images.shape[1]),
-            recipe="sre2l",
-            files=tuple(labels),
-            input_spaces=spaces,
-        )
-    ]
+    return [replace(pixels, recipe="sre2l", input_spaces=spaces)]
 
 
 def _class_folders(path: Path) -> list[Path]:

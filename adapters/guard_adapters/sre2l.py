@@ -26,10 +26,8 @@ _SRE2L = Adapter(
     host="VILA-Lab/SRe2L (tried at 8d00cba), with zeyuanyin/tiny-imagenet (275c667) or torchvision's references",
     profiles=(
         *SQUEEZE,
-        later_step("SRe2L/*small_dataset/recover_cifar.py", RECOVERS),
-        later_step("SRe2L/*small_dataset/recover_tiny.py", RECOVERS),
-        later_step("SRe2L/recover/data_synthesis.py", RECOVERS),
-        later_step("SRe2L/recover/multi_gpu/data_synthesis.py", RECOVERS),
+        *(later_step(f"SRe2L/*small_dataset/recover_{data}.py", RECOVERS) for data in ("cifar", "tiny")),
+        *(later_step(f"SRe2L/recover/{folder}data_synthesis.py", RECOVERS) for folder in ("", "multi_gpu/")),
         our_step("recover", RECOVERS),
         *STEPS_AFTER_RECOVERY,
     ),

@@ -17,7 +17,6 @@ __all__ = ["SETTINGS", "buffer_profile", "distill_profile"]
 SETTINGS = {"gradient": {"h": 0.43, "strength": 1.0}, "loss": {"h": 0.43, "strength": 1.0}}
 
 _BUFFERS = "replay_buffer_*.pt"
-_EPOCH = ("mode", "dataloader", "net", "optimizer", "criterion", "args", "aug")
 
 
 def buffer_profile(
@@ -34,7 +33,8 @@ def buffer_profile(
         return losses_per_step * int(args.num_experts * args.train_epochs * len(variables["trainloader"]))
 
     # FTD and DATM pass the scheduler of their sharpness-aware optimizer along.
-    parameters = (*_EPOCH, *(("scheduler",) if losses_per_step > 1 else ()), "texture")
+    scheduler = ("scheduler",) if losses_per_step > 1 else ()
+    parameters = ("mode", "dataloader", "net", "optimizer", "criterion", "args", "aug", *scheduler, "texture")
     main = script.rpartition("/")[2].removesuffix(".py")
     times = f"{losses_per_step} * " if losses_per_step > 1 else ""
     return Profile(

@@ -83,7 +83,19 @@ def read_trajectory_sets(path: Path) -> list[DistilledSet]:
 
 def _from_folders(path: Path) -> tuple[HostDataset, str | None, bool]:
     """Return what the names of the folders tell: data set, network's architecture, and whether DATM wrote them."""
-    name, *below = _folders_from_dataset(path)
+    folders = path.absolute().parts
+    roots = [index for index, name in enumerate(folders[:-1]) if name in _ROOTS]
+    run = len(folders) if path.is_dir() else len(folders) - 1
+    if roots:
+        name, *below = folders[roots[-1] + 1 :]
+    elif run >= 2 and folders[run - 2] in MTT_DATASETS:
+        # Our baselines' --save_path, or a folder that was moved: DATASET/RUN.
+        name, *below = folders[run - 2 :]
+    else:
+        raise UnusableInput(
+            f"expected a path such as logged_files/DATASET/RUN/images_best.pt, which tells the data set and so the "
+            f"normalisation, got {path}"
+        )
     if name not in MTT_DATASETS:
         raise UnusableInput(
             f"{path}: expected one of the data sets {', '.join(MTT_DATASETS)} as the folder after logged_files (or "
@@ -94,35 +106,18 @@ def _from_folders(path: Path) -> tuple[HostDataset, str | None, bool]:
     return MTT_DATASETS[name], below[1] if is_datm and len(below) >= 3 else None, is_datm
 
 
-def _folders_from_dataset(path: Path) -> tuple[str, ...]:
-    """Return the parts of the path from the data set's folder on."""
-    folders = path.absolute().parts
-    roots = [index for index, name in enumerate(folders[:-1]) if name in _ROOTS]
-    if roots:
-        return folders[roots[-1] + 1 :]
-    # Our baselines' --save_path, or a folder that was moved: DATASET/RUN.
-    run = len(folders) if path.is_dir() else len(folders) - 1
-    if run >= 2 and folders[run - 2] in MTT_DATASETS:
-        return folders[run - 2 :]
-    raise UnusableInput(
-        f"expected a path such as logged_files/DATASET/RUN/images_best.pt, which tells the data set and so the "
-        f"normalisation, got {path}"
-    )
-
-
 def _newest_images(folder: Path) -> Path:
     """Return the best images of a run's folder, or those of the highest iteration."""
     below = folder / _DATM_FOLDER
     folder = below if below.is_dir() else folder
-    found = {file: match for file in sorted(folder.iterdir()) if (match := _IMAGES.fullmatch(file.name))}
+    found = [match for name in sorted(file.name for file in folder.iterdir()) if (match := _IMAGES.fullmatch(name))]
     if not found:
         raise UnusableInput(f"expected images_best.pt or images_ITERATION.pt in {folder}, found neither")
 
-    def newness(file: Path) -> tuple[float, bool]:
-        version = found[file]["version"]
-        return float("inf") if version == "best" else int(version), not found[file]["prefix"]
+    def newness(match: re.Match[str]) -> tuple[float, bool]:
+        return float("inf") if match["version"] == "best" else int(match["version"]), not match["prefix"]
 
-    return max(found, key=newness)
+    return folder / max(found, key=newness)[0]
 
 
 def _prefix_and_version(file: Path) -> tuple[str, str]:

@@ -12,8 +12,6 @@ from guard_plugin.errors import UnsafeFile, UnusableInput
 
 __all__ = ["ArrayFile", "channels_first", "class_indices", "whole_numbers"]
 
-_CHANNELS = (1, 3)
-
 
 class ArrayFile:
     """The arrays of a file that ``numpy.savez`` wrote, each read when it is asked for; a pickled one never is."""
@@ -50,7 +48,7 @@ def channels_first(images: Tensor, where: str) -> Tensor:
     """Bring images of ``where`` to the shape (n, channels, height, width); refuse a shape that could be either."""
     if images.dim() == 3:
         return images.unsqueeze(1)
-    first, last = (images.dim() == 4 and images.shape[axis] in _CHANNELS for axis in (1, 3))
+    first, last = (images.dim() == 4 and images.shape[axis] in (1, 3) for axis in (1, 3))
     if first == last:
         raise UnusableInput(
             f"{where}: expected images of shape (n, height, width), (n, channels, height, width) or (n, height, width, "

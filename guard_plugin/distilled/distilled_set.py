@@ -54,16 +54,7 @@ class DistilledSet:
         for part in (self.images, self.labels):
             if part.layout != torch.strided or part.is_meta or part.is_quantized:
                 raise UnusableInput("expected dense tensors as images and labels, got sparse, quantised or meta ones")
-        self._check_images()
-        self._check_labels()
-        rate = self.learning_rate
-        if rate is not None and not (math.isfinite(rate) and rate > 0):
-            raise UnusableInput(
-                f"expected a learning rate that is finite and > 0, got {rate}: the distillation diverged"
-            )
-
-    def _check_images(self) -> None:
-        images = self.images
+        images, rate = self.images, self.learning_rate
         if images.dim() != 4 or not images.is_floating_point() or not len(images):
             raise UnusableInput(
                 f"expected distilled images of shape (n, channels, height, width) in floating point, n >= 1; "
@@ -71,6 +62,11 @@ class DistilledSet:
             )
         if not bool(torch.isfinite(images).all()):
             raise UnusableInput("distilled images hold values that are not finite: the distillation diverged")
+        self._check_labels()
+        if rate is not None and not (math.isfinite(rate) and rate > 0):
+            raise UnusableInput(
+                f"expected a learning rate that is finite and > 0, got {rate}: the distillation diverged"
+            )
 
     def _check_labels(self) -> None:
         labels, n = self.labels, len(self.images)

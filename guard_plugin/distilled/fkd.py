@@ -8,6 +8,7 @@ from torch's own ``RandomSampler`` and a seed, the host's ``--fkd-seed`` (42): o
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
@@ -109,8 +110,7 @@ class FkdLabels:
 
     def sha256(self) -> str:
         """Compute what ``sha256sum epoch_*/batch_*.tar | sha256sum`` prints in the folder, in order of numbers."""
-        files = [file for epoch in self._files for file in epoch]
-        return joint_sha256((file.relative_to(self.folder).as_posix(), file) for file in files)
+        return joint_sha256((file.relative_to(self.folder).as_posix(), file) for file in chain(*self._files))
 
     def batches(self) -> Iterator[Iterator[StoredBatch]]:
         """Iterate over the epochs, and over the batches of each.
@@ -123,16 +123,10 @@ class FkdLabels:
         order = BatchSampler(sampler, self.batch_size, drop_last=False)
         for files in self._files:
             # The whole order now: what is drawn for the next epoch depends on this one having been drawn to its end.
-            yield self._epoch(files, list(order))
-
-    def _epoch(self, files: list[Path], order: list[list[int]]) -> Iterator[StoredBatch]:
-        for file, indices in zip(files, order, strict=True):
-            view, logits = _read(file, len(indices))
-            if logits.shape[1] != self.num_classes:
-                raise UnusableInput(
-                    f"{file}: expected logits for {self.num_classes} classes, as in the first, got {logits.shape[1]}"
-                )
-            yield StoredBatch(torch.tensor(indices), view, logits)
+            yield (
+                StoredBatch(torch.tensor(indices), *_read(file, len(indices), self.num_classes))
+                for file, indices in zip(files, list(order), strict=True)
+            )
 
 
 def _numbered(folder: Path, prefix: str, suffix: str) -> list[Path]:
@@ -150,13 +144,13 @@ def _numbered(folder: Path, prefix: str, suffix: str) -> list[Path]:
     return paths
 
 
-def _read(file: Path, n: int | None = None) -> tuple[View, Tensor]:
-    """Read and check a file's view and logits, which must be of n images if n is given."""
+def _read(file: Path, n: int | None = None, classes: int | None = None) -> tuple[View, Tensor]:
+    """Read and check a file's view and logits, which must be of n images and so many classes where these are given."""
     content = load_untrusted(file)
     if not isinstance(content, (list, tuple)) or len(content) != len(_PARTS):
         raise UnusableInput(f"{file}: expected the list [{', '.join(_PARTS)}], got {_kind(content)}")
     coords, flips, order, own, box, logits = content
-    _check_tensor(file, "logits", logits, (n or "any", "any"), _are_finite)
+    _check_tensor(file, "logits", logits, (n or "any", classes or "any"), _are_finite)
     n = len(logits)
     if n == 0 or logits.shape[1] < 2:
         raise UnusableInput(f"{file}: expected logits for images and classes, got shape {tuple(logits.shape)}")
@@ -170,8 +164,8 @@ def _check_tensor(file: Path, name: str, value: Any, shape: tuple[Any, ...], fit
     is_right = isinstance(value, Tensor) and value.dim() == len(shape)
     if not is_right or any(side not in ("any", found) for side, found in zip(shape, value.shape, strict=True)):
         raise UnusableInput(
-            f"{file}: expected {name} of shape {shape}, got {_kind(value)}: are the soft labels of other images, or "
-            f"of another batch size?"
+            f"{file}: expected {name} of shape {shape}, got {_kind(value)}: are the soft labels of other images or "
+            f"classes, or of another batch size?"
         )
     if not fits(value):
         raise UnusableInput(f"{file}: {name} of {value.dtype} hold values that no {name} have")
@@ -183,10 +177,8 @@ def _are_finite(values: Tensor) -> bool:
 
 def _are_crops(coords: Tensor) -> bool:
     """Tell whether each row is a part of an image that is not empty."""
-    if not _are_finite(coords):
-        return False
     start, size = coords[:, :2], coords[:, 2:]
-    return bool((start >= 0).all()) and bool((size > 0).all()) and bool((start + size <= 1 + _ROUNDING).all())
+    return _are_finite(coords) and bool(((start >= 0) & (size > 0) & (start + size <= 1 + _ROUNDING)).all())
 
 
 def _mix(file: Path, n: int, order: Any, own: Any, box: Any) -> Mix | None:
@@ -197,11 +189,10 @@ def _mix(file: Path, n: int, order: Any, own: Any, box: Any) -> Mix | None:
         raise UnusableInput(f"{file}: expected mix_lam from 0 to 1, got {own!r}")
     if box is None:
         return Mix(order, float(own))
-    if not isinstance(box, (list, tuple)) or len(box) != 4 or not all(isinstance(side, Integral) for side in box):
-        raise UnusableInput(f"{file}: expected mix_bbox of four integers, got {box!r}")
-    top, left, bottom, right = (int(side) for side in box)
-    if not (0 <= top <= bottom and 0 <= left <= right):
-        raise UnusableInput(f"{file}: expected mix_bbox [top, left, bottom, right], got {box!r}")
+    is_box = isinstance(box, (list, tuple)) and len(box) == 4 and all(isinstance(side, Integral) for side in box)
+    if not is_box or not (0 <= box[0] <= box[2] and 0 <= box[1] <= box[3]):
+        raise UnusableInput(f"{file}: expected mix_bbox of four integers [top, left, bottom, right], got {box!r}")
+    top, left, bottom, right = map(int, box)
     return Mix(order, float(own), (top, left, bottom, right))
 
 

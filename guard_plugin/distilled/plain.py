@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,9 +14,7 @@ from guard_plugin.files import load_untrusted
 from guard_plugin.image_files import read_image_files
 from guard_plugin.spaces import Normalization
 
-__all__ = ["read_plain"]
-
-_T = TypeVar("_T")
+__all__ = ["read_labelled_images", "read_plain"]
 
 _KEYS = ("images", "labels", "mean", "std", "num_classes")
 _SUFFIXES = (".png", ".jpg", ".jpeg")
@@ -115,7 +113,7 @@ def _normalization(path: Path, content: Mapping[Any, Any], channels: int) -> Nor
     return Normalization(mean, std)
 
 
-def _converted(path: Path, key: str, value: Any, expected: str, convert: Callable[[Any], _T]) -> _T:
+def _converted(path: Path, key: str, value: Any, expected: str, convert: Callable[[Any], Any]) -> Any:
     try:
         return convert(value)
     except (TypeError, ValueError, RuntimeError) as error:
@@ -133,11 +131,16 @@ def _read_folder(path: Path) -> DistilledSet:
         for label, folder in enumerate(folders)
         for file in _entries(folder, "PNG or JPEG images", lambda file: file.suffix.lower() in _SUFFIXES)
     }
-    images = read_image_files(list(labels)).contiguous().float() / 255
+    return read_labelled_images(labels, len(folders), "PNG", "JPEG")
+
+
+def read_labelled_images(labels: Mapping[Path, int], num_classes: int, *formats: str) -> DistilledSet:
+    """Read as pixels the images of files, at least one, with the class of each; formats are Pillow's names."""
+    images = read_image_files(list(labels), formats).contiguous().float() / 255
     return DistilledSet(
         images=images,
         labels=torch.tensor(list(labels.values())),
-        num_classes=len(folders),
+        num_classes=num_classes,
         normalization=Normalization.identity(images.shape[1]),
         files=tuple(labels),
     )

@@ -1,13 +1,16 @@
 """The spaces that hosts' networks take images in, and the maps between them and pixel space."""
 
+import math
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar, NoReturn
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
+import torch
 from torch import Tensor
 
 from guard_plugin.errors import UnusableInput
 
-__all__ = ["InputSpace", "UnsettledSpace"]
+__all__ = ["InputSpace", "Normalization"]
 
 _CONTRADICTIONS = {
     True: "got --zca, but the host did not whiten these images, as its files tell: leave --zca away",
@@ -48,27 +51,55 @@ class InputSpace(ABC):
         return self
 
     def fitted(self, training_pixels: Tensor) -> "InputSpace":
-        """Return the map, fitted on the training images where it needs that.
-
-        Args:
-            training_pixels: Shape (n, channels, height, width), in [0, 1].
-        """
-        del training_pixels
+        """Return the map, fitted where needed on training images: shape (n, channels, height, width), in [0, 1]."""
         return self
 
 
-class UnsettledSpace(InputSpace):
-    """A space whose map is not known yet: every use of it raises ``UnusableInput`` with its question."""
+@dataclass(frozen=True)
+class Normalization(InputSpace):
+    """The per-channel affine map between pixel space and a network's input: ``x = (pixel - mean) / std``.
 
-    @property
-    @abstractmethod
-    def question(self) -> str:
-        """What is not known, and how to settle it."""
+    Args:
+        mean: One finite number per channel, in pixel units (pixels are in [0, 1]).
+        std: One finite number > 0 per channel.
 
-    def to_input(self, pixels: Tensor) -> NoReturn:
-        """Refuse, with the question."""
-        raise UnusableInput(self.question)
+    Raises:
+        UnusableInput: If the numbers are others.
 
-    def to_pixels(self, inputs: Tensor) -> NoReturn:
-        """Refuse, with the question."""
-        raise UnusableInput(self.question)
+    Example:
+        >>> Normalization(mean=(0.5,), std=(0.25,)).to_input(torch.tensor([[[[0.0, 1.0]]]]))
+        tensor([[[[-2.,  2.]]]])
+    """
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        finite = all(map(math.isfinite, (*self.mean, *self.std)))
+        if len(self.mean) != len(self.std) or not finite or not all(s > 0 for s in self.std):
+            raise UnusableInput(
+                f"expected a normalisation by finite numbers, as many means as standard deviations, all of these > 0; "
+                f"got mean={self.mean}, std={self.std}"
+            )
+
+    @classmethod
+    def identity(cls, channels: int) -> "Normalization":
+        """Return the map of a network that takes pixels as they are."""
+        return cls((0.0,) * channels, (1.0,) * channels)
+
+    def to_input(self, pixels: Tensor) -> Tensor:
+        """Map pixels of shape (n, channels, height, width) to the network's input space."""
+        return (pixels - self._shaped(self.mean, pixels)) / self._shaped(self.std, pixels)
+
+    def to_pixels(self, inputs: Tensor) -> Tensor:
+        """Map network inputs of shape (n, channels, height, width) to pixel space (values may leave [0, 1])."""
+        return inputs * self._shaped(self.std, inputs) + self._shaped(self.mean, inputs)
+
+    def describe(self) -> dict[str, Any]:
+        """Return the means and standard deviations, for JSON."""
+        return {"name": "per channel", "mean": list(self.mean), "std": list(self.std)}
+
+    def _shaped(self, values: tuple[float, ...], like: Tensor) -> Tensor:
+        if like.shape[1] != len(values):
+            raise UnusableInput(f"expected images of {len(values)} channel(s), got shape {tuple(like.shape)}")
+        return torch.tensor(values, dtype=like.dtype, device=like.device).view(1, -1, *[1] * (like.dim() - 2))

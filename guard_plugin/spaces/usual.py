@@ -27,10 +27,7 @@ _HOW = 'give "none", a data set\'s name, or "mean=0.5,0.5,0.5;std=0.5,0.5,0.5" w
 
 
 def normalization_named(dataset: str) -> Normalization:
-    """Return the normalisation that networks for a data set are usually trained with.
-
-    Args:
-        dataset: Its name, with or without a size behind it ("ImageNet@224").
+    """Return the normalisation that networks for a data set ("ImageNet", "ImageNet@224") are usually trained with.
 
     Raises:
         UnusableInput: If no normalisation is usual for it, as for the user's own folders.
@@ -38,19 +35,17 @@ def normalization_named(dataset: str) -> Normalization:
     name = dataset.partition("@")[0]
     if name not in _USUAL:
         raise UnusableInput(
-            f"no normalisation is usual for {dataset!r}, only for {', '.join(_USUAL)}: say what the network was "
-            f"trained with; {_HOW}"
+            f"no normalisation is usual for {dataset!r}, only for {', '.join(_USUAL)}: say what the network needs; "
+            f"{_HOW}"
         )
     return _USUAL[name]
 
 
 def parse_normalization(text: str, channels: int) -> Normalization:
-    """Read a network's normalisation as the user writes it.
+    """Read a network's normalisation, for images of so many channels, as the user writes it.
 
-    Args:
-        text: "none" for a network that takes pixels in [0, 1], a name that ``normalization_named`` knows, or numbers
-            such as "mean=0.5,0.5,0.5;std=0.5,0.5,0.5".
-        channels: How many channels the images have.
+    The text is "none" for a network that takes pixels in [0, 1], a name that ``normalization_named`` knows, or numbers
+    such as "mean=0.5,0.5,0.5;std=0.5,0.5,0.5".
 
     Raises:
         UnusableInput: If the text is none of these, or for another number of channels.

@@ -8,6 +8,7 @@ With covariance ``C = V diag(s) V^T`` (unbiased) and mean m of the real training
 float32; here it is float64, cast to float32 at the end, which is more accurate and differs by float32's rounding.
 """
 
+from abc import abstractmethod
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -15,21 +16,33 @@ import torch
 from torch import Tensor, nn
 
 from guard_plugin.errors import UnusableInput
-from guard_plugin.spaces.input_space import InputSpace, UnsettledSpace
-from guard_plugin.spaces.normalization import Normalization
+from guard_plugin.spaces.input_space import InputSpace, Normalization
 
 __all__ = ["UndecidedZca", "Whitening", "ZcaWhitening"]
 
 _CHUNK = 1000  # images: bounds the memory, and fixes the order of summation
 
 
-@dataclass(frozen=True)
-class UndecidedZca(UnsettledSpace):
-    """The space of images of which the files do not tell whether the host whitened them; the user has to say it.
+class _UnsettledSpace(InputSpace):
+    """A space whose map is not known yet: every use of it raises ``UnusableInput`` with its question."""
 
-    Args:
-        otherwise: The space if the host did not whiten them.
-        reason: Why the files do not tell.
+    @property
+    @abstractmethod
+    def question(self) -> str:
+        """What is not known, and how to settle it."""
+
+    def to_input(self, pixels: Tensor) -> NoReturn:
+        raise UnusableInput(self.question)
+
+    def to_pixels(self, inputs: Tensor) -> NoReturn:
+        raise UnusableInput(self.question)
+
+
+@dataclass(frozen=True)
+class UndecidedZca(_UnsettledSpace):
+    """The space of images of which the files do not tell, for a ``reason``, whether the host whitened them.
+
+    The user has to say it; ``otherwise`` is the space if the host did not.
     """
 
     otherwise: Normalization
@@ -50,7 +63,7 @@ class UndecidedZca(UnsettledSpace):
 
 
 @dataclass(frozen=True)
-class ZcaWhitening(UnsettledSpace):
+class ZcaWhitening(_UnsettledSpace):
     """A whitening that is not fitted yet: hosts save whitened images, but not the matrix that whitened them.
 
     Args:
@@ -62,9 +75,8 @@ class ZcaWhitening(UnsettledSpace):
     needs_fit = True
     is_zca = True
     question = (
-        "these images are ZCA-whitened, and the whitening is not known before it is fitted on the real training "
-        "images: guard benchmark does that; in Python, take space = ZcaWhitening().fitted(training_pixels) as "
-        "normalization"
+        "these images are ZCA-whitened, and the whitening is not known before it is fitted on real training images, as "
+        "guard benchmark does; in Python, take ZcaWhitening().fitted(training_pixels) as normalization"
     )
 
     def __post_init__(self) -> None:
@@ -76,20 +88,18 @@ class ZcaWhitening(UnsettledSpace):
         return {"name": "zca", "eps": self.eps}
 
     def fitted(self, training_pixels: Tensor) -> "Whitening":
-        """Fit mean and covariance; deterministic.
+        """Fit mean and covariance, deterministically, on all images that the host trains on.
 
         Args:
-            training_pixels: Shape (n >= 2, channels, height, width), in [0, 1]: all images that the host trains on.
+            training_pixels: Shape (n >= 2, channels, height, width), in [0, 1].
 
         Raises:
             UnusableInput: If there are fewer than two images.
         """
         n = len(training_pixels)
         if training_pixels.dim() != 4 or n < 2:
-            raise UnusableInput(
-                f"a whitening is fitted on images of shape (n >= 2, channels, height, width), "
-                f"got shape {tuple(training_pixels.shape)}"
-            )
+            shape = tuple(training_pixels.shape)
+            raise UnusableInput(f"expected images of shape (n >= 2, channels, height, width), got shape {shape}")
         chunks = torch.split(training_pixels.flatten(1), _CHUNK)
         mean = torch.stack([chunk.double().sum(0) for chunk in chunks]).sum(0) / n
         covariance = torch.zeros(len(mean), len(mean), dtype=torch.float64, device=mean.device)
@@ -127,8 +137,8 @@ class Whitening(nn.Module, InputSpace):
         wanted = (mean.numel(), mean.numel())
         if mean.dim() != 3 or matrix.shape != wanted or inverse.shape != wanted:
             raise UnusableInput(
-                f"expected a mean of shape (channels, height, width) = (c, h, w) and matrices of shape (c h w, c h w), "
-                f"got shapes {tuple(mean.shape)}, {tuple(matrix.shape)} and {tuple(inverse.shape)}"
+                f"expected a mean of shape (c, h, w) and matrices of shape (c h w, c h w), got shapes "
+                f"{tuple(mean.shape)}, {tuple(matrix.shape)} and {tuple(inverse.shape)}"
             )
         self.register_buffer("mean", mean.detach())
         self.register_buffer("matrix", matrix.detach())
@@ -151,7 +161,5 @@ class Whitening(nn.Module, InputSpace):
 
     def _check(self, images: Tensor) -> None:
         if images.shape[1:] != self.mean.shape:
-            raise UnusableInput(
-                f"expected images of shape (n, {', '.join(map(str, self.mean.shape))}), as the whitening was fitted "
-                f"on, got {tuple(images.shape)}"
-            )
+            shape = ", ".join(map(str, self.mean.shape))
+            raise UnusableInput(f"expected images of shape (n, {shape}), as in the fit, got {tuple(images.shape)}")

@@ -130,7 +130,10 @@ def test_the_digest_is_what_a_shell_prints(tmp_path):
         ({"bbox": [0, 0, 2]}, "mix_bbox of four"),
         ({"bbox": [0.5, 0, 2, 4]}, "mix_bbox of four"),
         ({"logits": torch.full((1, CLASSES), float("inf"))}, "logits"),
-        ({"logits": torch.randn(1, CLASSES + 1)}, f"logits for {CLASSES} classes"),
+        (
+            {"logits": torch.randn(1, CLASSES + 1)},
+            rf"expected logits of shape \(1, {CLASSES}\), got a tensor of shape \(1, {CLASSES + 1}\)",
+        ),
         ({"logits": torch.randn(2, CLASSES)}, "another batch size"),
         ({"logits": "text"}, "got str"),
         ({"more": 1}, "got 7 values"),
