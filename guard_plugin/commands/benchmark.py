@@ -20,7 +20,7 @@ from guard_plugin.distilled import read_distilled, subject_of
 from guard_plugin.errors import UnusableInput
 from guard_plugin.evaluation.checkpoint_benchmark import benchmark_checkpoints
 from guard_plugin.evaluation.distilled_benchmark import benchmark_distilled
-from guard_plugin.evaluation.options import BenchmarkOptions
+from guard_plugin.evaluation.options import FOR_CHECKPOINTS, FOR_STUDENTS, BenchmarkOptions
 from guard_plugin.evaluation.results import FinishedBenchmark
 from guard_plugin.evaluation.tables import results_table
 from guard_plugin.files import read_json_object
@@ -28,10 +28,6 @@ from guard_plugin.plugins import installed_plugins, look_up
 from guard_plugin.ranks import is_main_process
 
 __all__ = ["benchmark"]
-
-# Options that one of the two kinds of subject has and the other has not.
-_FOR_STUDENTS = ("adapter", "host_dataset", "seeds", "recipe", "fkd", "teacher", "teacher_arch", "learning_rate", "zca")
-_FOR_CHECKPOINTS = ("normalization",)
 
 
 @click.command()
@@ -93,7 +89,7 @@ def benchmark(
     if bool(distilled) == bool(checkpoints):
         raise UnusableInput("expected either --distilled PATH with --adapter NAME, or --checkpoint FILE")
     given = {name: value for name, value in options.items() if value is not None}
-    other, names = ("--checkpoint", _FOR_CHECKPOINTS) if distilled else ("--distilled", _FOR_STUDENTS)
+    other, names = ("--checkpoint", FOR_CHECKPOINTS) if distilled else ("--distilled", ("adapter", *FOR_STUDENTS))
     misplaced = [f"--{name.replace('_', '-')}" for name in names if name in given]
     if misplaced:
         raise UnusableInput(f"{', '.join(misplaced)} belongs to {other}: leave it out")

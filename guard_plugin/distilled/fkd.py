@@ -181,10 +181,15 @@ def _are_crops(coords: Tensor) -> bool:
     return _are_finite(coords) and bool(((start >= 0) & (size > 0) & (start + size <= 1 + _ROUNDING)).all())
 
 
+def _is_order(order: Tensor) -> bool:
+    """Tell whether a tensor holds each position of a batch once."""
+    return order.dtype == torch.int64 and torch.equal(order.sort().values, torch.arange(len(order)))
+
+
 def _mix(file: Path, n: int, order: Any, own: Any, box: Any) -> Mix | None:
     if order is None and own is None and box is None:
         return None
-    _check_tensor(file, "mix_index", order, (n,), lambda t: torch.equal(t.sort().values, torch.arange(n)))
+    _check_tensor(file, "mix_index", order, (n,), _is_order)
     if not isinstance(own, Real) or not 0 <= float(own) <= 1:
         raise UnusableInput(f"{file}: expected mix_lam from 0 to 1, got {own!r}")
     if box is None:

@@ -4,6 +4,7 @@ from guard_plugin.attacks import ATTACKS, PRESETS, Attack, builtin_registry, par
 from guard_plugin.datasets import DATASETS, ImageSet, load_images
 from guard_plugin.evaluation.distilled_benchmark import benchmark_distilled
 from guard_plugin.evaluation.model_benchmark import BenchmarkResult, benchmark
+from guard_plugin.evaluation.options import BenchmarkOptions
 from guard_plugin.evaluation.results import FinishedBenchmark
 from guard_plugin.evaluation.tables import results_table
 from guard_plugin.networks.architectures import ARCHITECTURES, build_network
@@ -19,6 +20,7 @@ __all__ = [
     "PRESETS",
     "RECIPES",
     "Attack",
+    "BenchmarkOptions",
     "BenchmarkResult",
     "FinishedBenchmark",
     "ImageSet",

@@ -8,7 +8,7 @@ from torch import nn
 
 from guard_plugin.errors import UnusableInput
 from guard_plugin.evaluation.folder import BenchmarkFolder
-from guard_plugin.evaluation.options import BenchmarkOptions
+from guard_plugin.evaluation.options import FOR_STUDENTS, BenchmarkOptions
 from guard_plugin.evaluation.results import FinishedBenchmark
 from guard_plugin.evaluation.run import BenchmarkRun, Subject, given_normalization, load_pixel_model
 from guard_plugin.files import joint_sha256
@@ -28,6 +28,7 @@ def benchmark_checkpoints(files: Sequence[Path], options: BenchmarkOptions) -> F
         UnsafeFile: If reading a checkpoint would run code.
         AuditFailure: If an attack breaks its own bounds.
     """
+    options.refuse(FOR_STUDENTS, belong_to="distilled sets")
     described = [checkpoint_subject(file) for file in files]
     hashes = [one["sha256"] for one in described]
     if not files or len(set(hashes)) < len(files):

@@ -13,7 +13,7 @@ from guard_plugin.distilled import DistilledSet
 from guard_plugin.errors import UnusableInput
 from guard_plugin.evaluation.distributed import Group
 from guard_plugin.evaluation.folder import BenchmarkFolder
-from guard_plugin.evaluation.options import BenchmarkOptions
+from guard_plugin.evaluation.options import FOR_CHECKPOINTS, BenchmarkOptions
 from guard_plugin.evaluation.results import FinishedBenchmark
 from guard_plugin.evaluation.run import BenchmarkRun, Subject
 from guard_plugin.networks.architectures import build_network
@@ -37,7 +37,8 @@ def benchmark_distilled(
     Args:
         sets: What a host distilled, at least one set.
         subject: The description of the sets for results.json.
-        options: The fields of ``BenchmarkOptions``, by name: ``dataset``, ``arch``, ``attacks``, ``out`` and others.
+        options: The fields of :class:`guard_plugin.evaluation.BenchmarkOptions`, by name; ``dataset``, ``arch``,
+            ``attacks`` and ``out`` are required.
 
     Returns:
         What results.json holds, with the outcomes per student and example.
@@ -47,6 +48,7 @@ def benchmark_distilled(
         AuditFailure: If an attack breaks its own bounds.
     """
     chosen = BenchmarkOptions(**options)
+    chosen.refuse(FOR_CHECKPOINTS, belong_to="checkpoints")
     if not sets:
         raise UnusableInput("expected at least one distilled set, got none")
     sets = [one.for_dataset(chosen.host_dataset or chosen.dataset) for one in sets]

@@ -1,7 +1,7 @@
-"""The options of a benchmark, from the command line to its record."""
+"""The options that a user gives to a benchmark, in one dataclass."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,11 @@ from guard_plugin.attacks import Attack
 from guard_plugin.errors import UnusableInput
 from guard_plugin.students.training import TrainingRecipe
 
-__all__ = ["BenchmarkOptions"]
+__all__ = ["FOR_CHECKPOINTS", "FOR_STUDENTS", "BenchmarkOptions"]
+
+# The options that only one of the two kinds of subject has.
+FOR_STUDENTS = ("host_dataset", "seeds", "recipe", "fkd", "teacher", "teacher_arch", "learning_rate", "zca")
+FOR_CHECKPOINTS = ("normalization",)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +27,7 @@ class BenchmarkOptions:
         arch: A name that ``build_network`` knows: the architecture of the networks that are measured.
         attacks: A comma list such as "fgsm,pgd100", or a preset.
         out: The folder for results.json, the records and the students. An earlier run in it is continued.
-        eps: One radius or several, in pixel units; by default, the preset's.
+        eps: One radius or several, in pixel units, each a number or text such as "8/255"; by default, the preset's.
         data_dir: The folder of the data set.
         split: The part of the data set: "train", "val" or "test".
         n_examples: How many examples of the split are measured, counted from its first; all by default.
@@ -78,3 +82,14 @@ class BenchmarkOptions:
         for name in ("seeds", "batch_size"):
             if getattr(self, name) < 1:
                 raise UnusableInput(f"expected {name} >= 1, got {getattr(self, name)}")
+
+    def refuse(self, names: Sequence[str], *, belong_to: str) -> None:
+        """Refuse options of the other kind of subject.
+
+        Raises:
+            UnusableInput: If one of ``names`` has another value than its default.
+        """
+        defaults = {field.name: field.default for field in fields(self)}
+        misplaced = [name for name in names if getattr(self, name) != defaults[name]]
+        if misplaced:
+            raise UnusableInput(f"{', '.join(misplaced)} belongs to {belong_to}: leave it out")

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from guard_plugin.errors import UnusableInput, unknown
-from guard_plugin.files import atomic_file, read_json_object
+from guard_plugin.files import atomic_file, explain_write_errors, read_json_object
 
 __all__ = ["THREAT_MODELS", "model_info_path", "write_model_info"]
 
@@ -64,7 +64,7 @@ def write_model_info(
         The file.
 
     Raises:
-        UnusableInput: If a name is not usable, or the file holds something other than a JSON object.
+        UnusableInput: If a name is not usable, or the file holds no JSON object or cannot be written.
     """
     path = model_info_path(dataset, threat_model, model_name)
     accuracy_key, mce_key = _FIELDS[threat_model]
@@ -73,7 +73,8 @@ def write_model_info(
         measured[mce_key] = _percent(mce)
     known = read_json_object(path) if path.exists() else dict.fromkeys(_KEYS)
     known.update({key: value for key, value in measured.items() if value is not None})
-    with atomic_file(path) as file:
+    fix = "Make room, or run in another folder"
+    with explain_write_errors(path, fix), atomic_file(path) as file:
         file.write(json.dumps(known, indent=2).encode())
     return path
 

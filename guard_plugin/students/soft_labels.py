@@ -124,7 +124,7 @@ class TeacherLabels(_DrawnViews):
         teacher, images = self._teacher.cpu(), torch.split(distilled.images, _BATCH)
         with torch.no_grad():
             answers = torch.cat([teacher(batch).argmax(1) for batch in images])
-        _check_agreement(int((answers == _classes(distilled)).sum()), distilled, f"the teacher {self.path}")
+        _check_agreement(int((answers == distilled.hard_labels.cpu()).sum()), distilled, f"the teacher {self.path}")
 
     def _label(self, distilled: DistilledSet, indices: Tensor, view: View, inputs: Tensor) -> Tensor:
         with torch.no_grad():
@@ -150,7 +150,7 @@ class StoredLabels(LabelSource):
                 f"expected soft labels of {n} images and {num_classes} classes, as distilled, got {stored.n_images} "
                 f"and {stored.num_classes} in {stored.folder}: are they of this set?"
             )
-        classes, size = _classes(distilled), (distilled.images.shape[2], distilled.images.shape[3])
+        classes, size = distilled.hard_labels.cpu(), (distilled.images.shape[2], distilled.images.shape[3])
         first_epoch = next(stored.batches())
         hits = sum(int((batch.logits.argmax(1) == _main_class(batch, classes, size)).sum()) for batch in first_epoch)
         _check_agreement(hits, distilled, f"the soft labels in {stored.folder}")
@@ -177,11 +177,6 @@ def label_source(
     if fkd is not None:
         return StoredLabels(FkdLabels(fkd))
     return None if teacher is None else TeacherLabels(teacher, arch, network)
-
-
-def _classes(distilled: DistilledSet) -> Tensor:
-    labels = distilled.labels.cpu()
-    return labels if labels.dim() == 1 else labels.argmax(dim=1)
 
 
 def _own_share(mix: Mix, size: tuple[int, int]) -> float:

@@ -23,7 +23,7 @@ __all__ = [
 _ONCE = "the guarded gradients cannot be had with create_graph=True: "
 _ONCE_LOW = f"{_ONCE}memory 'low' computes them only once; use memory 'normal'"
 _ONCE_DONE = (
-    f"{_ONCE}the loss was differentiated without create_graph before; use path='reference' (guard_plugin.wrap, attach)"
+    f"{_ONCE}the loss was differentiated without create_graph before; use path='reference' (--set path=reference)"
 )
 
 
@@ -100,7 +100,7 @@ def recompute_if_unmodified(compute: Callable[[], Tensor], watched: Iterable[Ten
             raise UnsupportedLoss(
                 "expected network and batch as they were when the loss was computed, found parameters, buffers or "
                 "inputs modified in place before backward(create_graph=True): the penalty cannot be computed again; "
-                "use path='reference' (guard_plugin.wrap, guard_plugin.attach)"
+                "use path='reference' (guard run --set path=reference)"
             )
         return compute()
 

@@ -10,7 +10,8 @@ import torch
 
 from guard_plugin.attacks import PGD, builtin_registry, parse_eps
 from guard_plugin.errors import UnusableInput
-from guard_plugin.evaluation import RECIPES, benchmark_distilled, train_student
+from guard_plugin.evaluation import RECIPES, BenchmarkOptions, benchmark_distilled, train_student
+from guard_plugin.evaluation.checkpoint_benchmark import benchmark_checkpoints
 from guard_plugin.evaluation.results import versions
 from guard_plugin.evaluation.statistics import confidence_interval
 from guard_plugin.networks.architectures import build_network
@@ -435,3 +436,12 @@ def test_reserved_and_clashing_column_names_are_refused(run):
 
     with pytest.raises(UnusableInput, match="none named clean"):
         run(attacks="clean", registry={**builtin_registry(), "clean": Clean})
+
+
+def test_options_of_checkpoints_are_refused_for_distilled_sets_and_the_other_way_round(distilled, tmp_path):
+    asked = {"dataset": "digits", "arch": "MLP", "attacks": "quick", "out": tmp_path / "out"}
+    with pytest.raises(UnusableInput, match="normalization belongs to checkpoints"):
+        benchmark_distilled([distilled], subject={}, **asked, normalization="mnist")
+    with pytest.raises(UnusableInput, match="seeds, zca belongs to distilled sets"):
+        benchmark_checkpoints([tmp_path / "none.pt"], BenchmarkOptions(**asked, seeds=2, zca=True))
+    assert not (tmp_path / "out").exists()

@@ -15,7 +15,7 @@ from guard_plugin.penalties.undisturbed import twice_differentiable
 
 __all__ = ["SecondOrder", "transformed"]
 
-# Before torch 2.8 this cannot be asked; a network with torch.utils.checkpoint fails there, except on path reference.
+# Before torch 2.8 this cannot be asked: a network with torch.utils.checkpoint fails there unless path is "reference".
 _saved_tensor_hooks = getattr(torch._C._autograd, "_top_saved_tensors_default_hooks", None)
 
 _DIMENSIONS: dict[Any, int] = {functional.conv1d: 1, functional.conv2d: 2, functional.conv3d: 3}
