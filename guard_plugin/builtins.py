@@ -12,9 +12,12 @@ from guard_plugin.hookspecs import hookimpl
 from guard_plugin.penalties import Curvature, FastTraining, GradientNorm, Penalty, PgdTraining, Trades
 
 if TYPE_CHECKING:
-    from guard_plugin.attacks import Attack
+    from torch import Tensor
 
-__all__ = ["read_distilled", "register_attacks", "register_penalties"]
+    from guard_plugin.attacks import Attack
+    from guard_plugin.injection import LossCall
+
+__all__ = ["compute_penalty", "read_distilled", "register_attacks", "register_penalties"]
 
 
 @hookimpl
@@ -29,6 +32,12 @@ def register_attacks() -> Sequence[type[Attack]]:
     from guard_plugin.attacks import ATTACKS  # only now: a training script that is guarded needs none
 
     return ATTACKS
+
+
+@hookimpl(trylast=True)
+def compute_penalty(call: LossCall, penalty: Penalty) -> Tensor:
+    """Compute a penalty by its formula, where no plugin computes it; a plugin's wrapper of the hook gets this value."""
+    return penalty(call.network, call.inputs, call.targets, loss_fn=call.loss_fn())
 
 
 @hookimpl

@@ -20,12 +20,14 @@ def require(module: str, *, needed_by: str, install: str = 'pip install "guard-p
         install: The command that installs it.
 
     Raises:
-        UnusableInput: If it, or something that it imports, is not installed.
+        UnusableInput: If it, or something that it imports, is not installed or cannot be imported.
     """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return import_module(module)
-    except ImportError as error:
+    except ModuleNotFoundError as error:
         missing = error.name or module
         raise UnusableInput(f"{needed_by} needs {module}, and {missing} is not installed: {install}") from error
+    except ImportError as error:
+        raise UnusableInput(f"{needed_by} needs {module}, which cannot be imported ({error}): {install}") from error

@@ -75,9 +75,13 @@ class Plugins:
             self._distributions[plugin] = distribution
             self._manager.check_pending()
         except pluggy.PluginValidationError as error:
+            if self._manager.is_registered(plugin):
+                self._manager.unregister(plugin)
             raise PluginError(f"plugin {name!r} of {distribution}: {_explain(plugin, error)}") from error
         except ValueError as error:
             raise PluginError(f"plugin {name!r} of {distribution} is registered twice: {error}") from error
+        for names in ("adapters", "penalties", "attacks"):  # those that were read before lack this plugin's
+            self.__dict__.pop(names, None)
 
     def _load(self, entry_point: EntryPoint) -> None:
         distribution = f"{entry_point.dist.name} {entry_point.dist.version}" if entry_point.dist else "(unknown)"
@@ -121,7 +125,7 @@ def installed_plugins() -> Plugins:
 
 
 def look_up(kind: str, name: str, registered: Mapping[str, Registered]) -> Any:
-    """Return what a plugin registered under a name; for an unknown name, the error lists those that there are."""
+    """Return what a plugin registered under a name; raise UnusableInput, which lists the names, for an unknown one."""
     if name not in registered:
         raise UnusableInput(unknown(kind, name, list(registered)))
     return registered[name].value

@@ -191,14 +191,12 @@ class Attack(ABC):
         index), for instance with ``uniform_per_example``, and never from a global generator.
         """
 
-    def criterion(self, classifier: Classifier, pixels: Tensor, labels: Tensor, indices: Tensor) -> Criterion:
+    def goal(self, classifier: Classifier, pixels: Tensor, labels: Tensor, indices: Tensor) -> Criterion:
         """Return what the attack is after on these examples: any wrong class, or a target class for each."""
         if not self.targeted:
             return Criterion(labels)
         num_classes = classifier.logits(pixels[:1]).shape[1]
         return Criterion(labels, other_class_per_example(labels, num_classes, seed=self.seed, indices=indices))
-
-    goal = criterion  # the former name, for plugins that call it
 
 
 def parse_count(family: str, suffix: str) -> int:

@@ -63,7 +63,7 @@ class CW(Attack):
     success: Literal["any", "smallest"] = "any"
 
     def _perturb(self, classifier: Classifier, pixels: Tensor, labels: Tensor, indices: Tensor) -> Tensor:
-        criterion = self.criterion(classifier, pixels, labels, indices)
+        criterion = self.goal(classifier, pixels, labels, indices)
         nearest, distances = pixels.clone(), pixels.new_full((len(pixels),), torch.inf, dtype=torch.float64)
         c = pixels.new_full((len(pixels),), self.initial_c)
         low, high = torch.zeros_like(c), torch.full_like(c, torch.inf)

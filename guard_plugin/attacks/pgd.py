@@ -56,7 +56,7 @@ class GradientAscent(Attack):
             object.__setattr__(self, "success", "last")
 
     def _perturb(self, classifier: Classifier, pixels: Tensor, labels: Tensor, indices: Tensor) -> Tensor:
-        criterion = self.criterion(classifier, pixels, labels, indices)
+        criterion = self.goal(classifier, pixels, labels, indices)
         start = pixels
         if self.random_start:
             shift = start_per_example(self.norm, pixels, eps=self.eps.value, seed=self.seed, indices=indices)

@@ -74,7 +74,7 @@ class Worker:
         model = self._source if attack.transfer else self._target
         images = attack(model, pixels, labels, indices=indices, batch_size=self.batch_size)
         choices = self._choices(images, labels)
-        targets = attack.criterion(self._classifier(model, labels), pixels, labels, indices).targets
+        targets = attack.goal(self._classifier(model, labels), pixels, labels, indices).targets
         reached = None if targets is None else choices == targets
         farthest = float(distance(attack.norm, images, pixels).max())
         return self._record(begin, choices == labels, reached, farthest)

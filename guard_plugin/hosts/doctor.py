@@ -35,7 +35,7 @@ class Diagnosis:
 
     @property
     def status(self) -> str:
-        """In words: "guarded", "not guarded: ...", "refused: ..." or "BROKEN: ..."."""
+        """In words: "guarded", "runs as it is: REASON", "refused: REASON" or "BROKEN: ERROR"."""
         if self.problem is not None:
             return f"BROKEN: {self.problem}"
         if self.profile.refused:

@@ -52,8 +52,6 @@ def _by_graph(call: LossCall, penalty: Penalty, hooks: HookRelay) -> tuple[Tenso
     if penalty.combination == "replaces":
         _refuse_other_reductions(call, penalty)
     value = hooks.compute_penalty(call=call, penalty=penalty)
-    if value is None:
-        value = penalty(call.network, call.inputs, call.targets, loss_fn=call.loss_fn())
     if not isinstance(value, Tensor) or value.dim() != 0 or not value.requires_grad:
         found = (
             f"shape {tuple(value.shape)}, requires_grad={value.requires_grad}" if isinstance(value, Tensor) else value

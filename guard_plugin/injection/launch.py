@@ -141,10 +141,9 @@ def _execute(script: Path, source: bytes | str) -> tuple[int, bool]:
     try:
         exec(compile(source, str(script), "exec", dont_inherit=True), namespace)
     except SystemExit as stop:
-        *_, (last, _line) = traceback.walk_tb(stop.__traceback__)
-        by_parser = (
-            Path(last.f_code.co_filename).name == "argparse.py"
-        )  # --help, and no sys.exit(0) of the script's own
+        # --help ends in argparse; a sys.exit(0) of the script's own does not.
+        last, _ = list(traceback.walk_tb(stop.__traceback__))[-1]
+        by_parser = Path(last.f_code.co_filename).name == "argparse.py"
         if stop.code is None or isinstance(stop.code, int):
             return (stop.code or 0) & 0xFF, by_parser  # what the operating system keeps of it
         print(stop.code, file=sys.stderr)

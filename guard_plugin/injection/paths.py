@@ -3,7 +3,7 @@
 import functools
 import weakref
 from collections.abc import Callable
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeGuard, get_args
 
 import torch
 from pluggy import HookRelay
@@ -65,7 +65,7 @@ class Paths:
 
     def check(self, penalty: Penalty) -> None:
         """Refuse, with UnusableInput, a penalty that does not have the way that the user demands."""
-        if self._demanded not in (None, "reference") and not isinstance(penalty, Curvature):
+        if self._demanded not in (None, "reference") and not _has_fast_ways(penalty):
             raise UnusableInput(
                 f"penalty {penalty.name!r} cannot be had with {self._asked}: it is computed on path reference only"
             )
@@ -78,7 +78,7 @@ class Paths:
         ``penalty`` is the one that the call's loss would receive; ``is_guarded`` tells whether loss calls are guarded
         here, and is asked last, because it walks the stack.
         """
-        if not isinstance(penalty, Curvature):
+        if not _has_fast_ways(penalty):
             return self._why_not("shared", penalty)
         reason = self._why_not_shared(penalty, module, args)
         if reason:
@@ -90,7 +90,7 @@ class Paths:
     def guarded(self, call: LossCall, penalty: Penalty) -> tuple[Tensor, Tensor] | None:
         """Return the loss with the penalty, and the penalty; None where torch's own graph has to serve."""
         reason = self._why_not("separate", penalty) or self._why_not_precomputed(call)
-        if reason or not isinstance(penalty, Curvature):
+        if reason or not _has_fast_ways(penalty):
             self._note("reference", reason)
             return None
         properties = properties_of(call.network, call.inputs, call.output)
@@ -119,11 +119,12 @@ class Paths:
         self.counts.note(path, reason)
 
     def _why_not(self, path: Path, penalty: Penalty) -> str:
-        if not isinstance(penalty, Curvature):
+        if not _has_fast_ways(penalty):
             return f"{penalty.name} has no other path"
         if self._demanded not in (None, path) and (path, self._demanded) != ("separate", "shared"):
             return "asked for"
-        return "a plugin computes penalties" if self.hooks.compute_penalty.get_hookimpls() else ""
+        others = len(self.hooks.compute_penalty.get_hookimpls()) > 1  # one is guard-plugin's own
+        return "a plugin computes penalties" if others else ""
 
     def _why_not_shared(self, penalty: Curvature, module: nn.Module, args: tuple[Any, ...]) -> str:
         if penalty.strength == 0 or not module.training or not torch.is_grad_enabled():
@@ -172,6 +173,11 @@ class Paths:
         release = functools.partial(_release, weakref.ref(call.output))
         recompute = _recompute(call, penalty)
         return with_precomputed_gradient(precomputed, recompute=recompute, own=call.loss, release=release), value
+
+
+def _has_fast_ways(penalty: Penalty) -> TypeGuard[Curvature]:
+    """Tell whether a penalty is computed as Curvature is; a subclass may compute another one."""
+    return isinstance(penalty, Curvature) and type(penalty).__call__ is Curvature.__call__
 
 
 def _why_not_this_pass(module: nn.Module, batch: Tensor) -> str:

@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from guard_plugin.errors import UnsupportedLoss
 from guard_plugin.injection.guard import guarded_loss, why_not_real
 from guard_plugin.injection.loss_call import LossCall, per_example
 from guard_plugin.injection.origins import Origins
@@ -63,8 +64,14 @@ class GuardedCriterion(nn.Module):
         loss = self.criterion(input, target)
         if not self._finalizer.alive:
             return loss
-        criterion, origin = type(self.criterion).__name__, self._origins.of(input)
-        call = LossCall(criterion, loss, input, target, origin, lambda: self._loss_fn, self._origins.paused)
+        if not isinstance(input, Tensor):
+            raise UnsupportedLoss(
+                f"expected the criterion to be called on one tensor, got {type(input).__name__}; call it on the tensor "
+                f"that the network returned"
+            )
+        # Not self: a plugin that keeps the call must not keep the criterion, with whose end the hooks end.
+        criterion, loss_fn, origin = type(self.criterion).__name__, self._loss_fn, self._origins.of(input)
+        call = LossCall(criterion, loss, input, target, origin, lambda: loss_fn, self._origins.paused)
         if why_not_real(call) is not None:
             return loss
         call.check_guardable()

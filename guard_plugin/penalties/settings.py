@@ -50,7 +50,7 @@ def _read(penalty: str, name: str, hint: Any, text: str) -> Any:
     reader, expected = _KINDS[hint]
     try:
         return reader(text)
-    except (ValueError, ArithmeticError):
+    except ValueError:
         raise UnusableInput(f"penalty {penalty!r}: expected {name} to be {expected}, got {text!r}") from None
 
 

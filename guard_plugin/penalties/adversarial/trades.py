@@ -56,8 +56,8 @@ class Trades(Adversarial):
         moved = _log_probabilities(self._training_pass(losses.network, found))
         clean = _log_probabilities(self._training_pass(losses.network, inputs))
         # The host's criterion ignores the examples that have no loss even if nothing is known of them.
-        unknowing = _log_probabilities(torch.zeros_like(moved))
-        ignored = check_losses(losses.loss_fn(unknowing, losses.targets), len(unknowing)) == 0
+        uniform = _log_probabilities(torch.zeros_like(moved))
+        ignored = check_losses(losses.loss_fn(uniform, losses.targets), len(uniform)) == 0
         return torch.where(ignored, 0, _divergences(clean, moved)).mean()
 
 

@@ -5,6 +5,7 @@ so on: a layer that does nothing at first, such as a head whose weights are 0, h
 """
 
 from dataclasses import dataclass, replace
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
@@ -74,8 +75,12 @@ def _examine(network: nn.Module, inputs: Tensor, output: Tensor) -> NetworkPrope
         whole = network(inputs.clone())
         if random_state(inputs.device) != before:
             return NetworkProperties(flags, against_precomputing="it is random in evaluation too")
-        against_parts = _why_not_in_parts(network, inputs, whole)
-    if not isinstance(whole, Tensor) or not bool(whole.isfinite().all()):
+        against_parts = _why_not_in_parts(network, inputs, whole) if isinstance(whole, Tensor) else ""
+    if not isinstance(whole, Tensor):
+        return NetworkProperties(
+            flags, against_precomputing="it does not return one tensor in evaluation", lasting=False
+        )
+    if not bool(whole.isfinite().all()):
         return NetworkProperties(flags, against_precomputing="its outputs are not finite numbers", lasting=False)
     if len(inputs) > 1 and bool((whole == whole[:1]).all()):
         reason = "its outputs are all equal, which tells nothing of its layers"
@@ -103,6 +108,14 @@ def _close(a: Tensor, b: Tensor) -> bool:
     if a.shape != b.shape:
         return False
     # On CUDA, cuDNN's default rounds convolutions' factors to TF32, in another algorithm for another batch size.
-    rounded = a.is_cuda and a.dtype == torch.float32 and torch.backends.cudnn.allow_tf32
+    rounded = a.is_cuda and a.dtype == torch.float32 and _convolutions_use_tf32()
     tolerance = 2.0**-7 if rounded else float(torch.finfo(a.dtype).eps ** 0.5)
     return bool((a.double() - b.double()).abs().max() <= tolerance * b.double().abs().max())
+
+
+def _convolutions_use_tf32() -> bool:
+    try:
+        return bool(torch.backends.cudnn.allow_tf32)
+    except RuntimeError:  # from torch 2.9 on, where the host has set fp32_precision in its place
+        convolutions: Any = torch.backends.cudnn
+        return bool(convolutions.conv.fp32_precision != "ieee")

@@ -258,3 +258,21 @@ def test_a_penalty_that_is_not_finite_is_an_error(script, net, monkeypatch):
     with_plugin(monkeypatch, Opinion(value=lambda call: call.network.weight.sum() * torch.inf))
     with pytest.raises(NothingGuarded, match="found 6 of 6 that are not"), attached(script):
         run_main(script, lambda: functional.cross_entropy(net(X), Y))
+
+
+class Wrapper:
+    """A plugin around the core's own computation."""
+
+    @guard_plugin.hookimpl(wrapper=True)
+    def compute_penalty(self, call):
+        return 2 * (yield)
+
+
+def test_a_plugin_may_wrap_the_computation_of_the_penalty(script, net, monkeypatch):
+    with attached(script) as plain:
+        run_main(script, lambda: functional.cross_entropy(net(X), Y))
+    with_plugin(monkeypatch, Wrapper())
+    with attached(script) as doubled:
+        run_main(script, lambda: functional.cross_entropy(net(X), Y))
+    values = [g.ledger.values.to_json()["first"] for g in (plain, doubled)]
+    assert values[1] == pytest.approx(2 * values[0])

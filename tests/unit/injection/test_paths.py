@@ -18,8 +18,8 @@ from guard_plugin.errors import UnsupportedLoss, UnusableInput
 from guard_plugin.injection.paths import Paths
 from guard_plugin.injection.wrap import GuardedCriterion
 from guard_plugin.networks.architectures import build_network
-from guard_plugin.penalties import GradientNorm
-from guard_plugin.plugins import installed_plugins
+from guard_plugin.penalties import Curvature, GradientNorm
+from guard_plugin.plugins import Registered, installed_plugins
 
 FORMS = ["gradient", "loss"]
 WAYS: dict[str, dict[str, Any]] = {
@@ -826,3 +826,29 @@ def test_a_loss_that_is_no_mean_of_ours_has_passes_of_its_own_in_the_loss_form()
     assert list(step.taken["separate"]["because"]) == [
         "the host's loss is no constant times the mean of the examples' losses"
     ]
+
+
+class Raised(Curvature):
+    """A plugin's penalty that builds on the curvature penalty."""
+
+    name = "raised"
+
+    def __call__(self, *args, **kwargs):
+        return super().__call__(*args, **kwargs) + 0 * sum(p.sum() for p in args[0].parameters()) + 1000
+
+
+def test_a_subclass_that_computes_another_penalty_is_asked(monkeypatch):
+    plain = installed_plugins().penalties
+    known = {**plain, "raised": Registered(Raised, "raised 1.0")}
+    monkeypatch.setattr(type(installed_plugins()), "penalties", property(lambda self: known))
+    net = conv_net()
+    criterion = guard_plugin.wrap(nn.CrossEntropyLoss(), net, penalty="raised", strength=1.0, h=0.7)
+    assert criterion(net(X), Y) > 1000
+    assert list(criterion.paths.to_json()) == ["reference"]
+
+
+def test_a_criterion_on_a_tuple_is_refused():
+    net = conv_net()
+    criterion = guard_plugin.wrap(lambda outputs, targets: outputs[0].sum(), net, strength=1.0, h=0.7, loss_fn=squared)
+    with pytest.raises(UnsupportedLoss, match="on one tensor, got tuple"):
+        criterion((net(X),), Y)
