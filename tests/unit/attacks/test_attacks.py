@@ -322,3 +322,20 @@ def test_only_euclidean_radii_may_be_above_1(mlp, batch):
     for norm in ("linf", "rms"):
         with pytest.raises(UnusableInput, match=f"eps <= 1 in norm {norm}"):
             PGD(far, norm=norm)
+
+
+class NextClass(PGD):
+    """A plugin's attack that aims at the class after the true one."""
+
+    family = "next"
+
+    def goal(self, classifier, pixels, labels, indices):
+        return Criterion(labels, (labels + 1) % 10)
+
+
+def test_an_attack_may_have_a_goal_of_its_own(mlp, batch):
+    pixels, labels, indices = batch
+    found = NextClass(EPS, steps=20)(mlp, pixels, labels, indices=indices)
+    plain = PGD(EPS, steps=20)(mlp, pixels, labels, indices=indices)
+    aimed = torch.nn.functional.one_hot((labels + 1) % 10, 10).bool()
+    assert mlp(found)[aimed].mean() > mlp(plain)[aimed].mean()
