@@ -25,13 +25,20 @@ def marker_of(file: Path) -> Path:
 
 def why_not_guarded(file: Path) -> str:
     """Say why a file, by the marker beside it, is not known to be made under GUARD; an empty text where it is."""
+    return _origin(file)[1]
+
+
+def _origin(file: Path) -> tuple[str, str]:
+    """Return the penalty that a file was made under and an empty text, or no penalty and why it is not known."""
     marker = marker_of(file)
     if not marker.is_file():
-        return f"there is no {marker.name} beside it"
+        return "", f"there is no {marker.name} beside it"
     try:
-        return _doubt(json.loads(marker.read_text(encoding="utf-8")), file)
+        content = json.loads(marker.read_text(encoding="utf-8"))
+        reason = _doubt(content, file)
+        return ("", reason) if reason else (str(content["ledger"]["penalty"]["name"]), "")
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        return f"{marker.name} cannot be read ({type(error).__name__})"
+        return "", f"{marker.name} cannot be read ({type(error).__name__})"
 
 
 def _doubt(marker: Any, file: Path) -> str:
@@ -94,9 +101,7 @@ class Provenance:
         taken_over = self._ledger.taken_over
         if taken_over is None or str(file) in taken_over:
             return
-        reason, own = why_not_guarded(file), str(self._ledger.penalty["name"])
-        marker = None if reason else json.loads(marker_of(file).read_text(encoding="utf-8"))
-        made_under = str(marker["ledger"]["penalty"]["name"]) if marker else ""
+        (made_under, reason), own = _origin(file), str(self._ledger.penalty["name"])
         taken_over[str(file)] = {"penalty": made_under, "reason": reason}
         if not reason and made_under != own:
             _warn(f"{file} was made under penalty {made_under!r}, and this run's is {own!r}: give both the same")
