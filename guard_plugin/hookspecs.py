@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from guard_plugin.distilled import DistilledSet
     from guard_plugin.hosts import Adapter
     from guard_plugin.injection import Ledger, LossCall
+    from guard_plugin.injection.stack import Place
     from guard_plugin.penalties import Penalty
 
 __all__ = [
@@ -58,8 +59,11 @@ def register_attacks() -> Sequence[type[Attack]]:  # type: ignore[empty-body]
 
 
 @_hookspec(firstresult=True)
-def is_real_data(call: LossCall) -> bool | None:
-    """Decide whether a loss call under an open seam is on real data; None leaves it to the next plugin, then to us."""
+def is_real_data(call: LossCall, place: Place) -> bool | None:
+    """Decide whether a loss call under an open seam is on real data; None leaves it to the next plugin, then to us.
+
+    ``place.site`` is the host's line, "main.py:191", and ``place.function`` the name of its function.
+    """
 
 
 @_hookspec(firstresult=True)

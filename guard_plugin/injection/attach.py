@@ -112,8 +112,14 @@ class Attachment:
             self._teacher.install()
             self._undo.callback(self._teacher.remove)
             self._provenance.take_over(self._teacher.file)
-        tap = Tap(self._guard, self._guard.share_forward if penalty.strength else None)
+        tap = Tap(
+            self._guard,
+            begins=self._guard.begins,
+            share_forward=self._guard.share_forward if penalty.strength else None,
+            trained_on=self._guard.trained_on,
+        )
         self._undo.callback(tap.remove)
+        self._guard.origins = tap.origins
         Attachment._active = self
 
     def conclude_at_exit(self) -> None:

@@ -1,22 +1,26 @@
 """The guard: it decides which loss calls are on real data, adds the penalty to them, and keeps the ledger."""
 
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 
 import torch
 from pluggy import HookRelay
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from guard_plugin.errors import GuardError, NothingGuarded, UnsupportedLoss
 from guard_plugin.hosts.profile import ExpectedCount
-from guard_plugin.injection.ledger import Ledger
+from guard_plugin.injection.learnable import UNDECIDED, why_not_real_input
+from guard_plugin.injection.ledger import OUTSIDE, Ledger
 from guard_plugin.injection.loss_call import LossCall
+from guard_plugin.injection.origins import Origin, Origins
 from guard_plugin.injection.paths import Paths
 from guard_plugin.injection.stack import Place, StackReader
 from guard_plugin.penalties import Penalty
 from guard_plugin.penalties.fast.shared_forward import SharedForward
 
-__all__ = ["Guard", "guarded_loss", "why_not_real"]
+__all__ = ["Guard", "guarded_loss", "why_not_real", "why_not_real_batch"]
 
 
 def why_not_real(call: LossCall) -> str | None:
@@ -24,20 +28,57 @@ def why_not_real(call: LossCall) -> str | None:
 
     Real data in training shows in five signals, none of which suffices alone: gradients flow to the output, they are
     on where the loss is evaluated (a host may log it without), the network is in training mode,
-    its input does not require grad (synthetic images do), some parameter does. Where gradients flow to the output,
-    but not straight from a network, UnsupportedLoss is raised.
+    its input holds no learned images, some parameter requires grad. A reason that begins with UNDECIDED means that the
+    signals do not tell. Where gradients flow to the output, but not from a network, UnsupportedLoss is raised.
     """
     if not call.output.requires_grad:
         return "no gradient"
     if not torch.is_grad_enabled():
         return "gradients off"
-    if not call.network.training:
+    network = call.made_by.network
+    if not network.training:
         return "network in eval mode"
-    if call.inputs.requires_grad:
-        return "synthetic: input requires grad"
-    if not any(parameter.requires_grad for parameter in call.network.parameters()):
-        return "frozen network"
+    reason = why_not_real_batch(call.inputs, call.origins)
+    if reason is not None:
+        return reason
+    return None if _is_trained(network) else "frozen network"
+
+
+def why_not_real_batch(batch: Tensor, origins: Origins) -> str | None:
+    """Say why what a network was given is not a batch of real images; None where it is."""
+    backbone = origins.network_of(batch)
+    if backbone is not None and not batch.requires_grad:
+        return f"{UNDECIDED}input computed by {type(backbone).__name__}"
+    return why_not_real_input(batch, origins.network_of_node)
+
+
+def _is_trained(network: nn.Module) -> bool:
+    return any(parameter.requires_grad for parameter in network.parameters())
+
+
+def _refuse_features(call: LossCall) -> None:
+    """Refuse a penalty that would act on what another network returned, and not on images."""
+    reason = why_not_real_batch(call.inputs, call.origins) or ""
+    if "input computed by" in reason:
+        raise UnsupportedLoss(
+            f"expected {type(call.made_by.network).__name__} to be called on images, found {reason.split(': ')[1]}: the "
+            f"penalty would act on features; call both as one network"
+        )
+
+
+def _error_of(call: LossCall) -> UnsupportedLoss | None:
+    """Return the error of a criterion that has no form per example, or None."""
+    try:
+        call.criterion_fn()
+    except UnsupportedLoss as error:
+        return error
     return None
+
+
+_WHAT_TO_DO = (
+    "Left unguarded, what the script writes is no GUARD result. If this is not the loss on real data, name its function "
+    "with --suspend, or say with --expect how many loss calls must be guarded"
+)
 
 
 def guarded_loss(call: LossCall, penalty: Penalty, paths: Paths) -> tuple[Tensor, Tensor]:
@@ -70,7 +111,7 @@ def _combined(call: LossCall, value: Tensor, penalty: Penalty) -> Tensor:
         return (1 - penalty.strength) * call.loss + value
     # DDP may begin to exchange gradients only where they pass its own output (static_graph): pass it a zero. Not by
     # way of the host's loss, which, where it is not finite, would make it NaN.
-    distributed = call.network is not call.made_by.network
+    distributed = isinstance(call.made_by.network, DistributedDataParallel)
     return value + (0 * torch.nan_to_num(call.output, 0.0, 0.0, 0.0)).sum() if distributed else value
 
 
@@ -90,7 +131,9 @@ def _refuse_other_reductions(call: LossCall, penalty: Penalty) -> None:
 class Guard:
     """Handles the loss calls of one run: ``expected`` tells, from the host's variables, how many must be guarded.
 
-    ``failure`` keeps the error of a call that could not be guarded, for hosts that catch everything.
+    ``real`` are the lines ("main.py:191") whose loss calls are on real data, says the user. With ``counted``, somebody
+    vouches for the number of guarded calls; else a loss on real data that is left unguarded ends the run. ``failure``
+    keeps the error of a call that could not be guarded, for hosts that catch everything.
     """
 
     penalty: Penalty
@@ -98,20 +141,61 @@ class Guard:
     expected: ExpectedCount | None
     paths: Paths
     ledger: Ledger
+    real: Collection[str] = ()
     failure: GuardError | None = None
+    origins: Origins | None = None
 
     def __call__(self, call: LossCall) -> Tensor:
         """Return the loss that the host gets; raise GuardError if it must be guarded and cannot, or is one too many."""
-        try:
-            return self._handle(call)
-        except GuardError as error:
-            self.failure = error
-            raise
+        with self._failing():
+            return self._handle(replace(call, place=self.reader.read()))
 
-    def share_forward(self, network: nn.Module, args: tuple[Any, ...]) -> SharedForward | str:
+    def begins(self, origin: Origin) -> None:
+        """Note where a network is called, if its output may have to be guarded."""
+        network = origin.network
+        if self.ledger.unguarded or not network.training or not torch.is_grad_enabled() or not _is_trained(network):
+            return
+        place = self.reader.read()
+        if not place.why_unguarded:
+            origin.place = place.site or OUTSIDE
+
+    def share_forward(self, origin: Origin) -> SharedForward | str:
         """Share the forward pass of a network's call, or say why not; its loss may yet turn out not to be guarded."""
+        if origin.kwargs:
+            return "its input is not one tensor of floating point"
         penalty = self.penalty.at(self.ledger.guarded)
-        return self.paths.share_forward(penalty, network, args, lambda: not self.reader.read().why_unguarded)
+        return self.paths.share_forward(penalty, origin.network, origin.args, lambda: origin.place is not None)
+
+    def trained_on(self, origin: Origin) -> None:
+        """Note, or refuse, that gradients flow to a network on real data from a loss that was not guarded."""
+        with self._failing():
+            if self.origins is None or why_not_real_batch(origin.batch(), self.origins) is not None:
+                return
+            if not origin.unsupported:
+                self.ledger.note_unguarded(origin.place, f"loss on {type(origin.network).__name__} that is not seen")
+            counted_by_user = self.expected is None and self.ledger.expected is not None
+            if origin.unsupported and not counted_by_user:
+                raise origin.unsupported[0]
+            if self._is_counted:
+                return
+            raise NothingGuarded(
+                f"expected each loss on real data to be a loss call that can be guarded (cross_entropy, nll_loss or their "
+                f"modules), found that {type(origin.network).__name__}, called at {origin.place}, is trained by another "
+                f"one (written by hand, or in a compiled function). {_WHAT_TO_DO}"
+            )
+
+    @property
+    def _is_counted(self) -> bool:
+        return self.expected is not None or self.ledger.expected is not None
+
+    @contextmanager
+    def _failing(self) -> Iterator[None]:
+        """Keep an error, for hosts that catch everything."""
+        try:
+            yield
+        except GuardError as error:
+            self.failure = self.failure or error
+            raise
 
     def problem(self) -> GuardError | None:
         """Say what is wrong with a run whose script ended well: nothing, one failed call, or the wrong count."""
@@ -149,7 +233,10 @@ class Guard:
         )
 
     def _handle(self, call: LossCall) -> Tensor:
-        place = self.reader.read()
+        place = call.place or self.reader.read()
+        error = _error_of(call)
+        if error is not None:
+            return self._leave_unsupported(call, place, error)
         self.ledger.note_seen(place.site, place.seams)
         if self.expected is not None and self.ledger.expected is None:
             variables = place.locals_of(self.expected.seam)
@@ -157,8 +244,16 @@ class Guard:
         reason = self._why_skipped(call, place)
         if reason is not None:
             self.ledger.note_skipped(place.site, reason)
+            if call.made is not None and torch.is_grad_enabled():
+                call.made.origin.settled = True
+            if reason.startswith(UNDECIDED) and not self._is_counted:
+                raise NothingGuarded(
+                    f"expected each loss call under an open seam to be on real data or not, found that it is "
+                    f"{reason} at {place.site}. {_WHAT_TO_DO}; if it is on real data, give --real {place.site}"
+                )
             return call.loss
         call.check_guardable()
+        call.made_by.settled = True
         if self.penalty.strength == 0:
             loss, value = call.loss, None
         else:
@@ -173,12 +268,21 @@ class Guard:
             )
         return loss
 
+    def _leave_unsupported(self, call: LossCall, place: Place, error: UnsupportedLoss) -> Tensor:
+        """Leave a loss that has no form per example as it is; it is an error if gradients flow from it alone."""
+        if not place.why_unguarded and why_not_real(call) is None:
+            self.ledger.note_unguarded(place.site, call.criterion)
+            call.made_by.unsupported.append(error)
+        return call.loss
+
     def _why_skipped(self, call: LossCall, place: Place) -> str | None:
         if place.why_unguarded:
             return place.why_unguarded
-        verdict: bool | None = self.paths.hooks.is_real_data(call=call)
+        verdict: bool | None = self.paths.hooks.is_real_data(call=call, place=place)
+        if verdict is None and place.site in self.real:
+            verdict = True
         if verdict is not None:
-            return None if verdict else "not real data, says a plugin"
+            return _refuse_features(call) if verdict else "not real data, says a plugin"
         return why_not_real(call)
 
     def _expected_calls(self) -> str:
@@ -187,4 +291,6 @@ class Guard:
 
     def _where_they_went(self) -> str:
         skipped = ", ".join(f"{count} {reason}" for reason, count in self.ledger.skipped.items())
-        return f"Skipped: {skipped or 'none'}; loss calls under each seam: {dict(self.ledger.under) or 'none'}"
+        beside = f"; losses that cannot be guarded: {self.ledger.unguarded_in_words()}" if self.ledger.unguarded_losses else ""
+        under = dict(self.ledger.under) or "none"
+        return f"Skipped: {skipped or 'none'}; loss calls under each seam: {under}{beside}"

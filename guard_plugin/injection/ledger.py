@@ -14,7 +14,10 @@ from torch import Tensor
 from guard_plugin.files import atomic_file
 from guard_plugin.hosts.seams import Definition, Seam
 
-__all__ = ["Ledger", "PathCounts", "PenaltyValues"]
+__all__ = ["OUTSIDE", "Ledger", "PathCounts", "PenaltyValues"]
+
+OUTSIDE = "outside the host's files"
+"""The place of a call that no line of the host's makes."""
 
 
 @dataclass
@@ -105,6 +108,7 @@ class Ledger:
         teacher: The checkpoint that was given for pretrained weights, in JSON's form.
         paths: Which ways loss calls took to compute the penalty's gradient.
         reached: The penalty's settings that rise, as they were at the last guarded loss call.
+        unguarded_losses: By line of the host, losses on real data that have no form per example or are not seen.
     """
 
     adapter: str
@@ -126,6 +130,7 @@ class Ledger:
     skipped: Counter[str] = field(default_factory=Counter)
     sites: dict[str, Counter[str]] = field(default_factory=dict)
     under: Counter[str] = field(default_factory=Counter)
+    unguarded_losses: dict[str, Counter[str]] = field(default_factory=dict)
     values: PenaltyValues = field(default_factory=PenaltyValues)
     outcome: str = "running"
 
@@ -147,6 +152,14 @@ class Ledger:
         if value is not None:
             self.values.note(value)
 
+    def note_unguarded(self, site: str | None, loss: str) -> None:
+        """Note a loss on a network under an open seam, on real data, that cannot be guarded."""
+        self.unguarded_losses.setdefault(site or OUTSIDE, Counter())[loss] += 1
+
+    def unguarded_in_words(self) -> str:
+        """Name the losses that cannot be guarded, by line."""
+        return ", ".join(f"{n} {loss} at {at}" for at, losses in self.unguarded_losses.items() for loss, n in losses.items())
+
     def summary(self) -> str:
         """The ledger in one line."""
         of = "" if self.expected is None else f" of {self.expected} expected"
@@ -160,6 +173,8 @@ class Ledger:
         if self.teacher:
             phase += f"; {self.teacher['file']} given for {', '.join(self.teacher['given_for']) or 'nothing'}"
         bad = f"; {self.values.nonfinite} penalties were NOT FINITE" if self.values.nonfinite else ""
+        if self.unguarded_losses:
+            phase += f"; losses beside, without the penalty: {self.unguarded_in_words()}"
         return (
             f"{self.adapter} {self.script}: {self.seen} loss calls seen, {self.guarded}{of} {verb}"
             f"{'; skipped: ' + skipped if skipped else ''}{mean}{bad}{phase}"
@@ -185,6 +200,7 @@ class Ledger:
                 "expected": self.expected,
                 "skipped": dict(self.skipped),
             },
+            "unguarded_losses": {site: dict(losses) for site, losses in self.unguarded_losses.items()},
             "penalty_value": self.values.to_json(),
             "memory": self.paths.memory,
             "paths": self.paths.to_json(),
@@ -207,4 +223,4 @@ class Ledger:
             file.write(text.encode())
 
     def _site(self, site: str | None) -> Counter[str]:
-        return self.sites.setdefault(site or "outside the host's files", Counter())
+        return self.sites.setdefault(site or OUTSIDE, Counter())

@@ -4,16 +4,19 @@ import copy
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
 from guard_plugin.errors import UnsupportedLoss
-from guard_plugin.injection.origins import Origin
+from guard_plugin.injection.as_called import as_called
+from guard_plugin.injection.derivation import Derivation
+from guard_plugin.injection.origins import Origin, Origins, Output
+from guard_plugin.injection.stack import Place
 from guard_plugin.penalties import LossFunction
 
-__all__ = ["SUPPORTED", "LossCall", "own_part", "per_example"]
+__all__ = ["SUPPORTED", "LossCall", "per_example"]
 
 SUPPORTED = (nn.CrossEntropyLoss, nn.NLLLoss)
 
@@ -25,56 +28,84 @@ class LossCall:
     Args:
         criterion: The criterion's name.
         loss: What the criterion returned.
-        output: The network's output that it was called on.
+        output: The tensor that it was called on: a network's output, or what the host computed from one.
         targets: The targets, or None where the call gave none.
-        origin: The network call that made the output; None where the output is not a network's own.
-        loss_fn: Returns the host's criterion per example, with its own weights, smoothing and ignored class; raises
+        made: The network's output; None where it is not known.
+        derivation: What the host computed from it before.
+        criterion_fn: Returns the host's criterion per example, with its own weights, smoothing and ignored class; raises
             UnsupportedLoss if the criterion has no per-example form.
-        paused: Lets module calls pass unseen by the tap.
+        origins: What knows the networks' outputs.
+        place: Where the call was made; None under :func:`guard_plugin.wrap`.
     """
 
     criterion: str
     loss: Tensor
     output: Tensor
     targets: Any
-    origin: Origin | None
-    loss_fn: Callable[[], LossFunction]
-    paused: Callable[[], AbstractContextManager[None]]
+    made: Output | None
+    derivation: Derivation
+    criterion_fn: Callable[[], LossFunction]
+    origins: Origins
+    place: Place | None = None
 
-    @property
+    @cached_property
     def network(self) -> nn.Module:
-        """The network whose output was judged; of one that is distributed over processes, the part in this process."""
-        return own_part(self.made_by.network)
+        """The network, from a batch to the output that is judged; without DistributedDataParallel and torch.compile."""
+        return as_called(self._made, self.origins.last_as_called)
+
+    @cached_property
+    def inputs(self) -> Tensor:
+        """The batch that the network was given, shape (n, ...); those rows of it whose outputs are judged."""
+        return self.derivation.of_rows(self.made_by.batch())
 
     @property
-    def inputs(self) -> Tensor:
-        """The batch that the network was given, shape (n, ...)."""
-        return self.made_by.batch()
+    def network_output(self) -> Tensor:
+        """The network's own output for these inputs, detached."""
+        return self.derivation.of_rows(self._made.value)
+
+    def loss_fn(self) -> LossFunction:
+        """Return the host's loss per example, as a function of the network's output."""
+        of_criterion, of_output = self.criterion_fn(), self.derivation.of_output
+        if self.derivation.is_direct:
+            return of_criterion
+
+        def losses(outputs: Tensor, targets: Tensor) -> Tensor:
+            values = of_criterion(of_output(outputs), targets)
+            return values if len(values) == len(outputs) else values.reshape(len(outputs), -1).mean(dim=1)
+
+        return losses
+
+    def paused(self) -> AbstractContextManager[None]:
+        """Let module calls pass unseen by the tap."""
+        return self.origins.paused()
 
     def check_guardable(self) -> None:
         """Refuse, with UnsupportedLoss, a call whose penalty cannot be computed; also at strength 0."""
-        self.loss_fn()
         self.made_by.batch()
-        self.made_by.check_unchanged(self.output)
+        self.made_by.check_parameters()
+        self._made.check_unchanged()
+        if self.derivation.obstacle:
+            raise UnsupportedLoss(
+                f"expected {self.criterion} to be called on an output of {type(self.made_by.network).__name__}, found a "
+                f"tensor that was computed from it by {self.derivation.obstacle}, which guard-plugin cannot do again on "
+                f"other outputs (it can: casts, views, slices, scaling by constants, softmax); move the operation "
+                f"into the network, or use guard_plugin.wrap(criterion, model, loss_fn=...)"
+            )
 
     @property
     def made_by(self) -> Origin:
         """The network call that made the output; where it is not known, UnsupportedLoss is raised."""
-        if self.origin is None:
+        return self._made.origin
+
+    @property
+    def _made(self) -> Output:
+        if self.made is None:
             raise UnsupportedLoss(
-                f"expected {self.criterion} to be called on a network's own output, found a tensor that was computed "
-                f"from one (or made before guarding began): its network and input are unknown; call the criterion on "
-                f"what the network returned"
+                f"expected {self.criterion} to be called on a network's own output, found a tensor that no network call "
+                f"is known to have made (it was made before guarding began, in a compiled function, or from several "
+                f"calls): its network and input are unknown; call the criterion on what the network returned"
             )
-        return self.origin
-
-
-def own_part(network: nn.Module) -> nn.Module:
-    """Return the part in this process of a network that may be distributed over processes.
-
-    A pass through the wrapper would prepare another gradient exchange, and synchronise buffers unasked.
-    """
-    return network.module if isinstance(network, DistributedDataParallel) else network
+        return self.made
 
 
 def per_example(criterion: Callable[..., Any]) -> LossFunction:

@@ -1,209 +1,263 @@
-"""Which network, on which input, made a given output."""
+"""Which network, on which input, made a given tensor."""
 
-import sys
 import threading
+import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
-from types import FrameType
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
-from torch.nn.modules import module as torch_module
-from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
-from torch.utils.weak import WeakTensorKeyDictionary
 
 from guard_plugin.errors import UnsupportedLoss
+from guard_plugin.injection.derivation import Derivation, derive
+from guard_plugin.injection.module_calls import watch_module_calls
 from guard_plugin.penalties.fast.precomputed import version_of
 from guard_plugin.penalties.fast.shared_forward import SharedForward, host_tensor
 
-__all__ = ["ForwardSharer", "Origin", "Origins", "RootCallObserver"]
+__all__ = ["ForwardSharer", "Origin", "Origins", "Output", "RootCallObserver"]
 
-ForwardSharer = Callable[[nn.Module, tuple[Any, ...]], SharedForward | str]
+ForwardSharer = Callable[["Origin"], "SharedForward | str"]
 """Lets the penalty share the forward pass of a network call that is about to begin, or says why not."""
 
-RootCallObserver = Callable[[nn.Module, tuple[Any, ...], Mapping[str, Any], Any], Tensor | None]
+RootCallObserver = Callable[[nn.Module, tuple[Any, ...], Mapping[str, Any], Any], "Tensor | None"]
 """Sees every outermost call (module, args, kwargs, output); returns what a loss call shall return, None for others."""
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Origin:
-    """The call that made an output: ``network(*args, **kwargs)``.
+    """A network call, ``network(*args, **kwargs)``, with the arguments that the host gave it.
 
-    ``parameters`` are those that the network had during the call, ``versions`` count in-place changes to the inputs
-    before it, and ``output_version`` those to the output after it. ``shared`` is the call's forward pass where the
-    penalty shares it, or why it does not.
+    ``parameters`` are those that the network had during the call, and ``versions`` count in-place changes to its tensors
+    before it. ``shared`` is the call's forward pass where the penalty shares it, or why it does not. ``place`` is set by
+    ``begins`` where it must be known whether the call's output is trained on; ``settled`` tells that it is known, and
+    ``unsupported`` holds the errors of losses on it that have no form per example.
     """
 
-    network: nn.Module
+    reference: "weakref.ref[nn.Module]"
     args: tuple[Any, ...]
     kwargs: Mapping[str, Any]
     parameters: tuple[Tensor, ...]
     versions: tuple[int, ...]
-    output_version: int
-    shared: SharedForward | str
+    shared: "SharedForward | str" = "not guarded"
+    settled: bool = False
+    place: Any = None
+    unsupported: list[UnsupportedLoss] = field(default_factory=list)
+
+    @property
+    def network(self) -> nn.Module:
+        """The network; UnsupportedLoss is raised where the host has thrown it away."""
+        network = self.reference()
+        if network is None:
+            raise UnsupportedLoss(
+                "expected the network to exist when its loss is computed, found that it was deleted before; keep it"
+            )
+        return network
+
+    @property
+    def arguments(self) -> dict["int | str", Any]:
+        """All arguments, by position or keyword."""
+        return {**dict(enumerate(self.args)), **self.kwargs}
+
+    def batch_argument(self) -> "int | str":
+        """Return which argument the batch is: the only tensor of floating point. Refuse a call with none or several."""
+        tensors = [key for key, value in self.arguments.items() if _is_floating(value)]
+        if len(tensors) != 1:
+            raise UnsupportedLoss(
+                f"expected the host to call its network with one tensor of floating point, the batch, found "
+                f"{type(self.network).__name__} called with {len(tensors)} of them in {len(self.args)} positional and "
+                f"{len(self.kwargs)} keyword arguments; give it one tensor"
+            )
+        return tensors[0]
 
     def batch(self) -> Tensor:
-        """Return the one tensor that the network was called with; refuse another call, and a tensor modified since."""
-        if len(self.args) != 1 or self.kwargs or not isinstance(self.args[0], Tensor):
-            raise UnsupportedLoss(
-                f"expected the host to call its network with one tensor, found {type(self.network).__name__} called "
-                f"with {len(self.args)} positional and {len(self.kwargs)} keyword arguments; give it one tensor"
-            )
-        batch: Tensor = self.args[0]
-        if (version_of(batch),) != self.versions:
+        """Return the batch that the network was called with; refuse a call with a tensor that was modified since."""
+        batch: Tensor = self.arguments[self.batch_argument()]
+        if _versions(self.arguments.values()) != self.versions:
             raise UnsupportedLoss(
                 f"the batch that {type(self.network).__name__} was called with was modified in place, by the network "
                 f"or before its loss was computed, so the penalty would look at other data; modify a copy instead"
             )
         return batch
 
-    def check_unchanged(self, output: Tensor) -> None:
-        """Refuse an output that was modified in place since, or that the network made with other parameters."""
-        name = type(self.network).__name__
-        if output._version != self.output_version:
-            raise UnsupportedLoss(
-                f"the output of {name} was modified in place before its loss was computed, so the loss is not on what "
-                f"the network returns; write output = output / t in place of output /= t, and give it to the network"
-            )
+    def check_parameters(self) -> None:
+        """Refuse a network that has other parameters now than during the call."""
         now = tuple(self.network.parameters())
-        if len(now) != len(self.parameters) or any(a is not b for a, b in zip(now, self.parameters, strict=True)):
+        if len(now) != len(self.parameters) or any(a is not b for a, b in zip(now, self.parameters)):
             raise UnsupportedLoss(
-                f"{name} had other parameters when it was called (torch.func.functional_call?), so a penalty on those "
-                f"that it has now would reach none of the tensors that are trained; call the network itself"
+                f"{type(self.network).__name__} had other parameters when it was called (torch.func.functional_call?), "
+                f"so a penalty on those that it has now would reach none of the tensors that are trained; call the "
+                f"network itself"
             )
 
 
-@dataclass
-class _Begun:
-    """A call that has begun and will be remembered; ``caller`` is the frame that makes the call."""
+@dataclass(frozen=True)
+class Output:
+    """One tensor of what a network call returned.
 
-    caller: FrameType
-    versions: tuple[int, ...]
-    shared: SharedForward | str
+    ``pick`` leads to it: an index or key per level of what was returned. ``value`` shares its memory, and ``version``
+    counts its in-place changes until it was returned.
+    """
+
+    origin: Origin
+    pick: tuple[Any, ...]
+    value: Tensor
+    version: int
+
+    def check_unchanged(self) -> None:
+        """Refuse an output that was modified in place since, unseen by autograd."""
+        if version_of(self.value) != self.version:
+            raise UnsupportedLoss(
+                f"the output of {type(self.origin.network).__name__} was modified in place before its loss was "
+                f"computed, so the loss is not on what the network returns; write output = output / t in place of "
+                f"output /= t"
+            )
 
 
 class _ThreadState(threading.local):
-    # Per thread, because hooks also run in the replica threads of DataParallel.
-    def __init__(self) -> None:
-        self.depth = 0
-        self.paused = False
-        self.begun: list[_Begun] = []  # more than one where a watched network calls itself
-        self.made_by = WeakTensorKeyDictionary()
+    # Per thread, because DataParallel calls its replicas in threads of their own.
+    inside = False
+    paused = False
 
 
 class Origins:
-    """Remembers, while installed, the origin of each network output, through torch's public global module hooks.
+    """Remembers, while installed, the origin of each network output.
 
-    It remembers the outputs of one ``network``, wherever it is called, or by default those of every outermost call,
-    but for a call that ``observer`` takes for a loss call.
+    It remembers the outputs of one ``network``, wherever it is called, or by default those of every outermost call, but
+    for a call that ``observer`` takes for a loss call. ``begins`` sees each call to remember before it is made, and
+    ``trained_on`` each one through whose output gradients flow.
     """
 
     def __init__(
         self,
         network: nn.Module | None = None,
         observer: RootCallObserver | None = None,
+        begins: Callable[[Origin], None] | None = None,
         share_forward: ForwardSharer | None = None,
+        trained_on: Callable[[Origin], None] | None = None,
     ) -> None:
-        self._network = network
+        self._network = None if network is None else weakref.ref(network)
         self._observer = observer
+        self._begins = begins
         self._share_forward = share_forward
+        self.trained_on = trained_on
         self._state = _ThreadState()
-        self._handles = [
-            register_module_forward_pre_hook(self._enter),
-            # always_call: a forward that raises must not leave the depth wrong for a host that goes on.
-            register_module_forward_hook(self._leave, with_kwargs=True, always_call=True),  # type: ignore[arg-type]
-        ]
+        # Of each output that is alive, the network: a host may keep nothing else. By id, as tensors do not compare.
+        self._made: dict[int, tuple[weakref.ref[Tensor], nn.Module]] = {}
+        self.last_as_called: list[Any] = []
+        self._stop_watching = watch_module_calls(self._call)
 
     def remove(self) -> None:
-        """Take the hooks off; safe to call twice."""
-        for handle in self._handles:
-            handle.remove()
-            torch_module._global_forward_hooks_with_kwargs.pop(handle.id, None)  # torch leaves this entry behind
-        self._handles = []
-        self._end_begun(lambda begun: True)
+        """Watch no longer; safe to call twice."""
+        self._stop_watching()
+        self._made.clear()
+        self.last_as_called.clear()
+        self.trained_on = None
 
-    def of(self, output: Tensor) -> Origin | None:
-        """Return the origin of an output of this thread, or None where no network is known to have made it."""
-        origin: Origin | None = self._state.made_by.get(output)  # type: ignore[no-untyped-call]
-        return origin
+    def of(self, tensor: Tensor, *, search: bool = False) -> tuple["Output | None", Derivation]:
+        """Return the network output that a tensor is, or was derived from, and how; None where it is not known.
+
+        With ``search``, an output that lies anywhere behind the tensor is found, too.
+        """
+        return derive(tensor, self._find, search=search)
+
+    def network_of_node(self, node: Any) -> "nn.Module | None":
+        """Return the network with parameters that returned the tensor of an autograd node, or None."""
+        outputs = [one for one in node.metadata.values() if isinstance(one, Output)]
+        return outputs[0].origin.network if outputs and outputs[0].origin.parameters else None
+
+    def _find(self, node: Any, number: int) -> "Output | None":
+        found: Output | None = node.metadata.get((id(self), number))
+        return found
+
+    def network_of(self, tensor: Tensor) -> "nn.Module | None":
+        """Return the network with parameters that returned a tensor, or what it is a view of; None if not known."""
+        for one in (tensor, tensor._base):
+            alive, network = self._made.get(id(one), (None, None))
+            if alive is not None and alive() is one and next(network.parameters(), None) is not None:
+                return network
+        return None
 
     @property
     def idle(self) -> bool:
         """Whether this thread is outside all module calls and not paused."""
-        return self._state.depth == 0 and not self._state.paused
+        return not (self._state.inside or self._state.paused)
 
     @contextmanager
     def paused(self) -> Iterator[None]:
         """Let module calls of this thread pass unseen."""
-        self._state.paused = True
+        before, self._state.paused = self._state.paused, True
         try:
             yield
         finally:
-            self._state.paused = False
+            self._state.paused = before
 
-    def _enter(self, module: nn.Module, args: Any) -> Any:
+    def _call(self, proceed: Callable[..., Any], module: nn.Module, *args: Any, **kwargs: Any) -> Any:
         state = self._state
-        if state.paused:
-            return None
-        watched = self._watches(module)
-        state.depth += 1
-        if not watched:
-            return None
-        if state.begun:
-            self._end_begun(lambda begun: not _is_running(begun.caller))
-        args = _host_tensors(args)
-        versions = tuple([version_of(argument) for argument in args if isinstance(argument, Tensor)])
-        shared = self._share_forward(module, args) if self._share_forward else "not guarded"
-        state.begun.append(_Begun(sys._getframe(1), versions, shared))
-        return (shared.input,) if isinstance(shared, SharedForward) else None
-
-    def _leave(self, module: nn.Module, args: tuple[Any, ...], *kwargs_and_output: Any) -> Tensor | None:
-        # After a forward that raised, torch calls without kwargs, whatever was registered (2.6 to 2.15).
-        kwargs, output = kwargs_and_output if len(kwargs_and_output) > 1 else ({}, *kwargs_and_output)
-        state = self._state
-        if state.paused:
-            return None
-        state.depth -= 1
-        if not self._watches(module):
-            return None
-        begun = state.begun.pop()
-        if isinstance(begun.shared, SharedForward):
-            begun.shared.close()
-        handed_through = any([argument is output for argument in args])
-        args = _host_tensors(args)
+        watched = not state.inside if self._network is None else module is self._network()
+        if state.paused or not watched:
+            return proceed(*args, **kwargs)
+        own = tuple([host_tensor(argument) for argument in args])  # another watcher may share this call
+        origin = Origin(weakref.ref(module), own, kwargs, tuple(module.parameters()), _versions((*own, *kwargs.values())))
+        outermost, state.inside = not state.inside, True
+        if self._begins is not None and outermost:
+            self._begins(origin)
+        try:
+            output = self._proceed(partial(proceed, *args, **kwargs), proceed, origin)
+        finally:
+            if outermost:
+                state.inside = False
         loss = self._observer(module, args, kwargs, output) if self._observer else None
-        # An output that is the input would keep itself alive.
-        if loss is None and isinstance(output, Tensor) and output.requires_grad and not handed_through:
-            self._state.made_by[output] = Origin(
-                network=module,
-                args=args,
-                kwargs=kwargs,
-                parameters=tuple(module.parameters()),
-                versions=begun.versions,
-                output_version=output._version,
-                shared=begun.shared,
-            )
-        return loss
+        if loss is not None:
+            return loss
+        self._remember(origin, output, ())
+        return output
 
-    def _end_begun(self, is_over: Callable[[_Begun], bool]) -> None:
-        """Close calls that KeyboardInterrupt ended: torch runs no hook then, not even one that is always called."""
-        while self._state.begun and is_over(self._state.begun[-1]):
-            shared = self._state.begun.pop().shared
-            if isinstance(shared, SharedForward):
-                shared.close()
+    def _proceed(self, as_it_is: Callable[[], Any], proceed: Callable[..., Any], origin: Origin) -> Any:
+        if self._share_forward is not None:
+            origin.shared = self._share_forward(origin)
+        if not isinstance(origin.shared, SharedForward):
+            return as_it_is()
+        try:
+            return proceed(origin.shared.input)
+        finally:
+            origin.shared.close()
 
-    def _watches(self, module: nn.Module) -> bool:
-        """Tell, outside of its call, whether a module's call is one to remember."""
-        return self._state.depth == 0 if self._network is None else module is self._network
+    def _remember(self, origin: Origin, returned: Any, pick: tuple[Any, ...]) -> None:
+        """Remember each tensor that was returned."""
+        if isinstance(returned, Tensor):
+            self._remember_tensor(origin, returned, pick)
+        elif isinstance(returned, (tuple, list)):
+            for position, part in enumerate(returned):
+                self._remember(origin, part, (*pick, position))
+        elif isinstance(returned, Mapping):
+            for key, part in returned.items():
+                self._remember(origin, part, (*pick, key))
+
+    def _remember_tensor(self, origin: Origin, output: Tensor, pick: tuple[Any, ...]) -> None:
+        node = output.grad_fn
+        if any(output is argument for argument in origin.arguments.values()) or (node is None and not origin.parameters):
+            return
+        key, made = id(output), self._made
+        made[key] = (weakref.ref(output, lambda gone: made.pop(key, None)), origin.network)
+        if node is None:
+            return
+        node.metadata[(id(self), output.output_nr)] = Output(origin, pick, output.detach(), version_of(output))
+        if self.trained_on is not None and origin.place is not None:
+            node.register_hook(partial(_note_training, weakref.ref(self), origin))
 
 
-def _is_running(frame: FrameType) -> bool:
-    running: FrameType | None = sys._getframe()
-    while running is not None and running is not frame:
-        running = running.f_back
-    return running is not None
+def _note_training(alive: "weakref.ref[Origins]", origin: Origin, *gradients: Any) -> None:
+    origins = alive()
+    if origins is not None and origins.trained_on is not None and not origin.settled:
+        origin.settled = True
+        origins.trained_on(origin)
 
 
-def _host_tensors(args: tuple[Any, ...]) -> tuple[Any, ...]:
-    return tuple([host_tensor(argument) for argument in args])
+def _is_floating(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.is_floating_point()
+
+
+def _versions(arguments: Any) -> tuple[int, ...]:
+    return tuple([version_of(argument) for argument in arguments if isinstance(argument, Tensor)])

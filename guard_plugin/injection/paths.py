@@ -14,7 +14,8 @@ from torch.nn.utils import parametrize
 
 from guard_plugin.errors import UnsupportedLoss, UnusableInput
 from guard_plugin.injection.ledger import PathCounts
-from guard_plugin.injection.loss_call import LossCall, own_part
+from guard_plugin.injection.as_called import own_part
+from guard_plugin.injection.loss_call import LossCall
 from guard_plugin.penalties import Curvature, Penalty
 from guard_plugin.penalties.fast.network_properties import (
     NetworkProperties,
@@ -93,7 +94,7 @@ class Paths:
         if reason or not _has_fast_ways(penalty):
             self._note("reference", reason)
             return None
-        properties = properties_of(call.network, call.inputs, call.output)
+        properties = properties_of(call.network, call.inputs, call.network_output)
         n = len(call.inputs)
         size = -(-n // _LOW_MEMORY_PARTS) if self._low_memory else n
         reason = properties.against_precomputing or (properties.against_parts if size < n else "")
@@ -159,6 +160,9 @@ class Paths:
         shared = call.made_by.shared
         if not isinstance(shared, SharedForward):
             return shared
+        if not call.derivation.is_direct:
+            forbid_sharing(call.network, properties, "its loss is on what the host computed from its output")
+            return "its loss is on what the host computed from its output"
         if call.output._backward_hooks or call.output.retains_grad:
             return "a hook on its output changes or reads the gradient"
         reason = shared.disturbance or properties.against_sharing

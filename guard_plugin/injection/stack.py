@@ -16,10 +16,12 @@ __all__ = ["Place", "StackReader"]
 class Place:
     """Where a loss call was made, and the seams on the stack with their frames, innermost first.
 
-    ``site`` is the host's innermost line, "main.py:191", relative to its folder; None outside the host's files.
+    ``site`` is the host's innermost line, "main.py:191", relative to its folder, and ``function`` the name of its
+    function; both are None outside the host's files.
     """
 
     site: str | None
+    function: str | None
     seams: tuple[Seam, ...]
     frames: tuple[FrameType, ...]
 
@@ -61,19 +63,19 @@ class StackReader:
 
     def read(self) -> Place:
         """Read where the caller stands."""
-        site: str | None = None
+        site = function = None
         seams: list[Seam] = []
         frames: list[FrameType] = []
         frame: FrameType | None = sys._getframe(1)
         while frame is not None:
             _, file, seam = self._look_up(frame.f_code)
             if file is not None and site is None:
-                site = f"{file}:{frame.f_lineno}"
+                site, function = f"{file}:{frame.f_lineno}", frame.f_code.co_name
             if seam is not None:
                 seams.append(seam)
                 frames.append(frame)
             frame = frame.f_back
-        return Place(site, tuple(seams), tuple(frames))
+        return Place(site, function, tuple(seams), tuple(frames))
 
     def _look_up(self, code: CodeType) -> tuple[CodeType, str | None, Seam | None]:
         known = self._known.get(id(code))

@@ -9,77 +9,126 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.modules.loss import _Loss
 
+from guard_plugin.errors import UnsupportedLoss
 from guard_plugin.injection.loss_call import SUPPORTED, LossCall, per_example
-from guard_plugin.injection.origins import ForwardSharer, Origins
+from guard_plugin.injection.module_calls import is_compiling
+from guard_plugin.injection.origins import ForwardSharer, Origin, Origins
 from guard_plugin.penalties import LossFunction
 
 __all__ = ["Tap"]
 
-# The functions that a host may call in place of a criterion module, and the module with the same settings.
-_FUNCTIONS: Mapping[str, type[nn.Module]] = {"cross_entropy": nn.CrossEntropyLoss, "nll_loss": nn.NLLLoss}
+# The functions that a host may call in place of a criterion module, and the module with the same settings. Of those
+# without one, no loss per example is known: they are seen so that they can be named.
+_FUNCTIONS: "Mapping[str, type[nn.Module] | None]" = {
+    "cross_entropy": nn.CrossEntropyLoss,
+    "nll_loss": nn.NLLLoss,
+    **dict.fromkeys(
+        (
+            "kl_div",
+            "mse_loss",
+            "l1_loss",
+            "smooth_l1_loss",
+            "huber_loss",
+            "binary_cross_entropy",
+            "binary_cross_entropy_with_logits",
+            "multi_margin_loss",
+            "soft_margin_loss",
+            "multilabel_soft_margin_loss",
+        )
+    ),
+}
 
 
 class Tap:
     """Shows every loss call of the process to a handler, from creation until :meth:`remove`.
 
-    A loss call is an outermost call of a criterion module, or of ``torch.nn.functional.cross_entropy`` or
-    ``nll_loss``. Those two names are replaced while the tap is on, and restored by :meth:`remove`. The handler returns
-    the loss that the host gets; its own module calls pass unseen.
+    A loss call is an outermost call of a criterion module, or of a loss function of ``torch.nn.functional``. Those names
+    are replaced while the tap is on, and restored by :meth:`remove`. The handler returns the loss that the host gets; its
+    own module calls pass unseen. The other arguments are those of :class:`Origins`.
     """
 
-    def __init__(self, handler: Callable[[LossCall], Tensor], share_forward: ForwardSharer | None = None) -> None:
+    def __init__(
+        self,
+        handler: Callable[[LossCall], Tensor],
+        *,
+        begins: "Callable[[Origin], None] | None" = None,
+        share_forward: "ForwardSharer | None" = None,
+        trained_on: "Callable[[Origin], None] | None" = None,
+    ) -> None:
         self._handler = handler
-        self._originals = {name: getattr(functional, name) for name in _FUNCTIONS}
-        self._origins = Origins(observer=self._observe, share_forward=share_forward)
+        self._originals = {name: getattr(functional, name) for name in _FUNCTIONS if hasattr(functional, name)}
+        self.origins = Origins(
+            observer=self._observe, begins=begins, share_forward=share_forward, trained_on=trained_on
+        )
         for name, original in self._originals.items():
             setattr(functional, name, self._tapped(name, original))
 
     def remove(self) -> None:
         """Restore every hook and name; safe to call twice."""
-        self._origins.remove()
+        self.origins.remove()
         for name, original in self._originals.items():
             setattr(functional, name, original)
         self._originals = {}
 
     def _observe(
         self, module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: Any
-    ) -> Tensor | None:
+    ) -> "Tensor | None":
         judged, targets = _arguments(args, kwargs)
         if not isinstance(judged, Tensor) or not isinstance(output, Tensor):
             return None
-        if not isinstance(module, SUPPORTED) and not self._is_another_criterion(module, judged, targets, output):
+        criterion = _uncompiled(module)
+        known = isinstance(criterion, SUPPORTED)
+        if not known and not self._is_another_criterion(criterion, judged, targets, output):
             return None
-        return self._handled(type(module).__name__, output, judged, targets, lambda: per_example(module))
+        return self._handled(type(criterion).__name__, output, judged, targets, lambda: per_example(criterion), known)
 
     def _is_another_criterion(self, module: nn.Module, judged: Tensor, targets: Any, output: Tensor) -> bool:
         """Tell another criterion: it turns a network's own output and targets into a loss, and learns nothing."""
-        if targets is None or self._origins.of(judged) is None:  # in this order: the second one takes longer
+        if targets is None or self.origins.of(judged)[0] is None:  # in this order: the second one takes longer
             return False
         return isinstance(module, _Loss) or (output.dim() == 0 and next(module.parameters(), None) is None)
 
     def _tapped(self, name: str, original: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        kind = _FUNCTIONS[name]
+
         @functools.wraps(original)
         def tapped(*args: Any, **kwargs: Any) -> Tensor:
+            if is_compiling():
+                return original(*args, **kwargs)
             loss = original(*args, **kwargs)
             # A host may have bound this function by name, and call it when the tap is gone.
-            if not self._originals or not self._origins.idle:
+            if not self._originals or not self.origins.idle:
                 return loss
             judged, targets = _arguments(args, kwargs)
-            given = signature(original).bind(*args, **kwargs).arguments
-            settings = {key: value for key, value in given.items() if key not in ("input", "target")}
-            return self._handled(
-                f"functional.{name}", loss, judged, targets, lambda: per_example(_FUNCTIONS[name](**settings))
-            )
+            if not isinstance(judged, Tensor) or (kind is None and not judged.requires_grad):
+                return loss
+
+            def loss_fn() -> LossFunction:
+                if kind is None:
+                    raise UnsupportedLoss(f"functional.{name} has no form per example that is known here")
+                given = signature(original).bind(*args, **kwargs).arguments
+                return per_example(kind(**{key: given[key] for key in given if key not in ("input", "target")}))
+
+            return self._handled(f"functional.{name}", loss, judged, targets, loss_fn, kind is not None)
 
         tapped.__prepare_scriptable__ = lambda: original  # type: ignore[attr-defined] # what torch.jit.script compiles
         return tapped
 
     def _handled(
-        self, criterion: str, loss: Tensor, judged: Tensor, targets: Any, loss_fn: Callable[[], LossFunction]
+        self, criterion: str, loss: Tensor, judged: Tensor, targets: Any, loss_fn: Callable[[], LossFunction], known: bool
     ) -> Tensor:
-        origin, paused = self._origins.of(judged), self._origins.paused
-        with paused():
-            return self._handler(LossCall(criterion, loss, judged, targets, origin, functools.cache(loss_fn), paused))
+        with self.origins.paused():
+            made, derivation = self.origins.of(judged, search=known)
+            if made is None and not known:
+                return loss
+            call = LossCall(criterion, loss, judged, targets, made, derivation, functools.cache(loss_fn), self.origins)
+            return self._handler(call)
+
+
+def _uncompiled(module: nn.Module) -> nn.Module:
+    """Return the criterion that torch.compile made this module of, or the module itself."""
+    original: nn.Module = getattr(module, "_orig_mod", module)
+    return original
 
 
 def _arguments(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Any, Any]:

@@ -1,15 +1,17 @@
 """Guarding one criterion of any training script, in one line."""
 
+import copy
+import warnings
 import weakref
 from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor, nn
 
-from guard_plugin.errors import UnsupportedLoss
-from guard_plugin.injection.guard import guarded_loss, why_not_real
+from guard_plugin.errors import UnsupportedLoss, UnusableInput
+from guard_plugin.injection.guard import guarded_loss, why_not_real, why_not_real_batch
 from guard_plugin.injection.loss_call import LossCall, per_example
-from guard_plugin.injection.origins import Origins
+from guard_plugin.injection.origins import Origin, Origins
 from guard_plugin.injection.paths import Paths
 from guard_plugin.injection.penalty_choice import make_penalty
 from guard_plugin.penalties import LossFunction
@@ -24,67 +26,144 @@ class GuardedCriterion(nn.Module):
 
     Made by :func:`wrap`. Called in evaluation (network in eval mode, gradients off) or on inputs that require grad,
     it returns the criterion's own loss. ``guarded`` counts the calls that received the penalty, and ``paths``
-    counts the ways that they took to compute it.
+    counts the ways that they took to compute it. It has the criterion's attributes and state dict. A copy guards the
+    same network, or the network's copy where that was copied before in the same ``deepcopy``.
     """
 
     def __init__(
         self, criterion: Callable[..., Tensor], model: nn.Module, options: dict[str, Any], loss_fn: LossFunction | None
     ) -> None:
         super().__init__()
+        if isinstance(criterion, GuardedCriterion):
+            raise UnusableInput("expected a criterion, found one that is wrapped already: wrap it once")
         self.criterion = criterion
         self.guarded = 0
+        self._made_with = (model, dict(options), loss_fn)
         plugins = installed_plugins()
         self._paths = Paths(plugins.hook, options)
         self.paths = self._paths.counts
         self._penalty = make_penalty(plugins, None, options)
         self._paths.check(self._penalty)
-        self._loss_fn = loss_fn or per_example(criterion)
-        # The reference is weak: the hooks must not keep the criterion alive, because they end when it ends.
-        criterion_alive = weakref.ref(self)
-
-        def share_forward(network: nn.Module, args: tuple[Any, ...]) -> SharedForward | str:
-            alive = criterion_alive()
-            if alive is None:
-                return "not guarded"
-            return alive._paths.share_forward(alive._penalty.at(alive.guarded), network, args, lambda: True)
-
-        self._origins = Origins(network=model, share_forward=share_forward if self._penalty.strength else None)
+        self._per_example()
+        # The reference is weak: what watches the network must not keep the criterion alive, with which it ends.
+        watching = _Watching(weakref.ref(self))
+        self._origins = Origins(
+            network=model,
+            begins=watching.begins,
+            share_forward=watching.share_forward if self._penalty.strength else None,
+            trained_on=watching.trained_on,
+        )
         self._finalizer = weakref.finalize(self, self._origins.remove)
+        self._register_load_state_dict_pre_hook(_rename_keys)  # a checkpoint holds the criterion's own names
 
-    def forward(self, input: Tensor, target: Tensor) -> Tensor:
+    def forward(self, *args: Any, **kwargs: Any) -> Tensor:
         """Return the criterion's loss, with the penalty where it is due.
 
         Args:
-            input: What the model returned, shape (n, ...); named as torch names it.
-            target: The targets, length n.
+            *args: What the criterion gets: first what the model returned, shape (n, ...), and the targets, length n;
+                or these as ``input`` and ``target``, as torch names them. Others reach the criterion as they are.
+            **kwargs: See above.
 
         Raises:
-            UnsupportedLoss: If gradients flow to ``input`` but the model did not return it.
+            UnsupportedLoss: If gradients flow to the first argument but the model did not return it.
         """
-        loss = self.criterion(input, target)
+        loss = self.criterion(*args, **kwargs)
         if not self._finalizer.alive:
             return loss
-        if not isinstance(input, Tensor):
+        judged = args[0] if args else kwargs.get("input")
+        targets = args[1] if len(args) > 1 else kwargs.get("target")
+        if not isinstance(judged, Tensor):
             raise UnsupportedLoss(
-                f"expected the criterion to be called on one tensor, got {type(input).__name__}; call it on the tensor "
+                f"expected the criterion to be called on one tensor, got {type(judged).__name__}; call it on the tensor "
                 f"that the network returned"
             )
-        # Not self: a plugin that keeps the call must not keep the criterion, with whose end the hooks end.
-        criterion, loss_fn, origin = type(self.criterion).__name__, self._loss_fn, self._origins.of(input)
-        call = LossCall(criterion, loss, input, target, origin, lambda: loss_fn, self._origins.paused)
-        if why_not_real(call) is not None:
-            return loss
-        call.check_guardable()
-        penalty = self._penalty.at(self.guarded)
-        self.guarded += 1
-        if penalty.strength == 0:
-            return loss
         with self._origins.paused():
-            return guarded_loss(call, penalty, self._paths)[0]
+            made, derivation = self._origins.of(judged, search=True)
+            # Not self: a plugin that keeps the call must not keep the criterion, with whose end the watch ends.
+            loss_fn, name = self._per_example(), type(self.criterion).__name__
+            call = LossCall(name, loss, judged, targets, made, derivation, lambda: loss_fn, self._origins)
+            reason = why_not_real(call)
+            if made is not None and reason not in ("no gradient", "gradients off"):
+                made.origin.settled = True
+            if reason is not None:
+                return loss
+            call.check_guardable()
+            penalty = self._penalty.at(self.guarded)
+            self.guarded += 1
+            return loss if penalty.strength == 0 else guarded_loss(call, penalty, self._paths)[0]
 
     def unwrap(self) -> None:
-        """Take the hooks off; the criterion then returns its own loss. Happens by itself when it is discarded."""
+        """Watch the network no longer; the criterion then returns its own loss. Happens by itself at its end."""
         self._finalizer()
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> Any:
+        """Return the criterion's own state dict, as it would be without the wrapper."""
+        return self.criterion.state_dict(*args, **kwargs) if isinstance(self.criterion, nn.Module) else {}
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            if name.startswith("__") or "criterion" not in {**vars(self), **vars(self).get("_modules", {})}:
+                raise
+            return getattr(self.criterion, name)
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        return _rewrap, (self.criterion, *self._made_with, self.guarded)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "GuardedCriterion":
+        model, options, loss_fn = self._made_with
+        return _rewrap(copy.deepcopy(self.criterion, memo), memo.get(id(model), model), options, loss_fn, self.guarded)
+
+    def _per_example(self) -> LossFunction:
+        """Return the criterion per example, with the settings that it has now."""
+        loss_fn: LossFunction | None = self._made_with[2]
+        return loss_fn or per_example(self.criterion)
+
+
+class _Watching:
+    """What is done around the calls of a network, for a criterion that may have come to its end."""
+
+    def __init__(self, criterion: "weakref.ref[GuardedCriterion]") -> None:
+        self._criterion = criterion
+        self._warned = False
+
+    def begins(self, origin: Origin) -> None:
+        """Watch the output of a call in training."""
+        if origin.network.training and not self._warned:
+            origin.place = "training"
+
+    def share_forward(self, origin: Origin) -> SharedForward | str:
+        """Share the forward pass of a call."""
+        alive = self._criterion()
+        if alive is None or origin.kwargs:
+            return "not guarded"
+        return alive._paths.share_forward(alive._penalty.at(alive.guarded), origin.network, origin.args, lambda: True)
+
+    def trained_on(self, origin: Origin) -> None:
+        """Warn, once, of gradients on real data from a loss that is not the criterion's."""
+        alive = self._criterion()
+        if alive is None or alive.guarded or self._warned or why_not_real_batch(origin.batch(), alive._origins) is not None:
+            return
+        self._warned = True
+        warnings.warn(
+            f"{type(origin.network).__name__} was trained (backward() reached its output) on a loss that "
+            f"guard_plugin.wrap does not guard: call the wrapped criterion on its output in place of the plain one",
+            stacklevel=2,
+        )
+
+
+def _rewrap(
+    criterion: Any, model: nn.Module, options: dict[str, Any], loss_fn: LossFunction | None, guarded: int
+) -> GuardedCriterion:
+    wrapped = GuardedCriterion(criterion, model, dict(options), loss_fn)
+    wrapped.guarded = guarded
+    return wrapped
+
+
+def _rename_keys(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
+    for key in [key for key in state if key.startswith(prefix) and not key.startswith(f"{prefix}criterion.")]:
+        state[f"{prefix}criterion.{key[len(prefix):]}"] = state.pop(key)
 
 
 def wrap(
@@ -100,7 +179,7 @@ def wrap(
     Args:
         criterion: ``nn.CrossEntropyLoss``, ``nn.NLLLoss``, or any callable from outputs and targets to a scalar, then
             with ``loss_fn``.
-        model: The network whose outputs it judges. Neither is modified.
+        model: The network whose outputs it judges; it may come from ``torch.compile``. Neither is modified.
         loss_fn: The criterion per example, shape (n,); by default read off the criterion.
         **options: ``strength`` and ``h`` (both needed), ``form`` ("gradient" or "loss"), ``h_ramp``,
             ``strength_ramp``; or ``penalty``, the name of another, with its settings (docs/penalty.md). Further
@@ -108,6 +187,6 @@ def wrap(
             docs/performance.md).
 
     Raises:
-        GuardError: If a setting does not fit, or the criterion needs a ``loss_fn``.
+        GuardError: If a setting does not fit, the criterion needs a ``loss_fn``, or is wrapped already.
     """
     return GuardedCriterion(criterion, model, options, loss_fn)

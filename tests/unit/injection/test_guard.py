@@ -101,9 +101,10 @@ def parameters_swapped(net):
     return functional.cross_entropy(torch.func.functional_call(net, values, (X,)), Y)
 
 
-def output_scaled_in_place(net):
+def output_changed_in_place_without_gradient(net):
     out = net(X)
-    out /= 2
+    with torch.no_grad():
+        out += 1
     return functional.cross_entropy(out, Y)
 
 
@@ -129,10 +130,10 @@ class Focal(nn.CrossEntropyLoss):
     ("step", "message"),
     [
         (parameters_swapped, "had other parameters when it was called"),
-        (output_scaled_in_place, "output of Linear was modified in place"),
+        (output_changed_in_place_without_gradient, "output of Linear was modified in place"),
         (input_changed_by_the_network, "modified in place, by the network"),
-        (lambda net: Focal()(net(X), Y), "found Focal"),
-        (lambda net: nn.CrossEntropyLoss(reduction="none")(net(X), Y), "reduction='none'"),
+        (lambda net: Focal()(net(X), Y).backward(), "found Focal"),
+        (lambda net: nn.CrossEntropyLoss(reduction="none")(net(X), Y).mean().backward(), "reduction='none'"),
     ],
 )
 @pytest.mark.parametrize("strength", [0.0, 1.0])
@@ -158,7 +159,7 @@ def test_losses_that_judge_no_networks_output_are_none_of_our_business(script, n
 def test_a_scripted_criterion_compiles_and_is_refused_where_it_is_called(script, net):
     with pytest.raises(UnsupportedLoss, match="found RecursiveScriptModule"), attached(script):
         scripted = torch.jit.script(nn.CrossEntropyLoss())
-        run_main(script, lambda: scripted(net(X), Y))
+        run_main(script, lambda: scripted(net(X), Y).backward())
 
 
 def test_nothing_of_the_hosts_is_kept_alive(script, net):

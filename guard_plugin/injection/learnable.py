@@ -1,0 +1,67 @@
+"""Whether a batch holds images that are learned, told from its autograd graph."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["UNDECIDED", "why_not_real_input"]
+
+UNDECIDED = "undecided: "
+"""How reasons begin that say that a batch may be real data, or not."""
+
+# Operations that put together what is learned and what is not.
+_MIXING = ("Cat", "Stack", "Where", "IndexPut", "CopySlices", "Scatter", "MaskedScatter", "SliceScatter", "IndexCopy")
+
+
+def why_not_real_input(batch: Tensor, computed_by: Callable[[Any], nn.Module | None]) -> str | None:
+    """Say why a network's input is not a batch of real images; None where it is.
+
+    Where it requires grad, but no value of it depends on what is learned (the real part of a mixture), it is real.
+
+    Args:
+        batch: The input, or those rows of it that are judged.
+        computed_by: Returns the network that has returned the tensor of an autograd node; None for other nodes.
+    """
+    if not batch.requires_grad:
+        return None
+    if batch.grad_fn is None:
+        return "synthetic: input requires grad"
+    leaves, mixed, nodes, seen = [], False, [batch.grad_fn], {None, batch.grad_fn}
+    while nodes:
+        node = nodes.pop()
+        network = computed_by(node)
+        if network is not None:
+            return f"{UNDECIDED}input computed by {type(network).__name__}"
+        if node.name() == "torch::autograd::AccumulateGrad":
+            leaves.append(node.variable)
+        mixed = mixed or node.name().startswith(_MIXING)
+        for following, _ in node.next_functions:
+            if following not in seen:
+                seen.add(following)
+                nodes.append(following)
+    if mixed:
+        return _by_values(batch, leaves)
+    if sum(leaf.numel() for leaf in leaves) < batch[0].numel():
+        return f"{UNDECIDED}input depends on learned tensors that are smaller than an image"
+    return "synthetic: input requires grad"
+
+
+def _by_values(batch: Tensor, leaves: list[Tensor]) -> str | None:
+    """Tell from a directional derivative which examples change with what is learned."""
+    cotangent = torch.zeros_like(batch, requires_grad=True)
+    try:
+        with torch.enable_grad():
+            back = torch.autograd.grad(batch, leaves, cotangent, create_graph=True, allow_unused=True)
+            random = torch.Generator().manual_seed(0)  # the host's own random numbers stay untouched
+            along = [
+                (one * torch.randn(one.shape, generator=random).to(one)).sum() for one in back if one is not None
+            ]
+            (change,) = torch.autograd.grad(sum(along), cotangent, allow_unused=True) if along else (None,)
+    except RuntimeError as error:
+        return f"{UNDECIDED}input requires grad through {str(error).splitlines()[0][:80]}"
+    learned = 0 if change is None else int(change.reshape(len(change), -1).ne(0).any(dim=1).sum())
+    if learned == 0:
+        return None
+    return "synthetic: input requires grad" if learned == len(batch) else f"{UNDECIDED}a part of the input is learned"
