@@ -47,6 +47,12 @@ class _RunCommand(click.Command):
 )
 @click.option("--guard", multiple=True, metavar="MODULE:FUNCTION", help="For adapter auto: guard loss calls under it.")
 @click.option("--suspend", multiple=True, metavar="MODULE:FUNCTION", help="For adapter auto: but not under this.")
+@click.option(
+    "--real",
+    multiple=True,
+    metavar="FILE:LINE",
+    help="For adapter auto: this line's loss is on real data, though unclear.",
+)
 @click.option("--expect", type=int, metavar="N", help="For adapter auto: how many loss calls must be guarded.")
 @click.option("--ledger", type=_file, help="Write the ledger to this JSON file.")
 @click.option("--cwd", type=click.Path(path_type=Path, exists=True, file_okay=False), help="Run in this folder.")

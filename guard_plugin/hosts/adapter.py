@@ -60,7 +60,12 @@ class Adapter:
 
 
 def make_adapter(
-    script: Path, *, guard: Sequence[str] = (), suspend: Sequence[str] = (), expect: int | None = None
+    script: Path,
+    *,
+    guard: Sequence[str] = (),
+    suspend: Sequence[str] = (),
+    real: Sequence[str] = (),
+    expect: int | None = None,
 ) -> Adapter:
     """Make an adapter for one script.
 
@@ -68,6 +73,8 @@ def make_adapter(
         script: The script.
         guard: Where loss calls are candidates: "MODULE:FUNCTION", or "MODULE" for a file's module level.
         suspend: Where they are not, even under one of the former.
+        real: Lines, "FILE:LINE" with FILE relative to the script's folder, whose loss calls are on real data although
+            that cannot be told from their input.
         expect: How many loss calls the run must guard, if the user knows; else at least one.
 
     Raises:
@@ -83,12 +90,23 @@ def make_adapter(
         raise UnusableInput(f"adapter auto: {', '.join(both)} cannot be both guarded and suspended")
     if expect is not None and expect < 1:
         raise UnusableInput(f"adapter auto: expected --expect >= 1, got {expect}")
+    for text in real:
+        _check_line(text, script.parent)
     seams = (*(_seam(text, "opens") for text in guard), *(_seam(text, "suspends") for text in suspend))
     return Adapter(
         name=AUTO,
         host=f"{script.parent} (as described on the command line)",
-        profiles=(Profile(script=script.name, seams=seams, expected=expect),),
+        profiles=(Profile(script=script.name, seams=seams, expected=expect, real=tuple(real)),),
     )
+
+
+def _check_line(text: str, folder: Path) -> None:
+    file, _, line = text.rpartition(":")
+    lines = (folder / file).read_bytes().count(b"\n") + 1 if file and (folder / file).is_file() else 0
+    if not (line.isdecimal() and 1 <= int(line) <= lines):
+        raise UnusableInput(
+            f"adapter auto: expected --real FILE:LINE, a line of a file in {folder}, such as main.py:191, got {text!r}"
+        )
 
 
 def _seam(text: str, role: Literal["opens", "suspends"]) -> Seam:

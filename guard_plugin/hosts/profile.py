@@ -106,6 +106,7 @@ class Profile:
             marker beside them that they are GUARD's.
         reads: Names, as a glob, of the files that it reads from another script: their markers are checked.
         faults: Faults that the host is known to have.
+        real: Lines ("main.py:191") whose loss calls under an open seam are on real data, whatever they look like.
     """
 
     script: str
@@ -119,6 +120,7 @@ class Profile:
     writes: str = ""
     reads: str = ""
     faults: tuple[Fault, ...] = ()
+    real: tuple[str, ...] = ()
 
     def host(self, script: Path) -> Path:
         """Return the host's folder, from where the script lies."""

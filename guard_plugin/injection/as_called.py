@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from guard_plugin.errors import UnsupportedLoss
+from guard_plugin.injection.module_calls import uncompiled
 from guard_plugin.injection.origins import Output
 
 __all__ = ["AsCalled", "as_called", "own_part"]
@@ -34,7 +35,8 @@ class AsCalled(nn.Module):
                     f"found a {type(returned).__name__} where the host takes {one!r} of a container"
                 )
             returned = returned[one]
-        return returned
+        picked: Tensor = returned
+        return picked
 
     def is_same_call(self, network: nn.Module, batch: "int | str", arguments: Mapping[Any, Any], pick: Any) -> bool:
         """Tell whether a call differs from this one in nothing but the batch."""
@@ -68,10 +70,6 @@ def own_part(network: nn.Module) -> nn.Module:
     A pass through the former would prepare another gradient exchange, and synchronise buffers unasked; what the latter
     compiled cannot be differentiated twice.
     """
-    while True:
-        if isinstance(network, DistributedDataParallel):
-            network = network.module
-        elif hasattr(network, "_orig_mod"):
-            network = network._orig_mod
-        else:
-            return network
+    inside: nn.Module = uncompiled(network)
+    inside = inside.module if isinstance(inside, DistributedDataParallel) else inside
+    return inside if inside is network else own_part(inside)

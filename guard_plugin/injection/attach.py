@@ -19,6 +19,7 @@ from guard_plugin.hosts.adapter import AUTO, Adapter, make_adapter
 from guard_plugin.hosts.doctor import commit_of
 from guard_plugin.hosts.faults import Repairs
 from guard_plugin.hosts.profile import ExpectedCount
+from guard_plugin.injection.compiled_functions import watch_compiled_functions
 from guard_plugin.injection.guard import Guard
 from guard_plugin.injection.ledger import Ledger
 from guard_plugin.injection.paths import Paths
@@ -98,6 +99,7 @@ class Attachment:
             expected=expected if isinstance(expected, ExpectedCount) else None,
             paths=paths,
             ledger=self.ledger,
+            real=profile.real,
         )
         self._teacher = Teacher(teacher) if teacher is not None else None
         for fault in faults if is_main_process() else []:
@@ -120,6 +122,7 @@ class Attachment:
         )
         self._undo.callback(tap.remove)
         self._guard.origins = tap.origins
+        self._undo.callback(watch_compiled_functions(self._guard.compiled_loss))
         Attachment._active = self
 
     def conclude_at_exit(self) -> None:
@@ -214,8 +217,8 @@ def attach(adapter: str, *, script: str | os.PathLike[str] | None = None, **opti
         **options: The penalty's settings (``strength``, ``h``, ``form``, ``h_ramp``; docs/penalty.md has those of
             others), by default the adapter's recommended ones, and ``penalty``, its name (default "curvature");
             ``memory`` ("normal" or "low") and ``path`` (docs/performance.md) say how it is computed. For
-            the adapter "auto" also ``guard`` and ``suspend``, lists of seams such as "utils:epoch", and ``expect``,
-            the number of loss calls to guard.
+            the adapter "auto" also ``guard`` and ``suspend``, lists of seams such as "utils:epoch", ``real``, a list
+            of lines such as "main.py:191", and ``expect``, the number of loss calls to guard.
 
     Raises:
         GuardError: If adapter, script, seams or settings do not fit, before anything is changed.
@@ -234,7 +237,7 @@ def attach(adapter: str, *, script: str | os.PathLike[str] | None = None, **opti
 
 def _choose(plugins: Plugins, name: str, script: Path, options: dict[str, Any]) -> tuple[Adapter, str]:
     """Return an adapter and the distribution it comes from; take the options of "auto" out of ``options``."""
-    given = {key: options.pop(key, None) for key in ("guard", "suspend", "expect")}
+    given = {key: options.pop(key, None) for key in ("guard", "suspend", "real", "expect")}
     described = {key: value for key, value in given.items() if value is not None and value != ()}
     if name == AUTO:
         return make_adapter(script, **described), f"guard-plugin {__version__}"

@@ -61,8 +61,8 @@ def _refuse_features(call: LossCall) -> None:
     reason = why_not_real_batch(call.inputs, call.origins) or ""
     if "input computed by" in reason:
         raise UnsupportedLoss(
-            f"expected {type(call.made_by.network).__name__} to be called on images, found {reason.split(': ')[1]}: the "
-            f"penalty would act on features; call both as one network"
+            f"expected {type(call.made_by.network).__name__} to be called on images, found {reason.split(': ')[1]}: "
+            f"the penalty would act on features; call both as one network"
         )
 
 
@@ -76,8 +76,8 @@ def _error_of(call: LossCall) -> UnsupportedLoss | None:
 
 
 _WHAT_TO_DO = (
-    "Left unguarded, what the script writes is no GUARD result. If this is not the loss on real data, name its function "
-    "with --suspend, or say with --expect how many loss calls must be guarded"
+    "Left unguarded, what the script writes is no GUARD result. If this is not the loss on real data, name its "
+    "function with --suspend, or say with --expect how many loss calls must be guarded"
 )
 
 
@@ -179,10 +179,26 @@ class Guard:
             if self._is_counted:
                 return
             raise NothingGuarded(
-                f"expected each loss on real data to be a loss call that can be guarded (cross_entropy, nll_loss or their "
-                f"modules), found that {type(origin.network).__name__}, called at {origin.place}, is trained by another "
-                f"one (written by hand, or in a compiled function). {_WHAT_TO_DO}"
+                f"expected each loss on real data to be a loss call that can be guarded (cross_entropy, nll_loss or "
+                f"their modules), found that {type(origin.network).__name__}, called at {origin.place}, is trained by "
+                f"another one (written by hand, or in a compiled function). {_WHAT_TO_DO}"
             )
+
+    def compiled_loss(self, function: str, loss: Tensor) -> None:
+        """Watch a scalar that a compiled function returned under an open seam: trained on, it is a loss not seen."""
+        place = self.reader.read()
+        if not self.ledger.unguarded and not place.why_unguarded:
+            loss.grad_fn.register_hook(lambda *_: self._trained_on_compiled(function, place))  # type: ignore[union-attr]
+
+    def _trained_on_compiled(self, function: str, place: Place) -> None:
+        with self._failing():
+            self.ledger.note_unguarded(place.site, f"loss in compiled {function}")
+            if not self._is_counted:
+                raise NothingGuarded(
+                    f"expected to see each loss on real data, found that {function}, which torch.compile compiled, "
+                    f"returned one at {place.site}, inside of which nothing can be guarded: compile the network "
+                    f"(torch.compile(network)), and call network and criterion outside. {_WHAT_TO_DO}"
+                )
 
     @property
     def _is_counted(self) -> bool:
@@ -217,6 +233,12 @@ class Guard:
             return NothingGuarded(
                 f"expected {self._expected_calls()}, found {ledger.guarded} of {ledger.seen} seen: what the script "
                 f"wrote is not a GUARD result. {self._where_they_went()}"
+            )
+        missed = [line for line in self.real if line not in ledger.sites]
+        if missed:
+            return NothingGuarded(
+                f"expected a loss call at {', '.join(missed)}, as --real says, found none; they were made at "
+                f"{', '.join(ledger.sites) or 'no line'}"
             )
         if ledger.values.nonfinite:
             return NothingGuarded(
@@ -282,7 +304,9 @@ class Guard:
         if verdict is None and place.site in self.real:
             verdict = True
         if verdict is not None:
-            return _refuse_features(call) if verdict else "not real data, says a plugin"
+            if verdict:
+                _refuse_features(call)
+            return None if verdict else "not real data, says a plugin"
         return why_not_real(call)
 
     def _expected_calls(self) -> str:
@@ -291,6 +315,10 @@ class Guard:
 
     def _where_they_went(self) -> str:
         skipped = ", ".join(f"{count} {reason}" for reason, count in self.ledger.skipped.items())
-        beside = f"; losses that cannot be guarded: {self.ledger.unguarded_in_words()}" if self.ledger.unguarded_losses else ""
+        beside = (
+            f"; losses that cannot be guarded: {self.ledger.unguarded_in_words()}"
+            if self.ledger.unguarded_losses
+            else ""
+        )
         under = dict(self.ledger.under) or "none"
         return f"Skipped: {skipped or 'none'}; loss calls under each seam: {under}{beside}"

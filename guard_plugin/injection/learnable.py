@@ -28,7 +28,8 @@ def why_not_real_input(batch: Tensor, computed_by: Callable[[Any], nn.Module | N
         return None
     if batch.grad_fn is None:
         return "synthetic: input requires grad"
-    leaves, mixed, nodes, seen = [], False, [batch.grad_fn], {None, batch.grad_fn}
+    nodes: list[Any] = [batch.grad_fn]
+    leaves, mixed, seen = [], False, {None, batch.grad_fn}
     while nodes:
         node = nodes.pop()
         network = computed_by(node)
@@ -55,10 +56,8 @@ def _by_values(batch: Tensor, leaves: list[Tensor]) -> str | None:
         with torch.enable_grad():
             back = torch.autograd.grad(batch, leaves, cotangent, create_graph=True, allow_unused=True)
             random = torch.Generator().manual_seed(0)  # the host's own random numbers stay untouched
-            along = [
-                (one * torch.randn(one.shape, generator=random).to(one)).sum() for one in back if one is not None
-            ]
-            (change,) = torch.autograd.grad(sum(along), cotangent, allow_unused=True) if along else (None,)
+            along = [(one * torch.randn(one.shape, generator=random).to(one)).sum() for one in back if one is not None]
+            (change,) = torch.autograd.grad(along, cotangent, allow_unused=True) if along else (None,)
     except RuntimeError as error:
         return f"{UNDECIDED}input requires grad through {str(error).splitlines()[0][:80]}"
     learned = 0 if change is None else int(change.reshape(len(change), -1).ne(0).any(dim=1).sum())

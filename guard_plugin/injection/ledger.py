@@ -158,7 +158,9 @@ class Ledger:
 
     def unguarded_in_words(self) -> str:
         """Name the losses that cannot be guarded, by line."""
-        return ", ".join(f"{n} {loss} at {at}" for at, losses in self.unguarded_losses.items() for loss, n in losses.items())
+        return ", ".join(
+            f"{n} {loss} at {at}" for at, losses in self.unguarded_losses.items() for loss, n in losses.items()
+        )
 
     def summary(self) -> str:
         """The ledger in one line."""

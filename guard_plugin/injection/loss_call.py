@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from guard_plugin.errors import UnsupportedLoss
 from guard_plugin.injection.as_called import as_called
 from guard_plugin.injection.derivation import Derivation
+from guard_plugin.injection.module_calls import uncompiled
 from guard_plugin.injection.origins import Origin, Origins, Output
 from guard_plugin.injection.stack import Place
 from guard_plugin.penalties import LossFunction
@@ -32,8 +33,8 @@ class LossCall:
         targets: The targets, or None where the call gave none.
         made: The network's output; None where it is not known.
         derivation: What the host computed from it before.
-        criterion_fn: Returns the host's criterion per example, with its own weights, smoothing and ignored class; raises
-            UnsupportedLoss if the criterion has no per-example form.
+        criterion_fn: Returns the host's criterion per example, with its own weights, smoothing and ignored class;
+            raises UnsupportedLoss if the criterion has no per-example form.
         origins: What knows the networks' outputs.
         place: Where the call was made; None under :func:`guard_plugin.wrap`.
     """
@@ -86,9 +87,9 @@ class LossCall:
         self._made.check_unchanged()
         if self.derivation.obstacle:
             raise UnsupportedLoss(
-                f"expected {self.criterion} to be called on an output of {type(self.made_by.network).__name__}, found a "
-                f"tensor that was computed from it by {self.derivation.obstacle}, which guard-plugin cannot do again on "
-                f"other outputs (it can: casts, views, slices, scaling by constants, softmax); move the operation "
+                f"expected {self.criterion} to be called on an output of {type(self.made_by.network).__name__}, found "
+                f"a tensor that was computed from it by {self.derivation.obstacle}, which guard-plugin cannot do again "
+                f"on other outputs (it can: casts, views, slices, scaling by constants, softmax); move the operation "
                 f"into the network, or use guard_plugin.wrap(criterion, model, loss_fn=...)"
             )
 
@@ -101,9 +102,9 @@ class LossCall:
     def _made(self) -> Output:
         if self.made is None:
             raise UnsupportedLoss(
-                f"expected {self.criterion} to be called on a network's own output, found a tensor that no network call "
-                f"is known to have made (it was made before guarding began, in a compiled function, or from several "
-                f"calls): its network and input are unknown; call the criterion on what the network returned"
+                f"expected {self.criterion} to be called on a network's own output, found a tensor that no network "
+                f"call is known to have made (it was made before guarding began, in a compiled function, or from "
+                f"several calls): its network and input are unknown; call the criterion on what the network returned"
             )
         return self.made
 
@@ -120,6 +121,7 @@ def per_example(criterion: Callable[..., Any]) -> LossFunction:
     Raises:
         UnsupportedLoss: For any other criterion, and for ``reduction="none"``, whose mean the host takes itself.
     """
+    criterion = uncompiled(criterion)
     forward = getattr(type(criterion), "forward", None)
     if not isinstance(criterion, SUPPORTED) or forward not in [kind.forward for kind in SUPPORTED]:
         raise UnsupportedLoss(

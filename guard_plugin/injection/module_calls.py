@@ -13,11 +13,13 @@ from typing import Any
 import torch
 from torch import nn
 
-__all__ = ["Watcher", "is_compiling", "watch_module_calls"]
+__all__ = ["Watcher", "is_compiling", "uncompiled", "watch_module_calls"]
 
 Watcher = Callable[..., Any]
-"""Called as ``watcher(proceed, module, *args, **kwargs)`` in place of each call of a module. ``proceed(*args, **kwargs)``
-makes the call; the caller gets what the watcher returns."""
+"""Called as ``watcher(proceed, module, *args, **kwargs)`` in place of each call of a module.
+
+``proceed(*args, **kwargs)`` makes the call; the caller gets what the watcher returns.
+"""
 
 is_compiling = torch.compiler.is_compiling
 _lock = threading.Lock()
@@ -56,3 +58,8 @@ def _watched_call(module: nn.Module, /, *args: Any, **kwargs: Any) -> Any:
     for watcher in _watchers:
         proceed = functools.partial(watcher, proceed, module)
     return proceed(*args, **kwargs)
+
+
+def uncompiled(module: Any) -> Any:
+    """Return what ``torch.compile(module)`` was given, and anything else as it is."""
+    return module._modules["_orig_mod"] if isinstance(module, nn.Module) and "_orig_mod" in module._modules else module

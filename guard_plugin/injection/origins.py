@@ -1,5 +1,6 @@
 """Which network, on which input, made a given tensor."""
 
+import operator
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Mapping
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 
 from guard_plugin.errors import UnsupportedLoss
 from guard_plugin.injection.derivation import Derivation, derive
-from guard_plugin.injection.module_calls import watch_module_calls
+from guard_plugin.injection.module_calls import uncompiled, watch_module_calls
 from guard_plugin.penalties.fast.precomputed import version_of
 from guard_plugin.penalties.fast.shared_forward import SharedForward, host_tensor
 
@@ -29,10 +30,10 @@ RootCallObserver = Callable[[nn.Module, tuple[Any, ...], Mapping[str, Any], Any]
 class Origin:
     """A network call, ``network(*args, **kwargs)``, with the arguments that the host gave it.
 
-    ``parameters`` are those that the network had during the call, and ``versions`` count in-place changes to its tensors
-    before it. ``shared`` is the call's forward pass where the penalty shares it, or why it does not. ``place`` is set by
-    ``begins`` where it must be known whether the call's output is trained on; ``settled`` tells that it is known, and
-    ``unsupported`` holds the errors of losses on it that have no form per example.
+    ``parameters`` are those that the network had during the call, and ``versions`` count in-place changes to its
+    tensors before it. ``shared`` is the call's forward pass where the penalty shares it, or why it does not. ``place``
+    is set by ``begins`` where it must be known whether the call's output is trained on; ``settled`` tells that it is
+    known, and ``unsupported`` holds the errors of losses on it that have no form per example.
     """
 
     reference: "weakref.ref[nn.Module]"
@@ -58,7 +59,9 @@ class Origin:
     @property
     def arguments(self) -> dict["int | str", Any]:
         """All arguments, by position or keyword."""
-        return {**dict(enumerate(self.args)), **self.kwargs}
+        arguments: dict[int | str, Any] = dict(enumerate(self.args))
+        arguments.update(self.kwargs)
+        return arguments
 
     def batch_argument(self) -> "int | str":
         """Return which argument the batch is: the only tensor of floating point. Refuse a call with none or several."""
@@ -84,7 +87,7 @@ class Origin:
     def check_parameters(self) -> None:
         """Refuse a network that has other parameters now than during the call."""
         now = tuple(self.network.parameters())
-        if len(now) != len(self.parameters) or any(a is not b for a, b in zip(now, self.parameters)):
+        if len(now) != len(self.parameters) or any(map(operator.is_not, now, self.parameters)):
             raise UnsupportedLoss(
                 f"{type(self.network).__name__} had other parameters when it was called (torch.func.functional_call?), "
                 f"so a penalty on those that it has now would reach none of the tensors that are trained; call the "
@@ -137,7 +140,7 @@ class Origins:
         share_forward: ForwardSharer | None = None,
         trained_on: Callable[[Origin], None] | None = None,
     ) -> None:
-        self._network = None if network is None else weakref.ref(network)
+        self._network = None if network is None else weakref.ref(uncompiled(network))
         self._observer = observer
         self._begins = begins
         self._share_forward = share_forward
@@ -174,9 +177,9 @@ class Origins:
     def network_of(self, tensor: Tensor) -> "nn.Module | None":
         """Return the network with parameters that returned a tensor, or what it is a view of; None if not known."""
         for one in (tensor, tensor._base):
-            alive, network = self._made.get(id(one), (None, None))
-            if alive is not None and alive() is one and next(network.parameters(), None) is not None:
-                return network
+            known = self._made.get(id(one))
+            if known is not None and known[0]() is one and next(known[1].parameters(), None) is not None:
+                return known[1]
         return None
 
     @property
@@ -195,11 +198,13 @@ class Origins:
 
     def _call(self, proceed: Callable[..., Any], module: nn.Module, *args: Any, **kwargs: Any) -> Any:
         state = self._state
-        watched = not state.inside if self._network is None else module is self._network()
+        watched = not state.inside if self._network is None else uncompiled(module) is self._network()
         if state.paused or not watched:
             return proceed(*args, **kwargs)
         own = tuple([host_tensor(argument) for argument in args])  # another watcher may share this call
-        origin = Origin(weakref.ref(module), own, kwargs, tuple(module.parameters()), _versions((*own, *kwargs.values())))
+        origin = Origin(
+            weakref.ref(module), own, kwargs, tuple(module.parameters()), _versions((*own, *kwargs.values()))
+        )
         outermost, state.inside = not state.inside, True
         if self._begins is not None and outermost:
             self._begins(origin)
@@ -236,8 +241,10 @@ class Origins:
                 self._remember(origin, part, (*pick, key))
 
     def _remember_tensor(self, origin: Origin, output: Tensor, pick: tuple[Any, ...]) -> None:
-        node = output.grad_fn
-        if any(output is argument for argument in origin.arguments.values()) or (node is None and not origin.parameters):
+        node: Any = output.grad_fn
+        if any(output is argument for argument in origin.arguments.values()) or (
+            node is None and not origin.parameters
+        ):
             return
         key, made = id(output), self._made
         made[key] = (weakref.ref(output, lambda gone: made.pop(key, None)), origin.network)

@@ -13,9 +13,10 @@ from torch.nn.parallel import DataParallel, DistributedDataParallel
 from torch.nn.utils import parametrize
 
 from guard_plugin.errors import UnsupportedLoss, UnusableInput
-from guard_plugin.injection.ledger import PathCounts
 from guard_plugin.injection.as_called import own_part
+from guard_plugin.injection.ledger import PathCounts
 from guard_plugin.injection.loss_call import LossCall
+from guard_plugin.injection.module_calls import uncompiled
 from guard_plugin.penalties import Curvature, Penalty
 from guard_plugin.penalties.fast.network_properties import (
     NetworkProperties,
@@ -185,6 +186,8 @@ def _has_fast_ways(penalty: Penalty) -> TypeGuard[Curvature]:
 
 
 def _why_not_this_pass(module: nn.Module, batch: Tensor) -> str:
+    if any(_is_compiled(part) for part in module.modules()):
+        return "torch.compile compiled it, and what it compiled cannot be differentiated twice"
     if isinstance(module, DataParallel) and len(module.device_ids) > 1:
         return "it is spread over several devices"
     if isinstance(module, DistributedDataParallel) and module.static_graph:
@@ -198,6 +201,10 @@ def _why_not_this_pass(module: nn.Module, batch: Tensor) -> str:
     if any(part._backward_hooks or part._backward_pre_hooks for part in module.modules()):
         return "a hook on its modules reads gradients"
     return ""
+
+
+def _is_compiled(module: nn.Module) -> bool:
+    return uncompiled(module) is not module or getattr(module, "_compiled_call_impl", None) is not None
 
 
 def _recompute(call: LossCall, penalty: Penalty) -> Callable[[], Tensor]:

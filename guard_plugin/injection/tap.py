@@ -11,7 +11,7 @@ from torch.nn.modules.loss import _Loss
 
 from guard_plugin.errors import UnsupportedLoss
 from guard_plugin.injection.loss_call import SUPPORTED, LossCall, per_example
-from guard_plugin.injection.module_calls import is_compiling
+from guard_plugin.injection.module_calls import is_compiling, uncompiled
 from guard_plugin.injection.origins import ForwardSharer, Origin, Origins
 from guard_plugin.penalties import LossFunction
 
@@ -42,9 +42,9 @@ _FUNCTIONS: "Mapping[str, type[nn.Module] | None]" = {
 class Tap:
     """Shows every loss call of the process to a handler, from creation until :meth:`remove`.
 
-    A loss call is an outermost call of a criterion module, or of a loss function of ``torch.nn.functional``. Those names
-    are replaced while the tap is on, and restored by :meth:`remove`. The handler returns the loss that the host gets; its
-    own module calls pass unseen. The other arguments are those of :class:`Origins`.
+    A loss call is an outermost call of a criterion module, or of a loss function of ``torch.nn.functional``. Those
+    names are replaced while the tap is on, and restored by :meth:`remove`. The handler returns the loss that the host
+    gets; its own module calls pass unseen. The other arguments are those of :class:`Origins`.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class Tap:
         judged, targets = _arguments(args, kwargs)
         if not isinstance(judged, Tensor) or not isinstance(output, Tensor):
             return None
-        criterion = _uncompiled(module)
+        criterion = uncompiled(module)
         known = isinstance(criterion, SUPPORTED)
         if not known and not self._is_another_criterion(criterion, judged, targets, output):
             return None
@@ -115,7 +115,13 @@ class Tap:
         return tapped
 
     def _handled(
-        self, criterion: str, loss: Tensor, judged: Tensor, targets: Any, loss_fn: Callable[[], LossFunction], known: bool
+        self,
+        criterion: str,
+        loss: Tensor,
+        judged: Tensor,
+        targets: Any,
+        loss_fn: Callable[[], LossFunction],
+        known: bool,
     ) -> Tensor:
         with self.origins.paused():
             made, derivation = self.origins.of(judged, search=known)
@@ -123,12 +129,6 @@ class Tap:
                 return loss
             call = LossCall(criterion, loss, judged, targets, made, derivation, functools.cache(loss_fn), self.origins)
             return self._handler(call)
-
-
-def _uncompiled(module: nn.Module) -> nn.Module:
-    """Return the criterion that torch.compile made this module of, or the module itself."""
-    original: nn.Module = getattr(module, "_orig_mod", module)
-    return original
 
 
 def _arguments(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Any, Any]:

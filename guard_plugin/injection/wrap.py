@@ -54,7 +54,7 @@ class GuardedCriterion(nn.Module):
             trained_on=watching.trained_on,
         )
         self._finalizer = weakref.finalize(self, self._origins.remove)
-        self._register_load_state_dict_pre_hook(_rename_keys)  # a checkpoint holds the criterion's own names
+        self._register_load_state_dict_pre_hook(_rename_keys)  # type: ignore[no-untyped-call] # a checkpoint holds the criterion's own names
 
     def forward(self, *args: Any, **kwargs: Any) -> Tensor:
         """Return the criterion's loss, with the penalty where it is due.
@@ -74,8 +74,8 @@ class GuardedCriterion(nn.Module):
         targets = args[1] if len(args) > 1 else kwargs.get("target")
         if not isinstance(judged, Tensor):
             raise UnsupportedLoss(
-                f"expected the criterion to be called on one tensor, got {type(judged).__name__}; call it on the tensor "
-                f"that the network returned"
+                f"expected the criterion to be called on one tensor, got {type(judged).__name__}; call it on the "
+                f"tensor that the network returned"
             )
         with self._origins.paused():
             made, derivation = self._origins.of(judged, search=True)
@@ -143,7 +143,12 @@ class _Watching:
     def trained_on(self, origin: Origin) -> None:
         """Warn, once, of gradients on real data from a loss that is not the criterion's."""
         alive = self._criterion()
-        if alive is None or alive.guarded or self._warned or why_not_real_batch(origin.batch(), alive._origins) is not None:
+        if (
+            alive is None
+            or alive.guarded
+            or self._warned
+            or why_not_real_batch(origin.batch(), alive._origins) is not None
+        ):
             return
         self._warned = True
         warnings.warn(
@@ -163,7 +168,7 @@ def _rewrap(
 
 def _rename_keys(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
     for key in [key for key in state if key.startswith(prefix) and not key.startswith(f"{prefix}criterion.")]:
-        state[f"{prefix}criterion.{key[len(prefix):]}"] = state.pop(key)
+        state[f"{prefix}criterion.{key[len(prefix) :]}"] = state.pop(key)
 
 
 def wrap(

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from guard_plugin.errors import UnusableInput
+from guard_plugin.penalties.eager import eager
 
 __all__ = ["random_streams_kept", "twice_differentiable", "undisturbed"]
 
@@ -41,7 +42,7 @@ def undisturbed(network: nn.Module, device: torch.device) -> Iterator[None]:
     training = [m for m in modules if m.training]
     buffers = [(m, name, buffer, buffer.clone()) for m in modules for name, buffer in m.named_buffers(recurse=False)]
     attributes = [(m, name, value) for m in modules for name, value in vars(m).items() if isinstance(value, Tensor)]
-    with random_streams_kept(device), torch.autocast(device.type, enabled=False):
+    with random_streams_kept(device), torch.autocast(device.type, enabled=False), eager():
         for module in training:
             module.training = False
         try:
