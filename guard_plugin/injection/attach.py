@@ -122,7 +122,7 @@ class Attachment:
         )
         self._undo.callback(tap.remove)
         self._guard.origins = tap.origins
-        self._undo.callback(watch_compiled_functions(self._guard.compiled_loss))
+        self._undo.callback(watch_compiled_functions(self._guard.compiled_loss, tap.origins.paused))
         Attachment._active = self
 
     def conclude_at_exit(self) -> None:

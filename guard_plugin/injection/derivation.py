@@ -76,20 +76,16 @@ def derive(
 
 @dataclass(frozen=True)
 class _Step:
-    """One operation: the shape before it, whether it chooses rows or keeps them, and whether it rounds."""
+    """One operation: the shape before it, whether it chooses rows (else it keeps each), and whether it rounds."""
 
     run: Operation
     before: torch.Size
     chooses_rows: bool = False
-    keeps_rows: bool = True
     rounds: bool = False
 
 
 def _verified(judged: Tensor, found: Any, steps: Sequence[_Step]) -> tuple[Any, Derivation]:
     rows = tuple(step.run for step in steps if step.chooses_rows)
-    mixed = next((place for place, step in enumerate(steps) if not step.keeps_rows), len(steps))
-    if any(step.chooses_rows for step in steps[mixed:]):
-        return found, Derivation(obstacle="a choice of rows after a change of rows")
     derivation = Derivation(tuple(step.run for step in steps if not step.chooses_rows), rows)
     if steps:
         with torch.no_grad():
@@ -153,12 +149,9 @@ def _softmax(node: Any, number: int, shape: torch.Size) -> _Step | None:
 
 def _view(node: Any, number: int, shape: torch.Size) -> _Step | None:
     before = _size_before(node)
-    if before is None:
-        return None
-    keeps = before[0] == shape[0] if before and shape else False
-    if keeps:
-        return _Step(lambda tensor: tensor.reshape(len(tensor), *shape[1:]), before)
-    return _Step(lambda tensor: tensor.reshape(shape), before, keeps_rows=False)
+    if not before or not shape or before[0] != shape[0]:
+        return None  # the rows are no examples any more
+    return _Step(lambda tensor: tensor.reshape(len(tensor), *shape[1:]), before)
 
 
 def _unsqueeze(node: Any, number: int, shape: torch.Size) -> _Step | None:

@@ -37,7 +37,7 @@ def why_not_real_input(batch: Tensor, computed_by: Callable[[Any], nn.Module | N
             return f"{UNDECIDED}input computed by {type(network).__name__}"
         if node.name() == "torch::autograd::AccumulateGrad":
             leaves.append(node.variable)
-        mixed = mixed or node.name().startswith(_MIXING)
+        mixed = mixed or node.name().rpartition("::")[2].startswith(_MIXING)
         for following, _ in node.next_functions:
             if following not in seen:
                 seen.add(following)

@@ -67,14 +67,7 @@ class LossCall:
     def loss_fn(self) -> LossFunction:
         """Return the host's loss per example, as a function of the network's output."""
         of_criterion, of_output = self.criterion_fn(), self.derivation.of_output
-        if self.derivation.is_direct:
-            return of_criterion
-
-        def losses(outputs: Tensor, targets: Tensor) -> Tensor:
-            values = of_criterion(of_output(outputs), targets)
-            return values if len(values) == len(outputs) else values.reshape(len(outputs), -1).mean(dim=1)
-
-        return losses
+        return of_criterion if self.derivation.is_direct else lambda out, targets: of_criterion(of_output(out), targets)
 
     def paused(self) -> AbstractContextManager[None]:
         """Let module calls pass unseen by the tap."""

@@ -166,7 +166,7 @@ def _rewrap(
     return wrapped
 
 
-def _rename_keys(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
+def _rename_keys(state: dict[str, Any], prefix: str, *_: Any) -> None:
     for key in [key for key in state if key.startswith(prefix) and not key.startswith(f"{prefix}criterion.")]:
         state[f"{prefix}criterion.{key[len(prefix) :]}"] = state.pop(key)
 

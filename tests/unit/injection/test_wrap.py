@@ -2,12 +2,12 @@
 
 import copy
 import gc
+import pickle
 
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional
-from torch.nn.modules import module as torch_module
 
 import guard_plugin
 from guard_plugin.errors import UnsupportedLoss, UnusableInput
@@ -116,17 +116,17 @@ def test_unusable_settings_are_refused(net, options, message):
         guard_plugin.wrap(nn.CrossEntropyLoss(), net, **options)
 
 
-def test_hooks_go_with_the_criterion(net):
-    before = len(torch_module._global_forward_hooks)
+def test_the_watch_ends_with_the_criterion(net):
+    before = nn.Module.__call__
     criterion = guard_plugin.wrap(nn.CrossEntropyLoss(), net, strength=2.0, h=0.5)
-    assert len(torch_module._global_forward_hooks) == before + 1
+    assert nn.Module.__call__ is not before
     criterion.unwrap()
-    assert len(torch_module._global_forward_hooks) == before
+    assert nn.Module.__call__ is before
     assert torch.equal(criterion(net(X), Y), functional.cross_entropy(net(X), Y))
     criterion = guard_plugin.wrap(nn.CrossEntropyLoss(), net, strength=2.0, h=0.5)
     del criterion
     gc.collect()
-    assert len(torch_module._global_forward_hooks) == before
+    assert nn.Module.__call__ is before
 
 
 def test_the_model_can_be_copied_and_saved(net, tmp_path):
@@ -134,3 +134,82 @@ def test_the_model_can_be_copied_and_saved(net, tmp_path):
     copy.deepcopy(net)
     torch.save(net, tmp_path / "net.pt")
     assert not list(criterion.parameters())
+
+
+def test_it_has_the_criterions_attributes_and_settings_of_now(net):
+    plain = nn.CrossEntropyLoss(weight=torch.tensor([1.0, 2.0, 3.0]))
+    criterion = guard_plugin.wrap(plain, net, strength=2.0, h=0.5)
+    assert criterion.reduction == "mean" and criterion.weight is plain.weight and not hasattr(criterion, "nothing")
+    for smoothing, ignored in ((0.3, -100), (0.0, 1)):
+        plain.label_smoothing, plain.ignore_index = smoothing, ignored
+
+        def losses(output, target, smoothing=smoothing, ignored=ignored):
+            settings = {"weight": plain.weight, "label_smoothing": smoothing, "ignore_index": ignored}
+            return functional.cross_entropy(output, target, reduction="none", **settings)
+
+        penalty = guard_plugin.curvature_penalty(net, X, Y, h=0.5, strength=2.0, loss_fn=losses)
+        torch.testing.assert_close(criterion(net(X), Y), plain(net(X), Y) + penalty)
+
+
+def test_it_is_a_module_with_the_criterions_state(net):
+    weights = torch.tensor([1.0, 2.0, 3.0])
+    plain, criterion = (nn.CrossEntropyLoss(weight=weights.clone()) for _ in range(2))
+    criterion = guard_plugin.wrap(criterion, net, strength=2.0, h=0.5)
+    assert criterion.state_dict().keys() == plain.state_dict().keys() == {"weight"}
+    both = nn.ModuleDict({"criterion": criterion})
+    assert both.state_dict().keys() == {"criterion.weight"}
+    criterion.load_state_dict({"weight": 2 * weights})
+    assert torch.equal(criterion.weight, 2 * weights)
+    both.load_state_dict({"criterion.weight": 3 * weights})
+    assert torch.equal(criterion.double().weight, 3 * weights.double())
+    assert not list(criterion.parameters())
+
+
+def test_further_arguments_reach_a_criterion_of_ones_own(net):
+    def scaled(output, target, scale, *, shift=0.0):
+        return scale * functional.cross_entropy(output, target) + shift
+
+    def losses(output, target):
+        return 3 * functional.cross_entropy(output, target, reduction="none")
+
+    criterion = guard_plugin.wrap(scaled, net, strength=2.0, h=0.5, loss_fn=losses)
+    penalty = guard_plugin.curvature_penalty(net, X, Y, h=0.5, strength=2.0, loss_fn=losses)
+    expected = 3 * functional.cross_entropy(net(X), Y) + 1 + penalty
+    torch.testing.assert_close(criterion(net(X), Y, 3, shift=1.0), expected)
+
+
+@pytest.mark.parametrize("how", ["deepcopy", "deepcopy with the network", "pickle"])
+def test_copies_guard_too(net, how):
+    criterion = guard_plugin.wrap(nn.CrossEntropyLoss(label_smoothing=0.1), net, strength=2.0, h=0.5)
+    criterion(net(X), Y)
+    if how == "deepcopy":
+        copied, model = copy.deepcopy(criterion), net
+    elif how == "pickle":
+        copied, model = pickle.loads(pickle.dumps((criterion, net)))
+    else:
+        model, copied = copy.deepcopy((net, criterion))
+    assert copied.guarded == 1
+    torch.testing.assert_close(copied(model(X), Y), criterion(net(X), Y))
+    assert copied.guarded == 2 and (model is net) == (how == "deepcopy")
+
+
+def test_wrapping_twice_is_refused(net):
+    criterion = guard_plugin.wrap(nn.CrossEntropyLoss(), net, strength=2.0, h=0.5)
+    with pytest.raises(UnusableInput, match="wrapped already"):
+        guard_plugin.wrap(criterion, net, strength=2.0, h=0.5)
+
+
+def test_training_that_is_never_guarded_is_warned_of_once(net):
+    criterion = guard_plugin.wrap(nn.CrossEntropyLoss(), net, strength=2.0, h=0.5)
+    with pytest.warns(UserWarning, match="Sequential was trained .* on a loss that guard_plugin.wrap does not guard"):
+        functional.cross_entropy(net(X), Y).backward()
+    functional.cross_entropy(net(X), Y).backward()  # warnings are errors here: not a second time
+    assert criterion.guarded == 0
+
+
+def test_synthetic_images_and_evaluation_are_not_warned_of(net):
+    criterion = guard_plugin.wrap(nn.CrossEntropyLoss(), net, strength=2.0, h=0.5)
+    functional.cross_entropy(net(X.clone().requires_grad_()), Y).backward()
+    criterion(net(X.clone().requires_grad_()), Y).backward()
+    functional.cross_entropy(net.eval()(X), Y).backward()
+    assert criterion.guarded == 0
