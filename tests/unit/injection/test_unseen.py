@@ -163,7 +163,8 @@ def test_a_main_loss_that_cannot_be_guarded_ends_the_run(run, loss, error, how):
 @pytest.mark.filterwarnings("ignore:reduction:UserWarning")
 @pytest.mark.parametrize("loss", [loss for loss, error in ALONE.values() if error is UnsupportedLoss])
 def test_a_loss_beside_the_guarded_one_is_in_the_ledger(run, loss):
-    body = f"output = net(real)\nloss = {loss.replace('net(real)', 'output')}\n(criterion(output, labels) + loss).backward()"
+    body = f"output = net(real)\nloss = {loss.replace('net(real)', 'output')}\n"
+    body += "(criterion(output, labels) + loss).backward()"
     ledger = run(body)
     line = site(body, "loss = ")
     assert ledger.guarded == 1 and list(ledger.unguarded_losses) == [line]
