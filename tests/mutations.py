@@ -52,16 +52,17 @@ GUARDED = {
         r"torch.nn.functional.cross_entropy(input=\1, target=lab_real, label_smoothing=0.1)"
     ),
     "a criterion made in place": real_loss(r"nn.CrossEntropyLoss(label_smoothing=0.1)(\1, lab_real)"),
+    "loss on a scaled output": real_loss(r"criterion(\1 / 2, lab_real)"),
+    "loss by nll_loss of log_softmax": real_loss(r"torch.nn.functional.nll_loss(\1.log_softmax(1), lab_real)"),
     "epoch defined in main.py": move_into_script("utils", "epoch", "main.py"),
 }
 """Mutations of DC that are guarded exactly."""
 
 REFUSED_DURING = {
-    "loss on something computed from the output": (real_loss(r"criterion(\1 / 2, lab_real)"), 2, "own output"),
-    "loss by nll_loss of log_softmax": (
-        real_loss(r"torch.nn.functional.nll_loss(\1.log_softmax(1), lab_real)"),
+    "loss on something computed from the output in an unknown way": (
+        real_loss(r"criterion(\1 + 1, lab_real)"),
         2,
-        "own output",
+        "computed from it by AddBackward0",
     ),
     "unsupported criterion": (real_loss(r"nn.MultiMarginLoss()(\1, lab_real)"), 2, "found MultiMarginLoss"),
     "unreduced criterion": (
