@@ -18,15 +18,11 @@ from guard_plugin.injection.ledger import PathCounts
 from guard_plugin.injection.loss_call import LossCall
 from guard_plugin.injection.module_calls import uncompiled
 from guard_plugin.penalties import Curvature, Penalty
-from guard_plugin.penalties.fast.network_properties import (
-    NetworkProperties,
-    forbid_sharing,
-    known_properties,
-    properties_of,
-)
-from guard_plugin.penalties.fast.precomputed import reached_leaves, recompute_if_unmodified, with_precomputed_gradient
+from guard_plugin.penalties.fast.precomputed import recompute_if_unmodified, with_precomputed_gradient
 from guard_plugin.penalties.fast.second_order import transformed
 from guard_plugin.penalties.fast.shared_forward import SharedForward, inside_shared_forward
+from guard_plugin.penalties.graph import ComputedBefore, nodes_behind, reached_leaves
+from guard_plugin.penalties.network_properties import NetworkProperties, forbid, known_properties, properties_of
 from guard_plugin.penalties.per_example import Losses, full_precision
 
 __all__ = ["Paths"]
@@ -35,6 +31,8 @@ Path = Literal["shared", "separate", "reference"]
 """How a penalty's gradient is computed: "reference" differentiates torch's own graph of passes that the penalty makes;
 "separate" makes such passes too, and computes the gradient at once; "shared" computes it at once, with the host's own
 forward pass as one of the passes. Every penalty has "reference"; the curvature penalty has all three."""
+
+_COMPUTED_BEFORE = "its weights are computed outside of its forward pass"
 
 # With memory "low", a pass takes this part of the batch.
 _LOW_MEMORY_PARTS = 16
@@ -91,25 +89,29 @@ class Paths:
 
     def guarded(self, call: LossCall, penalty: Penalty) -> tuple[Tensor, Tensor] | None:
         """Return the loss with the penalty, and the penalty; None where torch's own graph has to serve."""
+        properties = properties_of(call.network, call.inputs, call.network_output)
         reason = self._why_not("separate", penalty) or self._why_not_precomputed(call)
         if reason or not _has_fast_ways(penalty):
             self._note("reference", reason)
             return None
-        properties = properties_of(call.network, call.inputs, call.network_output)
         n = len(call.inputs)
         size = -(-n // _LOW_MEMORY_PARTS) if self._low_memory else n
         reason = properties.against_precomputing or (properties.against_parts if size < n else "")
         if reason:
             self._note("reference", reason)
             return None
-        found = self._shared(call, penalty, properties)
-        if not isinstance(found, str):
-            self._note("shared", "")
-            return found
+        try:
+            found = self._shared(call, penalty, properties)
+            if not isinstance(found, str):
+                self._note("shared", "")
+                return found
+            losses, low = Losses(call.network, call.targets, call.loss_fn()), self._low_memory
+            precomputed = penalty.in_parts(losses, call.inputs, size=size, low_memory=low)
+        except ComputedBefore:
+            forbid(call.network, against_precomputing=_COMPUTED_BEFORE)
+            self._note("reference", _COMPUTED_BEFORE)
+            return None
         self._note("separate", found)
-        low = self._low_memory
-        losses = Losses(call.network, call.targets, call.loss_fn())
-        precomputed = penalty.in_parts(losses, call.inputs, size=size, low_memory=low)
         value = with_precomputed_gradient(precomputed, recompute=None if low else _recompute(call, penalty))
         return call.loss + value.to(call.loss.dtype), value
 
@@ -141,7 +143,10 @@ class Paths:
         if batch.requires_grad or batch.is_inference() or not any(p.requires_grad for p in module.parameters()):
             return "not guarded"  # a transform's input above all: what it returns would require grad, as synthetic data
         properties = known_properties(own_part(module))
-        against_sharing = properties.against_sharing if properties is not None else ""
+        if properties is None:  # but for the path that is demanded, for debugging
+            against_sharing = "" if self._demanded == "shared" else "it was not examined before"
+        else:
+            against_sharing = properties.against_sharing
         return self._why_not("shared", penalty) or against_sharing or _why_not_this_pass(module, batch)
 
     def _why_not_precomputed(self, call: LossCall) -> str:
@@ -161,14 +166,11 @@ class Paths:
         shared = call.made_by.shared
         if not isinstance(shared, SharedForward):
             return shared
-        if not call.derivation.is_direct:
-            forbid_sharing(call.network, properties, "its loss is on what the host computed from its output")
-            return "its loss is on what the host computed from its output"
         if call.output._backward_hooks or call.output.retains_grad:
             return "a hook on its output changes or reads the gradient"
-        reason = shared.disturbance or properties.against_sharing
+        reason = shared.disturbance or properties.against_sharing or _why_not_this_loss(call)
         if reason:
-            forbid_sharing(call.network, properties, reason)
+            forbid(call.network, against_sharing=reason)
             return reason
         losses = Losses(call.network, call.targets, call.loss_fn())
         found = penalty.on_host(losses, shared, call.output, call.loss)
@@ -201,6 +203,14 @@ def _why_not_this_pass(module: nn.Module, batch: Tensor) -> str:
     if any(part._backward_hooks or part._backward_pre_hooks for part in module.modules()):
         return "a hook on its modules reads gradients"
     return ""
+
+
+def _why_not_this_loss(call: LossCall) -> str:
+    if not call.derivation.is_direct:
+        return "its loss is on what the host computed from its output"
+    names = {node.name() for node in nodes_behind(call.output)}
+    once = sorted(names & {"CheckpointFunctionBackward", "CompiledFunctionBackward"})
+    return f"{once[0]} cannot be differentiated twice" if once else ""
 
 
 def _is_compiled(module: nn.Module) -> bool:

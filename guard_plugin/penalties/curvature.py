@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal, get_args
 
@@ -21,7 +21,9 @@ from guard_plugin.penalties.fast.curvature import (
 )
 from guard_plugin.penalties.fast.precomputed import PrecomputedGradient
 from guard_plugin.penalties.fast.shared_forward import SharedForward
+from guard_plugin.penalties.graph import check_differentiable
 from guard_plugin.penalties.per_example import Losses, cross_entropy, full_precision, unit
+from guard_plugin.penalties.second_derivative import second_derivative_explained
 from guard_plugin.penalties.undisturbed import twice_differentiable, undisturbed
 
 __all__ = ["Curvature", "Form", "curvature_penalty", "scale_h"]
@@ -141,7 +143,7 @@ class Curvature(Penalty):
         compute, second_order = (
             (_gradient_form, twice_differentiable) if self.form == "gradient" else (_loss_form, nullcontext)
         )
-        with undisturbed(network, inputs.device), torch.enable_grad(), second_order():
+        with undisturbed(network, inputs.device), torch.enable_grad(), second_order(), self._explained(network, inputs):
             penalty = self.strength * compute(losses, inputs, self.h)
         return penalty if torch.is_grad_enabled() else penalty.detach()
 
@@ -154,7 +156,7 @@ class Curvature(Penalty):
         check_batch(losses.network, inputs, losses.targets)
         inputs, targets = full_precision(inputs, losses.targets, losses.network)
         step = Step(replace(losses, targets=targets), self.h, self.strength)
-        with undisturbed(losses.network, inputs.device), torch.enable_grad():
+        with undisturbed(losses.network, inputs.device), torch.enable_grad(), self._explained(losses.network, inputs):
             if self.form == "loss":
                 return loss_form(step, inputs, size=size)
             return gradient_form(step, inputs, size=size, low_memory=low_memory)
@@ -169,13 +171,18 @@ class Curvature(Penalty):
         """
         check_batch(losses.network, shared.batch, losses.targets)
         compute = gradient_form_on_host if self.form == "gradient" else loss_form_on_host
-        with undisturbed(losses.network, shared.batch.device), torch.enable_grad():
+        network, batch = losses.network, shared.batch
+        with undisturbed(network, batch.device), torch.enable_grad(), self._explained(network, batch):
             return compute(Step(losses, self.h, self.strength), shared, output, loss)
+
+    def _explained(self, network: nn.Module, inputs: Tensor) -> AbstractContextManager[None]:
+        return second_derivative_explained(network, inputs, fix="use form='loss' (guard run --form loss)")
 
 
 def _gradient_form(losses: Losses, x: Tensor, h: float) -> Tensor:
     x = x.detach().requires_grad_()
     (gradient,) = torch.autograd.grad(losses(x).sum(), x, create_graph=True)
+    check_differentiable(gradient)
     shifted = (x.detach() + h * unit(gradient)).requires_grad_()
     (shifted_gradient,) = torch.autograd.grad(losses(shifted).sum(), shifted, create_graph=True)
     return (shifted_gradient - gradient).reshape(len(x), -1).square().sum(dim=1).mean()

@@ -7,31 +7,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from guard_plugin.errors import UnusableInput
 from guard_plugin.penalties.base import LossFunction
 from guard_plugin.penalties.checks import check_losses
-from guard_plugin.penalties.undisturbed import random_streams_kept
+from guard_plugin.penalties.passes import outputs_of
 
-__all__ = ["Losses", "cross_entropy", "full_precision", "outputs_of", "unit"]
+__all__ = ["Losses", "cross_entropy", "full_precision", "unit"]
 
 cross_entropy = partial(functional.cross_entropy, reduction="none")
 """Maps outputs, shape (n, classes), and targets to n losses."""
-
-
-def outputs_of(network: nn.Module, inputs: Tensor, *, seed: int | None = None) -> Tensor:
-    """Make one pass; a network that draws random numbers draws the same ones in each pass.
-
-    Args:
-        network: It must return one tensor.
-        inputs: Its batch, shape (n, ...), which a network that works in place does not modify.
-        seed: Where the random streams begin; by default they are those of the caller. They are put back afterwards.
-    """
-    with random_streams_kept(inputs.device, seed=seed):
-        # A copy, because a network may begin with an in-place operation, which a leaf would not survive.
-        outputs = network(inputs.clone())
-    if not isinstance(outputs, Tensor):
-        raise UnusableInput(f"expected the network to return one tensor, got {type(outputs).__name__}")
-    return outputs
 
 
 @dataclass(frozen=True)

@@ -4,18 +4,18 @@ import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
+from typing import Any
 
 import numpy
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from guard_plugin.errors import UnusableInput
 from guard_plugin.penalties.eager import eager
 
-__all__ = ["random_streams_kept", "twice_differentiable", "undisturbed"]
-
-_BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+__all__ = ["random_state", "random_streams_kept", "twice_differentiable", "undisturbed"]
 
 
 @contextmanager
@@ -78,6 +78,14 @@ def random_streams_kept(device: torch.device, *, seed: int | None = None) -> Ite
         numpy.random.set_state(numpy_state)
 
 
+def random_state(device: torch.device) -> tuple[Any, ...]:
+    """Return the state of every random stream that a network may draw from, to be compared."""
+    on_device = torch.cuda.get_rng_state(device).numpy().tobytes() if device.type == "cuda" else b""
+    numpys = numpy.random.get_state(legacy=False)["state"]
+    keys, position = numpys["key"].tobytes(), numpys["pos"]
+    return torch.get_rng_state().numpy().tobytes(), on_device, keys, position, random.getstate()
+
+
 def _seed(device: torch.device, seed: int) -> None:
     random.seed(seed)
     numpy.random.seed(seed)
@@ -89,7 +97,7 @@ def _seed(device: torch.device, seed: int) -> None:
 
 def _refuse_coupled_examples(network: nn.Module) -> None:
     for name, module in network.named_modules():
-        if isinstance(module, _BATCH_NORMS) and module.running_mean is None:
+        if isinstance(module, _BatchNorm) and module.running_mean is None:
             raise UnusableInput(
                 f"expected BatchNorm layers with running statistics, found {name or 'the network'} "
                 f"({type(module).__name__}) with track_running_stats=False: its examples depend on each other even in "

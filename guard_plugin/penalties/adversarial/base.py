@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from guard_plugin.penalties.base import LossFunction, Penalty
 from guard_plugin.penalties.checks import check_batch, check_count, check_number, check_numbers
-from guard_plugin.penalties.per_example import Losses, full_precision, outputs_of
+from guard_plugin.penalties.passes import outputs_of
+from guard_plugin.penalties.per_example import Losses, full_precision
 from guard_plugin.penalties.undisturbed import undisturbed
 from guard_plugin.spaces import Normalization
 

@@ -9,7 +9,8 @@ from torch.nn import functional
 
 from guard_plugin.penalties.adversarial.base import Adversarial, Ball, ascend
 from guard_plugin.penalties.checks import check_count, check_losses, check_number
-from guard_plugin.penalties.per_example import Losses, outputs_of
+from guard_plugin.penalties.passes import outputs_of
+from guard_plugin.penalties.per_example import Losses
 
 __all__ = ["Trades"]
 

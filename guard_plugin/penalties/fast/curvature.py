@@ -9,15 +9,16 @@ gradient form; else it is 9 F and 15 F.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
 from guard_plugin.penalties.checks import check_losses
-from guard_plugin.penalties.fast.precomputed import PrecomputedGradient, reached_leaves
+from guard_plugin.penalties.fast.precomputed import PrecomputedGradient
 from guard_plugin.penalties.fast.second_order import SecondOrder
 from guard_plugin.penalties.fast.shared_forward import SharedForward
+from guard_plugin.penalties.graph import Mark, reached_leaves
 from guard_plugin.penalties.per_example import Losses, unit
 
 __all__ = ["Step", "gradient_form", "gradient_form_on_host", "loss_form", "loss_form_on_host"]
@@ -31,11 +32,13 @@ class Step:
         losses: From a batch of n inputs to n losses; the network has its evaluation behaviour.
         h: The L2 length of the step from an example.
         strength: The penalty's weight.
+        begin: When the penalty's own passes began.
     """
 
     losses: Losses
     h: float
     strength: float
+    begin: Mark = field(default_factory=Mark)
 
     @property
     def n(self) -> int:
@@ -58,9 +61,9 @@ def loss_form(step: Step, x: Tensor, *, size: int) -> PrecomputedGradient:
     for part, losses in step.parts(size):
         here = x[part].detach().requires_grad_()
         mean = losses(here).sum() / step.n
-        (of_here,) = gap.differentiate([-mean], reached_leaves(mean, but=[here]), also=[here])
+        (of_here,) = gap.differentiate([-mean], reached_leaves(mean, but=[here], since=step.begin), also=[here])
         gap.value = gap.value - mean.detach()
-        _add_mean(gap, losses, here.detach() + step.h * unit(-of_here), step.n)
+        _add_mean(gap, step, losses, here.detach() + step.h * unit(-of_here))
     return gap.scaled(step.strength * gap.value.abs(), step.strength * gap.value.sign())
 
 
@@ -74,7 +77,7 @@ def loss_form_on_host(
     """
     mean = check_losses(step.losses.loss_fn(output, step.losses.targets), step.n).sum() / step.n
     direct = reached_leaves(loss, mean, beyond=output)
-    leaves = reached_leaves(output, but=[shared.batch])
+    leaves = reached_leaves(output, but=[shared.batch], since=shared.mark)
     if {id(leaf) for leaf in direct} & {id(leaf) for leaf in leaves}:
         return None
     # The gap is l(x + h z) - l(x): what belongs to x carries a minus.
@@ -86,7 +89,7 @@ def loss_form_on_host(
     if ratio is None:
         return None
     (of_batch,) = minus_here.differentiate([output], leaves, [ours], also=[shared.batch], keep=True)
-    _add_mean(gap, step.losses, shared.batch.detach() + step.h * unit(-of_batch), step.n)
+    _add_mean(gap, step, step.losses, shared.batch.detach() + step.h * unit(-of_batch))
     weight, value = step.strength * gap.value.sign(), step.strength * gap.value.abs()
     total = gap.scaled(loss.detach() + value, weight)
     return total.plus(minus_here.scaled(minus_here.value, ratio + weight)).plus(own), value
@@ -106,7 +109,7 @@ def gradient_form(step: Step, x: Tensor, *, size: int, low_memory: bool) -> Prec
         cotangent = _add_second_point(total, step, losses, here.detach(), gradient.detach())
         if low_memory:
             gradient, operations = _of_batch(losses, here)
-        _add(total, [gradient], [cotangent], operations, keep=False)
+        _add(total, [gradient], [cotangent], operations, step.begin, keep=False)
     return total
 
 
@@ -119,14 +122,14 @@ def gradient_form_on_host(
     total = PrecomputedGradient(losses.new_zeros(()))
     cotangent = _add_second_point(total, step, step.losses, shared.batch.detach(), gradient.detach())
     cotangents = [torch.ones_like(loss), cotangent]
-    _add(total, [loss, gradient], cotangents, shared.operations, keep=True)
+    _add(total, [loss, gradient], cotangents, shared.operations, shared.mark, keep=True)
     return PrecomputedGradient(loss.detach() + total.value, total.gradients), total.value
 
 
-def _add_mean(gap: PrecomputedGradient, losses: Losses, shifted: Tensor, n: int) -> None:
+def _add_mean(gap: PrecomputedGradient, step: Step, losses: Losses, shifted: Tensor) -> None:
     """Add the mean loss at the second point, and its gradient."""
-    mean = losses(shifted).sum() / n
-    gap.differentiate([mean], reached_leaves(mean))
+    mean = losses(shifted).sum() / step.n
+    gap.differentiate([mean], reached_leaves(mean, since=step.begin))
     gap.value = gap.value + mean.detach()
 
 
@@ -136,7 +139,7 @@ def _add_second_point(total: PrecomputedGradient, step: Step, losses: Losses, x:
     shifted_gradient, operations = _of_batch(losses, shifted)
     difference, weight = shifted_gradient.detach() - gradient, step.strength / step.n
     total.value = total.value + weight * difference.square().sum()
-    _add(total, [shifted_gradient], [2 * weight * difference], operations, keep=False)
+    _add(total, [shifted_gradient], [2 * weight * difference], operations, step.begin, keep=False)
     return -2 * weight * difference
 
 
@@ -149,10 +152,16 @@ def _of_batch(losses: Losses, batch: Tensor) -> tuple[Tensor, SecondOrder]:
 
 
 def _add(
-    total: PrecomputedGradient, outputs: list[Tensor], cotangents: list[Tensor], operations: SecondOrder, *, keep: bool
+    total: PrecomputedGradient,
+    outputs: list[Tensor],
+    cotangents: list[Tensor],
+    operations: SecondOrder,
+    begin: Mark,
+    *,
+    keep: bool,
 ) -> None:
     """Add the gradients of <outputs, cotangents> for all leaves but the batch."""
-    leaves = reached_leaves(*outputs, but=[operations.batch])
+    leaves = reached_leaves(*outputs, but=[operations.batch], since=begin)
     with operations.for_parameters(total.add):
         total.differentiate(outputs, leaves, cotangents, keep=keep)
 

@@ -13,7 +13,6 @@ from guard_plugin.errors import UnsupportedLoss
 
 __all__ = [
     "PrecomputedGradient",
-    "reached_leaves",
     "recompute_if_unmodified",
     "version_of",
     "with_precomputed_gradient",
@@ -166,23 +165,3 @@ def _keeps_graph() -> bool:
     """Tell whether the backward pass that is under way was asked to retain its graph; True where torch does not say."""
     ask = getattr(torch._C._autograd, "_get_current_graph_task_keep_graph", None)
     return ask is None or bool(ask())
-
-
-def reached_leaves(*roots: Tensor, but: Sequence[Tensor] = (), beyond: Tensor | None = None) -> list[Tensor]:
-    """Return the leaf tensors that gradients of the roots reach, read off their autograd graph.
-
-    The leaves in ``but`` are left out, and so are those that are reached through the tensor ``beyond`` only.
-    """
-    seen = {None if beyond is None else beyond.grad_fn, None}
-    leaves = {id(root): root for root in roots if root.grad_fn is None and root.requires_grad}
-    nodes: list[Any] = [root.grad_fn for root in roots]
-    while nodes:
-        node = nodes.pop()
-        if node in seen:
-            continue
-        seen.add(node)
-        if node.name() == "torch::autograd::AccumulateGrad":
-            leaves[id(node.variable)] = node.variable
-        nodes.extend(following for following, _ in node.next_functions)
-    excluded = {id(tensor) for tensor in but}
-    return [leaf for key, leaf in leaves.items() if key not in excluded]

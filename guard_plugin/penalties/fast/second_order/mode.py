@@ -87,10 +87,11 @@ class SecondOrder(TorchFunctionMode):
         bias: Tensor | None = None,
         eps: float = 1e-5,
     ) -> Tensor:
-        if input.dim() < 3 or input.numel() == 0 or input.shape[1] % num_groups:
+        if input.dim() < 3 or input.numel() == 0 or input.shape[1] % num_groups or not input.is_contiguous():
+            # Of another memory format too: the result's would be another one than in the plain run.
             return functional.group_norm(input, num_groups, weight, bias, eps)
         # Outside of the function: what it is given must be what it saves, or the second derivative loses its way.
-        normalised: Tensor = GroupNorm.apply(input.contiguous(), weight, bias, num_groups, eps, self._wanted)[0]
+        normalised: Tensor = GroupNorm.apply(input, weight, bias, num_groups, eps, self._wanted)[0]
         return normalised
 
     def _convolution(

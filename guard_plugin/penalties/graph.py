@@ -1,0 +1,75 @@
+"""What an autograd graph tells: where it begins, and what cannot be done with it."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+__all__ = ["ComputedBefore", "Mark", "NoSecondDerivative", "check_differentiable", "nodes_behind", "reached_leaves"]
+
+
+class ComputedBefore(Exception):
+    """A pass's graph goes on in one that was made before the pass: a backward pass would free what is the host's."""
+
+
+class NoSecondDerivative(Exception):
+    """A gradient's graph holds an operation whose derivative torch does not have."""
+
+
+WITHOUT_DERIVATIVE = ("torch::autograd::NotImplemented", "torch::autograd::Error")
+
+
+class Mark:
+    """A moment of this thread, to be compared with when autograd nodes were made."""
+
+    def __init__(self) -> None:
+        # Made in the order of their numbers, but for leaves.
+        self._number: int = torch.ones((), requires_grad=True).clone().grad_fn._sequence_nr()  # type: ignore[union-attr]
+
+    def is_after(self, node: Any) -> bool:
+        """Tell whether a node was made before this moment."""
+        number: int = node._sequence_nr()
+        return number < self._number
+
+
+def nodes_behind(*roots: Tensor, beyond: Tensor | None = None) -> Iterator[Any]:
+    """Yield each autograd node behind the roots once; those that are reached through ``beyond`` only are left out."""
+    seen = {None, None if beyond is None else beyond.grad_fn}
+    nodes: list[Any] = [root.grad_fn for root in roots]
+    while nodes:
+        node = nodes.pop()
+        if node not in seen:
+            seen.add(node)
+            nodes.extend([following for following, _ in node.next_functions])
+            yield node
+
+
+def check_differentiable(gradient: Tensor) -> None:
+    """Raise NoSecondDerivative for a gradient that cannot be differentiated again."""
+    if any(node.name() in WITHOUT_DERIVATIVE for node in nodes_behind(gradient)):
+        raise NoSecondDerivative
+
+
+def reached_leaves(
+    *roots: Tensor, but: Sequence[Tensor] = (), beyond: Tensor | None = None, since: Mark | None = None
+) -> list[Tensor]:
+    """Return the leaf tensors that gradients of the roots reach, read off their autograd graph.
+
+    The leaves in ``but`` are left out, and so are those that are reached through the tensor ``beyond`` only.
+
+    Raises:
+        ComputedBefore: If a node was made before ``since``.
+        NoSecondDerivative: If a node has no derivative.
+    """
+    leaves = {id(root): root for root in roots if root.grad_fn is None and root.requires_grad}
+    for node in nodes_behind(*roots, beyond=beyond):
+        name = node.name()
+        if name == "torch::autograd::AccumulateGrad":
+            leaves[id(node.variable)] = node.variable
+        elif since is not None and since.is_after(node):
+            raise ComputedBefore
+        elif name in WITHOUT_DERIVATIVE:
+            raise NoSecondDerivative
+    excluded = {id(tensor) for tensor in but}
+    return [leaf for key, leaf in leaves.items() if key not in excluded]

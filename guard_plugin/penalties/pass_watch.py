@@ -1,0 +1,68 @@
+"""What a pass does that tells a tensor which requires grad from one that does not, or one derivative from two."""
+
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+__all__ = ["KeptTensors", "PassWatch"]
+
+_HOOKS = (Tensor.register_hook, Tensor.retain_grad)
+_QUESTIONS = tuple(vars(torch._C.TensorBase)[name].__get__ for name in ("requires_grad", "is_leaf", "grad_fn"))
+
+
+class PassWatch(TorchFunctionMode):
+    """Notes, as ``seen``, why another pass cannot stand for this one.
+
+    The penalty's backward passes would run hooks on tensors, the host's would not; and code that asks whether a tensor
+    requires grad would be told another thing than in the plain run.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen = ""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: "dict[str, Any] | None" = None
+    ) -> Any:
+        """Note what is called, and call it."""
+        if func in _HOOKS:
+            self.seen = "its forward pass puts hooks on tensors"
+        elif func in _QUESTIONS and not _module_that_asks().startswith(("torch.", "guard_plugin.")):
+            self.seen = "its forward pass asks whether a tensor requires grad"
+        return func(*args, **(kwargs or {}))
+
+
+def _module_that_asks() -> str:
+    return str(sys._getframe(2).f_globals.get("__name__", ""))
+
+
+class KeptTensors:
+    """Tells which tensors a pass, from creation on, leaves in attributes of a network's modules.
+
+    The host may look at the gradient of such a tensor, or take it for one without. The weights that torch's
+    parametrizations compute in each pass are none of the host's business.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        self._modules = [one for one in network.modules() if not type(one).__module__.startswith("torch.nn.")]
+        self._before = [tensor for module in self._modules for tensor in _tensors(vars(module))]
+
+    def why(self) -> str:
+        """Name a module that keeps a tensor of the pass; an empty text if there is none."""
+        known = set(map(id, self._before))
+        for module in self._modules:
+            if any(id(tensor) not in known for tensor in _tensors(vars(module))):
+                return f"{type(module).__name__} keeps a tensor of its forward pass"
+        return ""
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, (dict, list, tuple)):
+        for one in value.values() if isinstance(value, dict) else value:
+            yield from _tensors(one)

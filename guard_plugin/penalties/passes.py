@@ -1,0 +1,157 @@
+"""One pass of a penalty: right where torch's own kernels are not, and each pass alike."""
+
+import random
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Any
+
+import numpy
+import torch
+import torch.utils.checkpoint
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
+
+from guard_plugin.errors import UnusableInput
+from guard_plugin.penalties.undisturbed import random_streams_kept
+
+__all__ = ["alike", "outputs_of"]
+
+# The attributes that every module has: what a network adds is its own.
+_TORCHS_OWN = frozenset(vars(nn.Module()))
+_CONTAINERS = (list, dict, set, OrderedDict, deque)
+
+
+def outputs_of(network: nn.Module, inputs: Tensor, *, seed: int | None = None) -> Tensor:
+    """Make one pass, as :func:`alike`.
+
+    Args:
+        network: It must return one tensor.
+        inputs: Its batch, shape (n, ...), which a network that works in place does not modify.
+        seed: Where the random streams begin; by default they are those of the caller. They are put back afterwards.
+    """
+    with alike(network, inputs.device, seed=seed):
+        # A copy, because a network may begin with an in-place operation, which a leaf would not survive.
+        outputs = network(inputs.clone())
+    if not isinstance(outputs, Tensor):
+        raise UnusableInput(f"expected the network to return one tensor, got {type(outputs).__name__}")
+    return outputs
+
+
+@contextmanager
+def alike(network: nn.Module, device: torch.device, *, seed: int | None = None) -> Iterator[None]:
+    """Put back what a pass changes in random streams, and in a network's attributes and generators.
+
+    So a network that draws random numbers draws the same ones in each pass. torch.utils.checkpoint has no part in the
+    pass: its recomputation would take place when the network behaves as in training again, or not at all.
+    """
+    exact = _ExactNorms() if device.type == "cpu" else nullcontext()
+    with random_streams_kept(device, seed=seed), _attributes_kept(network), _without_checkpoints(), exact:
+        yield
+
+
+@contextmanager
+def _attributes_kept(network: nn.Module) -> Iterator[None]:
+    """Put back what modules set on themselves: attributes, what their containers hold, the state of their generators.
+
+    Not covered: in-place changes of tensors that are no buffers.
+    """
+    # torch's own layers set none, but for tensors, which `undisturbed` puts back.
+    own = [module for module in network.modules() if not type(module).__module__.startswith("torch.nn.")]
+    owners = [(vars(module), dict(vars(module))) for module in own]
+    values = [value for _, kept in owners for name, value in kept.items() if name not in _TORCHS_OWN]
+    contents = [(value, value.copy()) for value in values if type(value) in _CONTAINERS]
+    generators = [put_back for put_back in map(_generator_kept, values) if put_back is not None]
+    try:
+        yield
+    finally:
+        for now, before in owners:
+            if now.keys() != before.keys() or any(now[name] is not before[name] for name in before):
+                now.clear()
+                now.update(before)
+        for container, before in contents:
+            _refill(container, before)
+        for put_back in generators:
+            put_back()
+
+
+def _refill(container: Any, before: Any) -> None:
+    container.clear()
+    container.extend(before) if isinstance(container, (list, deque)) else container.update(before)
+
+
+def _generator_kept(value: Any) -> Callable[[], Any] | None:
+    """Return what puts back the present state of a random generator; None for other values."""
+    if isinstance(value, torch.Generator):
+        state = value.get_state()
+        return lambda: value.set_state(state)
+    if isinstance(value, numpy.random.Generator):
+        bits, numpys = value.bit_generator, value.bit_generator.state
+        return lambda: setattr(bits, "state", numpys)
+    if isinstance(value, numpy.random.RandomState):
+        legacy = value.get_state(legacy=False)
+        return lambda: value.set_state(legacy)
+    if isinstance(value, random.Random):
+        pythons = value.getstate()
+        return lambda: value.setstate(pythons)
+    return None
+
+
+class _Direct:
+    """Stands for torch.utils.checkpoint.CheckpointFunction."""
+
+    @staticmethod
+    def apply(function: Callable[..., Any], preserve: bool, *args: Any) -> Any:
+        return function(*args)
+
+
+def _no_recomputation(*args: Any, **kwargs: Any) -> Iterator[None]:
+    yield
+
+
+# What torch.utils.checkpoint.checkpoint calls: with use_reentrant=True, and without it in torch 2.1 and in 2.14.
+_CHECKPOINTS: dict[str, Any] = {
+    "CheckpointFunction": _Direct,
+    "_checkpoint_without_reentrant_generator": _no_recomputation,
+    "_checkpoint_without_reentrant_generator_impl": _no_recomputation,
+}
+
+
+@contextmanager
+def _without_checkpoints() -> Iterator[None]:
+    module = torch.utils.checkpoint
+    before = {name: getattr(module, name) for name in _CHECKPOINTS if hasattr(module, name)}
+    for name in before:
+        setattr(module, name, _CHECKPOINTS[name])
+    try:
+        yield
+    finally:
+        for name, own in before.items():
+            setattr(module, name, own)
+
+
+class _ExactNorms(TorchFunctionMode):
+    """Gives torch's normalisations contiguous inputs and gradients.
+
+    Of a batch of one, which InstanceNorm makes of any batch, torch's CPU kernel for their gradient mixes up the values
+    where input and gradient are of different memory formats (2.14 and older; docs/reliability.md has the report).
+    """
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func not in (functional.batch_norm, functional.instance_norm) or not args or args[0].dim() < 3:
+            return func(*args, **(kwargs or {}))
+        normalised: Tensor = _ContiguousGradient.apply(func(args[0].contiguous(), *args[1:], **(kwargs or {})))
+        return normalised
+
+
+class _ContiguousGradient(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, values: Tensor) -> Tensor:
+        return values.view_as(values)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return gradient.contiguous()

@@ -1,0 +1,67 @@
+"""Naming the layer that has no second derivative, which torch's own error does not."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from guard_plugin.errors import UnsupportedLoss
+from guard_plugin.penalties.graph import NoSecondDerivative, check_differentiable
+
+__all__ = ["second_derivative_explained"]
+
+
+@contextmanager
+def second_derivative_explained(network: nn.Module, inputs: Tensor, *, fix: str) -> Iterator[None]:
+    """Name the layer where an input gradient cannot be differentiated again.
+
+    Args:
+        network: The network, inside :func:`guard_plugin.penalties.undisturbed`.
+        inputs: A batch, shape (n, ...).
+        fix: What the user can do.
+
+    Raises:
+        UnsupportedLoss: In place of NoSecondDerivative.
+    """
+    try:
+        yield
+    except NoSecondDerivative:
+        layers = ", ".join(_layers_without(network, inputs[:2])) or "an operation that is no layer of its own"
+        raise UnsupportedLoss(
+            f"expected a network that can be differentiated twice, found {layers}, for which torch has no second "
+            f"derivative; {fix}, or use another layer"
+        ) from None
+
+
+def _layers_without(network: nn.Module, inputs: Tensor) -> list[str]:
+    found: list[str] = []
+    parts = [(name or "the network", part) for name, part in network.named_modules() if not list(part.children())]
+    handles = [part.register_forward_pre_hook(partial(_try, name, found)) for name, part in parts]
+    try:
+        with torch.enable_grad():
+            network(inputs.detach().clone())
+    finally:
+        for handle in handles:
+            handle.remove()
+    return list(dict.fromkeys(found))
+
+
+def _try(name: str, found: list[str], part: nn.Module, args: tuple[Any, ...]) -> None:
+    tensors = [one.detach().clone().requires_grad_() if _is_floating(one) else one for one in args]
+    leaves = [one for one in tensors if _is_floating(one)]
+    output = part.forward(*tensors)
+    if isinstance(output, Tensor) and output.requires_grad and leaves:
+        gradients = torch.autograd.grad(output.sum(), leaves, create_graph=True, allow_unused=True)
+        try:
+            for gradient in gradients:
+                if gradient is not None:
+                    check_differentiable(gradient)
+        except NoSecondDerivative:
+            found.append(f"{name} ({type(part).__name__})")
+
+
+def _is_floating(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.is_floating_point()

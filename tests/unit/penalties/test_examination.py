@@ -1,0 +1,180 @@
+"""Networks whose outputs for an example depend on others, or on chance, are refused on every way."""
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+import guard_plugin
+from guard_plugin.errors import GuardError, UnsupportedLoss
+
+X = torch.randn(6, 2, 4, 4, generator=torch.Generator().manual_seed(0))
+Y = torch.tensor([0, 1, 2, 1, 0, 2])
+
+
+class Net(nn.Module):
+    """A network with something of its own between its first layer and its last."""
+
+    def __init__(self, between=lambda hidden: hidden):
+        super().__init__()
+        torch.manual_seed(1)
+        self.first, self.last = nn.Conv2d(2, 4, 3), nn.Linear(16, 3)
+        self.between = between
+
+    def forward(self, x):
+        return self.last(self.between(self.first(x)).tanh().flatten(1))
+
+
+class OwnBatchNorm(nn.BatchNorm2d):
+    def __init__(self):
+        super().__init__(4, track_running_stats=False)
+
+
+COUPLED = {
+    "batch_norm by function": lambda h: functional.batch_norm(h, None, None, training=True),
+    "minus the mean": lambda h: h - h.mean(0),
+    "minus little of the mean": lambda h: h - 1e-6 * h.mean(0),
+    "by detached statistics": lambda h: h / h.detach().std(0),
+    "softmax over the batch": lambda h: h.softmax(0),
+    "attention over the batch": lambda h: (h.flatten(1) @ h.flatten(1).T).softmax(1).matmul(h.flatten(1)).view_as(h),
+    "sorted": lambda h: h.sort(0)[0],
+}
+WAYS = [{}, {"path": "separate"}, {"path": "reference"}, {"memory": "low"}, {"form": "loss"}]
+
+
+@pytest.mark.parametrize("options", WAYS, ids=str)
+@pytest.mark.parametrize("between", COUPLED.values(), ids=COUPLED)
+def test_examples_that_depend_on_each_other_are_refused(between, options):
+    net = Net(between)
+    criterion = guard_plugin.wrap(nn.CrossEntropyLoss(), net, strength=1.0, h=0.3, **options)
+    with pytest.raises(UnsupportedLoss, match="outputs depend on other examples of the batch"):
+        criterion(net(X), Y)
+
+
+@pytest.mark.parametrize("penalty", [{"penalty": "gradient_norm"}, {"penalty": "trades", "eps": 0.1}], ids=str)
+def test_every_penalty_refuses_them(penalty):
+    net = Net(COUPLED["minus the mean"])
+    criterion = guard_plugin.wrap(nn.CrossEntropyLoss(), net, strength=0.5, **penalty)
+    with pytest.raises(UnsupportedLoss, match="outputs depend on other examples of the batch"):
+        criterion(net(X), Y)
+
+
+def test_a_subclass_of_batch_norm_without_statistics_is_refused_by_name():
+    net = Net()
+    net.between = OwnBatchNorm()
+    criterion = guard_plugin.wrap(nn.CrossEntropyLoss(), net, strength=1.0, h=0.3)
+    for call in (lambda: criterion(net(X), Y), lambda: guard_plugin.curvature_penalty(net, X, Y, h=0.3, strength=1)):
+        with pytest.raises(GuardError, match=r"found between \(OwnBatchNorm\) with track_running_stats=False"):
+            call()
+
+
+def test_a_first_batch_of_one_does_not_tell():
+    net = Net(COUPLED["minus the mean"])
+    criterion = guard_plugin.wrap(nn.CrossEntropyLoss(), net, strength=1.0, h=0.3)
+    for _ in range(3):
+        criterion(net(X[:1]), Y[:1])
+    with pytest.raises(UnsupportedLoss, match="other examples of the batch"):
+        criterion(net(X), Y)
+
+
+def test_a_coupling_that_begins_later_is_found_at_the_second_call():
+    net = Net()
+    criterion = guard_plugin.wrap(nn.CrossEntropyLoss(), net, strength=1.0, h=0.3)
+    criterion(net(X), Y)
+    net.between = COUPLED["minus the mean"]
+    with pytest.raises(UnsupportedLoss, match="other examples of the batch"):
+        for _ in range(8):
+            criterion(net(X), Y)
+
+
+class FixedBatch(Net):
+    def forward(self, x):
+        return super().forward(x).view(6, 3)
+
+
+class NeedsSeveral(nn.Module):
+    """One value per group: torch refuses a batch of one."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = nn.Sequential(nn.Flatten(), nn.Linear(32, 4), nn.GroupNorm(4, 4), nn.Linear(4, 3))
+
+    def forward(self, x):
+        return self.net(x)
+
+
+@pytest.mark.parametrize(("net", "n"), [(FixedBatch(), 6), (NeedsSeveral(), 2), (Net(nn.BatchNorm2d(4)), 6)])
+@pytest.mark.parametrize("options", [{}, {"form": "loss"}], ids=str)
+def test_what_cannot_be_passed_a_part_of_its_batch_is_not_refused(net, n, options):
+    criterion = guard_plugin.wrap(nn.CrossEntropyLoss(), net, strength=1.0, h=0.3, **options)
+    for _ in range(3):
+        criterion(net(X[:n]), Y[:n]).backward()
+    assert criterion.guarded == 3
+
+
+HIDDEN = torch.Generator().manual_seed(3)
+
+
+def test_noise_from_a_generator_that_cannot_be_found_is_refused():
+    net = Net(lambda h: h + torch.randn(h.shape, generator=HIDDEN))
+    criterion = guard_plugin.wrap(nn.CrossEntropyLoss(), net, strength=1.0, h=0.3)
+    with pytest.raises(UnsupportedLoss, match="random numbers whose generator cannot be found"):
+        criterion(net(X), Y)
+
+
+class Noisy(Net):
+    """Adds noise from a generator of its own, counts its calls, and keeps what it saw."""
+
+    def __init__(self, kind):
+        super().__init__()
+        self.kind = kind
+        self.generator = {
+            "torch": torch.Generator().manual_seed(3),
+            "numpy": np.random.default_rng(3),
+            "legacy": np.random.RandomState(3),
+        }[kind]
+        self.calls, self.seen, self.last_mean = 0, [], 0.0
+
+    def noise(self, shape) -> Tensor:
+        if self.kind == "torch":
+            return torch.randn(shape, generator=self.generator)
+        return torch.from_numpy(np.asarray(self.generator.normal(size=tuple(shape)))).float()
+
+    def forward(self, x):
+        self.calls += 1
+        self.seen.append(float(x.detach().sum()))
+        self.last_mean = float(x.detach().mean())
+        return super().forward(x + 0.1 * self.noise(x.shape))
+
+
+@pytest.mark.parametrize("options", WAYS, ids=str)
+@pytest.mark.parametrize("kind", ["torch", "numpy", "legacy"])
+def test_a_generator_of_its_own_draws_alike_in_each_pass_and_is_left_as_the_plain_run_leaves_it(kind, options):
+    if options.get("memory"):
+        pytest.skip("parts of a batch draw other numbers: refused")
+
+    def run(guarded: bool) -> tuple[Noisy, list[float]]:
+        net, plain = Noisy(kind), nn.CrossEntropyLoss()
+        criterion = guard_plugin.wrap(plain, net, strength=1e-12, h=0.3, **options) if guarded else plain
+        return net, [criterion(net(X), Y).item() for _ in range(3)]
+
+    (net, losses), (other, plain) = run(True), run(False)
+    assert losses == plain
+    assert (net.calls, net.seen, net.last_mean) == (other.calls, other.seen, other.last_mean)
+    assert torch.equal(net.noise((3,)), other.noise((3,)))
+
+
+def test_the_penalty_of_a_noisy_network_uses_one_draw():
+    """Oracle: the same network with that draw as a constant."""
+    net = Noisy("torch").double()
+    x, fixed = X.double(), Net().double()
+    criterion = guard_plugin.wrap(nn.CrossEntropyLoss(), net, strength=1.0, h=0.3)
+    outputs = net(x)
+    state = net.generator.get_state()
+    noise = 0.1 * net.noise(x.shape)
+    net.generator.set_state(state)
+    shifted = nn.Module()
+    shifted.forward = lambda inputs: fixed(inputs + noise)
+    penalty = guard_plugin.curvature_penalty(shifted, x, Y, h=0.3, strength=1.0)
+    torch.testing.assert_close(criterion(outputs, Y) - functional.cross_entropy(outputs, Y), penalty)
