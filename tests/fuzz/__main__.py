@@ -1,0 +1,82 @@
+"""Compare guard_plugin with an independent reference on random cases, for so many seconds.
+
+    python -m tests.fuzz --seconds 60
+    python -m tests.fuzz --seed 3 --only networks --case 17
+
+A disagreement is printed with the command that runs its case again; the exit code is then 1. docs/reliability.md says
+what the cases are.
+"""
+
+import argparse
+import sys
+import time
+import traceback
+from collections import Counter
+from collections.abc import Callable
+
+import torch
+
+from tests.fuzz import network_run
+from tests.fuzz.outcome import Case, Disagreement
+from tests.fuzz.report import table
+
+KINDS: dict[str, Callable[[int, int], str]] = {"networks": network_run.run_case}
+"""From a kind's name to what runs the case of a seed and a number, and returns its outcome."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run cases until the time is over; return 1 if there was a disagreement."""
+    given = _options().parse_args(arguments)
+    torch.set_num_threads(1)
+    if given.spec is not None:
+        return _run_spec(given.spec)
+    counts: dict[str, Counter[str]] = {kind: Counter() for kind in given.only or KINDS}
+    begin, number, failed = time.monotonic(), given.start if given.case is None else given.case, 0
+    while not failed or given.keep_going:
+        for kind, outcomes in counts.items():
+            outcome = _run(Case(given.seed, kind, number), shrink=not given.keep_going)
+            outcomes[outcome] += 1
+            failed += outcome == "disagreement"
+        number += 1
+        if given.case is not None or time.monotonic() - begin > given.seconds:
+            break
+    print(table(counts, seed=given.seed, seconds=time.monotonic() - begin))
+    return min(failed, 1)
+
+
+def _options() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__.split("\n")[0])
+    parser.add_argument("--seconds", type=float, default=60)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", action="append", choices=sorted(KINDS), help="may be given more than once")
+    parser.add_argument("--case", type=int, help="run this case alone")
+    parser.add_argument("--start", type=int, default=0, help="the first case's number")
+    parser.add_argument("--spec", help="run the network of this description, as a disagreement prints it")
+    parser.add_argument("--keep-going", action="store_true", help="after a disagreement; it is not made smaller then")
+    return parser
+
+
+def _run(case: Case, *, shrink: bool) -> str:
+    try:
+        return KINDS[case.kind](case.seed, case.number)
+    except Disagreement as found:
+        print(f"DISAGREEMENT  {case.command()}\n    {found}", flush=True)
+        if shrink and case.kind == "networks":
+            print(f"    made smaller: {network_run.shrink(case.seed, case.number)}", flush=True)
+        return "disagreement"
+    except Exception:
+        print(f"ERROR of the fuzz itself  {case.command()}\n{traceback.format_exc()}", flush=True)
+        raise
+
+
+def _run_spec(text: str) -> int:
+    try:
+        print(network_run.run_described(text))
+    except Disagreement as found:
+        print(found)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
