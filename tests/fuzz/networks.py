@@ -202,6 +202,8 @@ class Network(nn.Module):
         features = self.features
         if "input modified" in features:
             x.mul_(0.9)
+        elif not (self.pieces and list(self.pieces[0].parameters())):
+            x = x * 1  # a piece that works in place would modify the batch
         if self.checkpointed and len(self.pieces):
             x = checkpoint(self._body, x, use_reentrant="reentrant checkpoint" in features)
         else:
@@ -211,9 +213,9 @@ class Network(nn.Module):
         if "batch_norm of the batch" in features:
             x = functional.batch_norm(x, None, None, training=True)
         if "noise in evaluation" in features:
-            x = x + 0.2 * torch.randn(x.shape[1:], dtype=x.dtype)
+            x = x + 0.2 * torch.randn(x.shape[1:], dtype=torch.float64).to(x.dtype)
         if "own noise in evaluation" in features:
-            x = x + 0.2 * torch.randn(x.shape[1:], dtype=x.dtype, generator=self.generator)
+            x = x + 0.2 * torch.randn(x.shape[1:], dtype=torch.float64, generator=self.generator).to(x.dtype)
         if self.head_weight is not None:
             x = functional.linear(x.flatten(1), self.head_weight)
         else:
@@ -315,12 +317,39 @@ def build(case: Described, *, reference: bool = False) -> Subject:
     if case.channels_last and not reference and len(case.shape) == 3:
         core.to(memory_format=torch.channels_last)
     _set_flags(core, case)
+    if reference:
+        _replace_instance_norms(core)
     _add_hooks(subject, reference)
     if "DataParallel" in features and not reference:
         subject.network = nn.DataParallel(core)
     if "compiled" in features and not reference:
+        torch.compiler.reset()
         subject.network = torch.compile(subject.network, backend="eager")
     return subject
+
+
+class _InstanceNorm(nn.Module):
+    """By its formula: torch's kernel gives wrong gradients for a batch of one whose gradient is not contiguous."""
+
+    def __init__(self, norm: nn.Module) -> None:
+        super().__init__()
+        self.weight, self.bias, self.eps = norm.weight, norm.bias, norm.eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        positions = tuple(range(2, x.dim()))
+        x = x - x.mean(dim=positions, keepdim=True)
+        x = x / (x.square().mean(dim=positions, keepdim=True) + self.eps).sqrt()
+        if self.weight is None:
+            return x
+        shape = (1, -1, *[1] * len(positions))
+        return x * self.weight.reshape(shape) + self.bias.reshape(shape)
+
+
+def _replace_instance_norms(core: Network) -> None:
+    for module in list(core.modules()):
+        for name, part in list(module.named_children()):
+            if isinstance(part, nn.InstanceNorm1d | nn.InstanceNorm2d | nn.InstanceNorm3d) and part.running_mean is None:
+                setattr(module, name, _InstanceNorm(part))
 
 
 def _set_flags(core: Network, case: Described) -> None:
