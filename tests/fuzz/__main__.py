@@ -16,11 +16,11 @@ from collections.abc import Callable
 
 import torch
 
-from tests.fuzz import host_run, network_run
+from tests.fuzz import file_run, host_run, network_run
 from tests.fuzz.outcome import Case, Disagreement
 from tests.fuzz.report import table
 
-KINDS: dict[str, Callable[[int, int], str]] = {"networks": network_run.run_case, "hosts": host_run.run_case}
+KINDS: dict[str, Callable[[int, int], str]] = {"networks": network_run.run_case, "hosts": host_run.run_case, "files": file_run.run_case}
 """From a kind's name to what runs the case of a seed and a number, and returns its outcome."""
 
 
@@ -30,18 +30,20 @@ def main(arguments: list[str] | None = None) -> int:
     torch.set_num_threads(1)
     if given.spec is not None:
         return _run_spec(given.spec)
-    counts: dict[str, Counter[str]] = {kind: Counter() for kind in given.only or KINDS}
-    begin, number, failed = time.monotonic(), given.start if given.case is None else given.case, 0
-    while not failed or given.keep_going:
-        for kind, outcomes in counts.items():
-            outcome = _run(Case(given.seed, kind, number), shrink=not given.keep_going)
-            outcomes[outcome] += 1
-            failed += outcome == "disagreement"
-        number += 1
-        if given.case is not None or time.monotonic() - begin > given.seconds:
+    kinds = given.only or list(KINDS)
+    counts: dict[str, Counter[str]] = {kind: Counter() for kind in kinds}
+    spent = dict.fromkeys(kinds, 0.0)
+    while sum(spent.values()) < given.seconds:
+        kind = min(kinds, key=spent.__getitem__)  # each kind gets its share of the time
+        number = (given.start if given.case is None else given.case) + counts[kind].total()
+        begin = time.monotonic()
+        outcome = _run(Case(given.seed, kind, number), shrink=not given.keep_going)
+        spent[kind] += time.monotonic() - begin
+        counts[kind][outcome] += 1
+        if given.case is not None or (outcome == "disagreement" and not given.keep_going):
             break
-    print(table(counts, seed=given.seed, seconds=time.monotonic() - begin))
-    return min(failed, 1)
+    print(table(counts, seed=given.seed, seconds=sum(spent.values())))
+    return int(any(found["disagreement"] for found in counts.values()))
 
 
 def _options() -> argparse.ArgumentParser:
@@ -49,8 +51,8 @@ def _options() -> argparse.ArgumentParser:
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", action="append", choices=sorted(KINDS), help="may be given more than once")
-    parser.add_argument("--case", type=int, help="run this case alone")
-    parser.add_argument("--start", type=int, default=0, help="the first case's number")
+    parser.add_argument("--case", type=int, help="run the case of this number alone")
+    parser.add_argument("--start", type=int, default=0, help="the number of the first case")
     parser.add_argument("--spec", help="run the network of this description, as a disagreement prints it")
     parser.add_argument("--keep-going", action="store_true", help="after a disagreement; it is not made smaller then")
     return parser

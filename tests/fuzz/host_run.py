@@ -1,5 +1,6 @@
 """Run one host three times: plainly, under guard at strength 0, and under guard."""
 
+import atexit
 import functools
 import json
 import os
@@ -21,7 +22,9 @@ _Done = "subprocess.CompletedProcess[str]"
 
 @functools.cache
 def _server() -> ForkServer:
-    return ForkServer().__enter__()
+    server = ForkServer()
+    atexit.register(server.__exit__)
+    return server
 
 
 def run_case(seed: int, number: int) -> str:

@@ -329,26 +329,33 @@ def build(case: Described, *, reference: bool = False) -> Subject:
 
 
 class _InstanceNorm(nn.Module):
-    """By its formula: torch's kernel gives wrong gradients for a batch of one whose gradient is not contiguous."""
+    """By its formula, in evaluation.
 
-    def __init__(self, norm: nn.Module) -> None:
+    torch's kernel, the one of BatchNorm for a batch of one, gives wrong gradients if the gradient that arrives is in
+    the layout channels_last, which is that of a transposed output, too.
+    """
+
+    def __init__(self, norm: Any) -> None:
         super().__init__()
         self.weight, self.bias, self.eps = norm.weight, norm.bias, norm.eps
+        for name in ("running_mean", "running_var", "num_batches_tracked"):
+            self.register_buffer(name, getattr(norm, name))
 
     def forward(self, x: Tensor) -> Tensor:
-        positions = tuple(range(2, x.dim()))
-        x = x - x.mean(dim=positions, keepdim=True)
-        x = x / (x.square().mean(dim=positions, keepdim=True) + self.eps).sqrt()
-        if self.weight is None:
-            return x
-        shape = (1, -1, *[1] * len(positions))
-        return x * self.weight.reshape(shape) + self.bias.reshape(shape)
+        positions, shape = tuple(range(2, x.dim())), (1, -1, *[1] * (x.dim() - 2))
+        if self.running_mean is None:
+            mean = x.mean(dim=positions, keepdim=True)
+            variance = (x - mean).square().mean(dim=positions, keepdim=True)
+        else:
+            mean, variance = self.running_mean.reshape(shape), self.running_var.reshape(shape)
+        x = (x - mean) / (variance + self.eps).sqrt()
+        return x if self.weight is None else x * self.weight.reshape(shape) + self.bias.reshape(shape)
 
 
 def _replace_instance_norms(core: Network) -> None:
     for module in list(core.modules()):
         for name, part in list(module.named_children()):
-            if isinstance(part, nn.InstanceNorm1d | nn.InstanceNorm2d | nn.InstanceNorm3d) and part.running_mean is None:
+            if isinstance(part, nn.InstanceNorm1d | nn.InstanceNorm2d | nn.InstanceNorm3d):
                 setattr(module, name, _InstanceNorm(part))
 
 
