@@ -20,7 +20,11 @@ from tests.fuzz import file_run, host_run, network_run
 from tests.fuzz.outcome import Case, Disagreement
 from tests.fuzz.report import table
 
-KINDS: dict[str, Callable[[int, int], str]] = {"networks": network_run.run_case, "hosts": host_run.run_case, "files": file_run.run_case}
+KINDS: dict[str, Callable[[int, int], str]] = {
+    "networks": network_run.run_case,
+    "hosts": host_run.run_case,
+    "files": file_run.run_case,
+}
 """From a kind's name to what runs the case of a seed and a number, and returns its outcome."""
 
 

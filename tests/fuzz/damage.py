@@ -55,7 +55,20 @@ def _change_json(file: Path, rng: random.Random) -> str:
 
 
 def _hostile_json(rng: random.Random) -> Any:
-    values = [None, True, -1, 0, 1e308, float("nan"), float("inf"), 10**30, "DEEP", "HUGE", "\ud800", "\x1b[2J\x1b]0;t\x07"]
+    values = [
+        None,
+        True,
+        -1,
+        0,
+        1e308,
+        float("nan"),
+        float("inf"),
+        10**30,
+        "DEEP",
+        "HUGE",
+        "\ud800",
+        "\x1b[2J\x1b]0;t\x07",
+    ]
     return rng.choice([*values, "", "x" * 10**5, [], {}, [[]], {"": {}}, [None] * 3, "../../../etc/passwd", "<script>"])
 
 
@@ -115,7 +128,13 @@ def _change_npz(file: Path, rng: random.Random) -> str:
             for key in arrays:
                 opened.writestr(f"{key}.npy", begin.getvalue() + bytes(100))
         return f"numpy: every array promises {header['shape']} of {header['descr']}"
-    hostile = [np.array(3), np.zeros((0, 8, 8)), np.full((20, 8, 8), np.nan), np.full((20, 8, 8), 1e300), np.zeros(20, "c8")]
+    hostile = [
+        np.array(3),
+        np.zeros((0, 8, 8)),
+        np.full((20, 8, 8), np.nan),
+        np.full((20, 8, 8), 1e300),
+        np.zeros(20, "c8"),
+    ]
     hostile += [np.array(["a"] * 20), np.array([None] * 20), np.zeros(20, "M8[s]"), np.full(20, -5), np.full(20, 2**62)]
     hostile += [np.zeros((20, 8, 8), "f2"), np.zeros((20, 8, 8), ">f4"), np.zeros((20, 8), "u1"), np.zeros(20, "V4")]
     if rng.random() < 0.2:

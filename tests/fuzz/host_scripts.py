@@ -268,9 +268,7 @@ def draw_host(seed: int, number: int) -> Host:
     """Write the host of this number."""
     rng = generator(seed, "hosts", number)
     criterion, loss, log = rng.choice(_LOSSES)
-    begin = _BEGIN.format(
-        seed=number, criterion=criterion, loss=loss, network=rng.choice(_NETWORKS).format(log=log)
-    )
+    begin = _BEGIN.format(seed=number, criterion=criterion, loss=loss, network=rng.choice(_NETWORKS).format(log=log))
     work = begin + rng.choice(list(_TRAIN.values())) + _REST
     actions = rng.choices([a for a in _ACTIONS if a not in DOUBTFUL], k=rng.randint(1, 4))
     doubtful = tuple(rng.sample(DOUBTFUL, k=1 if rng.random() < 0.3 else 0))
@@ -279,18 +277,25 @@ def draw_host(seed: int, number: int) -> Host:
     in_main = "in_threads" not in actions and rng.random() < 0.5
     lines, real, seen = _calls(rng, actions)
     ending, exit_code = rng.choice(
-        [("", 0)] * 5 + [("sys.exit(0)", 0), ("sys.exit(7)", 7), ("raise ValueError('its own')", 1), ("sys.exit('no')", 1)]
+        [("", 0)] * 5
+        + [("sys.exit(0)", 0), ("sys.exit(7)", 7), ("raise ValueError('its own')", 1), ("sys.exit('no')", 1)]
     )
     if in_main:
         body = "".join(f"    {line}\n" for line in ["net = build()", *lines, "return net"])
-        script = f"def main():\n{body}\n\nif __name__ == '__main__':\n    net = main()\n" + _indented(_SAVE) + f"    {ending}\n"
+        script = (
+            f"def main():\n{body}\n\nif __name__ == '__main__':\n    net = main()\n"
+            + _indented(_SAVE)
+            + f"    {ending}\n"
+        )
     else:
         script = "\n".join(["net = build()", *lines, _SAVE + ending, ""])
     module = rng.choice(["main", "work"])
     files = {"main.py": work + script}
     if module == "work":
         files = {"work.py": work, "main.py": "from work import *\nimport work\n\n\n" + script}
-    guarded = ["main:main"] if in_main else [f"{module}:{a}" for a in ("train", "match", *doubtful) if a != "in_a_process"]
+    guarded = (
+        ["main:main"] if in_main else [f"{module}:{a}" for a in ("train", "match", *doubtful) if a != "in_a_process"]
+    )
     options = [word for seam in guarded for word in ("--guard", seam)] + ["--suspend", f"{module}:evaluate_synset"]
     return Host(files, tuple(options), real, seen, exit_code, doubtful)
 

@@ -1,5 +1,6 @@
 """Random networks: a description that can be printed, read again and made smaller, and what it describes."""
 
+import itertools
 import json
 import random
 from collections.abc import Callable, Sequence
@@ -216,10 +217,7 @@ class Network(nn.Module):
             x = x + 0.2 * torch.randn(x.shape[1:], dtype=torch.float64).to(x.dtype)
         if "own noise in evaluation" in features:
             x = x + 0.2 * torch.randn(x.shape[1:], dtype=torch.float64, generator=self.generator).to(x.dtype)
-        if self.head_weight is not None:
-            x = functional.linear(x.flatten(1), self.head_weight)
-        else:
-            x = self.head(x)
+        x = self.head(x) if self.head_weight is None else functional.linear(x.flatten(1), self.head_weight)
         if rows is not None:
             x = x * rows.reshape(-1, *[1] * (x.dim() - 1))
         x = self.log_softmax(x * scale / self.temperature)
@@ -366,11 +364,10 @@ def _set_flags(core: Network, case: Described) -> None:
         for parameter in rng.choice(parts).parameters():
             parameter.requires_grad_(False)
     if "tied parameters" in case.features:
-        for a in core.pieces:
-            for b in core.pieces:
-                if a is not b and type(a) is type(b) and getattr(a, "bias", None) is not None:
-                    if getattr(b, "bias", None) is not None and a.bias.shape == b.bias.shape:
-                        b.bias = a.bias
+        biased = [piece for piece in core.pieces if getattr(piece, "bias", None) is not None]
+        for a, b in itertools.combinations(biased, 2):
+            if a.bias.shape == b.bias.shape:
+                b.bias = a.bias
     core.train()
     if "modules in eval" in case.features:
         for module in rng.sample(parts, k=max(1, len(parts) // 2)):

@@ -7,7 +7,7 @@ import torch
 
 from guard_plugin.penalties.fast import curvature
 from tests.fuzz import file_run, host_run, network_run, reference
-from tests.fuzz.__main__ import main
+from tests.fuzz.__main__ import KINDS, main
 from tests.fuzz.damage import damage
 from tests.fuzz.host_scripts import draw_host
 from tests.fuzz.networks import Described, draw, smaller
@@ -30,10 +30,15 @@ def kept_files_in_this_folder(tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
 
 
-@pytest.mark.parametrize(("kind", "seconds"), [("networks", 3), ("hosts", 2), ("files", 2)])
-def test_some_cases_of_each_kind_agree(kind, seconds, capsys):
-    assert main(["--only", kind, "--seconds", str(seconds)]) == 0, capsys.readouterr().out
-    assert f"| {kind} | " in capsys.readouterr().out
+@pytest.mark.parametrize(("kind", "cases"), [("networks", 20), ("hosts", 4), ("files", 8)])
+def test_some_cases_of_each_kind_agree(kind, cases):
+    for number in range(cases):
+        assert KINDS[kind](0, number), number
+
+
+def test_the_counts_are_a_table(capsys):
+    assert main(["--only", "networks", "--case", "0"]) == 0
+    assert "| networks | agreed | 1 |" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("form", ["gradient", "loss"])
