@@ -254,6 +254,7 @@ class Host:
         seen: How many losses it has.
         exit_code: The script's own.
         doubtful: Which of its actions need not be guarded, if the run fails.
+        threaded: Whether it trains in threads, whose errors Python prints.
     """
 
     files: dict[str, str]
@@ -262,6 +263,7 @@ class Host:
     seen: int
     exit_code: int
     doubtful: tuple[str, ...]
+    threaded: bool
 
 
 def draw_host(seed: int, number: int) -> Host:
@@ -297,7 +299,7 @@ def draw_host(seed: int, number: int) -> Host:
         ["main:main"] if in_main else [f"{module}:{a}" for a in ("train", "match", *doubtful) if a != "in_a_process"]
     )
     options = [word for seam in guarded for word in ("--guard", seam)] + ["--suspend", f"{module}:evaluate_synset"]
-    return Host(files, tuple(options), real, seen, exit_code, doubtful)
+    return Host(files, tuple(options), real, seen, exit_code, doubtful, "in_threads" in actions)
 
 
 def _calls(rng: random.Random, actions: list[str]) -> tuple[list[str], int, int]:

@@ -87,6 +87,7 @@ class _Run:
         self.plain, self.guarded = build(case), build(case)
         self.reference = build(case, reference=True)
         self.dtype = getattr(torch, case.dtype)
+        self.output_shape = _output_shape(case, self.reference)
         self.outcomes: set[str] = set()
 
     def all_steps(self) -> str:
@@ -102,7 +103,7 @@ class _Run:
         # A step that leaves all as it was, with a small length, so that the parameters stay where they mean something.
         optimizer = torch.optim.SGD(self.guarded.trained(), lr=0.05, momentum=0.5) if self.guarded.trained() else None
         for number in range(case.steps):
-            x, y = _data(case, number)
+            x, y = _data(case, number, self.output_shape)
             refused = self._one_step(number, plain_criterion, criterion, x, y)
             if refused:
                 return refused
@@ -374,23 +375,27 @@ def _example_loss(case: Described) -> reference.ExampleLoss:
     return reference.ExampleLoss(given["kind"] == "NLLLoss", weight, smoothing, ignored)
 
 
-def _data(case: Described, number: int) -> tuple[Tensor, Tensor]:
+def _data(case: Described, number: int, shape: torch.Size) -> tuple[Tensor, Tensor]:
+    """Return a step's batch, and targets for outputs of this shape, (n, classes, ...)."""
     made = torch.Generator().manual_seed(case.seed + number)
     dtype = getattr(torch, case.dtype)
     x = torch.randn(case.n, *case.shape, generator=made, dtype=torch.float64).to(dtype)
-    with torch.no_grad(), _streams_kept():
-        probe = build(case, reference=True)
-        probe.begin_pass()
-        try:
-            shape = probe.output(x.double(), range(case.n)).shape
-        except (RuntimeError, ValueError, IndexError):
-            shape = torch.Size([case.n, case.classes])  # the plain step will show the same error
     if case.loss.get("soft"):
         return x, torch.randn(shape, generator=made, dtype=torch.float64).softmax(1).to(dtype)
     y = torch.randint(case.classes, (case.n, *shape[2:]), generator=made)
     if case.loss.get("ignore_index") is not None and not (y != case.loss["ignore_index"]).any():
         y.fill_((case.loss["ignore_index"] + 1) % case.classes)
     return x, y
+
+
+def _output_shape(case: Described, subject: Subject) -> torch.Size:
+    with torch.no_grad(), _streams_kept():
+        subject.core.eval()
+        subject.begin_pass()
+        try:
+            return subject.output(torch.zeros(case.n, *case.shape, dtype=torch.float64), range(case.n)).shape
+        except (RuntimeError, ValueError, IndexError):
+            return torch.Size([case.n, case.classes])  # the plain step will show the same error
 
 
 def _attributes(module: nn.Module) -> dict[str, Any]:

@@ -316,7 +316,7 @@ def build(case: Described, *, reference: bool = False) -> Subject:
         core.to(memory_format=torch.channels_last)
     _set_flags(core, case)
     if reference:
-        _replace_instance_norms(core)
+        _replace_norms(core)
     _add_hooks(subject, reference)
     if "DataParallel" in features and not reference:
         subject.network = nn.DataParallel(core)
@@ -326,11 +326,11 @@ def build(case: Described, *, reference: bool = False) -> Subject:
     return subject
 
 
-class _InstanceNorm(nn.Module):
-    """By its formula, in evaluation.
+class _Norm(nn.Module):
+    """BatchNorm and InstanceNorm by their formula, in evaluation.
 
-    torch's kernel, the one of BatchNorm for a batch of one, gives wrong gradients if the gradient that arrives is in
-    the layout channels_last, which is that of a transposed output, too.
+    For a batch of one, torch's kernel gives wrong gradients if the gradient that arrives is in the layout
+    channels_last, which is that of a transposed output, too. InstanceNorm makes each batch one of one.
     """
 
     def __init__(self, norm: Any) -> None:
@@ -350,11 +350,12 @@ class _InstanceNorm(nn.Module):
         return x if self.weight is None else x * self.weight.reshape(shape) + self.bias.reshape(shape)
 
 
-def _replace_instance_norms(core: Network) -> None:
+def _replace_norms(core: Network) -> None:
     for module in list(core.modules()):
         for name, part in list(module.named_children()):
-            if isinstance(part, nn.InstanceNorm1d | nn.InstanceNorm2d | nn.InstanceNorm3d):
-                setattr(module, name, _InstanceNorm(part))
+            instance = isinstance(part, nn.InstanceNorm1d | nn.InstanceNorm2d | nn.InstanceNorm3d)
+            if instance or (isinstance(part, nn.modules.batchnorm._BatchNorm) and part.running_mean is not None):
+                setattr(module, name, _Norm(part))
 
 
 def _set_flags(core: Network, case: Described) -> None:
