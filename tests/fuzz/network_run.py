@@ -108,7 +108,7 @@ class _Run:
             if refused:
                 return refused
             if case.between:
-                self._between(criterion, plain_criterion, x, y)
+                self._between(number, criterion, plain_criterion, x, y)
             if optimizer is not None:
                 nn.utils.clip_grad_norm_(self.guarded.trained(), 1.0)
                 if all(torch.isfinite(p.grad).all() for p in self.guarded.trained() if p.grad is not None):
@@ -257,7 +257,7 @@ class _Run:
         largest = max([t.abs().max() for t in wanted[1:]], default=torch.zeros(()))
         if self.case.options.get("form") == "loss":
             eps *= 1 + self.case.options["strength"]  # the two mean losses cancel
-        floor = 1000 * eps * max(float(p.abs().max()) for p in plain)  # a gradient may be 0 by cancellation
+        floor = 3000 * eps * max(float(p.abs().max()) for p in plain)  # a gradient may be 0 by cancellation
         found = []
         for i, w in enumerate(wanted):
             found.append(rtol * (w.abs().max() + (0.01 * largest if i else 0.0)) + floor)
@@ -279,18 +279,29 @@ class _Run:
             self.outcomes.add("ill-conditioned")
         return True
 
-    def _between(self, criterion: Any, plain_criterion: Any, x: Tensor, y: Tensor) -> None:
+    def _between(self, number: int, criterion: Any, plain_criterion: Any, x: Tensor, y: Tensor) -> None:
         """What hosts do between two steps is left as it is: validation, and losses on synthetic images."""
-        flags = [(module, module.training) for module in self.guarded.core.modules()]
         before = criterion.guarded
+        flags = [(module, module.training) for module in self.guarded.core.modules()]
         self.guarded.core.eval()
         with torch.no_grad(), _streams_kept():
             self.guarded.begin_pass()
             here = criterion(self.guarded.output(x.clone(), range(len(x))), y)
-        if criterion.guarded != before or here.requires_grad:
-            raise Disagreement("a loss in validation was guarded")
         for module, flag in flags:
             module.training = flag
+        if criterion.guarded != before or here.requires_grad:
+            raise Disagreement(f"after step {number}: a loss in validation was guarded")
+        if self.features & {"own noise in evaluation", "input modified"}:
+            return  # validation moved the generator; a leaf that requires grad cannot be modified
+        try:
+            theirs = _take_step(self.plain, plain_criterion, x.clone().requires_grad_(), y, number + 100)
+            ours = _take_step(self.guarded, criterion, x.clone().requires_grad_(), y, number + 100)
+        except GuardError as error:
+            self._refused(error)
+            return
+        if criterion.guarded != before:
+            raise Disagreement(f"after step {number}: a loss on synthetic images was guarded")
+        self._check_identical(number, theirs, ours)
 
 
 def _take_step(subject: Subject, criterion: Any, x: Tensor, y: Tensor, number: int) -> _Step:
@@ -406,7 +417,7 @@ def _attributes(module: nn.Module) -> dict[str, Any]:
             kept[name] = (value.detach(), value.requires_grad)
         elif isinstance(value, torch.Generator):
             kept[name] = value.get_state()
-        elif isinstance(value, bool | int | float | str):
+        elif isinstance(value, (bool, int, float, str)):
             kept[name] = value
     return kept
 

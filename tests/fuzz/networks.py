@@ -353,7 +353,7 @@ class _Norm(nn.Module):
 def _replace_norms(core: Network) -> None:
     for module in list(core.modules()):
         for name, part in list(module.named_children()):
-            instance = isinstance(part, nn.InstanceNorm1d | nn.InstanceNorm2d | nn.InstanceNorm3d)
+            instance = isinstance(part, (nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d))
             if instance or (isinstance(part, nn.modules.batchnorm._BatchNorm) and part.running_mean is not None):
                 setattr(module, name, _Norm(part))
 
