@@ -104,7 +104,9 @@ def _run(folder: Path, command: list[str]) -> _Done:
     """Run a command in a copy of this process, which has imported everything."""
     log = folder / "stderr.txt"
     sys.stdout.flush()
-    child = os.fork()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # from Python 3.12 on, of threads, such as those of pytest-xdist, which wait
+        child = os.fork()
     if child == 0:
         try:
             signal.alarm(_SECONDS)
