@@ -27,6 +27,7 @@ AGREED = Described(
 
 @pytest.fixture(autouse=True)
 def kept_files_in_this_folder(tmp_path, monkeypatch):
+    file_run._good_files()  # they outlive a test
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
 
 
@@ -131,9 +132,10 @@ def test_a_host_that_guards_another_number_of_losses_is_reported(monkeypatch):
 
 
 def test_a_traceback_is_reported(monkeypatch):
+    folder = file_run._good_files()  # made with the real commands
     monkeypatch.setattr(file_run, "main", lambda: 1 / 0)
     with pytest.raises(Disagreement, match="ZeroDivisionError"):
-        file_run._check(file_run._run(file_run._good_files(), ["compare", "a", "b"]), "it")
+        file_run._check(file_run._run(folder, ["compare", "a", "b"]), "it")
 
 
 def test_the_undamaged_files_are_read():
