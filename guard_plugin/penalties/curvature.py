@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from guard_plugin.errors import UnusableInput
 from guard_plugin.penalties.base import LossFunction, Penalty
 from guard_plugin.penalties.checks import check_batch, check_h
+from guard_plugin.penalties.derivatives import derivatives_explained
 from guard_plugin.penalties.fast.curvature import (
     Step,
     gradient_form,
@@ -23,7 +24,6 @@ from guard_plugin.penalties.fast.precomputed import PrecomputedGradient
 from guard_plugin.penalties.fast.shared_forward import SharedForward
 from guard_plugin.penalties.graph import check_differentiable
 from guard_plugin.penalties.per_example import Losses, cross_entropy, full_precision, unit
-from guard_plugin.penalties.second_derivative import second_derivative_explained
 from guard_plugin.penalties.undisturbed import twice_differentiable, undisturbed
 
 __all__ = ["Curvature", "Form", "curvature_penalty", "scale_h"]
@@ -176,7 +176,7 @@ class Curvature(Penalty):
             return compute(Step(losses, self.h, self.strength), shared, output, loss)
 
     def _explained(self, network: nn.Module, inputs: Tensor) -> AbstractContextManager[None]:
-        return second_derivative_explained(network, inputs, fix="use form='loss' (guard run --form loss)")
+        return derivatives_explained(network, inputs, fix="use form='loss' (guard run --form loss)")
 
 
 def _gradient_form(losses: Losses, x: Tensor, h: float) -> Tensor:

@@ -8,9 +8,9 @@ from torch import Tensor, nn
 
 from guard_plugin.penalties.base import LossFunction, Penalty
 from guard_plugin.penalties.checks import check_batch
+from guard_plugin.penalties.derivatives import derivatives_explained
 from guard_plugin.penalties.graph import check_differentiable
 from guard_plugin.penalties.per_example import Losses, full_precision
-from guard_plugin.penalties.second_derivative import second_derivative_explained
 from guard_plugin.penalties.undisturbed import twice_differentiable, undisturbed
 
 __all__ = ["GradientNorm"]
@@ -30,7 +30,7 @@ class GradientNorm(Penalty):
         """Compute the penalty of one batch."""
         check_batch(network, inputs, targets)
         inputs, targets = full_precision(inputs, targets, network)
-        explained = second_derivative_explained(network, inputs, fix="use penalty 'curvature' with form='loss'")
+        explained = derivatives_explained(network, inputs, fix="use penalty 'curvature' with form='loss'")
         with undisturbed(network, inputs.device), torch.enable_grad(), twice_differentiable(), explained:
             here = inputs.detach().requires_grad_()
             losses = Losses(network, targets, loss_fn)(here)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from guard_plugin.errors import UnsupportedLoss
+from guard_plugin.penalties.derivatives import derivatives_explained, is_about_inplace
 from guard_plugin.penalties.pass_watch import KeptTensors, PassWatch
 from guard_plugin.penalties.passes import alike, outputs_of
 from guard_plugin.penalties.per_example import full_precision
@@ -94,13 +95,15 @@ def _examine(network: nn.Module, inputs: Tensor, output: Tensor) -> NetworkPrope
     against_sharing = why_unlike_in_training(network)
     properties = NetworkProperties(_state(network), against_sharing=against_sharing)
     inputs, _ = full_precision(inputs.detach(), inputs, network)
-    with undisturbed(network, inputs.device), torch.no_grad():
-        with alike(network, inputs.device):
+    explained = derivatives_explained(network, inputs, fix="")
+    with undisturbed(network, inputs.device), torch.no_grad(), explained:
+        with alike(network, inputs.device) as checkpoints:
             before, kept = random_state(inputs.device), KeptTensors(network)
             with PassWatch() as watch:
                 whole = network(inputs.clone())
             draws = random_state(inputs.device) != before
-            properties = replace(properties, against_sharing=against_sharing or watch.seen or kept.why())
+            seen = watch.seen or kept.why() or ("torch.utils.checkpoint computes parts again" if checkpoints else "")
+            properties = replace(properties, against_sharing=against_sharing or seen)
         if not isinstance(whole, Tensor):
             reason = "it does not return one tensor in evaluation"
             return replace(properties, against_precomputing=reason, lasting=False)
@@ -127,6 +130,8 @@ def _compare_half(network: nn.Module, batch: Tensor, whole: Tensor) -> tuple[str
         alone = outputs_of(network, batch[:half])
         reached = _reaches_others(network, batch[:_FEW])
     except (RuntimeError, ValueError) as error:  # a fixed batch size, or a layer that needs several values
+        if isinstance(error, RuntimeError) and is_about_inplace(error):
+            raise
         return f"it cannot be passed a part of its batch: {str(error).splitlines()[0][:120]}", ""
     if reached:
         return "", "its outputs depend on other examples of the batch"

@@ -40,15 +40,16 @@ def outputs_of(network: nn.Module, inputs: Tensor, *, seed: int | None = None) -
 
 
 @contextmanager
-def alike(network: nn.Module, device: torch.device, *, seed: int | None = None) -> Iterator[None]:
+def alike(network: nn.Module, device: torch.device, *, seed: int | None = None) -> Iterator[list[str]]:
     """Put back what a pass changes in random streams, and in a network's attributes and generators.
 
     So a network that draws random numbers draws the same ones in each pass. torch.utils.checkpoint has no part in the
-    pass: its recomputation would take place when the network behaves as in training again, or not at all.
+    pass: its recomputation would take place when the network behaves as in training again, or not at all. The list that
+    the block gets then holds the names of what was called for it.
     """
     exact = _ExactNorms() if device.type == "cpu" else nullcontext()
-    with random_streams_kept(device, seed=seed), _attributes_kept(network), _without_checkpoints(), exact:
-        yield
+    with random_streams_kept(device, seed=seed), _attributes_kept(network), _without_checkpoints() as called, exact:
+        yield called
 
 
 @contextmanager
@@ -101,31 +102,34 @@ def _generator_kept(value: Any) -> Callable[[], Any] | None:
 class _Direct:
     """Stands for torch.utils.checkpoint.CheckpointFunction."""
 
-    @staticmethod
-    def apply(function: Callable[..., Any], preserve: bool, *args: Any) -> Any:
+    def __init__(self, called: list[str]) -> None:
+        self._called = called
+
+    def apply(self, function: Callable[..., Any], preserve: bool, *args: Any) -> Any:
+        self._called.append("use_reentrant=True")
         return function(*args)
 
 
-def _no_recomputation(*args: Any, **kwargs: Any) -> Iterator[None]:
-    yield
-
-
-# What torch.utils.checkpoint.checkpoint calls: with use_reentrant=True, and without it in torch 2.1 and in 2.14.
-_CHECKPOINTS: dict[str, Any] = {
-    "CheckpointFunction": _Direct,
-    "_checkpoint_without_reentrant_generator": _no_recomputation,
-    "_checkpoint_without_reentrant_generator_impl": _no_recomputation,
-}
-
-
 @contextmanager
-def _without_checkpoints() -> Iterator[None]:
-    module = torch.utils.checkpoint
-    before = {name: getattr(module, name) for name in _CHECKPOINTS if hasattr(module, name)}
-    for name in before:
-        setattr(module, name, _CHECKPOINTS[name])
-    try:
+def _without_checkpoints() -> Iterator[list[str]]:
+    called: list[str] = []
+
+    def no_recomputation(*args: Any, **kwargs: Any) -> Iterator[None]:
+        called.append("use_reentrant=False")
         yield
+
+    # What torch.utils.checkpoint.checkpoint calls: with use_reentrant=True, and without it in torch 2.1 and in 2.14.
+    direct = {
+        "CheckpointFunction": _Direct(called),
+        "_checkpoint_without_reentrant_generator": no_recomputation,
+        "_checkpoint_without_reentrant_generator_impl": no_recomputation,
+    }
+    module = torch.utils.checkpoint
+    before = {name: getattr(module, name) for name in direct if hasattr(module, name)}
+    for name in before:
+        setattr(module, name, direct[name])
+    try:
+        yield called
     finally:
         for name, own in before.items():
             setattr(module, name, own)
@@ -150,7 +154,7 @@ class _ExactNorms(TorchFunctionMode):
 class _ContiguousGradient(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, values: Tensor) -> Tensor:
-        return values.view_as(values)
+        return values.clone()  # no view: a layer that works in place may follow
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Naming the layer that has no second derivative, which torch's own error does not."""
+"""Naming the layer that cannot be differentiated as the penalty needs it, which torch's own errors do not."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,20 +11,20 @@ from torch import Tensor, nn
 from guard_plugin.errors import UnsupportedLoss
 from guard_plugin.penalties.graph import NoSecondDerivative, check_differentiable
 
-__all__ = ["second_derivative_explained"]
+__all__ = ["derivatives_explained", "is_about_inplace"]
 
 
 @contextmanager
-def second_derivative_explained(network: nn.Module, inputs: Tensor, *, fix: str) -> Iterator[None]:
-    """Name the layer where an input gradient cannot be differentiated again.
+def derivatives_explained(network: nn.Module, inputs: Tensor, *, fix: str) -> Iterator[None]:
+    """Name the layer where an input gradient cannot be had, or cannot be differentiated again.
 
     Args:
         network: The network, inside :func:`guard_plugin.penalties.undisturbed`.
         inputs: A batch, shape (n, ...).
-        fix: What the user can do.
+        fix: What the user can do where there is no second derivative.
 
     Raises:
-        UnsupportedLoss: In place of NoSecondDerivative.
+        UnsupportedLoss: In place of NoSecondDerivative, and of torch's error about in-place operations.
     """
     try:
         yield
@@ -34,6 +34,24 @@ def second_derivative_explained(network: nn.Module, inputs: Tensor, *, fix: str)
             f"expected a network that can be differentiated twice, found {layers}, for which torch has no second "
             f"derivative; {fix}, or use another layer"
         ) from None
+    except RuntimeError as error:
+        if not is_about_inplace(error):
+            raise
+        inplace = [f"{name} ({type(part).__name__})" for name, part in network.named_modules() if _is_inplace(part)]
+        raise UnsupportedLoss(
+            f"expected a network whose evaluation can be differentiated, found that a layer changes in place what "
+            f"another one needs (one of {', '.join(inplace) or 'its operations'}; after a dropout, this shows in "
+            f"evaluation only); build it with inplace=False"
+        ) from error
+
+
+def is_about_inplace(error: RuntimeError) -> bool:
+    """Tell torch's error about a tensor that was changed in place from others."""
+    return "modified by an inplace operation" in str(error)
+
+
+def _is_inplace(part: nn.Module) -> bool:
+    return getattr(part, "inplace", False) is True
 
 
 def _layers_without(network: nn.Module, inputs: Tensor) -> list[str]:
