@@ -68,11 +68,11 @@ def _layers_without(network: nn.Module, inputs: Tensor) -> list[str]:
 
 
 def _try(name: str, found: list[str], part: nn.Module, args: tuple[Any, ...]) -> None:
-    tensors = [one.detach().clone().requires_grad_() if _is_floating(one) else one for one in args]
-    leaves = [one for one in tensors if _is_floating(one)]
-    output = part.forward(*tensors)
+    leaves = {place: one.detach().requires_grad_() for place, one in enumerate(args) if _is_floating(one)}
+    output = part.forward(*(leaves[i].clone() if i in leaves else one for i, one in enumerate(args)))
     if isinstance(output, Tensor) and output.requires_grad and leaves:
-        gradients = torch.autograd.grad(output.sum(), leaves, create_graph=True, allow_unused=True)
+        inputs = list(leaves.values())
+        gradients = torch.autograd.grad(output.sum(), inputs, create_graph=True, allow_unused=True)
         try:
             for gradient in gradients:
                 if gradient is not None:

@@ -126,15 +126,14 @@ def _compare_half(network: nn.Module, batch: Tensor, whole: Tensor) -> tuple[str
     half = (len(batch) + 1) // 2
     if len(batch) == 1 or len(whole) != len(batch):
         return "", ""
+    if _reaches_others(network, batch[:_FEW]):
+        return "", "its outputs depend on other examples of the batch"
     try:
         alone = outputs_of(network, batch[:half])
-        reached = _reaches_others(network, batch[:_FEW])
     except (RuntimeError, ValueError) as error:  # a fixed batch size, or a layer that needs several values
         if isinstance(error, RuntimeError) and is_about_inplace(error):
             raise
         return f"it cannot be passed a part of its batch: {str(error).splitlines()[0][:120]}", ""
-    if reached:
-        return "", "its outputs depend on other examples of the batch"
     if alone.shape == whole[:half].shape and _close(alone, whole[:half], other_batch=True):
         return "", ""
     return "", "its outputs depend on other examples of the batch, or on random numbers whose generator cannot be found"
@@ -143,9 +142,12 @@ def _compare_half(network: nn.Module, batch: Tensor, whole: Tensor) -> tuple[str
 def _reaches_others(network: nn.Module, batch: Tensor) -> bool:
     """Tell whether the outputs of the first half of a batch have a gradient for the other half, however small."""
     half = (len(batch) + 1) // 2
-    with torch.enable_grad():
-        batch = batch.clone().requires_grad_()
-        outputs = outputs_of(network, batch)[:half]
+    try:
+        with torch.enable_grad():
+            batch = batch.clone().requires_grad_()
+            outputs = outputs_of(network, batch)[:half]
+    except (RuntimeError, ValueError):
+        return False  # a fixed batch size, which the pass of half a batch will tell
     if not outputs.requires_grad:
         return False
     random = torch.Generator().manual_seed(0)  # the host's own random numbers stay untouched

@@ -72,11 +72,13 @@ def run(case: Described) -> str:
 
 @dataclass
 class _Step:
-    """What a step left: ``streams`` and ``context`` were taken at the loss call."""
+    """What a step left: ``at_loss``, ``noise`` (the network's generator) and ``buffers`` were taken at the loss call."""
 
     loss: Tensor
     gradients: list[Tensor | None]
     at_loss: _Streams
+    noise: Tensor
+    buffers: list[Tensor]
     after: _Streams
     seen: int
 
@@ -227,10 +229,12 @@ class _Run:
         """Return the penalty and what it adds to each trained parameter's gradient, by the formula."""
         case, subject = self.case, self.reference
         subject.core.eval()
-        subject.core.generator.manual_seed(case.seed % 1000)
         x = x.double()
         if nudge is not None:
             subject.take_state(self.plain)
+        for own, at_loss in zip(subject.core.buffers(), theirs.buffers, strict=True):
+            own.copy_(at_loss)  # a checkpoint that computes a part again changes running statistics again
+        if nudge is not None:
             eps = 4 * torch.finfo(self.dtype).eps
             with torch.no_grad():
                 x = x * (1 + eps * (2 * torch.rand(x.shape, generator=nudge, dtype=x.dtype) - 1))
@@ -240,6 +244,7 @@ class _Run:
 
         def output(i: int, example: Tensor) -> Tensor:
             _set_streams(theirs.at_loss)
+            subject.core.generator.set_state(theirs.noise)
             try:
                 return subject.output(example.clone(), [i])
             except ValueError:  # torch's normalisations refuse one value per channel, but not two
@@ -317,14 +322,15 @@ def _take_step(subject: Subject, criterion: Any, x: Tensor, y: Tensor, number: i
     output = subject.output(x, range(len(x)))
     if "retain_grad on the output" in case.features and output.requires_grad:
         output.retain_grad()
-    at_loss = _streams()
+    at_loss, noise = _streams(), subject.core.generator.get_state()
+    buffers = [buffer.clone() for buffer in subject.core.buffers()]
     loss = criterion(output, y)
     if not loss.requires_grad:
-        return _Step(loss, [None for _ in subject.trained()], at_loss, _streams(), len(subject.seen))
+        return _Step(loss, [None for _ in subject.trained()], at_loss, noise, buffers, _streams(), len(subject.seen))
     gradients = _differentiate(loss, subject.trained(), case.backward)
     for parameter, gradient in zip(subject.trained(), gradients, strict=True):
         parameter.grad = None if gradient is None else gradient.detach().clone()
-    return _Step(loss, gradients, at_loss, _streams(), len(subject.seen))
+    return _Step(loss, gradients, at_loss, noise, buffers, _streams(), len(subject.seen))
 
 
 def _differentiate(loss: Tensor, trained: list[nn.Parameter], how: str) -> list[Tensor | None]:
