@@ -24,6 +24,7 @@ from guard_plugin.penalties.fast.shared_forward import SharedForward, inside_sha
 from guard_plugin.penalties.graph import ComputedBefore, nodes_behind, reached_leaves
 from guard_plugin.penalties.network_properties import NetworkProperties, forbid, known_properties, properties_of
 from guard_plugin.penalties.per_example import Losses, full_precision
+from guard_plugin.penalties.reads_training import is_torchs
 
 __all__ = ["Paths"]
 
@@ -61,6 +62,8 @@ class Paths:
         self.hooks = hooks
         self._low_memory = memory == "low"
         self._asked = "memory 'low'" if self._low_memory else f"path {path!r}"
+        # Of each network that is called, the one that was examined: from the batch alone to the judged tensor.
+        self._examined: weakref.WeakKeyDictionary[nn.Module, weakref.ref[nn.Module]] = weakref.WeakKeyDictionary()
         self._demanded = "separate" if self._low_memory else None if path == "auto" else path
 
     def check(self, penalty: Penalty) -> None:
@@ -90,6 +93,7 @@ class Paths:
     def guarded(self, call: LossCall, penalty: Penalty) -> tuple[Tensor, Tensor] | None:
         """Return the loss with the penalty, and the penalty; None where torch's own graph has to serve."""
         properties = properties_of(call.network, call.inputs, call.network_output)
+        self._examined[own_part(call.made_by.network)] = weakref.ref(call.network)
         reason = self._why_not("separate", penalty) or self._why_not_precomputed(call)
         if reason or not _has_fast_ways(penalty):
             self._note("reference", reason)
@@ -142,7 +146,8 @@ class Paths:
         batch = args[0]
         if batch.requires_grad or batch.is_inference() or not any(p.requires_grad for p in module.parameters()):
             return "not guarded"  # a transform's input above all: what it returns would require grad, as synthetic data
-        properties = known_properties(own_part(module))
+        examined = self._examined.get(own_part(module), weakref.ref(own_part(module)))()
+        properties = known_properties(examined) if examined is not None else None
         if properties is None:  # but for the path that is demanded, for debugging
             against_sharing = "" if self._demanded == "shared" else "it was not examined before"
         else:
@@ -198,11 +203,18 @@ def _why_not_this_pass(module: nn.Module, batch: Tensor) -> str:
         return "autocast is on"
     if full_precision(batch, batch, own_part(module))[0].dtype != batch.dtype:
         return "its input is of less precision than its parameters"
-    if torch_module._global_backward_hooks or torch_module._global_backward_pre_hooks:
-        return "a hook on modules reads gradients"
-    if any(part._backward_hooks or part._backward_pre_hooks for part in module.modules()):
+    return _why_not_hooked(module)
+
+
+def _why_not_hooked(module: nn.Module) -> str:
+    parts = list(module.modules())
+    backward = [torch_module._global_backward_hooks, torch_module._global_backward_pre_hooks]
+    if any(backward) or any(part._backward_hooks or part._backward_pre_hooks for part in parts):
         return "a hook on its modules reads gradients"
-    return ""
+    forward = [torch_module._global_forward_hooks, torch_module._global_forward_pre_hooks]
+    forward += [hooks for part in parts for hooks in (part._forward_hooks, part._forward_pre_hooks)]
+    own = [hook for hooks in forward for hook in hooks.values() if not is_torchs(hook)]
+    return "a hook on its modules sees its forward pass" if own else ""
 
 
 def _why_not_this_loss(call: LossCall) -> str:

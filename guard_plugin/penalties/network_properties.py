@@ -16,7 +16,7 @@ from guard_plugin.penalties.derivatives import derivatives_explained, is_about_i
 from guard_plugin.penalties.pass_watch import KeptTensors, PassWatch
 from guard_plugin.penalties.passes import alike, outputs_of
 from guard_plugin.penalties.per_example import full_precision
-from guard_plugin.penalties.reads_training import why_unlike_in_training
+from guard_plugin.penalties.reads_training import why_otherwise_in_training
 from guard_plugin.penalties.undisturbed import random_state, undisturbed
 
 __all__ = ["NetworkProperties", "forbid", "known_properties", "properties_of"]
@@ -92,7 +92,7 @@ def forbid(network: nn.Module, **reasons: Any) -> None:
 
 
 def _examine(network: nn.Module, inputs: Tensor, output: Tensor) -> NetworkProperties:
-    against_sharing = why_unlike_in_training(network)
+    against_sharing = why_otherwise_in_training(network)
     properties = NetworkProperties(_state(network), against_sharing=against_sharing)
     inputs, _ = full_precision(inputs.detach(), inputs, network)
     explained = derivatives_explained(network, inputs, fix="")

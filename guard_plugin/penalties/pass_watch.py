@@ -1,6 +1,7 @@
 """What a pass does that tells a tensor which requires grad from one that does not, or one derivative from two."""
 
 import sys
+from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -63,6 +64,6 @@ class KeptTensors:
 def _tensors(value: Any) -> Iterator[Tensor]:
     if isinstance(value, Tensor):
         yield value
-    elif isinstance(value, (dict, list, tuple)):
+    elif isinstance(value, (dict, list, tuple, set, deque)):
         for one in value.values() if isinstance(value, dict) else value:
             yield from _tensors(one)

@@ -1,115 +1,187 @@
-"""Whether a module may behave differently in training, told from the code of its class, and not from trials.
+"""Whether a module's code reads ``training``: where no module's does, a pass in training is one of evaluation.
 
-A trial sees what a network does now; a network may do something else from some call on.
+The code is read, not run: that of a module's class and hooks, and of the Python functions that it names. torch's own
+functions get the flag as an argument.
 """
 
-import functools
-import inspect
-import types
-from collections.abc import Callable, Iterator
+import os
+from collections.abc import Callable, Iterable, Iterator
+from functools import _lru_cache_wrapper, cached_property, partial, partialmethod
+from pathlib import Path
+from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 from weakref import WeakKeyDictionary
 
+import numpy
 import torch
 from torch import nn
-from torch.nn.modules import batchnorm, dropout, instancenorm
+from torch.nn.modules.dropout import _DropoutNd
+from torch.nn.modules.instancenorm import _InstanceNorm
 
-__all__ = ["why_unlike_in_training"]
+__all__ = ["is_torchs", "why_otherwise_in_training"]
 
-# Of torch's own layers those whose code reads `training`, and when it changes nothing. Their parts are looked at, too.
-_HARMLESS: "dict[type[nn.Module], Callable[[Any], bool]]" = {
-    dropout._DropoutNd: lambda layer: layer.p == 0,
-    batchnorm._BatchNorm: lambda layer: False,
-    instancenorm._InstanceNorm: lambda layer: not layer.track_running_stats,
-    nn.RNNBase: lambda layer: layer.dropout == 0,
-    nn.MultiheadAttention: lambda layer: layer.dropout == 0,
-    nn.TransformerEncoderLayer: lambda layer: True,
-    nn.TransformerEncoder: lambda layer: True,
+# Classes of torch whose code reads ``training``, and when their outputs are those of evaluation nevertheless.
+_SAME: dict[type, Callable[[Any], bool]] = {
+    _DropoutNd: lambda module: module.p == 0,
+    _InstanceNorm: lambda module: not module.track_running_stats,
+    nn.RNNBase: lambda module: module.dropout == 0,
+    nn.MultiheadAttention: lambda module: module.dropout == 0,
+    nn.TransformerEncoder: lambda module: True,  # these two choose a faster kernel by it; their dropout is in modules
+    nn.TransformerEncoderLayer: lambda module: True,
 }
 
-_CLASSES: "WeakKeyDictionary[type, str]" = WeakKeyDictionary()
+# Nothing of a module's in a pass: ``undisturbed`` sets the flags itself.
+_NOT_IN_A_PASS = {"__init__", "train", "eval"}
+_MODULES_OWN = frozenset(vars(nn.Module()))
+_MOST_FUNCTIONS = 2000
+
+_TORCH, _NUMPY, _STANDARD = (f"{Path(str(library.__file__)).parent}{os.sep}" for library in (torch, numpy, os))
+
+# Of each class its forward, which a host may replace, and when a module is the same in training.
+_KNOWN: "WeakKeyDictionary[type, tuple[Any, list[Callable[[Any], bool]]]]" = WeakKeyDictionary()
 
 
-def why_unlike_in_training(network: nn.Module) -> str:
-    """Say which module that is in training mode may behave differently there; return an empty text where none does."""
+def why_otherwise_in_training(network: nn.Module) -> str:
+    """Say which module of a network may act otherwise in training than in evaluation; empty where none does."""
     for module in network.modules():
-        reason = _why_unlike(module) if module.training else ""
-        if reason:
-            return reason
+        if module.training and _may_differ(module):
+            return f"{type(module).__name__} may act otherwise in training"
     return ""
 
 
-def _why_unlike(module: nn.Module) -> str:
-    kind = type(module)
-    for layer, is_harmless in _HARMLESS.items():
-        if isinstance(module, layer) and not is_harmless(module):
-            return f"{kind.__name__} behaves differently in training"
+def is_torchs(hook: Any) -> bool:
+    """Tell whether a hook is torch's own, such as that of ``weight_norm``."""
+    code = getattr(hook, "__code__", None) or getattr(type(hook).__call__, "__code__", None)
+    return code is not None and code.co_filename.startswith(_TORCH)
+
+
+def _may_differ(module: nn.Module) -> bool:
     if isinstance(module, torch.jit.ScriptModule):
-        return f"{kind.__name__} was scripted: its code cannot be read"
-    if kind not in _CLASSES:
-        _CLASSES[kind] = _why_code(_methods(kind), kind.__name__)
+        return True
+    kind = type(module)
+    if kind not in _KNOWN or _KNOWN[kind][0] is not kind.forward:
+        conditions = [same for one, same in _SAME.items() if one in kind.__mro__]
+        _KNOWN[kind] = (kind.forward, [lambda module: False] if _class_reads(kind) else conditions)
+    if not all(same(module) for same in _KNOWN[kind][1]):
+        return True
+    own = [value for name, value in vars(module).items() if name not in _MODULES_OWN and _is_code(value)]
     hooks = [*module._forward_hooks.values(), *module._forward_pre_hooks.values()]
-    if not all(_is_torchs(type(hook).__module__) and not inspect.isroutine(hook) for hook in hooks):
-        return f"a forward hook of {kind.__name__} may look at the pass"
-    own = [value for value in vars(module).values() if callable(value) and not isinstance(value, (type, nn.Module))]
-    return _CLASSES[kind] or _why_code(own, kind.__name__)
+    return (bool(own) or bool(hooks)) and (_any_reads(own) or any(_hook_reads(hook) for hook in hooks))
 
 
-def _methods(kind: type) -> list[Any]:
-    """Return what a class outside torch defines, with its base classes outside torch."""
-    own = [base for base in kind.__mro__ if not _is_torchs(base.__module__) and base is not object]
-    return [value for base in own for value in vars(base).values()]
+def _class_reads(kind: type) -> bool:
+    if not isinstance(kind.__dict__.get("forward", _forward_of(kind)), _READABLE):
+        return True
+    return _any_reads(_functions_of(kind), from_torch=True)
 
 
-def _why_code(values: list[Any], name: str) -> str:
-    """Say why functions may behave differently in training, looking also at those that they call by a global name."""
-    seen: set[int] = set()
-    while values:
-        function = _unwrapped(values.pop())
-        if function is None or id(function) in seen:
+def _forward_of(kind: type) -> Any:
+    return next(one.__dict__["forward"] for one in kind.__mro__ if "forward" in one.__dict__)
+
+
+def _hook_reads(hook: Any) -> bool:
+    if not _is_code(hook):
+        return _any_reads(_functions_of(type(hook)), from_torch=True)
+    return _any_reads([hook])
+
+
+def _functions_of(kind: type) -> Iterator[Any]:
+    for one in kind.__mro__:
+        known = one.__module__.startswith("torch.") and not _SAME.keys().isdisjoint(one.__mro__)
+        if not known and one not in (nn.Module, object):
+            yield from (value for name, value in vars(one).items() if name not in _NOT_IN_A_PASS and _is_code(value))
+
+
+_WRAPPERS = (staticmethod, classmethod, MethodType)
+_PARTIALS = (partial, partialmethod, cached_property)
+_READABLE = (FunctionType, property, _lru_cache_wrapper, *_WRAPPERS, *_PARTIALS)
+
+
+def _is_code(value: Any) -> bool:
+    return isinstance(value, _READABLE)
+
+
+def _any_reads(roots: Iterable[Any], *, from_torch: bool = False) -> bool:
+    """Tell whether a function, or one that it leads to, reads ``training``, or whether these are too many to read.
+
+    torch's own code is read among the roots only, and only if ``from_torch``.
+    """
+    todo = list(roots)
+    first = {id(one) for one in todo} if from_torch else set()
+    seen: dict[int, Any] = {}
+    while todo:
+        one = todo.pop()
+        if id(one) in seen:
             continue
-        seen.add(id(function))
-        for code in _codes(function.__code__):
-            if "training" in code.co_names or "training" in _texts(code.co_consts):
-                return f"the code of {name} reads `training`"
-            used = [function.__globals__[name] for name in code.co_names if name in function.__globals__]
-            modules = [one for one in used if isinstance(one, types.ModuleType) and not _is_torchs(one.__name__)]
-            values += used + [getattr(module, name, None) for module in modules for name in code.co_names]
-        values += [cell.cell_contents for cell in function.__closure__ or () if _is_filled(cell)]
-    return ""
+        if len(seen) == _MOST_FUNCTIONS:
+            return True
+        seen[id(one)] = one
+        if isinstance(one, FunctionType) and (id(one) in first or not _is_librarys(one.__code__)):
+            names = set(_names(one.__code__))
+            if "training" in names:
+                return True
+            if not one.__code__.co_filename.startswith(_TORCH):
+                todo.extend(_named(names, one.__globals__))
+        todo.extend(value for value in _parts(one) if _is_code(value) or isinstance(value, (type, list, tuple, dict)))
+    return False
 
 
-def _unwrapped(value: Any) -> "types.FunctionType | None":
-    """Return the Python function behind a value, if it is one outside torch and the standard library's own."""
-    while isinstance(value, (staticmethod, classmethod, functools.partial, types.MethodType, property)):
-        value = next(getattr(value, name) for name in ("fget", "func", "__func__") if hasattr(value, name))
-    value = inspect.unwrap(value) if callable(value) else value
-    if not isinstance(value, types.FunctionType) or _is_torchs(value.__module__):
-        return None
-    return value
+def _is_librarys(code: CodeType) -> bool:
+    file = code.co_filename
+    return file.startswith((_TORCH, _NUMPY)) or (
+        file.startswith(_STANDARD) and f"{os.sep}site-packages{os.sep}" not in file
+    )
 
 
-def _codes(code: types.CodeType) -> Iterator[types.CodeType]:
-    yield code
-    for constant in code.co_consts:
-        if isinstance(constant, types.CodeType):
-            yield from _codes(constant)
-
-
-def _texts(constants: "tuple[Any, ...]") -> Iterator[str]:
-    for constant in constants:
+def _names(code: CodeType) -> Iterator[str]:
+    """Yield the names that code and the code nested in it uses, and the strings that may be names."""
+    yield from code.co_names
+    constants = list(code.co_consts)
+    while constants:
+        constant = constants.pop()
         if isinstance(constant, str):
             yield constant
-        elif isinstance(constant, tuple):
-            yield from _texts(constant)
+        elif isinstance(constant, (tuple, frozenset)):
+            constants.extend(constant)
+        elif isinstance(constant, CodeType):
+            yield from _names(constant)
 
 
-def _is_filled(cell: types.CellType) -> bool:
+def _named(names: set[str], variables: dict[str, Any]) -> Iterator[Any]:
+    """Yield the functions, classes and tables of functions that names may stand for."""
+    for name in names & variables.keys():
+        value = variables[name]
+        if isinstance(value, ModuleType):
+            yield from (vars(value)[one] for one in names & vars(value).keys() if _is_code(vars(value)[one]))
+        elif _is_code(value) or isinstance(value, (list, tuple, dict)):
+            yield value
+        elif isinstance(value, type) and not issubclass(value, nn.Module):
+            yield value  # a module that is named is among the network's, or is not put into evaluation
+
+
+def _parts(one: Any) -> Iterator[Any]:
+    """Yield what a function, or what stands for functions, was made of."""
+    if isinstance(one, FunctionType):
+        yield from (cell.cell_contents for cell in one.__closure__ or () if _is_filled(cell))
+        yield from vars(one).values()  # such as __wrapped__
+    elif isinstance(one, _WRAPPERS):
+        yield one.__func__
+    elif isinstance(one, property):
+        yield from (one.fget, one.fset)
+    elif isinstance(one, _PARTIALS):
+        yield from (one.func, *getattr(one, "args", ()), *getattr(one, "keywords", {}).values())
+    elif isinstance(one, _lru_cache_wrapper):
+        yield one.__wrapped__
+    elif isinstance(one, type) and not issubclass(one, nn.Module):
+        yield from (value for kind in one.__mro__[:-1] for value in vars(kind).values())
+    elif isinstance(one, (list, tuple)):
+        yield from one
+    elif isinstance(one, dict):
+        yield from one.values()
+
+
+def _is_filled(cell: Any) -> bool:
     try:
-        return cell.cell_contents is not None
+        return cell.cell_contents is not cell
     except ValueError:
         return False
-
-
-def _is_torchs(module: "str | None") -> bool:
-    return (module or "").partition(".")[0] in ("torch", "numpy", "builtins", "functools", "math", "typing")

@@ -72,7 +72,7 @@ def run(case: Described) -> str:
 
 @dataclass
 class _Step:
-    """What a step left: ``at_loss``, ``noise`` (the network's generator) and ``buffers`` were taken at the loss call."""
+    """What a step left: ``at_loss``, ``noise`` (of the network's generator) and ``buffers`` are those at the loss."""
 
     loss: Tensor
     gradients: list[Tensor | None]
@@ -286,6 +286,8 @@ class _Run:
 
     def _between(self, number: int, criterion: Any, plain_criterion: Any, x: Tensor, y: Tensor) -> None:
         """What hosts do between two steps is left as it is: validation, and losses on synthetic images."""
+        if "own noise in evaluation" in self.features:
+            return  # validation would move the generator
         before = criterion.guarded
         flags = [(module, module.training) for module in self.guarded.core.modules()]
         self.guarded.core.eval()
@@ -296,8 +298,8 @@ class _Run:
             module.training = flag
         if criterion.guarded != before or here.requires_grad:
             raise Disagreement(f"after step {number}: a loss in validation was guarded")
-        if self.features & {"own noise in evaluation", "input modified"}:
-            return  # validation moved the generator; a leaf that requires grad cannot be modified
+        if "input modified" in self.features:
+            return  # a leaf that requires grad cannot be modified
         try:
             theirs = _take_step(self.plain, plain_criterion, x.clone().requires_grad_(), y, number + 100)
             ours = _take_step(self.guarded, criterion, x.clone().requires_grad_(), y, number + 100)
