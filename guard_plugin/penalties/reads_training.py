@@ -64,19 +64,24 @@ def _may_differ(module: nn.Module) -> bool:
         _KNOWN[kind] = (kind.forward, [lambda module: False] if _class_reads(kind) else conditions)
     if not all(same(module) for same in _KNOWN[kind][1]):
         return True
-    own = [value for name, value in vars(module).items() if name not in _MODULES_OWN and _is_code(value)]
+    attributes = vars(module)
+    if "forward" in attributes and not _is_code(attributes["forward"]):
+        return True
+    own = [code for name in attributes.keys() - _MODULES_OWN for code in _code_of(attributes[name])]
     hooks = [*module._forward_hooks.values(), *module._forward_pre_hooks.values()]
-    return (bool(own) or bool(hooks)) and (_any_reads(own) or any(_hook_reads(hook) for hook in hooks))
+    return (bool(own) and _any_reads(own)) or any(_hook_reads(hook) for hook in hooks)
 
 
 def _class_reads(kind: type) -> bool:
-    if not isinstance(kind.__dict__.get("forward", _forward_of(kind)), _READABLE):
-        return True
-    return _any_reads(_functions_of(kind), from_torch=True)
+    forward = next(vars(one)["forward"] for one in kind.__mro__ if "forward" in vars(one))
+    return not _is_code(forward) or _any_reads(_functions_of(kind), from_torch=True)
 
 
-def _forward_of(kind: type) -> Any:
-    return next(one.__dict__["forward"] for one in kind.__mro__ if "forward" in one.__dict__)
+def _code_of(attribute: Any) -> tuple[Any, ...]:
+    """Return what a module's attribute may hold of functions, to be read."""
+    if _is_code(attribute) or isinstance(attribute, (list, dict)):
+        return (attribute,)
+    return (type(attribute),) if callable(attribute) and not isinstance(attribute, type) else ()
 
 
 def _hook_reads(hook: Any) -> bool:

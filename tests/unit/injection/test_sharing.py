@@ -7,9 +7,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.utils.checkpoint import checkpoint
 
 import guard_plugin
+from guard_plugin.errors import UnsupportedLoss
 from guard_plugin.penalties.fast.shared_forward import SharedForward
 
 Y = torch.tensor([0, 2, 1, 1, 2])
@@ -49,9 +51,25 @@ class Late(Net):
         return 2 * x if self.late and self.training else x
 
 
+class Hidden(Net):
+    """It reads the flag by a name that its code does not have."""
+
+    def between(self, x: Tensor) -> Tensor:
+        return x + 1e-3 * getattr(self, "".join(["train", "ing"]))
+
+
 class Keeps(Net):
     def between(self, x: Tensor) -> Tensor:
         self.kept = [x]
+        return x
+
+
+class KeepsWhenTold(Net):
+    told = False
+
+    def between(self, x: Tensor) -> Tensor:
+        if self.told:
+            self.kept = [x]
         return x
 
 
@@ -124,6 +142,15 @@ def test_a_network_that_acts_otherwise_in_training_from_some_call_on_has_the_pen
     torch.testing.assert_close(gradients("auto"), gradients("reference"))
 
 
+def test_what_the_code_does_not_show_is_seen_in_the_output():
+    net = Hidden()
+    criterion = wrap(net)
+    for x in batches(3):
+        criterion(net(x), Y)
+    reasons = criterion.paths.to_json()["separate"]["because"]
+    assert reasons == {"it was not examined before": 1, "its output in training is not that of evaluation": 2}
+
+
 @pytest.mark.parametrize("dropout", [False, True])
 @pytest.mark.parametrize("form", ["gradient", "loss"])
 def test_channels_last_keeps_the_plain_runs_values_bit_for_bit(form, dropout):
@@ -146,10 +173,11 @@ def test_group_norm_keeps_the_memory_format_and_has_both_derivatives(shape):
     norm = nn.GroupNorm(2, 4).double()
     nn.init.normal_(norm.weight)
     x = torch.randn(shape, dtype=torch.float64).to(memory_format=formats[len(shape)]).requires_grad_()
+    plain = norm(x.detach())
     shared = SharedForward(x.detach(), norm, twice=True)
     try:
         normalised = norm(shared.input)
-        assert normalised.stride() == norm(x.detach()).stride() and torch.equal(normalised, norm(x.detach()))
+        assert normalised.stride() == plain.stride() and torch.equal(normalised, plain)
 
         def twice(x: Tensor, weight: Tensor) -> Tensor:
             with shared.operations:
@@ -179,19 +207,25 @@ def test_the_gradient_of_a_tensor_that_the_network_keeps_is_that_of_path_referen
     torch.testing.assert_close(gradients("auto"), gradients("reference"))
 
 
+@pytest.mark.parametrize("everywhere", [False, True])
 @pytest.mark.parametrize("pre", [False, True])
-def test_what_a_forward_hook_of_the_hosts_sees_is_that_of_the_plain_run(pre):
+def test_what_a_forward_hook_of_the_hosts_sees_is_that_of_the_plain_run(pre, everywhere):
     net, seen = Net().requires_grad_(False), []
     net.last.requires_grad_()
 
     def see(module: nn.Module, args: tuple[Tensor, ...], *output: Tensor) -> None:
-        if module.training:
+        if module is net.first and module.training:
             seen.append(args[0].numpy().copy())
 
-    (net.first.register_forward_pre_hook if pre else net.first.register_forward_hook)(see)
+    if everywhere:
+        register = register_module_forward_pre_hook if pre else register_module_forward_hook
+    else:
+        register = net.first.register_forward_pre_hook if pre else net.first.register_forward_hook
+    handle = register(see)
     criterion = wrap(net)
     for x in batches(4):
         criterion(net(x), Y).backward()
+    handle.remove()
     assert [one.tobytes() for one in seen] == [x.numpy().tobytes() for x in batches(4)]
 
 
@@ -210,6 +244,35 @@ def test_a_hook_that_is_added_later_is_seen():
         assert all(one.grad is not None for one in seen)
         seen.clear()
     assert criterion.paths.to_json()["shared"]["calls"] == 1
+
+
+@pytest.mark.parametrize("form", ["gradient", "loss"])
+def test_a_network_that_begins_to_keep_its_activations_is_not_shared_then(form):
+    def gradients(path: str) -> list[Tensor]:
+        net, found = KeepsWhenTold().double(), []
+        criterion = wrap(net, form=form, path=path)
+        for step, x in enumerate(batches(7)):
+            net.told = step >= 4
+            output = net(x.double())
+            activations = list(net.kept)
+            for one in activations:
+                one.retain_grad()
+            criterion(output, Y).backward()
+            found += [one.grad for one in activations]
+        assert len(found) == 3
+        return found
+
+    torch.testing.assert_close(gradients("auto"), gradients("reference"))
+
+
+def test_a_hook_that_couples_the_examples_is_seen_at_once():
+    net = Net()
+    criterion = wrap(net, memory="low")
+    for x in batches(2):
+        criterion(net(x), Y)
+    net.norm.register_forward_hook(lambda norm, _, output: output - output.mean(0, keepdim=True))
+    with pytest.raises(UnsupportedLoss, match="depend on other examples"):
+        criterion(net(x), Y)
 
 
 def test_what_a_frozen_network_keeps_does_not_require_grad():

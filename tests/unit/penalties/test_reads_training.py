@@ -25,7 +25,6 @@ def only_when_late(module: nn.Module, x: Tensor) -> Tensor:
 
 
 def decorated(function):
-    @functools.wraps(function)
     def call(*args):
         return function(*args)
 
@@ -118,6 +117,28 @@ def bound() -> nn.Module:
     return module
 
 
+def listed() -> nn.Module:
+    module = Plain()
+    module.steps = [{"first": functools.partial(only_when_late, module)}]
+    return module
+
+
+def called() -> nn.Module:
+    class Step:
+        def __call__(self, x: Tensor) -> Tensor:
+            return x + module.training
+
+    module = Plain()
+    module.step = Step()
+    return module
+
+
+def unreadable() -> nn.Module:
+    module = Plain()
+    module.forward = torch.relu  # type: ignore[method-assign]
+    return module
+
+
 def hooked() -> nn.Module:
     module = Plain()
     module.register_forward_hook(lambda module, args, output: output + module.training)
@@ -134,7 +155,19 @@ def conv_net(norm: str) -> nn.Module:
 
 OTHERWISE = [
     *(Late, ByName, InAComprehension, InAnotherMethod, InAFunction, InATable, Decorated, WithoutGradients, Inherits),
-    *(replaced, bound, hooked, scripted, nn.RReLU, OwnDropout, nn.Dropout2d, lambda: nn.Dropout(0.1)),
+    *(
+        replaced,
+        bound,
+        listed,
+        called,
+        unreadable,
+        hooked,
+        scripted,
+        nn.RReLU,
+        OwnDropout,
+        nn.Dropout2d,
+        lambda: nn.Dropout(0.1),
+    ),
     lambda: nn.BatchNorm1d(2, track_running_stats=True),
     lambda: nn.InstanceNorm1d(2, track_running_stats=True),
     lambda: nn.LSTM(2, 2, 2, dropout=0.5),
