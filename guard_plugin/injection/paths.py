@@ -13,8 +13,8 @@ from torch.nn.parallel import DataParallel, DistributedDataParallel
 from torch.nn.utils import parametrize
 
 from guard_plugin.errors import UnsupportedLoss, UnusableInput
-from guard_plugin.injection.ledger import PathCounts
 from guard_plugin.injection.loss_call import LossCall, own_part
+from guard_plugin.injection.tallies import PathCounts
 from guard_plugin.penalties import Curvature, Penalty
 from guard_plugin.penalties.fast.network_properties import (
     NetworkProperties,

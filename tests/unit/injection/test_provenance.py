@@ -2,7 +2,6 @@
 
 import io
 import json
-from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -27,7 +26,7 @@ def ledger(
         versions={},
         outcome=outcome,
         faults=faults,
-        skipped=Counter(),
+        guarded=1,
     )
 
 
