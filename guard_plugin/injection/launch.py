@@ -153,19 +153,18 @@ def _execute(script: Path, source: bytes | str) -> tuple[int, bool]:
     except GuardError:
         raise
     except BaseException as error:  # noqa: BLE001 - the script's own, shown as Python shows it
-        return _show(error, 130 if isinstance(error, KeyboardInterrupt) else 1), False
-    return 0, False
+        trace = error.__traceback__
+        ended_by = error.with_traceback(trace.tb_next if trace else None)
+    else:
+        return 0, False
+    return _show(ended_by), False
 
 
-def _show(error: BaseException, code: int) -> int:
-    """Show the error that ended the script, by its own ``sys.excepthook`` if it has one, as Python does.
-
-    Return the exit code, which the hook may set by SystemExit.
-    """
-    trace = error.__traceback__.tb_next if error.__traceback__ else None
-    sys.last_type, sys.last_value, sys.last_traceback = type(error), error, trace
+def _show(error: BaseException) -> int:
+    """Show the error that ended the script, by its own ``sys.excepthook`` if it has one; return the exit code."""
+    sys.last_type, sys.last_value, sys.last_traceback = type(error), error, error.__traceback__
     try:
-        sys.excepthook(type(error), error, trace)
+        sys.excepthook(type(error), error, error.__traceback__)
     except SystemExit as stop:
         return _exit_code(stop)
     except BaseException as failure:  # noqa: BLE001 - the hook's own
@@ -173,8 +172,8 @@ def _show(error: BaseException, code: int) -> int:
         within = failure.__traceback__.tb_next if failure.__traceback__ else None
         traceback.print_exception(type(failure), failure, within)
         print("\nOriginal exception was:", file=sys.stderr)
-        traceback.print_exception(type(error), error, trace)
-    return code
+        traceback.print_exception(type(error), error, error.__traceback__)
+    return 130 if isinstance(error, KeyboardInterrupt) else 1
 
 
 def _exit_code(stop: SystemExit) -> int:

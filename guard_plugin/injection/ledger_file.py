@@ -30,7 +30,7 @@ class LedgerFile:
             if _STREAMS[0] in named.parents or _STREAMS[1] in named.parents or _is_special(self._path):
                 # Held open: whoever reads a pipe takes its first end for the end of all.
                 self._stream = named.open("ab", buffering=0)
-                self._stream.write(b"")  # a full device refuses this, too
+                _write_all(self._stream, b"")  # a full device refuses this, too
             elif self._path.exists():
                 self._refuse_other_files(script)
 
@@ -48,8 +48,8 @@ class LedgerFile:
                     self._path.parent.stat()  # a folder that the script removed is not made again
                     ledger.write(self._path)
                 else:
-                    with self._stream as stream:
-                        _write_all(stream, ledger.to_text().encode())
+                    _write_all(self._stream, ledger.to_text().encode())
+                    self._stream.close()
         except UnusableInput:
             print(ledger.to_text(), end="", file=sys.stderr)
             raise
@@ -77,5 +77,10 @@ def _is_special(path: Path) -> bool:
 
 
 def _write_all(stream: FileIO, content: bytes) -> None:
-    while content:
-        content = content[stream.write(content) :]
+    """Write all of the content, with one call for none; close the stream where that fails."""
+    try:
+        while content := content[stream.write(content) :]:
+            pass
+    except OSError:
+        stream.close()
+        raise
