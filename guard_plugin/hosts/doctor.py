@@ -1,5 +1,6 @@
 """Whether a host is one that an adapter can guard, told from its source alone, and at which commit it is."""
 
+import os
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,15 +12,32 @@ from guard_plugin.hosts.faults import FoundFault
 from guard_plugin.hosts.profile import Profile
 from guard_plugin.hosts.seams import Definition
 
-__all__ = ["Diagnosis", "commit_of", "examine"]
+__all__ = ["Diagnosis", "commit_of", "examine", "is_modified"]
 
 
 def commit_of(folder: Path) -> str | None:
-    """Return the commit that a git work tree is at, or None where it is not one."""
-    command = ["git", "-C", str(folder), "rev-parse", "HEAD"]
+    """Return the commit that a git work tree is at, or None where the folder is not the top of one.
+
+    A plain folder within another's work tree, such as a copied host, has no commit of its own.
+    """
+    top = _git(folder, "rev-parse", "--show-toplevel")
+    if top is None or Path(top).resolve() != folder.resolve():
+        return None
+    return _git(folder, "rev-parse", "--verify", "HEAD")
+
+
+def is_modified(folder: Path) -> bool:
+    """Tell whether files of a git work tree differ from its commit; untracked files do not count."""
+    return bool(_git(folder, "-c", "core.fsmonitor=false", "status", "--porcelain", "--untracked-files=no"))
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    """Return what a git command says of a folder, whatever the caller's GIT_DIR; None where it fails."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    command = ["git", "--no-optional-locks", "-C", str(folder), *arguments]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-    except FileNotFoundError:
+        done = subprocess.run(command, capture_output=True, text=True, errors="surrogateescape", env=environment)
+    except OSError:
         return None
     return done.stdout.strip() or None if done.returncode == 0 else None
 

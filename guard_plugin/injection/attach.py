@@ -16,7 +16,7 @@ import torch
 from guard_plugin import __version__
 from guard_plugin.errors import GuardError, UnusableInput
 from guard_plugin.hosts.adapter import AUTO, Adapter, make_adapter
-from guard_plugin.hosts.doctor import commit_of
+from guard_plugin.hosts.doctor import commit_of, is_modified
 from guard_plugin.hosts.faults import Repairs
 from guard_plugin.hosts.profile import ExpectedCount
 from guard_plugin.injection.compiled_functions import watch_compiled_functions
@@ -62,7 +62,6 @@ class Attachment:
         settings = dict(options)
         known, distribution = _choose(plugins, adapter, script, settings)
         self._process = os.getpid()
-        self._undo = contextlib.ExitStack()
         self.profile = profile = known.profile(script)
         profile.check_arguments(arguments)
         self.definitions = known.locate(profile, script)
@@ -87,7 +86,7 @@ class Attachment:
                 "numpy": numpy.__version__,
                 "python": sys.version.split()[0],
             },
-            host={"folder": str(host), "commit": commit_of(host)},
+            host=_described(host),
             faults=[fault.to_json(repaired=repair) for fault in faults],
             expected=expected if isinstance(expected, int) else None,
             paths=paths.counts,
@@ -105,24 +104,27 @@ class Attachment:
         for fault in faults if is_main_process() else []:
             mended = "mended in memory" if repair else "guard run --repair mends it in memory"
             print(f"guard: known fault of this host, {fault.describe()}; {mended}", file=sys.stderr)
-        self._hooks.run_started(ledger=self.ledger)
-        self.repairs = Repairs(faults if repair else [])
-        self._undo.callback(self.repairs.remove)
-        self._provenance = Provenance(profile.writes, profile.reads, self.ledger)
-        self._undo.callback(self._provenance.remove)
-        if self._teacher is not None:
-            self._teacher.install()
-            self._undo.callback(self._teacher.remove)
-            self._provenance.take_over(self._teacher.file)
-        tap = Tap(
-            self._guard,
-            begins=self._guard.begins,
-            share_forward=self._guard.share_forward if penalty.strength else None,
-            trained_on=self._guard.trained_on,
-        )
-        self._undo.callback(tap.remove)
-        self._guard.origins = tap.origins
-        self._undo.callback(watch_compiled_functions(self._guard.compiled_loss, tap.origins.paused))
+        with contextlib.ExitStack() as undo:  # what fails here leaves nothing behind
+            self._hooks.run_started(ledger=self.ledger)
+            undo.callback(self._tell_that_it_ended)
+            self.repairs = Repairs(faults if repair else [])
+            undo.callback(self.repairs.remove)
+            self._provenance = Provenance(profile.writes, profile.reads, self.ledger)
+            undo.callback(self._provenance.remove)
+            if self._teacher is not None:
+                self._teacher.install()
+                undo.callback(self._teacher.remove)
+                self._provenance.take_over(self._teacher.file)
+            tap = Tap(
+                self._guard,
+                begins=self._guard.begins,
+                share_forward=self._guard.share_forward if penalty.strength else None,
+                trained_on=self._guard.trained_on,
+            )
+            undo.callback(tap.remove)
+            self._guard.origins = tap.origins
+            undo.callback(watch_compiled_functions(self._guard.compiled_loss, tap.origins.paused))
+            self._undo = undo.pop_all()
         Attachment._active = self
 
     def conclude_at_exit(self) -> None:
@@ -142,14 +144,20 @@ class Attachment:
         """Remove every hook and restore every patched name; safe to call twice."""
         if Attachment._active is not self:
             return
-        self._undo.close()
+        Attachment._active = None
         if self._teacher is not None:
             self.ledger.teacher = self._teacher.to_json()
-        Attachment._active = None
-        self.ledger.outcome = outcome
+        self.ledger.end(outcome)
+        try:
+            self._undo.close()
+        finally:
+            if is_main_process():
+                self._provenance.mark()
+
+    def _tell_that_it_ended(self) -> None:
+        if self.ledger.ended is None:
+            self.ledger.end("failed")
         self._hooks.run_ended(ledger=self.ledger)
-        if is_main_process():
-            self._provenance.mark()
 
     @property
     def is_copy(self) -> bool:
@@ -233,6 +241,11 @@ def attach(adapter: str, *, script: str | os.PathLike[str] | None = None, **opti
     attachment = Attachment(adapter, path.resolve(), options, arguments=sys.argv[1:])
     attachment.conclude_at_exit()
     return attachment
+
+
+def _described(host: Path) -> dict[str, Any]:
+    commit = commit_of(host)
+    return {"folder": str(host), "commit": commit, "modified": None if commit is None else is_modified(host)}
 
 
 def _choose(plugins: Plugins, name: str, script: Path, options: dict[str, Any]) -> tuple[Adapter, str]:

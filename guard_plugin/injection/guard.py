@@ -282,7 +282,7 @@ class Guard:
             penalty = self.penalty.at(self.ledger.guarded)
             loss, value = guarded_loss(call, penalty, self.paths)
             self.ledger.reached = {name: getattr(penalty, name) for name in self.penalty.ramps()}
-        self.ledger.note_guarded(place.site, value)
+        self.ledger.note_guarded(place.site, value, call.loss)
         if self.ledger.expected is not None and self.ledger.guarded > self.ledger.expected:
             raise NothingGuarded(
                 f"expected {self._expected_calls()}, found one more at {place.site}: something that is not the loss on "

@@ -13,6 +13,8 @@ from typing import Any
 from guard_plugin.errors import GuardError, UnusableInput
 from guard_plugin.hosts.seams import Definition
 from guard_plugin.injection.attach import Attachment
+from guard_plugin.injection.ledger import Ledger
+from guard_plugin.injection.ledger_file import LedgerFile
 from guard_plugin.ranks import is_main_process
 
 __all__ = ["find_script", "run_script"]
@@ -35,11 +37,16 @@ def run_script(
     call that had to be guarded was not.
     """
     script = script.absolute()
-    if ledger_file is not None and is_main_process():
-        ledger_file = _writable(ledger_file)
+    file = LedgerFile(ledger_file, script) if ledger_file is not None and is_main_process() else None
     # Python, too, looks up a script's imports beside the file that a link leads to.
     attachment = Attachment(adapter, script.resolve(), options, arguments=argv[1:], repair=repair, teacher=teacher)
     ended_early, problem = False, None
+    try:
+        if file is not None:
+            file.begin(attachment.ledger)
+    except UnusableInput:
+        attachment.detach("failed")
+        raise
     try:
         folders = [script.resolve().parent, *attachment.profile.import_roots(script)]
         _refuse_shadowed_modules(folders)
@@ -55,18 +62,29 @@ def run_script(
     finally:
         if not attachment.is_copy:
             attachment.detach("ended early" if ended_early else "failed")
-            if is_main_process():
-                if not ended_early:
-                    print(f"guard: {attachment.ledger.summary()}", file=sys.stderr)
-                if ledger_file is not None:
-                    attachment.ledger.write(ledger_file)
+            unwritten = _report(attachment.ledger, file, quiet=ended_early)
     if problem is not None:
         raise problem
-    return code
+    return code or (unwritten.exit_code if unwritten is not None else 0)
+
+
+def _report(ledger: Ledger, file: LedgerFile | None, *, quiet: bool) -> UnusableInput | None:
+    """Print and write a ledger; return the error where it cannot be written, which is printed too."""
+    if is_main_process() and not quiet:
+        print(f"guard: {ledger.summary()}", file=sys.stderr)
+    try:
+        if file is not None:
+            file.complete(ledger)
+    except UnusableInput as error:
+        print(f"guard: error: {error}", file=sys.stderr)
+        return error
+    return None
 
 
 def _join_threads() -> None:
-    """Wait for the script's threads, as Python does before it ends."""
+    """Wait for the script's threads, as Python does before it ends: it first lets those of idle executors end."""
+    for end_executors in reversed(getattr(threading, "_threading_atexits", ())):
+        end_executors()
     for thread in threading.enumerate():
         if thread is not threading.current_thread() and not thread.daemon:
             thread.join()
@@ -80,19 +98,6 @@ def find_script(script: str, folder: Path | None) -> Path:
         looked = " and ".join(str((place / script).absolute()) for place in places)
         raise UnusableInput(f"expected one script {script}, found {len(found)}: looked at {looked}")
     return next(iter(found.values()))
-
-
-def _writable(file: Path) -> Path:
-    file = file.absolute()
-    new = not file.exists()
-    try:
-        with file.open("ab"):
-            pass
-    except OSError as error:
-        raise UnusableInput(f"the ledger cannot be written to {file}: {error.strerror}") from error
-    if new:
-        file.unlink(missing_ok=True)
-    return file
 
 
 def _refuse_shadowed_modules(folders: Sequence[Path]) -> None:
@@ -144,14 +149,35 @@ def _execute(script: Path, source: bytes | str) -> tuple[int, bool]:
         # --help ends in argparse; a sys.exit(0) of the script's own does not.
         last, _ = list(traceback.walk_tb(stop.__traceback__))[-1]
         by_parser = Path(last.f_code.co_filename).name == "argparse.py"
-        if stop.code is None or isinstance(stop.code, int):
-            return (stop.code or 0) & 0xFF, by_parser  # what the operating system keeps of it
-        print(stop.code, file=sys.stderr)
-        return 1, by_parser
+        return _exit_code(stop), by_parser
     except GuardError:
         raise
-    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - the script's own, shown as Python shows it
+    except BaseException as error:  # noqa: BLE001 - the script's own, shown as Python shows it
         trace = error.__traceback__
-        traceback.print_exception(type(error), error, trace.tb_next if trace else None)
-        return 130 if isinstance(error, KeyboardInterrupt) else 1, False
-    return 0, False
+        ended_by = error.with_traceback(trace.tb_next if trace else None)
+    else:
+        return 0, False
+    return _show(ended_by), False
+
+
+def _show(error: BaseException) -> int:
+    """Show the error that ended the script, by its own ``sys.excepthook`` if it has one; return the exit code."""
+    sys.last_type, sys.last_value, sys.last_traceback = type(error), error, error.__traceback__
+    try:
+        sys.excepthook(type(error), error, error.__traceback__)
+    except SystemExit as stop:
+        return _exit_code(stop)
+    except BaseException as failure:  # noqa: BLE001 - the hook's own
+        print("Error in sys.excepthook:", file=sys.stderr)
+        within = failure.__traceback__.tb_next if failure.__traceback__ else None
+        traceback.print_exception(type(failure), failure, within)
+        print("\nOriginal exception was:", file=sys.stderr)
+        traceback.print_exception(type(error), error, error.__traceback__)
+    return 130 if isinstance(error, KeyboardInterrupt) else 1
+
+
+def _exit_code(stop: SystemExit) -> int:
+    if stop.code is None or isinstance(stop.code, int):
+        return (stop.code or 0) & 0xFF  # what the operating system keeps of it
+    print(stop.code, file=sys.stderr)
+    return 1

@@ -1,18 +1,19 @@
 """What happened in a run: the proof that the penalty acted."""
 
 import json
-import math
+import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from guard_plugin.files import atomic_file
 from guard_plugin.hosts.seams import Definition, Seam
+from guard_plugin.injection.tallies import PathCounts, PenaltyValues
 
 __all__ = ["OUTSIDE", "Ledger", "PathCounts", "PenaltyValues"]
 
@@ -20,65 +21,8 @@ OUTSIDE = "outside the host's files"
 """The place of a call that no line of the host's makes."""
 
 
-@dataclass
-class PathCounts:
-    """How many loss calls took each way to compute the penalty's gradient, and why they took no faster one.
-
-    ``memory`` is the user's option; ``taken`` counts, per way, the reasons against a faster one ("" for none).
-    """
-
-    memory: str = "normal"
-    taken: dict[str, Counter[str]] = field(default_factory=dict)
-
-    def note(self, path: str, reason: str) -> None:
-        """Note the way that one loss call takes, and why no faster one, if there is one."""
-        self.taken.setdefault(path, Counter())[reason] += 1
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the ways taken, as the ledger writes them."""
-        return {
-            path: {"calls": why.total(), "because": {reason: n for reason, n in why.items() if reason}}
-            for path, why in self.taken.items()
-        }
-
-
-@dataclass
-class PenaltyValues:
-    """The penalty's values over a run, kept on their device, so that noting one never waits for a GPU."""
-
-    first: Tensor | None = None
-    last: Tensor | None = None
-    _count: int = 0
-    _sum: Tensor | float = 0.0
-    _nonfinite: Tensor | int = 0
-
-    @property
-    def nonfinite(self) -> int:
-        """How many were not finite."""
-        return int(self._nonfinite)
-
-    def note(self, value: Tensor) -> None:
-        """Note the penalty of one guarded loss call."""
-        value = value.detach().clone()
-        self.first = value if self.first is None else self.first
-        self.last = value
-        here = value.to(self.first.device)
-        self._sum = self._sum + here.double()
-        self._nonfinite = self._nonfinite + (~torch.isfinite(here)).long()
-        self._count += 1
-
-    def to_json(self) -> dict[str, Any]:
-        """Return first, mean, last (null where not finite or none) and how many were not finite."""
-        return {
-            "first": _finite(self.first),
-            "mean": _finite(self._sum / self._count if self._count else None),
-            "last": _finite(self.last),
-            "nonfinite": self.nonfinite,
-        }
-
-
-def _finite(value: Tensor | float | None) -> float | None:
-    return None if value is None or not math.isfinite(value) else float(value)
+def _now() -> str:
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
 
 
 def _made_under(files: Mapping[str, Mapping[str, str]]) -> str:
@@ -101,7 +45,7 @@ class Ledger:
         unguarded: Why the script has nothing to guard; empty where it has.
         definitions: Where the seams are.
         versions: What ran: name to version.
-        host: The host's folder and commit.
+        host: The host's folder, its commit, and whether files that it tracks were modified.
         faults: The host's known faults that were found, in JSON's form.
         taken_over: Of each file that another script handed to this one, the penalty that it was made under ("" where
             unknown), and the reason why it is not known to be guarded ("" where it is); None where there are none.
@@ -109,6 +53,9 @@ class Ledger:
         paths: Which ways loss calls took to compute the penalty's gradient.
         reached: The penalty's settings that rise, as they were at the last guarded loss call.
         unguarded_losses: By line of the host, losses on real data that have no form per example or are not seen.
+        process: The id of the process that keeps the ledger.
+        started: When guarding began (UTC, ISO 8601).
+        ended: When it ended; None while ``outcome`` is "running", which is what a killed run's ledger says for ever.
     """
 
     adapter: str
@@ -133,6 +80,14 @@ class Ledger:
     unguarded_losses: dict[str, Counter[str]] = field(default_factory=dict)
     values: PenaltyValues = field(default_factory=PenaltyValues)
     outcome: str = "running"
+    process: int = field(default_factory=os.getpid)
+    started: str = field(default_factory=_now)
+    ended: str | None = None
+
+    def end(self, outcome: str) -> None:
+        """Note that the run ended, and how."""
+        self.outcome = outcome
+        self.ended = _now()
 
     def note_seen(self, site: str | None, seams: Sequence[Seam]) -> None:
         """Note a loss call, where it was made, and the seams it was made under."""
@@ -145,12 +100,17 @@ class Ledger:
         self.skipped[reason] += 1
         self._site(site)[reason] += 1
 
-    def note_guarded(self, site: str | None, value: Tensor | None) -> None:
-        """Note that the loss call received the penalty (None: would have, at strength 0)."""
+    def note_guarded(self, site: str | None, value: Tensor | None, loss: Tensor) -> None:
+        """Note that the loss call received the penalty (None: would have, at strength 0), and the host's own loss."""
         self.guarded += 1
-        self._site(site)["guarded"] += 1
+        self._site(site)["on real data" if value is None else "guarded"] += 1
         if value is not None:
-            self.values.note(value)
+            self.values.note(value, loss)
+
+    @property
+    def warnings(self) -> list[str]:
+        """What makes the run doubtful although it is complete."""
+        return [warning] if (warning := self.values.warning()) else []
 
     def note_unguarded(self, site: str | None, loss: str) -> None:
         """Note a loss on a network under an open seam, on real data, that cannot be guarded."""
@@ -166,6 +126,7 @@ class Ledger:
         """The ledger in one line."""
         of = "" if self.expected is None else f" of {self.expected} expected"
         verb = "on real data, left as they are (strength 0)" if self.strength == 0 else "guarded"
+        kind = "a baseline, without any penalty: " if self.strength == 0 else ""
         skipped = ", ".join(f"{count} {reason}" for reason, count in self.skipped.most_common())
         value = self.values.to_json()["mean"]
         mean = f"; mean penalty {value:.4g}" if value is not None else ""
@@ -178,8 +139,9 @@ class Ledger:
         if self.unguarded_losses:
             phase += f"; losses beside, without the penalty: {self.unguarded_in_words()}"
         return (
-            f"{self.adapter} {self.script}: {self.seen} loss calls seen, {self.guarded}{of} {verb}"
+            f"{self.adapter} {self.script}: {kind}{self.seen} loss calls seen, {self.guarded}{of} {verb}"
             f"{'; skipped: ' + skipped if skipped else ''}{mean}{bad}{phase}"
+            f"{''.join(f'; WARNING: {warning}' for warning in self.warnings)}"
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -194,11 +156,14 @@ class Ledger:
             "adapter": self.adapter,
             "script": self.script,
             "outcome": self.outcome,
+            "process": {"id": self.process, "started": self.started, "ended": self.ended},
             "summary": self.summary(),
+            "warnings": self.warnings,
             "penalty": {**self.penalty, **({"reached": dict(self.reached)} if self.reached else {})},
             "loss_calls": {
                 "seen": self.seen,
                 "guarded": self.guarded,
+                "penalized": 0 if self.strength == 0 else self.guarded,
                 "expected": self.expected,
                 "skipped": dict(self.skipped),
             },
@@ -216,13 +181,13 @@ class Ledger:
         }
 
     def write(self, path: Path) -> None:
-        """Write the ledger as JSON, whole or not at all (to a device or a pipe: straight)."""
-        text = json.dumps(self.to_json(), indent=2, allow_nan=False) + "\n"
-        if path.exists() and not path.is_file():
-            path.write_text(text, encoding="utf-8")
-            return
+        """Write the ledger as JSON, whole or not at all."""
         with atomic_file(path) as file:
-            file.write(text.encode())
+            file.write(self.to_text().encode())
+
+    def to_text(self) -> str:
+        """Return the ledger as its file holds it."""
+        return json.dumps(self.to_json(), indent=2, allow_nan=False) + "\n"
 
     def _site(self, site: str | None) -> Counter[str]:
         return self.sites.setdefault(site or OUTSIDE, Counter())

@@ -14,9 +14,9 @@ from torch.nn.utils import parametrize
 
 from guard_plugin.errors import UnsupportedLoss, UnusableInput
 from guard_plugin.injection.as_called import own_part
-from guard_plugin.injection.ledger import PathCounts
 from guard_plugin.injection.loss_call import LossCall
 from guard_plugin.injection.module_calls import uncompiled
+from guard_plugin.injection.tallies import PathCounts
 from guard_plugin.penalties import Curvature, Penalty
 from guard_plugin.penalties.fast.precomputed import recompute_if_unmodified, with_precomputed_gradient
 from guard_plugin.penalties.fast.second_order import transformed

@@ -1,17 +1,19 @@
 """Markers beside the files that one script writes for another: they tell whether GUARD acted, and how."""
 
+import contextlib
 import fnmatch
 import functools
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from guard_plugin.files import file_sha256
+from guard_plugin.files import atomic_file, file_sha256
 from guard_plugin.injection.ledger import Ledger
 from guard_plugin.ranks import is_main_process
 
@@ -44,6 +46,8 @@ def _origin(file: Path) -> tuple[str, str]:
 def _doubt(marker: Any, file: Path) -> str:
     ledger = marker["ledger"]
     faults = [str(fault["name"]) for fault in ledger["faults"] if not fault["repaired"]]
+    if ledger["outcome"] == "running":
+        return "the run that wrote it did not end, or goes on"
     if marker["sha256"] != file_sha256(file):
         return "it is another file than its marker was written for"
     name = str(ledger["penalty"]["name"])
@@ -51,6 +55,8 @@ def _doubt(marker: Any, file: Path) -> str:
         return "it was made at strength 0"
     if ledger["outcome"] != "complete":
         return f"the run that wrote it ended as {str(ledger['outcome'])!r}"
+    if not int(ledger["loss_calls"]["guarded"]):
+        return "the run that wrote it guarded no loss call"
     if faults:
         return f"the run that wrote it had a fault of the host, {', '.join(map(repr, faults))}, which --repair mends"
     taken_over = ledger["taken_over"] or {}
@@ -72,12 +78,13 @@ class Provenance:
 
     def __init__(self, writes: str, reads: str, ledger: Ledger) -> None:
         self._ledger = ledger
+        self._begun: set[Path] = set()
         self._written: set[Path] = set()
         self._originals = (torch.save, torch.load)
         if reads:
             ledger.taken_over = {}
-        torch.save = _noted(torch.save, 1, writes, self._written.add)
-        torch.load = _noted(torch.load, 0, reads, self.take_over)
+        torch.save = _noted(torch.save, 1, writes, self._writing)
+        torch.load = _noted(torch.load, 0, reads, self._reading)
 
     def remove(self) -> None:
         """Give ``torch.save`` and ``torch.load`` back as they were."""
@@ -85,21 +92,40 @@ class Provenance:
 
     def mark(self) -> None:
         """Leave a marker beside each file that this process wrote; warn where one cannot be written."""
-        for file in sorted(self._written):
-            if not file.is_file():
-                continue
-            content = {"schema": 1, "file": file.name, "sha256": file_sha256(file), "ledger": self._ledger.to_json()}
+        for file in sorted(self._begun):
             try:
-                marker_of(file).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+                if not file.is_file():
+                    marker_of(file).unlink(missing_ok=True)  # it says that the run goes on
+                elif file in self._written:
+                    self._mark(file, file_sha256(file))
             except OSError as error:
                 _warn(
                     f"no marker can be written to {marker_of(file)} ({error.strerror}): it will not be known as GUARD's"
                 )
 
+    @contextlib.contextmanager
+    def _writing(self, file: Path) -> Iterator[None]:
+        if file not in self._begun and file.parent.is_dir():
+            self._begun.add(file)
+            with contextlib.suppress(OSError):  # the final one will tell
+                self._mark(file, None)  # from here on, an older run's marker vouches no more
+        yield
+        self._written.add(file)
+
+    @contextlib.contextmanager
+    def _reading(self, file: Path) -> Iterator[None]:
+        yield
+        self.take_over(file)
+
+    def _mark(self, file: Path, sha256: str | None) -> None:
+        content = {"schema": 1, "file": file.name, "sha256": sha256, "ledger": self._ledger.to_json()}
+        with atomic_file(marker_of(file)) as opened:
+            opened.write(json.dumps(content, indent=2).encode() + b"\n")
+
     def take_over(self, file: Path) -> None:
         """Note a file that the script takes over, and warn if it is not known to be made under GUARD."""
         taken_over = self._ledger.taken_over
-        if taken_over is None or str(file) in taken_over:
+        if taken_over is None or str(file) in taken_over or file in self._written:
             return
         (made_under, reason), own = _origin(file), str(self._ledger.penalty["name"])
         taken_over[str(file)] = {"penalty": made_under, "reason": reason}
@@ -111,18 +137,20 @@ class Provenance:
             )
 
 
-def _noted(function: Callable[..., Any], position: int, names: str, note: Callable[[Path], None]) -> Callable[..., Any]:
-    """Wrap a function so that a file of such a name that it is called with is noted once it has returned."""
+def _noted(
+    function: Callable[..., Any], position: int, names: str, note: Callable[[Path], AbstractContextManager[None]]
+) -> Callable[..., Any]:
+    """Wrap a function so that a file of such a name is noted around the call that it is given to."""
 
     @functools.wraps(function)
     def wrapped(*args: Any, **kwargs: Any) -> Any:
-        result = function(*args, **kwargs)
         place = args[position] if len(args) > position else kwargs.get("f")
         if isinstance(place, (str, os.PathLike)):
             file = Path(os.fsdecode(place)).absolute()
             if fnmatch.fnmatch(file.name, names):
-                note(file)
-        return result
+                with note(file):
+                    return function(*args, **kwargs)
+        return function(*args, **kwargs)
 
     return wrapped
 

@@ -266,3 +266,68 @@ def test_the_scripts_name_leads_to_it_from_where_it_runs(guard, tmp_path):
     for cwd in ("work", "host"):
         script = "host/main.py" if cwd == "work" else "main.py"
         assert guard("run", *SETTINGS, "--cwd", cwd, "dc", script).stdout.strip() == "True"
+
+
+@pytest.mark.parametrize("end", ["os.kill(os.getpid(), 9)", "os._exit(0)", "torch.ops.aten.no_such"])
+def test_a_run_that_is_killed_leaves_no_older_ledger_behind(guard_process, tmp_path, end):
+    guard = ["run", *SETTINGS, "--ledger", "ledger.json", "dc"]
+    assert guard_process(*guard, host(tmp_path / "host")).returncode == 0
+    assert json.loads((tmp_path / "ledger.json").read_text())["outcome"] == "complete"
+    guard_process(*guard, host(tmp_path / "host", after=end))
+    outcome = json.loads((tmp_path / "ledger.json").read_text())["outcome"]
+    assert outcome == ("failed" if "torch" in end else "running")
+
+
+@pytest.mark.parametrize("place", ["host/main.py", "host/utils.py", "link", "host"])
+def test_a_ledger_overwrites_nothing_of_the_hosts(guard, tmp_path, place):
+    script = host(tmp_path / "host", after="open('ran', 'w')")
+    (tmp_path / "link").symlink_to(script)
+    before = script.read_bytes()
+    for arguments in (["--ledger", place], ["--cwd", "host", "--ledger", place]):
+        done = guard("run", *SETTINGS, *arguments, "dc", script)
+        assert done.returncode == 2 and "ledger" in done.stderr and "Traceback" not in done.stderr
+    assert script.read_bytes() == before and not list(tmp_path.rglob("ran"))
+
+
+def test_a_ledger_that_cannot_be_written_ends_with_2_and_loses_nothing(guard, tmp_path):
+    body = GUARDED_ONCE + "    import shutil; shutil.rmtree('folder'); open('result', 'w').write('kept')\n"
+    for code, after in ((2, ""), (7, "sys.exit(7)")):
+        (tmp_path / "folder").mkdir()
+        script = host(tmp_path / "host", body=body, after=after)
+        done = guard("run", *SETTINGS, "--ledger", "folder/l.json", "dc", script)
+        assert done.returncode == code and "the ledger cannot be written" in done.stderr
+        assert '"guarded": 1' in done.stderr and (tmp_path / "result").read_text() == "kept"
+        assert not (tmp_path / "folder").exists()
+    assert guard("run", *SETTINGS, "--ledger", "/dev/full", "dc", script).returncode == 2
+
+
+HOOKS = {
+    "its own": "def hook(*error): print('HOOK', error[0].__name__, sys.last_value is error[1])",
+    "one that fails": "def hook(*error): raise KeyError('in the hook')",
+    "one that exits": "def hook(*error): sys.exit(9)",
+}
+
+
+@pytest.mark.parametrize("hook", HOOKS)
+@pytest.mark.parametrize("error", ["ValueError('broken')", "KeyboardInterrupt", "SystemExit(4)", "BaseException"])
+def test_the_scripts_excepthook_is_called_as_python_calls_it(guard, python, tmp_path, hook, error):
+    script = host(tmp_path / "host", after=f"{HOOKS[hook]}\nsys.excepthook = hook\nraise {error}")
+    plain, guarded = python(script), guard("run", *SETTINGS, "dc", script)
+    assert guarded.stdout == plain.stdout
+    if hook == "one that fails" and "SystemExit" not in error:
+        for words in ("Error in sys.excepthook:", "KeyError: 'in the hook'", "Original exception was:"):
+            assert words in plain.stderr and words in guarded.stderr
+    assert guarded.returncode % 256 == {-2: 130}.get(plain.returncode, plain.returncode)
+    assert "launch.py" not in guarded.stderr
+
+
+EXECUTOR = """
+import concurrent.futures
+executor = concurrent.futures.ThreadPoolExecutor(1)
+print(executor.submit(int, "7").result())
+"""
+
+
+def test_an_executor_that_nobody_shut_down_ends_as_under_python(guard_process, tmp_path):
+    done = guard_process("run", *SETTINGS, "dc", host(tmp_path / "host", after=EXECUTOR))
+    assert done.returncode == 0 and done.stdout == "7\n", done.stderr

@@ -13,6 +13,7 @@ from torch.nn import functional
 import guard_plugin
 from guard_plugin import hookimpl
 from guard_plugin.errors import NothingGuarded, UnsupportedLoss, UnusableInput
+from guard_plugin.injection import attach
 from guard_plugin.injection.attach import Attachment
 from guard_plugin.plugins import Plugins, installed_plugins
 
@@ -89,6 +90,39 @@ def test_too_few_too_many_and_an_exception_are_told_apart(script, net):
     assert g.ledger.outcome == "failed"
     with attached(script):  # nothing of the others is left
         run_main(script, lambda: functional.cross_entropy(net(X), Y))
+
+
+@pytest.mark.parametrize("breaks", ["run_started", "Repairs", "Provenance", "Tap"])
+def test_a_guard_that_cannot_begin_leaves_nothing_behind(script, monkeypatch, breaks):
+    def state():
+        return functional.cross_entropy, torch.save, torch.load, list(sys.meta_path), nn.Module.__call__, torch.compile
+
+    def fail(*_, **__):
+        raise ZeroDivisionError
+
+    told = []
+
+    class Plugin:
+        @hookimpl
+        def run_started(self, ledger):
+            if breaks == "run_started":
+                fail()
+
+        @hookimpl
+        def run_ended(self, ledger):
+            told.append(ledger.outcome)
+
+    installed_plugins().register(Plugin(), "test", "test 1.0")
+    if breaks != "run_started":
+        monkeypatch.setattr(attach, breaks, fail)
+    before = state()
+    with pytest.raises(ZeroDivisionError):
+        attached(script)
+    assert state() == before and told == ([] if breaks == "run_started" else ["failed"])
+    monkeypatch.undo()
+    installed_plugins.cache_clear()
+    with pytest.raises(NothingGuarded), attached(script):
+        pass
 
 
 def test_two_attachments_at_once_are_refused(script, net):

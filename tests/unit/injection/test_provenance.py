@@ -2,7 +2,6 @@
 
 import io
 import json
-from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -27,7 +26,7 @@ def ledger(
         versions={},
         outcome=outcome,
         faults=faults,
-        skipped=Counter(),
+        guarded=1,
     )
 
 
@@ -77,6 +76,44 @@ def test_a_file_is_not_guards_for_a_reason(tmp_path):
     file = write(tmp_path / "replay_3.pt", ledger())
     file.write_bytes(b"another")
     assert "another file" in why_not_guarded(file)
+
+
+def test_from_the_moment_a_file_is_written_an_older_runs_marker_vouches_no_more(tmp_path):
+    file = write(tmp_path / "replay_0.pt", ledger())
+    assert why_not_guarded(file) == ""
+    provenance = Provenance(NAMES, NAMES, ledger(outcome="running"))
+    torch.save([1, 2], file)  # the same bytes
+    provenance.remove()  # and the run is killed
+    assert why_not_guarded(file) == "the run that wrote it did not end, or goes on"
+
+
+def test_a_file_that_could_not_be_written_is_not_vouched_for(tmp_path):
+    file = write(tmp_path / "replay_0.pt", ledger())
+    provenance = Provenance(NAMES, "", ledger())
+    with pytest.raises(AttributeError):
+        torch.save(lambda: None, file)
+    with pytest.raises(RuntimeError):
+        torch.save([1], tmp_path / "no" / "replay_1.pt")
+    provenance.remove()
+    provenance.mark()
+    assert why_not_guarded(file) and not (tmp_path / "no").exists()
+
+
+def test_a_file_that_the_run_itself_wrote_is_not_taken_over(tmp_path, capsys):
+    own = ledger()
+    provenance = Provenance(NAMES, NAMES, own)
+    torch.save([1], tmp_path / "replay_0.pt")
+    torch.load(tmp_path / "replay_0.pt")
+    provenance.remove()
+    provenance.mark()
+    assert own.taken_over == {} and not capsys.readouterr().err
+    assert why_not_guarded(tmp_path / "replay_0.pt") == ""
+
+
+def test_a_run_that_guarded_nothing_vouches_for_nothing(tmp_path):
+    nothing = ledger()
+    nothing.guarded = 0
+    assert "guarded no loss call" in why_not_guarded(write(tmp_path / "replay_0.pt", nothing))
 
 
 @pytest.mark.parametrize(
