@@ -2,11 +2,12 @@
 
 import atexit
 import contextlib
+import functools
 import gc
 import io
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -19,6 +20,7 @@ from guard_plugin.hosts.adapter import AUTO, Adapter, make_adapter
 from guard_plugin.hosts.doctor import commit_of, is_modified
 from guard_plugin.hosts.faults import Repairs
 from guard_plugin.hosts.profile import ExpectedCount
+from guard_plugin.injection.children import Children, Recipe
 from guard_plugin.injection.compiled_functions import watch_compiled_functions
 from guard_plugin.injection.guard import Guard
 from guard_plugin.injection.ledger import Ledger
@@ -41,7 +43,8 @@ class Attachment:
 
     ``adapter``, ``script`` and ``options`` are those of :func:`attach`, ``arguments`` the script's own. With
     ``repair``, known faults of the host are mended in memory; callers of torchvision get the checkpoint ``teacher``
-    in place of pretrained weights. Where anything does not fit, GuardError is raised and nothing has been changed.
+    in place of pretrained weights. A child process leaves its report in the folder ``reports``. Where anything does not
+    fit, GuardError is raised and nothing has been changed.
     """
 
     _active: "Attachment | None" = None
@@ -55,6 +58,7 @@ class Attachment:
         arguments: Sequence[str] = (),
         repair: bool = False,
         teacher: Path | None = None,
+        reports: str | None = None,
     ) -> None:
         if Attachment._active is not None:
             raise UnusableInput("guarding is on already in this process: detach it first; one host per process")
@@ -101,7 +105,8 @@ class Attachment:
             real=profile.real,
         )
         self._teacher = Teacher(teacher) if teacher is not None else None
-        for fault in faults if is_main_process() else []:
+        self._repaired = repair and bool(faults)
+        for fault in faults if is_main_process() and reports is None else []:
             mended = "mended in memory" if repair else "guard run --repair mends it in memory"
             print(f"guard: known fault of this host, {fault.describe()}; {mended}", file=sys.stderr)
         with contextlib.ExitStack() as undo:  # what fails here leaves nothing behind
@@ -122,6 +127,19 @@ class Attachment:
                 trained_on=self._guard.trained_on,
             )
             undo.callback(tap.remove)
+            recipe = functools.partial(
+                Recipe,
+                adapter,
+                script,
+                dict(options),
+                tuple(arguments),
+                unless="in which --repair cannot mend the host's faults" if self._repaired else "",
+            )
+            self._children = Children(
+                self.ledger, recipe, lambda: str(self._guard.failure or ""), self._provenance.written, reports
+            )
+            undo.callback(self._children.remove)
+            self._guard.enters = self._children.enter
             self._guard.origins = tap.origins
             undo.callback(watch_compiled_functions(self._guard.compiled_loss, tap.origins.paused))
             self._undo = undo.pop_all()
@@ -171,11 +189,23 @@ class Attachment:
         another number of them than expected, and a penalty that was not finite; of a script that did not end well, only
         the first is one. The ledger's outcome becomes "complete", "incomplete" or "failed".
         """
-        problem = self._guard.problem() if succeeded else self._guard.failure
+        of_children, written = self._children.collect()
+        self._provenance.add(written)
+        problem = of_children or self._guard.problem() if succeeded else self._guard.failure
         if problem is None and succeeded and self._teacher is not None:
             problem = self._teacher.problem()
         self.detach("failed" if not succeeded else "incomplete" if problem else "complete")
         return problem
+
+    @contextlib.contextmanager
+    def as_child(self) -> Iterator[None]:
+        """Guard a child process, and leave its report; what is wrong with it is told by the process that started it."""
+        self._children.begin_report()
+        try:
+            yield
+        finally:
+            self._children.report()
+            self._undo.pop_all()  # the process ends; the files it wrote are marked by its parent
 
     def __enter__(self) -> "Attachment":
         return self

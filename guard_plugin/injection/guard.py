@@ -1,6 +1,6 @@
 """The guard: it decides which loss calls are on real data, adds the penalty to them, and keeps the ledger."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
@@ -133,7 +133,8 @@ class Guard:
 
     ``real`` are the lines ("main.py:191") whose loss calls are on real data, says the user. With ``counted``, somebody
     vouches for the number of guarded calls; else a loss on real data that is left unguarded ends the run. ``failure``
-    keeps the error of a call that could not be guarded, for hosts that catch everything.
+    keeps the error of a call that could not be guarded, for hosts that catch everything. ``enters`` is called first by
+    each network call and loss call, which may be in a child process.
     """
 
     penalty: Penalty
@@ -144,15 +145,18 @@ class Guard:
     real: Collection[str] = ()
     failure: GuardError | None = None
     origins: Origins | None = None
+    enters: Callable[[], None] = lambda: None
 
     def __call__(self, call: LossCall) -> Tensor:
         """Return the loss that the host gets; raise GuardError if it must be guarded and cannot, or is one too many."""
+        self.enters()
         with self._failing():
             return self._handle(replace(call, place=self.reader.read()))
 
     def begins(self, origin: Origin) -> None:
         """Note where a network is called, if its output may have to be guarded."""
         network = origin.network
+        self.enters()
         if self.ledger.unguarded or not network.training or not torch.is_grad_enabled() or not _is_trained(network):
             return
         place = self.reader.read()
@@ -163,7 +167,7 @@ class Guard:
         """Share the forward pass of a network's call, or say why not; its loss may yet turn out not to be guarded."""
         if origin.kwargs:
             return "its input is not one tensor of floating point"
-        penalty = self.penalty.at(self.ledger.guarded)
+        penalty = self.penalty.at(self.ledger.before + self.ledger.guarded)
         return self.paths.share_forward(penalty, origin.network, origin.args, lambda: origin.place is not None)
 
     def trained_on(self, origin: Origin) -> None:
@@ -263,6 +267,7 @@ class Guard:
         if self.expected is not None and self.ledger.expected is None:
             variables = place.locals_of(self.expected.seam)
             self.ledger.expected = None if variables is None else self.expected.compute(variables)
+            self.ledger.expected_here = self.ledger.expected if place.is_own(self.expected.seam) else None
         reason = self._why_skipped(call, place)
         if reason is not None:
             self.ledger.note_skipped(place.site, reason)
@@ -279,7 +284,7 @@ class Guard:
         if self.penalty.strength == 0:
             loss, value = call.loss, None
         else:
-            penalty = self.penalty.at(self.ledger.guarded)
+            penalty = self.penalty.at(self.ledger.before + self.ledger.guarded)
             loss, value = guarded_loss(call, penalty, self.paths)
             self.ledger.reached = {name: getattr(penalty, name) for name in self.penalty.ramps()}
         self.ledger.note_guarded(place.site, value, call.loss)

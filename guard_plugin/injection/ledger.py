@@ -33,6 +33,9 @@ def _made_under(files: Mapping[str, Mapping[str, str]]) -> str:
     return f"; {guards} of {len(files)} files read are GUARD's{known}{others}"
 
 
+_COUNTS = ("seen", "guarded", "skipped", "under", "sites", "unguarded_losses")
+
+
 @dataclass
 class Ledger:
     """The account of one run.
@@ -53,6 +56,9 @@ class Ledger:
         paths: Which ways loss calls took to compute the penalty's gradient.
         reached: The penalty's settings that rise, as they were at the last guarded loss call.
         unguarded_losses: By line of the host, losses on real data that have no form per example or are not seen.
+        programs: Python programs that the script started, in which nothing is guarded.
+        before: In a child process, how many loss calls were guarded before it was forked.
+        expected_here: In a child process, how many it must guard, as its own variables tell.
         process: The id of the process that keeps the ledger.
         started: When guarding began (UTC, ISO 8601).
         ended: When it ended; None while ``outcome`` is "running", which is what a killed run's ledger says for ever.
@@ -79,10 +85,54 @@ class Ledger:
     under: Counter[str] = field(default_factory=Counter)
     unguarded_losses: dict[str, Counter[str]] = field(default_factory=dict)
     values: PenaltyValues = field(default_factory=PenaltyValues)
+    programs: list[str] = field(default_factory=list)
+    before: int = 0
+    expected_here: int | None = None
     outcome: str = "running"
     process: int = field(default_factory=os.getpid)
     started: str = field(default_factory=_now)
     ended: str | None = None
+
+    def begin_again(self) -> None:
+        """Count for this process from here on, which was forked from the one that was counted for."""
+        self.process, self.before = os.getpid(), self.before + self.guarded
+        self.seen = self.guarded = 0
+        self.skipped, self.sites, self.under, self.unguarded_losses = Counter(), {}, Counter(), {}
+        self.values = PenaltyValues()
+        self.paths.taken.clear()
+
+    def counts(self) -> dict[str, Any]:
+        """Return what this process counted, for the one that started it."""
+        return {
+            **{name: getattr(self, name) for name in _COUNTS},
+            "values": self.values.counts(),
+            "paths": self.paths.taken,
+            "expected": self.expected,
+            "expected_here": self.expected_here,
+            "programs": self.programs,
+        }
+
+    def add(self, counts: Mapping[str, Any]) -> None:
+        """Add what a child process counted.
+
+        Where the child's own variables tell how many calls it must guard, these numbers add up; where they are those of
+        a function that the parent was in when it forked, they are the whole run's.
+        """
+        self.seen += counts["seen"]
+        self.guarded += counts["guarded"]
+        for name in ("skipped", "under"):
+            getattr(self, name).update(counts[name])
+        for name in ("sites", "unguarded_losses"):
+            for site, losses in counts[name].items():
+                getattr(self, name).setdefault(site, Counter()).update(losses)
+        self.values.add(counts["values"])
+        for path, why in counts["paths"].items():
+            self.paths.taken.setdefault(path, Counter()).update(why)
+        if counts["expected_here"] is not None:
+            self.expected = (self.expected or 0) + counts["expected_here"]
+        elif self.expected is None:
+            self.expected = counts["expected"]
+        self.programs += [one for one in counts["programs"] if one not in self.programs]
 
     def end(self, outcome: str) -> None:
         """Note that the run ended, and how."""
@@ -168,6 +218,7 @@ class Ledger:
                 "skipped": dict(self.skipped),
             },
             "unguarded_losses": {site: dict(losses) for site, losses in self.unguarded_losses.items()},
+            "programs": list(self.programs),
             "penalty_value": self.values.to_json(),
             "memory": self.paths.memory,
             "paths": self.paths.to_json(),

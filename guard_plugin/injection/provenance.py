@@ -6,7 +6,7 @@ import functools
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -89,6 +89,15 @@ class Provenance:
     def remove(self) -> None:
         """Give ``torch.save`` and ``torch.load`` back as they were."""
         torch.save, torch.load = self._originals
+
+    def written(self) -> list[Path]:
+        """Return the files that this process wrote."""
+        return sorted(self._written)
+
+    def add(self, written: Iterable[Path]) -> None:
+        """Note files that child processes wrote."""
+        self._written.update(written)
+        self._begun.update(written)
 
     def mark(self) -> None:
         """Leave a marker beside each file that this process wrote; warn where one cannot be written."""

@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any
@@ -32,6 +33,17 @@ class Place:
             if seam.role == "suspends":
                 return f"suspended: {seam.name}"
         return "" if any(seam.role == "opens" for seam in self.seams) else "outside every seam"
+
+    def is_own(self, seam_name: str) -> bool:
+        """Tell whether a seam on the stack was entered by this child process, and not by the one that forked it."""
+        frame = next(
+            (frame for seam, frame in zip(self.seams, self.frames, strict=True) if seam.name == seam_name), None
+        )
+        while frame is not None:
+            if frame.f_code is BaseProcess._bootstrap.__code__:  # type: ignore[attr-defined]
+                return True
+            frame = frame.f_back
+        return False
 
     def locals_of(self, seam_name: str) -> Mapping[str, Any] | None:
         """Return the local variables of the innermost frame of a seam, or None where it is not on the stack."""

@@ -1,0 +1,193 @@
+"""Child processes: their loss calls are counted there, and added to the ledger of the process that started them.
+
+A forked child has the parent's hooks. One that is started with "spawn" or "forkserver" begins without them: what it is
+to run is given to it together with what it needs to guard it. Each child that makes a loss call leaves a report.
+"""
+
+import atexit
+import contextlib
+import functools
+import json
+import multiprocessing
+import multiprocessing.util
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+from guard_plugin.errors import NothingGuarded
+from guard_plugin.files import atomic_file
+from guard_plugin.injection.ledger import Ledger
+
+__all__ = ["Children", "Recipe"]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a child that begins anew needs to guard itself; ``reports`` is where it leaves its report."""
+
+    adapter: str
+    script: Path
+    options: Mapping[str, Any]
+    arguments: tuple[str, ...]
+    reports: str
+    unless: str = ""
+
+
+class Children:
+    """Watches the start of child processes, from creation until :meth:`remove`.
+
+    Args:
+        ledger: The ledger of this process.
+        recipe: Makes the recipe for a child, given the folder of reports.
+        failure: Says what has failed in this process, or returns an empty text.
+        written: The files that this process wrote for another script.
+        reports: The folder of reports, if this process is a child itself.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        recipe: Callable[[str], Recipe],
+        failure: Callable[[], str],
+        written: Callable[[], list[Path]],
+        reports: str | None = None,
+    ) -> None:
+        self._ledger, self._failure, self._written = ledger, failure, written
+        self._is_root = reports is None
+        self._folder = Path(reports or tempfile.mkdtemp(prefix="guard-"))
+        self._recipe = recipe(str(self._folder))
+        self._reported = 0
+        self._undo = contextlib.ExitStack()
+        self._replace(BaseProcess, "start", self._start)
+        self._replace(subprocess.Popen, "__init__", self._popen)
+        self._replace(os, "system", self._system)
+
+    def remove(self) -> None:
+        """Watch no longer; safe to call twice."""
+        self._undo.close()
+        if self._is_root and os.getpid() == self._ledger.process:
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+    def enter(self) -> None:
+        """Begin to count for this process, if it was forked from the one that the ledger counts for."""
+        if os.getpid() == self._ledger.process:
+            return
+        self._ledger.begin_again()
+        self.begin_report()
+        # Whichever comes: multiprocessing ends its children without the functions at exit, and pools terminate them.
+        multiprocessing.util.Finalize(None, self.report, exitpriority=100)
+        atexit.register(self.report)
+        if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
+            signal.signal(signal.SIGTERM, self._terminated)
+
+    def begin_report(self) -> None:
+        """Say that this process counts, so that one that is killed is missed."""
+        self._write({"outcome": "running"})
+
+    def report(self) -> None:
+        """Leave what this process counted."""
+        if self._reported != os.getpid() and os.getpid() == self._ledger.process:
+            self._reported = os.getpid()
+            written = [os.fspath(file) for file in self._written()]
+            self._write({"outcome": "ended", "failure": self._failure(), "written": written, **self._ledger.counts()})
+
+    def collect(self) -> "tuple[NothingGuarded | None, list[Path]]":
+        """Add the children's counts to the ledger; return what is wrong with one of them, and the files they wrote."""
+        problem, written = None, []
+        for file in sorted(self._folder.glob("*.json")):
+            report = json.loads(file.read_text(encoding="utf-8"))
+            file.unlink()
+            if report["outcome"] == "running":
+                problem = NothingGuarded(
+                    f"expected each child process to end and to report what it guarded, found that process {file.stem} "
+                    f"was killed, or goes on: what it wrote is not a GUARD result; wait for it with join()"
+                )
+                continue
+            self._ledger.add(report)
+            written += [Path(one) for one in report["written"]]
+            if report["failure"]:
+                problem = NothingGuarded(f"in the child process {file.stem}: {report['failure']}")
+        return problem, written
+
+    def _write(self, content: Mapping[str, Any]) -> None:
+        with contextlib.suppress(OSError), atomic_file(self._folder / f"{os.getpid()}.json") as file:
+            file.write(json.dumps(content).encode())
+
+    def _terminated(self, number: int, frame: Any) -> None:
+        self.report()
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
+
+    def _replace(self, owner: Any, name: str, replacement: Callable[..., Any]) -> None:
+        plain = getattr(owner, name)
+
+        @functools.wraps(plain)
+        def replaced(*args: Any, **kwargs: Any) -> Any:
+            return replacement(plain, *args, **kwargs)
+
+        setattr(owner, name, replaced)
+        self._undo.callback(setattr, owner, name, plain)
+
+    def _start(self, plain: Callable[..., Any], process: Any) -> None:
+        method = getattr(process, "_start_method", None) or multiprocessing.get_start_method()
+        target = getattr(process, "_target", None)
+        if method != "fork" and not self._ledger.unguarded and not _makes_no_loss_call(target):
+            if target is None or type(process).run is not BaseProcess.run or self._recipe.unless:
+                raise NothingGuarded(
+                    f"expected a child process that can be guarded, found {type(process).__name__}, started with "
+                    f"{method!r}, {self._recipe.unless or 'whose run() is its own'}: what it trains would not be "
+                    f"guarded; start it with 'fork' (multiprocessing.set_start_method), or give it a target"
+                )
+            process._target = _Guarded(target, self._recipe)
+        plain(process)
+
+    def _popen(self, plain: Callable[..., Any], popen: Any, args: Any, *others: Any, **kwargs: Any) -> None:
+        self._note_command(args)
+        plain(popen, args, *others, **kwargs)
+
+    def _system(self, plain: Callable[..., Any], command: Any) -> Any:
+        self._note_command(command)
+        return plain(command)
+
+    def _note_command(self, command: Any) -> None:
+        """Say that a Python program was started, in which nothing is guarded."""
+        words = command.split() if isinstance(command, str) else command if isinstance(command, (list, tuple)) else []
+        text = " ".join(str(word) for word in words)
+        first = Path(str(words[0])).name if words else ""
+        if first.startswith("python") and not self._ledger.unguarded and text not in self._ledger.programs:
+            self._ledger.programs.append(text)
+            print(f"guard: warning: {text!r} is a program of its own, and is not guarded", file=sys.stderr)
+
+
+@dataclass(frozen=True)
+class _Guarded:
+    """What a child runs in place of its target."""
+
+    target: Callable[..., Any]
+    recipe: Recipe
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        from guard_plugin.injection.attach import Attachment  # which watches children itself
+
+        recipe = self.recipe
+        options = dict(recipe.options)
+        attachment = Attachment(
+            recipe.adapter, recipe.script, options, arguments=recipe.arguments, reports=recipe.reports
+        )
+        with attachment.as_child():
+            return self.target(*args, **kwargs)
+
+
+def _makes_no_loss_call(target: Any) -> bool:
+    """Tell the helpers of torch and the standard library, such as DataLoader workers, from what a host runs."""
+    module = str(getattr(target, "__module__", ""))
+    return module.startswith(("torch.utils.data", "multiprocessing.managers", "multiprocessing.resource_"))

@@ -1,0 +1,168 @@
+"""Training in child processes is guarded there and counted, or the run stops before it."""
+
+import json
+import textwrap
+
+import pytest
+import torch
+
+HEAD = """
+import multiprocessing, os, signal, subprocess, sys, time
+from concurrent.futures import ProcessPoolExecutor
+import torch
+from torch import nn
+
+torch.manual_seed(0)
+torch.set_num_threads(1)
+X, Y = torch.randn(6, 5), torch.tensor([0, 1, 2, 1, 0, 2])
+
+
+def expert(number, steps=2):
+    torch.manual_seed(number)
+    net, criterion = nn.Linear(5, 3), nn.CrossEntropyLoss()
+    for _ in range(steps):
+        for parameter, gradient in zip(net.parameters(), torch.autograd.grad(criterion(net(X), Y), net.parameters())):
+            parameter.data -= 0.1 * gradient
+    torch.save(net.state_dict(), f"expert_{number}.pt")
+
+
+class Own(multiprocessing.get_context("spawn").Process):
+    def run(self):
+        expert(0)
+
+
+def main():
+    start = METHOD
+"""
+
+WAYS = {
+    "Process": """
+    processes = [multiprocessing.get_context(start).Process(target=expert, args=(i,)) for i in range(3)]
+    [process.start() for process in processes]
+    [process.join() for process in processes]
+    """,
+    "Pool": """
+    with multiprocessing.get_context(start).Pool(2) as pool:
+        pool.map(expert, range(3), chunksize=1)
+    """,
+    "executor": """
+    with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context(start)) as pool:
+        list(pool.map(expert, range(3)))
+    """,
+    "torch.multiprocessing": """
+    torch.multiprocessing.start_processes(expert, nprocs=3, start_method=start)
+    """,
+    "fork": """
+    for i in range(3):
+        if not os.fork():
+            expert(i)
+            sys.exit(0)
+    [os.wait() for _ in range(3)]
+    """,
+    "children of children": """
+    def nested():
+        child = multiprocessing.get_context("fork").Process(target=expert, args=(2,))
+        child.start(), expert(1), child.join()
+    expert(0)
+    child = multiprocessing.get_context("fork").Process(target=nested)
+    child.start(), child.join()
+    """,
+}
+
+
+@pytest.fixture
+def run(tmp_path, guard_process):
+    def run(body: str, start: str = "fork", *options: str, strength: str = "1"):
+        script = tmp_path / "main.py"
+        text = HEAD.replace("METHOD", repr(start)) + textwrap.indent(textwrap.dedent(body), "    ")
+        script.write_text(text + "\n\nif __name__ == '__main__':\n    main()\n")
+        ledger = tmp_path / "ledger.json"
+        settings = ["--strength", strength, "--h", "0.5", "--ledger", str(ledger)]
+        done = guard_process("run", *settings, "auto", "--guard", "main:expert", *options, "main.py")
+        return done, json.loads(ledger.read_text())
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("way", "start"),
+    [*((way, "fork") for way in WAYS), ("Process", "spawn"), ("executor", "spawn"), ("torch.multiprocessing", "spawn")],
+)
+def test_children_are_guarded_and_counted(run, tmp_path, way, start):
+    done, ledger = run(WAYS[way], start, "--expect", "6")
+    assert done.returncode == 0, done.stderr
+    assert ledger["loss_calls"] == {"seen": 6, "guarded": 6, "penalized": 6, "expected": 6, "skipped": {}}
+    assert ledger["outcome"] == "complete" and sum(one["guarded"] for one in ledger["sites"].values()) == 6
+    guarded = [torch.load(tmp_path / f"expert_{i}.pt") for i in range(3)]
+    done, ledger = run("[expert(i) for i in range(3)]", start)
+    assert done.returncode == 0 and ledger["penalty_value"]["mean"] > 0
+    alone = [torch.load(tmp_path / f"expert_{i}.pt") for i in range(3)]
+    assert all(torch.equal(a[key], b[key]) for a, b in zip(guarded, alone, strict=True) for key in a)
+
+
+@pytest.mark.parametrize("start", ["fork", "spawn"])
+def test_strength_zero_in_children_is_the_plain_run(run, tmp_path, python_process, start):
+    done, ledger = run(WAYS["Process"], start, strength="0")
+    assert done.returncode == 0 and ledger["loss_calls"]["guarded"] == 6, done.stderr
+    zero = [(tmp_path / f"expert_{i}.pt").read_bytes() for i in range(3)]
+    assert python_process("main.py").returncode == 0
+    assert [(tmp_path / f"expert_{i}.pt").read_bytes() for i in range(3)] == zero
+
+
+def test_a_child_that_is_killed_makes_the_run_incomplete(run):
+    killed = """
+    def dies():
+        expert(0)
+        os.kill(os.getpid(), signal.SIGKILL)
+    child = multiprocessing.get_context("fork").Process(target=dies)
+    child.start(), child.join()
+    expert(1)
+    """
+    done, ledger = run(killed)
+    assert done.returncode == 3 and "was killed, or goes on" in done.stderr
+    assert ledger["outcome"] == "incomplete"
+
+
+def test_what_cannot_be_guarded_in_a_child_fails_the_run(run):
+    body = """
+    def by_hand():
+        net = nn.Linear(5, 3)
+        expert_loss(net)
+    def expert_loss(net):
+        expert(0)
+        def expert_by_hand():
+            net(X).square().mean().backward()
+        expert_by_hand()
+    child = multiprocessing.get_context("fork").Process(target=by_hand)
+    child.start(), child.join()
+    """
+    done, _ = run(body, "fork", "--guard", "main:expert_by_hand")
+    assert done.returncode == 3 and "in the child process" in done.stderr
+
+
+def test_a_process_that_cannot_be_guarded_is_not_started(run, tmp_path):
+    done, _ = run("child = Own()\nchild.start()\nchild.join()", "spawn")
+    assert done.returncode == 3 and "whose run() is its own" in done.stderr and "'fork'" in done.stderr
+    assert not (tmp_path / "expert_0.pt").exists()
+
+
+@pytest.mark.parametrize("start", ["fork", "spawn"])
+def test_data_loader_workers_are_left_alone(run, start):
+    body = """
+    data = torch.utils.data.TensorDataset(X, Y)
+    loader = torch.utils.data.DataLoader(data, batch_size=3, num_workers=2, multiprocessing_context=start)
+    assert len(list(loader)) == 2
+    expert(0)
+    """
+    done, ledger = run(body, start)
+    assert done.returncode == 0 and ledger["loss_calls"]["guarded"] == 2, done.stderr
+
+
+def test_programs_of_their_own_are_named(run):
+    body = """
+    expert(0)
+    subprocess.run([sys.executable, "-c", "pass"])
+    os.system(sys.executable + " -c pass")
+    """
+    done, ledger = run(body)
+    assert done.returncode == 0 and len(ledger["programs"]) == 1 and "is a program of its own" in done.stderr
