@@ -12,6 +12,7 @@ from guard_plugin.commands.diagnostics import bound, curvature
 from guard_plugin.commands.plugins import doctor, list_plugins
 from guard_plugin.commands.run import run
 from guard_plugin.errors import GuardError
+from guard_plugin.foreign_text import printable
 
 __all__ = ["cli", "main"]
 
@@ -25,10 +26,11 @@ def main() -> None:
     except click.Abort:
         code = 130
     except click.ClickException as error:
+        error.message = printable(error.message)
         error.show()
         code = error.exit_code
     except GuardError as error:
-        click.echo(f"guard: error: {error}", err=True)
+        click.echo(printable(f"guard: error: {error}"), err=True)
         code = error.exit_code
     sys.exit(code)
 
