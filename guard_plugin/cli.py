@@ -1,5 +1,6 @@
 """The command line: ``guard`` and its commands."""
 
+import io
 import sys
 
 import click
@@ -26,8 +27,9 @@ def main() -> None:
     except click.Abort:
         code = 130
     except click.ClickException as error:
-        error.message = printable(error.message)
-        error.show()
+        shown = io.StringIO()
+        error.show(shown)
+        click.echo(printable(shown.getvalue()), err=True, nl=False)
         code = error.exit_code
     except GuardError as error:
         click.echo(printable(f"guard: error: {error}"), err=True)

@@ -46,8 +46,8 @@ _SAFE: list[Any] = [
     *((_SCALAR, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
 ]
 
-_DTYPES = (torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
-_DTYPES += (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+_INTEGERS = (torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
+_DTYPES = (*_INTEGERS, torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _SMALL = 1 << 29  # bytes that a tensor may always take: where values repeat, it may be larger than its file
 
 # Where training scripts keep the weights in a checkpoint.
@@ -119,9 +119,8 @@ def existing_file(path: Path) -> Path:
     except (OSError, ValueError) as error:
         raise UnusableInput(f"{path} cannot be read: {error}") from error
     if not stat.S_ISREG(kind):
-        raise UnusableInput(
-            f"expected a file, but {path} is {'a folder' if stat.S_ISDIR(kind) else 'a pipe or device'}"
-        )
+        found = "a folder" if stat.S_ISDIR(kind) else "a pipe or device"
+        raise UnusableInput(f"expected a file, but {path} is {found}")
     return path
 
 
@@ -187,8 +186,8 @@ def load_untrusted(path: Path) -> Any:
             )
         if tensor.numel() * tensor.element_size() > max(size, _SMALL):
             raise UnusableInput(
-                f"{path}: a tensor of shape {tuple(tensor.shape)} repeats its values, so that it takes more memory than "
-                f"the file has bytes ({size}): save it after .contiguous()"
+                f"{path}: a tensor of shape {tuple(tensor.shape)} repeats its values and takes more memory than the "
+                f"file has bytes ({size}): save it after .contiguous()"
             )
     return content
 
