@@ -32,9 +32,16 @@ def main() -> None:
         click.echo(printable(shown.getvalue()), err=True, nl=False)
         code = error.exit_code
     except GuardError as error:
-        click.echo(printable(f"guard: error: {error}"), err=True)
+        _report(str(error))
         code = error.exit_code
+    except (OSError, MemoryError) as error:  # not a host's own: those are shown as Python shows them
+        _report(f"{type(error).__name__}: {error}")
+        code = GuardError.exit_code
     sys.exit(code)
+
+
+def _report(problem: str) -> None:
+    click.echo(printable(f"guard: error: {problem}"), err=True)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})

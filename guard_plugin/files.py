@@ -121,6 +121,8 @@ def existing_file(path: Path) -> Path:
     if not stat.S_ISREG(kind):
         found = "a folder" if stat.S_ISDIR(kind) else "a pipe or device"
         raise UnusableInput(f"expected a file, but {path} is {found}")
+    if not os.access(path, os.R_OK):
+        raise UnusableInput(f"{path} cannot be read: permission denied")
     return path
 
 

@@ -116,7 +116,7 @@ def _normalization(path: Path, content: Mapping[Any, Any], channels: int) -> Nor
 def _converted(path: Path, key: str, value: Any, expected: str, convert: Callable[[Any], Any]) -> Any:
     try:
         return convert(value)
-    except (TypeError, ValueError, RuntimeError) as error:
+    except (TypeError, ValueError, RuntimeError, ArithmeticError) as error:
         raise UnusableInput(f"{path}: expected {expected} as {key!r}, got {type(value).__name__}") from error
 
 
