@@ -28,6 +28,7 @@ __all__ = [
     "load_untrusted",
     "read_json_object",
     "read_state",
+    "refuse_foreign_files",
     "remove_unfinished",
 ]
 
@@ -86,6 +87,15 @@ def _is_special(path: Path) -> bool:
         return not stat.S_ISREG(path.stat().st_mode)
     except FileNotFoundError:
         return False
+
+
+def refuse_foreign_files(folder: Path, names: Iterable[str], mark: str) -> None:
+    """Refuse a folder that holds files of such names, which would be overwritten, without the file that marks ours."""
+    foreign = [] if os.path.lexists(folder / mark) else [name for name in names if os.path.lexists(folder / name)]
+    if foreign:
+        raise UnusableInput(
+            f"{folder} holds {', '.join(foreign)} of another origin (there is no {mark} beside it): choose another --out"
+        )
 
 
 def remove_unfinished(folder: Path) -> None:

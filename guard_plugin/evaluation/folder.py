@@ -14,11 +14,16 @@ from torch import nn
 
 from guard_plugin.errors import UnusableInput
 from guard_plugin.evaluation.records import RecordFolder
-from guard_plugin.files import atomic_file, explain_write_errors, load_untrusted, read_json_object, remove_unfinished
+from guard_plugin.files import (
+    atomic_file,
+    explain_write_errors,
+    load_untrusted,
+    read_json_object,
+    refuse_foreign_files,
+    remove_unfinished,
+)
 
 __all__ = ["BenchmarkFolder"]
-
-_NAMES = ("results.json", "records", "students")
 
 
 class BenchmarkFolder:
@@ -93,13 +98,8 @@ class BenchmarkFolder:
     def _begin(self, wanted: dict[str, Any]) -> None:
         """Write the fingerprint, or compare it with the one there; remove what killed processes left unfinished."""
         file = self._path / "fingerprint.json"
+        refuse_foreign_files(self._path, ("results.json", "records", "students"), file.name)
         if not os.path.lexists(file):
-            foreign = [name for name in _NAMES if os.path.lexists(self._path / name)]
-            if foreign:
-                raise UnusableInput(
-                    f"{self._path} holds {', '.join(foreign)} that no benchmark wrote (there is no {file.name}): "
-                    f"choose another --out"
-                )
             self._write_json(file.name, wanted)
             return
         try:

@@ -94,8 +94,8 @@ class RecordFolder:
             seconds, forwards, backwards, farthest = (
                 file[name].item() for name in ("seconds", "forwards", "backwards", "farthest")
             )
-            if not all(map(math.isfinite, (seconds, forwards, backwards, farthest))):
-                raise UnusableInput("it holds numbers that are not finite")
+            if not all(0 <= number < math.inf for number in (seconds, forwards, backwards, farthest)):
+                raise UnusableInput("expected costs and distances >= 0 and finite")
             cost = Cost(float(seconds), int(forwards), int(backwards))
         except (GuardError, RuntimeError, TypeError) as error:
             raise UnusableInput(f"{path} is not a record of a benchmark ({error}): delete it and run again") from error
