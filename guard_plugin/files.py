@@ -94,7 +94,7 @@ def refuse_foreign_files(folder: Path, names: Iterable[str], mark: str) -> None:
     foreign = [] if os.path.lexists(folder / mark) else [name for name in names if os.path.lexists(folder / name)]
     if foreign:
         raise UnusableInput(
-            f"{folder} holds {', '.join(foreign)} of another origin (there is no {mark} beside it): choose another --out"
+            f"{folder} holds {', '.join(foreign)} of another origin (there is no {mark}): choose another --out"
         )
 
 
