@@ -1,5 +1,6 @@
 """Reading the folder of a finished benchmark, and checking that its files belong together."""
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -181,10 +182,11 @@ def _check_accuracies(measured: Measured) -> None:
 def _check_types(measured: Measured) -> None:
     """Fail with KeyError, TypeError or the like where something is missing, or of another type, that is shown."""
     results, _ = measured.results, measured.flags
-    seconds = results["cost"]["seconds"]
-    for column in measured.columns:
-        if column.kind != "worst" and not isinstance(seconds[column.name], (int, float)):
-            raise TypeError(f"cost.seconds.{column.name} is {type(seconds[column.name]).__name__}")
+    _ = [results["cost"]["seconds"][column.name] for column in measured.columns if column.kind != "worst"]
+    for part, by_column in results["cost"].items():
+        for name, price in by_column.items():
+            if not 0 <= price <= sys.float_info.max:  # A TypeError where it is no number.
+                raise ValueError(f"cost.{part}.{name} is out of range")
     types = _TYPES | _TYPES_OF_DISTILLED if results["subject"]["kind"] == "distilled" else _TYPES
     for path, expected in types.items():
         value: Any = results
