@@ -1,5 +1,6 @@
 """The command line: ``guard`` and its commands."""
 
+import io
 import sys
 
 import click
@@ -12,6 +13,7 @@ from guard_plugin.commands.diagnostics import bound, curvature
 from guard_plugin.commands.plugins import doctor, list_plugins
 from guard_plugin.commands.run import run
 from guard_plugin.errors import GuardError
+from guard_plugin.foreign_text import printable
 
 __all__ = ["cli", "main"]
 
@@ -25,12 +27,21 @@ def main() -> None:
     except click.Abort:
         code = 130
     except click.ClickException as error:
-        error.show()
+        shown = io.StringIO()
+        error.show(shown)
+        click.echo(printable(shown.getvalue()), err=True, nl=False)
         code = error.exit_code
     except GuardError as error:
-        click.echo(f"guard: error: {error}", err=True)
+        _report(str(error))
         code = error.exit_code
+    except (OSError, MemoryError) as error:  # not a host's own: those are shown as Python shows them
+        _report(f"{type(error).__name__}: {error}")
+        code = GuardError.exit_code
     sys.exit(code)
+
+
+def _report(problem: str) -> None:
+    click.echo(printable(f"guard: error: {problem}"), err=True)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})

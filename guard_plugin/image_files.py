@@ -1,6 +1,8 @@
 """8-bit images as Pillow decodes them: grey or RGB, all of one size."""
 
-from collections.abc import Iterable, Sequence
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +12,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from guard_plugin.errors import UnusableInput
+from guard_plugin.files import existing_file
 from guard_plugin.optional import require
 
-__all__ = ["image_array", "read_image_files", "stack_images"]
+__all__ = ["huge_refused", "image_array", "read_image_files", "stack_images"]
 
 
 def read_image_files(files: Sequence[Path], formats: Sequence[str] = ("PNG", "JPEG")) -> Tensor:
@@ -25,13 +28,22 @@ def read_image_files(files: Sequence[Path], formats: Sequence[str] = ("PNG", "JP
 
     def decoded(file: Path) -> NDArray[np.uint8]:
         try:
-            with pillow.open(file, formats=formats) as image:
+            with huge_refused(), pillow.open(existing_file(file), formats=formats) as image:
                 image.load()
         except Exception as error:  # damaged files make Pillow fail in many ways
             raise UnusableInput(f"{file} cannot be read as a {' or '.join(formats)} image: {error}") from error
         return image_array(image, str(file))
 
     return stack_images(((str(file), decoded(file)) for file in files), len(files))
+
+
+@contextmanager
+def huge_refused() -> Iterator[None]:
+    """Have Pillow raise an error, where it warns, of a small file that would become a huge image."""
+    warning = require("PIL.Image", needed_by="reading image files").DecompressionBombWarning
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", warning)
+        yield
 
 
 def image_array(image: Any, name: str, *, fix: str = "convert it") -> NDArray[np.uint8]:

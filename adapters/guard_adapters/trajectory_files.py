@@ -134,8 +134,9 @@ def _prefix_and_version(file: Path) -> tuple[str, str]:
 
 def _tensor(file: Path) -> Tensor:
     content = load_untrusted(file)
-    if not isinstance(content, Tensor):
-        raise UnusableInput(f"{file}: expected a tensor, got {type(content).__name__}")
+    if not isinstance(content, Tensor) or content.dim() == 0:
+        found = "a single number" if isinstance(content, Tensor) else type(content).__name__
+        raise UnusableInput(f"{file}: expected a tensor, got {found}")
     return content.detach()
 
 
@@ -165,7 +166,10 @@ def _learning_rate(file: Path) -> float:
         content = content.item()
     if isinstance(content, bool) or not isinstance(content, (int, float)):
         raise UnusableInput(f"{file}: expected one number, the learned learning rate, got {type(content).__name__}")
-    return float(content)
+    try:
+        return float(content)
+    except OverflowError as error:
+        raise UnusableInput(f"{file}: the learning rate is too large an integer") from error
 
 
 def _input_space(file: Path, version: str, dataset: HostDataset, images_per_class: float) -> InputSpace:

@@ -96,7 +96,7 @@ def benchmark(
     given |= {
         "eps": eps.split(",") if eps else None,
         "registry": installed_plugins().attack_classes,
-        "ledger": _read_ledger(ledger) if ledger else None,
+        "ledger": read_json_object(ledger) if ledger else None,
         "source": _source(source, source_arch, source_normalization),
     }
     if distilled:
@@ -143,12 +143,3 @@ def _source(file: Path | None, arch: str | None, normalization: str | None) -> t
     if arch is None:
         raise UnusableInput("expected --source-arch, the architecture of --source")
     return file, arch, normalization
-
-
-def _read_ledger(file: Path) -> dict[str, Any]:
-    ledger = read_json_object(file)
-    try:
-        json.dumps(ledger, allow_nan=False)
-    except ValueError as error:
-        raise UnusableInput(f"--ledger {file}: it holds NaN or an infinity, unknown to JSON") from error
-    return ledger

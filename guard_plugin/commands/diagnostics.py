@@ -1,6 +1,7 @@
 """``guard curvature`` and ``guard bound``."""
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -99,6 +100,7 @@ def curvature(
     if len(set(checkpoints)) < len(checkpoints):
         raise UnusableInput("expected different checkpoints, got one of them twice")
     diagnostics.matplotlib_figure()
+    _check_writable(out)
     place = usable_device(device)
     images = load_images(dataset, data_dir, split, n_examples)
     space = given_normalization(normalization, images)
@@ -164,6 +166,8 @@ def bound(
     """
     from guard_plugin import diagnostics
 
+    if out:
+        _check_writable(out)
     place, plugins = usable_device(device), installed_plugins()
     look_up("adapter", adapter, plugins.adapters)
     one = _chosen(read_distilled(plugins.hook, adapter, distilled), experiment)
@@ -203,6 +207,14 @@ def _chosen(sets: list[DistilledSet], experiment: int | None) -> DistilledSet:
     if number >= len(sets):
         raise UnusableInput(f"expected {allowed}, got {number}")
     return sets[number]
+
+
+def _check_writable(out: Path) -> None:
+    """Make the folder, and refuse, before anything is measured, one that cannot be written to."""
+    with explain_write_errors(out, "Choose another --out"):
+        out.mkdir(parents=True, exist_ok=True)
+        if not os.access(out, os.W_OK | os.X_OK):
+            raise PermissionError("permission denied")
 
 
 def _write_json(file: Path, found: Mapping[str, Any]) -> None:

@@ -7,6 +7,8 @@ from typing import Any
 
 import click
 
+from guard_plugin.foreign_text import printable
+
 __all__ = [
     "Decorator",
     "any_path",
@@ -65,4 +67,4 @@ def data_options(splits: list[str], default: str) -> Decorator:
 
 def show(found: Any, text: str, as_json: bool) -> None:
     """Print what a command found: as JSON for programs, or the text for people."""
-    click.echo(json.dumps(found) if as_json else text)
+    click.echo(json.dumps(found) if as_json else printable(text))

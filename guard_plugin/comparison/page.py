@@ -12,6 +12,7 @@ from guard_plugin.comparison.images import image_sheet
 from guard_plugin.comparison.verdicts import counted_networks, notes, points, verdicts
 from guard_plugin.evaluation.tables import percent
 from guard_plugin.files import atomic_file, explain_write_errors
+from guard_plugin.foreign_text import printable
 from guard_plugin.optional import require
 
 __all__ = ["comparison_page", "typeset", "write_page"]
@@ -55,7 +56,7 @@ def comparison_page(comparison: Comparison) -> str:
         shared_settings=settings.shared_settings(comparison),
         beard_scores=beard_scores(comparison),
     )
-    return page
+    return printable(page)
 
 
 def _template() -> Any:

@@ -1,5 +1,6 @@
 """Reading the folder of a finished benchmark, and checking that its files belong together."""
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,25 @@ __all__ = ["Column", "Measured", "columns_of", "read_benchmark"]
 _TOLERANCE = 1e-9
 _FIX = "run the same guard benchmark command again, which completes it"
 _AGAIN = "benchmark again into a new folder"
+
+# The types of what a comparison shows or computes with; of a key that may be missing, None too.
+_NONE = type(None)
+_TYPES: dict[str, tuple[type, ...]] = {
+    "subject.kind": (str,),
+    "subject.experiments": (int, _NONE),
+    "protocol.dataset": (str,),
+    "protocol.arch": (str,),
+    "protocol.seeds": (int,),
+    "protocol.n_examples": (int,),
+    "protocol.recipe": (dict, _NONE),
+    "versions": (dict,),
+}
+_TYPES_OF_DISTILLED: dict[str, tuple[type, ...]] = {
+    "subject.path": (str,),
+    "subject.sha256": (str,),
+    "subject.adapter": (str,),
+    "subject.dataset": (str, _NONE),
+}
 
 
 @dataclass(frozen=True)
@@ -100,8 +120,8 @@ def read_benchmark(folder: Path) -> Measured:
         _check_fingerprint(folder, results["protocol"])
         measured = Measured(folder, results, _recorded_outcomes(folder, results["protocol"], columns), columns)
         _check_accuracies(measured)
-        _check_keys(measured)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        _check_types(measured)
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
         raise UnusableInput(
             f"{file} is not what guard benchmark writes ({type(error).__name__}: {error}): {_AGAIN}"
         ) from error
@@ -126,18 +146,21 @@ def _recorded_outcomes(
     folder: Path, protocol: Mapping[str, Any], columns: Sequence[Column]
 ) -> dict[str, NDArray[np.bool_]]:
     """Return the outcomes of every column, shape (students, examples), from the records."""
-    places = [folder / "records" / f"student-{student}" for student in range(protocol["seeds"])]
     correct: dict[str, NDArray[np.bool_]] = {}
     for column in columns:
         if column.kind == "worst":
             correct[column.name] = np.logical_and.reduce([correct[name] for name in ("clean", *column.members)])
             continue
         recorded = []
-        for place in places:
+        for student in range(protocol["seeds"]):
+            place = folder / "records" / f"student-{student}"
             record = RecordFolder(place, protocol["n_examples"]).get(column.name)
-            if record is None:
+            if record is not None:
+                recorded.append(record.correct)
+            elif column.kind == "attack" and not correct["clean"][student].any():
+                recorded.append(correct["clean"][student])  # Nothing was right, so nothing was attacked.
+            else:
                 raise UnusableInput(f"{place} has no record of column {column.name}: {_FIX}")
-            recorded.append(record.correct)
         correct[column.name] = np.stack(recorded)
     return correct
 
@@ -156,18 +179,21 @@ def _check_accuracies(measured: Measured) -> None:
             )
 
 
-def _check_keys(measured: Measured) -> None:
-    """Fail with KeyError or TypeError where something is missing that a comparison shows."""
-    results, protocol, _ = measured.results, measured.protocol, measured.flags
-    subject = results["subject"]
-    needed = ("kind", "path", "sha256", "adapter") if subject["kind"] == "distilled" else ("kind",)
-    _ = (
-        [subject[key] for key in needed],
-        [protocol[key] for key in ("dataset", "arch")],
-        (protocol["recipe"] or {}).items(),
-        results["versions"].items(),
-        [results["cost"]["seconds"][column.name] for column in measured.columns if column.kind != "worst"],
-    )
+def _check_types(measured: Measured) -> None:
+    """Fail with KeyError, TypeError or the like where something is missing, or of another type, that is shown."""
+    results, _ = measured.results, measured.flags
+    _ = [results["cost"]["seconds"][column.name] for column in measured.columns if column.kind != "worst"]
+    for part, by_column in results["cost"].items():
+        for name, price in by_column.items():
+            if not 0 <= price <= sys.float_info.max:  # A TypeError where it is no number.
+                raise ValueError(f"cost.{part}.{name} is out of range")
+    types = _TYPES | _TYPES_OF_DISTILLED if results["subject"]["kind"] == "distilled" else _TYPES
+    for path, expected in types.items():
+        value: Any = results
+        for key in path.split("."):
+            value = value.get(key)
+        if not isinstance(value, expected):
+            raise TypeError(f"{path} is {type(value).__name__}")
 
 
 def columns_of(results: Mapping[str, Any]) -> list[Column]:

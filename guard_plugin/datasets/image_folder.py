@@ -7,12 +7,14 @@ from typing import Any
 
 from guard_plugin.datasets.parts import SPLITS, Part, Source, data_folder, part_of_files
 from guard_plugin.errors import UnusableInput
+from guard_plugin.files import existing_file
 from guard_plugin.optional import require
 
 __all__ = ["folder_source"]
 
 _FILES = "train/ and val/ or test/, each with one folder of images per class"
 _ANNOTATIONS = "val_annotations.txt"
+_FORMATS = ("JPEG", "PNG", "PPM", "BMP", "TIFF", "WEBP", "GIF")  # not those that Pillow has a program read, as EPS
 _NAMED = 3  # of the classes that differ
 
 
@@ -56,7 +58,10 @@ def _has_annotations(folder: Path) -> bool:
 def _annotated(folder: Path) -> list[tuple[Path, str]]:
     """Return the files that the annotations of Tiny-ImageNet list, each with the name of its class."""
     file = folder / _ANNOTATIONS
-    lines = [line.split("\t") for line in file.read_text(encoding="utf-8").splitlines() if line]
+    try:
+        lines = [line.split("\t") for line in existing_file(file).read_text(encoding="utf-8").splitlines() if line]
+    except UnicodeDecodeError:
+        lines = []
     if not lines or any(len(line) < 2 for line in lines):
         raise UnusableInput(f"{file}: expected lines of an image's name, a tab and its class, as Tiny-ImageNet has")
     return [(folder / "images" / line[0], line[1]) for line in lines]
@@ -70,6 +75,7 @@ def _classes(folder: Path) -> list[str]:
 
 def _part(name: str, folder: Path, classes: Sequence[str], size: int | None) -> Part:
     loaders = require("torchvision.datasets.folder", needed_by="reading folders of images")
+    pillow = require("PIL.Image", needed_by="reading folders of images")
     if _has_annotations(folder):
         files = [(str(file), classes.index(label)) for file, label in _annotated(folder)]
     else:
@@ -79,6 +85,7 @@ def _part(name: str, folder: Path, classes: Sequence[str], size: int | None) -> 
             raise UnusableInput(f"{folder} cannot be read as folders of images, one per class: {error}") from error
 
     def item(number: int) -> tuple[Any, int]:
-        return loaders.default_loader(files[number][0]), files[number][1]
+        with pillow.open(existing_file(Path(files[number][0])), formats=_FORMATS) as image:
+            return image.convert("RGB"), files[number][1]
 
     return part_of_files(item, len(files), len(classes), dataset=name, name=lambda number: files[number][0], size=size)

@@ -13,7 +13,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from guard_plugin.errors import UnusableInput
-from guard_plugin.image_files import image_array, stack_images
+from guard_plugin.image_files import huge_refused, image_array, stack_images
 from guard_plugin.optional import require
 
 __all__ = ["SPLITS", "Part", "Source", "data_folder", "part_in_memory", "part_of_files"]
@@ -86,11 +86,12 @@ def _loaded(item: Callable[[int], Any], number: int, name: str) -> tuple[Any, in
     """Return the decoded Pillow image and the label of a number."""
     image_type = require("PIL.Image", needed_by="reading images").Image
     try:
-        found = item(number)
-        pair: tuple[Any, Any] = found if isinstance(found, tuple) and len(found) == 2 else (None, None)
-        image, label = pair
-        if isinstance(image, image_type):
-            image.load()
+        with huge_refused():
+            found = item(number)
+            pair: tuple[Any, Any] = found if isinstance(found, tuple) and len(found) == 2 else (None, None)
+            image, label = pair
+            if isinstance(image, image_type):
+                image.load()
     except Exception as error:  # damaged files make Pillow fail in many ways
         raise UnusableInput(
             f"{name} cannot be read: {type(error).__name__}: {error}; is it damaged or missing?"

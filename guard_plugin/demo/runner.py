@@ -13,7 +13,7 @@ from guard_plugin.distilled import read_distilled, subject_of
 from guard_plugin.errors import UnusableInput
 from guard_plugin.evaluation import benchmark_distilled, load_images, parse_attacks, parse_eps
 from guard_plugin.evaluation.tables import column_label, percent, text_table
-from guard_plugin.files import explain_write_errors, read_json_object
+from guard_plugin.files import explain_write_errors, read_json_object, refuse_foreign_files
 from guard_plugin.injection.penalty_choice import make_penalty
 from guard_plugin.networks.architectures import build_network
 from guard_plugin.plugins import Plugins, installed_plugins, look_up
@@ -60,6 +60,7 @@ def _claim(out: Path, settings: DcSettings | RecoverySettings) -> None:
     file, wanted = out / "settings.json", asdict(settings)
     with explain_write_errors(file, "Choose another --out"):
         out.mkdir(parents=True, exist_ok=True)
+        refuse_foreign_files(out, ("baseline", "guard", "comparison.json", "distilled.png"), file.name)
         if file.exists() and read_json_object(file) != wanted:
             raise UnusableInput(f"{out} holds a demo with other settings ({file}): choose another --out, or delete it")
         file.write_text(json.dumps(wanted, indent=2) + "\n", encoding="utf-8")

@@ -190,13 +190,14 @@ def _mix(file: Path, n: int, order: Any, own: Any, box: Any) -> Mix | None:
     if order is None and own is None and box is None:
         return None
     _check_tensor(file, "mix_index", order, (n,), _is_order)
-    if not isinstance(own, Real) or not 0 <= float(own) <= 1:
-        raise UnusableInput(f"{file}: expected mix_lam from 0 to 1, got {own!r}")
+    is_number = isinstance(own, Real)
+    if not is_number or not 0 <= own <= 1:
+        raise UnusableInput(f"{file}: expected mix_lam from 0 to 1, got {own!r:.80}")
     if box is None:
         return Mix(order, float(own))
     is_box = isinstance(box, (list, tuple)) and len(box) == 4 and all(isinstance(side, Integral) for side in box)
     if not is_box or not (0 <= box[0] <= box[2] and 0 <= box[1] <= box[3]):
-        raise UnusableInput(f"{file}: expected mix_bbox of four integers [top, left, bottom, right], got {box!r}")
+        raise UnusableInput(f"{file}: expected mix_bbox of four integers [top, left, bottom, right], got {box!r:.80}")
     top, left, bottom, right = map(int, box)
     return Mix(order, float(own), (top, left, bottom, right))
 

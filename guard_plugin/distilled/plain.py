@@ -63,7 +63,7 @@ def read_plain(path: Path) -> list[DistilledSet]:
 def _distilled_set(path: Path, content: Mapping[Any, Any]) -> DistilledSet:
     images, labels = content.get("images"), content.get("labels")
     if not isinstance(images, Tensor) or not isinstance(labels, Tensor):
-        found = ", ".join(f"{key!r}: {type(value).__name__}" for key, value in content.items())
+        found = ", ".join(f"{key!r:.80}: {type(value).__name__}" for key, value in content.items())
         raise UnusableInput(f"{path}: expected tensors 'images' and 'labels', found {found or 'nothing'}")
     images, labels = channels_first(images.detach(), f"{path}, images"), labels.detach()
     normalization = _normalization(path, content, images.shape[1])
@@ -116,7 +116,7 @@ def _normalization(path: Path, content: Mapping[Any, Any], channels: int) -> Nor
 def _converted(path: Path, key: str, value: Any, expected: str, convert: Callable[[Any], Any]) -> Any:
     try:
         return convert(value)
-    except (TypeError, ValueError, RuntimeError) as error:
+    except (TypeError, ValueError, RuntimeError, ArithmeticError) as error:
         raise UnusableInput(f"{path}: expected {expected} as {key!r}, got {type(value).__name__}") from error
 
 

@@ -3,6 +3,7 @@
 import fcntl
 import io
 import json
+import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -13,7 +14,14 @@ from torch import nn
 
 from guard_plugin.errors import UnusableInput
 from guard_plugin.evaluation.records import RecordFolder
-from guard_plugin.files import UNFINISHED, atomic_file, explain_write_errors, load_untrusted, read_json_object
+from guard_plugin.files import (
+    atomic_file,
+    explain_write_errors,
+    load_untrusted,
+    read_json_object,
+    refuse_foreign_files,
+    remove_unfinished,
+)
 
 __all__ = ["BenchmarkFolder"]
 
@@ -35,7 +43,8 @@ class BenchmarkFolder:
         with ExitStack() as stack:
             try:
                 self._path.mkdir(parents=True, exist_ok=True)
-                lock = stack.enter_context((self._path / ".lock").open("w"))
+                flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW  # A file or link of another's is left as it is.
+                lock = stack.enter_context(os.fdopen(os.open(self._path / ".lock", flags, 0o666), "rb+", buffering=0))
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 self._begin(json.loads(json.dumps(fingerprint)))
             except BlockingIOError as error:
@@ -87,11 +96,10 @@ class BenchmarkFolder:
             file.write(json.dumps(value, indent=2, allow_nan=False).encode() + b"\n")
 
     def _begin(self, wanted: dict[str, Any]) -> None:
-        """Remove what killed processes left unfinished; write the fingerprint, or compare it with the one there."""
-        for leftover in self._path.rglob(f"*{UNFINISHED}"):
-            leftover.unlink()
+        """Write the fingerprint, or compare it with the one there; remove what killed processes left unfinished."""
         file = self._path / "fingerprint.json"
-        if not file.exists():
+        refuse_foreign_files(self._path, ("results.json", "records", "students"), file.name)
+        if not os.path.lexists(file):
             self._write_json(file.name, wanted)
             return
         try:
@@ -108,3 +116,5 @@ class BenchmarkFolder:
                 f"{self._path} holds a benchmark of another subject or protocol, which differs in "
                 f"{'; '.join(differences)}: choose another --out, or repeat that protocol to go on with it"
             )
+        for folder in (self._path, self._path / "students", *self._path.glob("records/student-*")):
+            remove_unfinished(folder)

@@ -1,6 +1,6 @@
 """Per-example outcomes and their costs, kept on the disk so that a killed benchmark can be continued."""
 
-import zipfile
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from guard_plugin.errors import UnusableInput
+from guard_plugin.distilled.arrays import ArrayFile
+from guard_plugin.errors import GuardError, UnusableInput
 from guard_plugin.files import atomic_file, explain_write_errors
 
 __all__ = ["Cost", "Outcomes", "Record", "RecordFolder"]
@@ -88,11 +89,15 @@ class RecordFolder:
         if not path.exists():
             return None
         try:
-            with np.load(path, allow_pickle=False) as file:
-                outcomes = {name: file[name] for name in ("correct", "done", "reached")}
-                cost = Cost(float(file["seconds"]), int(file["forwards"]), int(file["backwards"]))
-                farthest = float(file["farthest"])
-        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+            file = ArrayFile(path)
+            outcomes = {name: file[name].numpy() for name in ("correct", "done", "reached")}
+            seconds, forwards, backwards, farthest = (
+                file[name].item() for name in ("seconds", "forwards", "backwards", "farthest")
+            )
+            if not all(0 <= number < math.inf for number in (seconds, forwards, backwards, farthest)):
+                raise UnusableInput("expected costs and distances >= 0 and finite")
+            cost = Cost(float(seconds), int(forwards), int(backwards))
+        except (GuardError, RuntimeError, TypeError) as error:
             raise UnusableInput(f"{path} is not a record of a benchmark ({error}): delete it and run again") from error
         for name, values in outcomes.items():
             if values.shape != (self._examples,) or values.dtype != np.bool_:

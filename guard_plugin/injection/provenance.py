@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from guard_plugin.files import atomic_file, file_sha256
+from guard_plugin.foreign_text import printable
 from guard_plugin.injection.ledger import Ledger
 from guard_plugin.ranks import is_main_process
 
@@ -166,4 +167,4 @@ def _noted(
 
 def _warn(text: str) -> None:
     if is_main_process():
-        print(f"guard: warning: {text}", file=sys.stderr)
+        print(printable(f"guard: warning: {text}"), file=sys.stderr)

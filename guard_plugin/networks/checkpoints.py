@@ -55,16 +55,20 @@ def _problems(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> li
     missing = [name for name in expected if name not in state and not name.endswith(_UNUSED)]
     unexpected = [name for name in state if name not in expected]
     shaped = [
-        f"{name} (expected {tuple(expected[name].shape)}, got {tuple(value.shape)})"
+        f"{name} (expected {tuple(expected[name].shape)}, got {tuple(value.shape)} of {value.dtype})"
         for name, value in state.items()
-        if name in expected and value.shape != expected[name].shape
+        if name in expected and not _is_like(value, expected[name])
     ]
-    kinds = {"missing": missing, "unexpected": unexpected, "of another shape": shaped}
+    kinds = {"missing": missing, "unexpected": unexpected, "of another shape or kind": shaped}
     return [f"{len(names)} entries are {kind}: {_few(names)}" for kind, names in kinds.items() if names]
 
 
+def _is_like(value: Tensor, expected: Tensor) -> bool:
+    return value.shape == expected.shape and value.is_floating_point() == expected.is_floating_point()
+
+
 def _few(names: list[str]) -> str:
-    return ", ".join(names[:_NAMED]) + (" and more" if len(names) > _NAMED else "")
+    return ", ".join(f"{name:.80}" for name in names[:_NAMED]) + (" and more" if len(names) > _NAMED else "")
 
 
 def _fits(state: Mapping[str, Tensor], arch: str, channels: int, num_classes: int, im_size: tuple[int, int]) -> bool:

@@ -163,6 +163,8 @@ CIFAR_RUN = "logged_files/CIFAR10/run"
         (CIFAR_RUN, {"labels_best": None}, r"labels of images_best\.pt in .*labels_best\.pt, found no such file"),
         (CIFAR_RUN, {"images_best": None}, r"images_best\.pt or images_ITERATION\.pt in .*found neither"),
         (CIFAR_RUN, {"images_best": [1]}, "expected a tensor, got list"),
+        (CIFAR_RUN, {"images_best": torch.tensor(1.0)}, "expected a tensor, got a single number"),
+        (CIFAR_RUN, {"lr_best": 10**400}, "learning rate is too large"),
         (CIFAR_RUN, {"labels_best": torch.arange(9)}, r"got 10 images in .* and 9 labels in labels_best\.pt"),
         (CIFAR_RUN, {"labels_best": torch.zeros(10, 7)}, r"soft labels for 10 classes of CIFAR10, got shape \(10, 7\)"),
         (CIFAR_RUN, {"labels_best": torch.randn(10, 10)}, "probabilities .*if they are logits, take their softmax"),

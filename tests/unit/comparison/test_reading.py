@@ -3,9 +3,10 @@ import json
 import numpy as np
 import pytest
 
-from guard_plugin.comparison import read_benchmark
+from guard_plugin.comparison import compare, comparison_page, comparison_text, read_benchmark
 from guard_plugin.comparison.reading import columns_of
 from guard_plugin.errors import UnusableInput
+from guard_plugin.foreign_text import printable
 from tests.unit.comparison.folders import attacks_at, flags, shaken, write_benchmark
 
 CORRECT = {"clean": flags(0.9, 0.8), "fgsm": flags(0.5, 0.4), "pgd10": flags(0.3, 0.2)}
@@ -126,3 +127,57 @@ def test_columns_are_told_apart_by_norm_and_eps():
     columns = columns_of(results)
     assert [column.ball for column in columns[3:]] == ["eps 0.5 (L2)", "eps 8/255 (Linf)", "eps 0.5 (L2)"]
     assert [column.members for column in columns[4:]] == [("pgd10@8/255", "square@8/255"), ("pgd10-l2@0.5",)]
+
+
+@pytest.mark.parametrize(
+    "value", [None, [], {}, "text", "\x1b[2J\ud800", 10**30, 10**400, -1, [[None]]], ids=lambda value: str(value)[:9]
+)
+@pytest.mark.parametrize(
+    "path",
+    [
+        "schema",
+        "subject",
+        "subject.kind",
+        "subject.path",
+        "subject.experiments",
+        "protocol",
+        "protocol.seeds",
+        "protocol.n_examples",
+        "protocol.recipe",
+        "protocol.attacks",
+        "protocol.attacks.0.eps_value",
+        "accuracy.fgsm",
+        "accuracy.fgsm.mean",
+        "worst_cases.worst_case",
+        "flags",
+        "cost.seconds.fgsm",
+        "cost.forwards",
+        "cost.forwards.fgsm",
+        "ledger",
+        "versions",
+    ],
+)
+def test_wrong_types_are_compared_or_refused_and_never_crash(folder, tmp_path, path, value):
+    other = write_benchmark(tmp_path / "other", CORRECT)
+    results = json.loads((folder / "results.json").read_text())
+    *outer, last = [int(key) if key.isdigit() else key for key in path.split(".")]
+    place = results
+    for key in outer:
+        place = place[key]
+    place[last] = value
+    (folder / "results.json").write_text(json.dumps(results))
+    try:
+        compared = compare([read_benchmark(one) for one in (other, folder)])
+        text = comparison_page(compared) + printable(comparison_text(compared))
+    except UnusableInput as error:
+        text = printable(str(error))
+    assert printable(text) == text
+
+
+def test_a_network_that_is_right_on_nothing_has_no_records_of_attacks(tmp_path):
+    nothing = dict.fromkeys(CORRECT, flags(0, 0))
+    folder = write_benchmark(tmp_path / "none", nothing)
+    for column in ("fgsm", "pgd10"):
+        for student in (0, 1):
+            (folder / "records" / f"student-{student}" / f"{column}.npz").unlink()
+    assert not read_benchmark(folder).correct["worst_case"].any()

@@ -1,9 +1,11 @@
 """Folders of images: ImageFolder's layout, and Tiny-ImageNet's own."""
 
+import os
+
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import EpsImagePlugin, Image
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
@@ -60,6 +62,25 @@ def test_the_first_examples_are_of_several_classes_and_no_others_are_read(root):
     assert few.sha256 != whole.sha256
     with pytest.raises(UnusableInput, match=r"n0\d/00\d.png cannot be read.*damaged"):
         load_images("ImageFolder", root, n_examples=7)
+
+
+@pytest.mark.parametrize(
+    "content", [None, b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\nshowpage\n"]
+)
+def test_no_pipe_is_waited_for_and_no_program_is_run(root, monkeypatch, content):
+    monkeypatch.setattr(EpsImagePlugin, "Ghostscript", lambda *_, **__: Image.new("RGB", (8, 8)).im)
+    for file in (root / "val").rglob("*.png"):
+        file.unlink()
+        os.mkfifo(file) if content is None else file.write_bytes(content)
+    with pytest.raises(UnusableInput, match=r"\.png cannot be read"):
+        load_images("ImageFolder", root)
+
+
+def test_annotations_that_are_no_text_are_refused(tmp_path):
+    write_image(tmp_path / "val" / "images" / "a.png")
+    (tmp_path / "val" / "val_annotations.txt").write_bytes(b"a.png\t\xff\xfe")
+    with pytest.raises(UnusableInput, match="expected lines of an image's name"):
+        load_images("TinyImageNet", tmp_path)
 
 
 def test_val_is_the_last_tenth_of_train_where_val_is_the_test_split(root):

@@ -1,7 +1,9 @@
 import pytest
 
 from guard_plugin.comparison import compare, read_benchmark
+from guard_plugin.demo import run_demo, settings_for
 from guard_plugin.demo.runner import summarise
+from guard_plugin.errors import UnusableInput
 from tests.unit.comparison.folders import flags, write_benchmark
 
 
@@ -30,6 +32,14 @@ def test_the_values_are_fractions_of_guard_minus_baseline(comparison):
     low, high = values["pgd10"]["ci95"]
     assert 0.1 < low < 0.2 < high < 0.3
     assert values["clean"]["difference"] == pytest.approx(-0.05)
+
+
+@pytest.mark.parametrize("name", ["baseline", "guard", "comparison.json", "distilled.png"])
+def test_a_folder_with_files_of_such_names_is_refused_before_anything_is_distilled(tmp_path, name):
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(UnusableInput, match=f"holds {name} of another origin"):
+        run_demo(settings_for("digits"), tmp_path, pytest.fail)
+    assert [file.read_text() for file in tmp_path.iterdir()] == ["mine"]
 
 
 def test_the_table_is_in_percent_points(comparison):

@@ -57,6 +57,16 @@ def test_the_file_holds_every_examples_values_as_the_function_gives_them():
     assert found["per_example"] == report.per_example()
 
 
+@pytest.mark.parametrize("command", [curvature, bound])
+def test_a_folder_that_cannot_be_written_to_is_refused_before_anything_is_measured(monkeypatch, command):
+    monkeypatch.setattr(module, "load_images", None)
+    Path("file").write_text("mine")
+    rho = ("--rho", 1) if command is bound else ()
+    with pytest.raises(UnusableInput, match="cannot write file/out.*Choose another --out"):
+        command("--checkpoint", checkpoint("a.pt", 1), "--out", "file/out", *rho)
+    assert Path("file").read_text() == "mine"
+
+
 def test_the_table_tells_quantiles_and_how_many_did_not_converge():
     shown = curvature("--checkpoint", checkpoint("a.pt", 1), "--steps", 1)
     values = json.loads(Path("out/curvature.json").read_text())["checkpoints"][0]

@@ -126,6 +126,7 @@ def test_the_digest_is_what_a_shell_prints(tmp_path):
         ({"index": None}, "mix_index"),
         ({"lam": 1.5}, "mix_lam from 0 to 1, got 1.5"),
         ({"lam": None}, "mix_lam"),
+        ({"lam": 10**400}, "mix_lam from 0 to 1, got 1000"),
         ({"bbox": [3, 0, 2, 4]}, "mix_bbox"),
         ({"bbox": [0, 0, 2]}, "mix_bbox of four"),
         ({"bbox": [0.5, 0, 2, 4]}, "mix_bbox of four"),

@@ -60,8 +60,9 @@ def changed(state, **changes):
         ({"fc.weight": torch.ones(1)}, "1 entries are unexpected: fc.weight"),
         (
             {"classifier.bias": torch.ones(10)},
-            r"1 entries are of another shape: classifier.bias \(expected \(4,\), got \(10,\)\)",
+            r"1 entries are of another shape or kind: classifier.bias \(expected \(4,\), got \(10,\) of torch.float",
         ),
+        ({"classifier.bias": torch.ones(4).long()}, r"1 entries are of another .* got \(4,\) of torch.int64"),
     ],
 )
 def test_what_does_not_fit_is_named(tmp_path, changes, words):

@@ -1,0 +1,14 @@
+"""Text of unknown origin (names, paths, strings from files), made safe to print."""
+
+import re
+
+__all__ = ["printable"]
+
+
+def printable(text: str) -> str:
+    r"""Write each character that terminals obey or hide (escape, bidi override, lone surrogate) as its code: \x1b."""
+    return re.sub(r"[^ -~\n\t\xa0]", lambda found: found[0] if found[0].isprintable() else _code(found[0]), text)
+
+
+def _code(character: str) -> str:
+    return character.encode("unicode_escape").decode("ascii")
