@@ -16,6 +16,7 @@ import torch
 
 from guard_plugin import __version__
 from guard_plugin.errors import GuardError, UnusableInput
+from guard_plugin.foreign_text import printable
 from guard_plugin.hosts.adapter import AUTO, Adapter, make_adapter
 from guard_plugin.hosts.doctor import commit_of, is_modified
 from guard_plugin.hosts.faults import Repairs
@@ -108,7 +109,7 @@ class Attachment:
         self._repaired = repair and bool(faults)
         for fault in faults if is_main_process() and reports is None else []:
             mended = "mended in memory" if repair else "guard run --repair mends it in memory"
-            print(f"guard: known fault of this host, {fault.describe()}; {mended}", file=sys.stderr)
+            print(printable(f"guard: known fault of this host, {fault.describe()}; {mended}"), file=sys.stderr)
         with contextlib.ExitStack() as undo:  # what fails here leaves nothing behind
             self._hooks.run_started(ledger=self.ledger)
             undo.callback(self._tell_that_it_ended)
@@ -223,10 +224,10 @@ class Attachment:
         early = bool(codes) and self.ledger.seen == 0
         problem = self.conclude(succeeded=not (failed or early))
         if is_main_process():
-            print(f"guard: {self.ledger.summary()}", file=sys.stderr)
+            print(printable(f"guard: {self.ledger.summary()}"), file=sys.stderr)
         if failed or early or problem is None:
             return
-        print(f"guard: error: {problem}", file=sys.stderr)
+        print(printable(f"guard: error: {problem}"), file=sys.stderr)
         _end_process(problem.exit_code)
 
 

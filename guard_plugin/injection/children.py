@@ -25,6 +25,7 @@ from typing import Any
 
 from guard_plugin.errors import NothingGuarded
 from guard_plugin.files import atomic_file
+from guard_plugin.foreign_text import printable
 from guard_plugin.injection.ledger import Ledger
 
 __all__ = ["Children", "Recipe"]
@@ -96,9 +97,9 @@ class Children:
     def report(self) -> None:
         """Leave what this process counted."""
         if self._reported != os.getpid() and os.getpid() == self._ledger.process:
-            self._reported = os.getpid()
             written = [os.fspath(file) for file in self._written()]
             self._write({"outcome": "ended", "failure": self._failure(), "written": written, **self._ledger.counts()})
+            self._reported = os.getpid()  # only now: a pool may terminate the process meanwhile, which reports again
 
     def collect(self) -> "tuple[NothingGuarded | None, list[Path]]":
         """Add the children's counts to the ledger; return what is wrong with one of them, and the files they wrote."""
@@ -165,7 +166,7 @@ class Children:
         first = Path(str(words[0])).name if words else ""
         if first.startswith("python") and not self._ledger.unguarded and text not in self._ledger.programs:
             self._ledger.programs.append(text)
-            print(f"guard: warning: {text!r} is a program of its own, and is not guarded", file=sys.stderr)
+            print(printable(f"guard: warning: {text!r} is a program of its own, and is not guarded"), file=sys.stderr)
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from guard_plugin.errors import GuardError, UnusableInput
+from guard_plugin.foreign_text import printable
 from guard_plugin.hosts.seams import Definition
 from guard_plugin.injection.attach import Attachment
 from guard_plugin.injection.ledger import Ledger
@@ -71,12 +72,12 @@ def run_script(
 def _report(ledger: Ledger, file: LedgerFile | None, *, quiet: bool) -> UnusableInput | None:
     """Print and write a ledger; return the error where it cannot be written, which is printed too."""
     if is_main_process() and not quiet:
-        print(f"guard: {ledger.summary()}", file=sys.stderr)
+        print(printable(f"guard: {ledger.summary()}"), file=sys.stderr)
     try:
         if file is not None:
             file.complete(ledger)
     except UnusableInput as error:
-        print(f"guard: error: {error}", file=sys.stderr)
+        print(printable(f"guard: error: {error}"), file=sys.stderr)
         return error
     return None
 
