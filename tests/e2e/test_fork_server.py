@@ -131,7 +131,7 @@ if dist.get_rank() == 1 and "fail" in sys.argv:
     raise ValueError("rank 1 failed")
 everyones = [None, None]
 dist.all_gather_object(everyones, [dist.get_rank(), sys.argv, __name__])
-print(everyones, flush=True)
+sys.stdout.write(f"{everyones}\\n")  # at once, so that the ranks do not mix
 """
 
 
