@@ -55,30 +55,52 @@ def _is_inplace(part: nn.Module) -> bool:
 
 
 def _layers_without(network: nn.Module, inputs: Tensor) -> list[str]:
-    found: list[str] = []
-    parts = [(name or "the network", part) for name, part in network.named_modules() if not list(part.children())]
-    handles = [part.register_forward_pre_hook(partial(_try, name, found)) for name, part in parts]
+    """Name the innermost modules whose calls cannot be differentiated twice, in a pass of these inputs."""
+    found: dict[str, str] = {}
+    trial = _Trial(found)
+    handles = [
+        part.register_forward_pre_hook(partial(trial, name), with_kwargs=True) for name, part in network.named_modules()
+    ]
     try:
         with torch.enable_grad():
             network(inputs.detach().clone())
     finally:
         for handle in handles:
             handle.remove()
-    return list(dict.fromkeys(found))
+    inner = [name for name in found if not any(_is_inside(other, name) for other in found)]
+    return [f"{name} ({found[name]})" if name else f"the network ({found[name]}) itself" for name in inner]
 
 
-def _try(name: str, found: list[str], part: nn.Module, args: tuple[Any, ...]) -> None:
-    leaves = {place: one.detach().requires_grad_() for place, one in enumerate(args) if _is_floating(one)}
-    output = part.forward(*(leaves[i].clone() if i in leaves else one for i, one in enumerate(args)))
-    if isinstance(output, Tensor) and output.requires_grad and leaves:
-        inputs = list(leaves.values())
-        gradients = torch.autograd.grad(output.sum(), inputs, create_graph=True, allow_unused=True)
+def _is_inside(name: str, of: str) -> bool:
+    return name != of and (not of or name.startswith(f"{of}."))
+
+
+class _Trial:
+    """Tries each module that is called, and notes by name the class of those without a second derivative."""
+
+    def __init__(self, found: dict[str, str]) -> None:
+        self._found = found
+        self._under_way = False
+
+    def __call__(self, name: str, part: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if self._under_way:
+            return
+        leaves = {place: one.detach().requires_grad_() for place, one in enumerate(args) if _is_floating(one)}
+        self._under_way = True
+        try:
+            output = part.forward(*(leaves[i].clone() if i in leaves else one for i, one in enumerate(args)), **kwargs)
+        finally:
+            self._under_way = False
+        if not (isinstance(output, Tensor) and output.requires_grad and leaves):
+            return
+        total = output.square().sum()  # whose own gradient depends on the output, as that of a loss does
+        gradients = torch.autograd.grad(total, list(leaves.values()), create_graph=True, allow_unused=True)
         try:
             for gradient in gradients:
                 if gradient is not None:
                     check_differentiable(gradient)
         except NoSecondDerivative:
-            found.append(f"{name} ({type(part).__name__})")
+            self._found[name] = type(part).__name__
 
 
 def _is_floating(value: Any) -> bool:

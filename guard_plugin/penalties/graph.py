@@ -21,7 +21,10 @@ WITHOUT_DERIVATIVE = ("torch::autograd::NotImplemented", "torch::autograd::Error
 
 
 class Mark:
-    """A moment of this thread, to be compared with when autograd nodes were made."""
+    """A moment of this thread, to be compared with when this thread made an autograd node.
+
+    The nodes of a gradient's own graph are others: on CUDA, torch's engine makes them in threads that count anew.
+    """
 
     def __init__(self) -> None:
         # Made in the order of their numbers, but for leaves.

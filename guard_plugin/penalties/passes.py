@@ -12,6 +12,7 @@ import torch.utils.checkpoint
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
+from torch.utils.hooks import RemovableHandle
 
 from guard_plugin.errors import UnusableInput
 from guard_plugin.penalties.undisturbed import random_streams_kept
@@ -48,7 +49,9 @@ def alike(network: nn.Module, device: torch.device, *, seed: int | None = None) 
     the block gets then holds the names of what was called for it.
     """
     exact = _ExactNorms() if device.type == "cpu" else nullcontext()
-    with random_streams_kept(device, seed=seed), _attributes_kept(network), _without_checkpoints() as called, exact:
+    hooks = nullcontext() if torch.is_grad_enabled() else _NoHooks()
+    kept = _attributes_kept(network)
+    with random_streams_kept(device, seed=seed), kept, _without_checkpoints() as called, exact, hooks:
         yield called
 
 
@@ -56,7 +59,7 @@ def alike(network: nn.Module, device: torch.device, *, seed: int | None = None) 
 def _attributes_kept(network: nn.Module) -> Iterator[None]:
     """Put back what modules set on themselves: attributes, what their containers hold, the state of their generators.
 
-    Not covered: in-place changes of tensors that are no buffers.
+    Tensors among the attributes are copies in the meantime.
     """
     # torch's own layers set none, but for tensors, which `undisturbed` puts back.
     own = [module for module in network.modules() if not type(module).__module__.startswith("torch.nn.")]
@@ -64,6 +67,10 @@ def _attributes_kept(network: nn.Module) -> Iterator[None]:
     values = [value for _, kept in owners for name, value in kept.items() if name not in _TORCHS_OWN]
     contents = [(value, value.copy()) for value in values if type(value) in _CONTAINERS]
     generators = [put_back for put_back in map(_generator_kept, values) if put_back is not None]
+    for attributes, _ in owners:
+        for name, value in list(attributes.items()):
+            if isinstance(value, Tensor) and not value.requires_grad:
+                attributes[name] = value.clone()
     try:
         yield
     finally:
@@ -133,6 +140,17 @@ def _without_checkpoints() -> Iterator[list[str]]:
     finally:
         for name, own in before.items():
             setattr(module, name, own)
+
+
+class _NoHooks(TorchFunctionMode):
+    """Lets a forward put hooks on tensors in a pass without gradients, in which torch would refuse them."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func in (Tensor.retain_grad, Tensor.register_hook) and not args[0].requires_grad:
+            return None if func is Tensor.retain_grad else RemovableHandle(OrderedDict())
+        return func(*args, **(kwargs or {}))
 
 
 class _ExactNorms(TorchFunctionMode):

@@ -103,13 +103,13 @@ def gradient_form(step: Step, x: Tensor, *, size: int, low_memory: bool) -> Prec
     total = PrecomputedGradient(x.new_zeros(()))
     for part, losses in step.parts(size):
         here = x[part].detach().requires_grad_()
-        gradient, operations = _of_batch(losses, here)
+        gradient, operations = _of_batch(step, losses, here)
         if low_memory:
             gradient = gradient.detach()
         cotangent = _add_second_point(total, step, losses, here.detach(), gradient.detach())
         if low_memory:
-            gradient, operations = _of_batch(losses, here)
-        _add(total, [gradient], [cotangent], operations, step.begin, keep=False)
+            gradient, operations = _of_batch(step, losses, here)
+        _add(total, [gradient], [cotangent], operations, keep=False)
     return total
 
 
@@ -118,11 +118,12 @@ def gradient_form_on_host(
 ) -> tuple[PrecomputedGradient, Tensor]:
     """Compute the host's loss plus the penalty from the host's own pass, and the penalty's value."""
     losses = check_losses(step.losses.loss_fn(output, step.losses.targets), step.n)
+    reached_leaves(losses, loss, since=shared.mark)
     gradient = shared.operations.gradient_of_batch(losses)
     total = PrecomputedGradient(losses.new_zeros(()))
     cotangent = _add_second_point(total, step, step.losses, shared.batch.detach(), gradient.detach())
     cotangents = [torch.ones_like(loss), cotangent]
-    _add(total, [loss, gradient], cotangents, shared.operations, shared.mark, keep=True)
+    _add(total, [loss, gradient], cotangents, shared.operations, keep=True)
     return PrecomputedGradient(loss.detach() + total.value, total.gradients), total.value
 
 
@@ -136,32 +137,27 @@ def _add_mean(gap: PrecomputedGradient, step: Step, losses: Losses, shifted: Ten
 def _add_second_point(total: PrecomputedGradient, step: Step, losses: Losses, x: Tensor, gradient: Tensor) -> Tensor:
     """Add the second point's part of the gradient form; return the cotangent of the first point's input gradient."""
     shifted = (x + step.h * unit(gradient)).requires_grad_()
-    shifted_gradient, operations = _of_batch(losses, shifted)
+    shifted_gradient, operations = _of_batch(step, losses, shifted)
     difference, weight = shifted_gradient.detach() - gradient, step.strength / step.n
     total.value = total.value + weight * difference.square().sum()
-    _add(total, [shifted_gradient], [2 * weight * difference], operations, step.begin, keep=False)
+    _add(total, [shifted_gradient], [2 * weight * difference], operations, keep=False)
     return -2 * weight * difference
 
 
-def _of_batch(losses: Losses, batch: Tensor) -> tuple[Tensor, SecondOrder]:
+def _of_batch(step: Step, losses: Losses, batch: Tensor) -> tuple[Tensor, SecondOrder]:
     """Return the losses' gradient for the batch, to be differentiated again, and the operations it came through."""
     operations = SecondOrder(batch)
     with operations:
         values = losses(batch)
+    reached_leaves(values, since=step.begin)  # raises ComputedBefore, which the gradient's own graph could not tell
     return operations.gradient_of_batch(values), operations
 
 
 def _add(
-    total: PrecomputedGradient,
-    outputs: list[Tensor],
-    cotangents: list[Tensor],
-    operations: SecondOrder,
-    begin: Mark,
-    *,
-    keep: bool,
+    total: PrecomputedGradient, outputs: list[Tensor], cotangents: list[Tensor], operations: SecondOrder, *, keep: bool
 ) -> None:
     """Add the gradients of <outputs, cotangents> for all leaves but the batch."""
-    leaves = reached_leaves(*outputs, but=[operations.batch], since=begin)
+    leaves = reached_leaves(*outputs, but=[operations.batch])
     with operations.for_parameters(total.add):
         total.differentiate(outputs, leaves, cotangents, keep=keep)
 

@@ -39,6 +39,7 @@ COUPLED = {
     "softmax over the batch": lambda h: h.softmax(0),
     "attention over the batch": lambda h: (h.flatten(1) @ h.flatten(1).T).softmax(1).matmul(h.flatten(1)).view_as(h),
     "sorted": lambda h: h.sort(0)[0],
+    "neighbours in pairs": lambda h: h + h.view(3, 2, *h.shape[1:]).flip(1).view_as(h),
 }
 WAYS = [{}, {"path": "separate"}, {"path": "reference"}, {"memory": "low"}, {"form": "loss"}]
 
@@ -178,3 +179,55 @@ def test_the_penalty_of_a_noisy_network_uses_one_draw():
     shifted.forward = lambda inputs: fixed(inputs + noise)
     penalty = guard_plugin.curvature_penalty(shifted, x, Y, h=0.3, strength=1.0)
     torch.testing.assert_close(criterion(outputs, Y) - functional.cross_entropy(outputs, Y), penalty)
+
+
+class Counts(Net):
+    """Counts in a tensor that is no buffer, in place, and keeps hooks on its activations."""
+
+    def __init__(self):
+        super().__init__()
+        self.count, self.gradients = torch.zeros(()), []
+
+    def forward(self, x):
+        self.count += 1
+        hidden = self.first(x)
+        if torch.is_grad_enabled():
+            hidden.retain_grad()
+            hidden.register_hook(lambda gradient: None)
+        return self.last(hidden.tanh().flatten(1))
+
+
+@pytest.mark.parametrize("options", WAYS, ids=str)
+def test_tensors_that_are_no_buffers_and_hooks_on_activations_are_the_plain_runs(options):
+    net = Counts()
+    criterion = guard_plugin.wrap(nn.CrossEntropyLoss(), net, strength=1.0, h=0.3, **options)
+    for step in range(1, 4):
+        criterion(net(X), Y).backward()
+        assert net.count.item() == step
+
+
+class Retains(Net):
+    def forward(self, x):
+        hidden = self.first(x)
+        if not self.last.weight.grad_fn and self.training:
+            hidden.retain_grad()
+        return self.last(hidden.tanh().flatten(1))
+
+
+def test_a_network_that_puts_hooks_on_tensors_is_guarded():
+    net = Retains()
+    criterion = guard_plugin.wrap(nn.CrossEntropyLoss(), net, strength=1.0, h=0.3)
+    for _ in range(3):
+        criterion(net(X), Y).backward()
+    assert criterion.guarded == 3 and "shared" not in criterion.paths.to_json()
+
+
+def test_a_normalisation_whose_gradient_torch_may_get_wrong_is_not_shared():
+    net = Net()
+    net.between = nn.InstanceNorm2d(4)
+    criterion = guard_plugin.wrap(nn.CrossEntropyLoss(), net, strength=1.0, h=0.3)
+    for _ in range(3):
+        criterion(net(X), Y).backward()
+    assert "torch's gradient of its normalisation of one example may be wrong on a CPU" in str(
+        criterion.paths.to_json()
+    )
