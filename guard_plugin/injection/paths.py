@@ -111,6 +111,11 @@ class Paths:
                 return found
             losses, low = Losses(call.network, call.targets, call.loss_fn()), self._low_memory
             precomputed = penalty.in_parts(losses, call.inputs, size=size, low_memory=low)
+        except ValueError as error:  # a layer that needs several values
+            if size == n:
+                raise
+            self._note("reference", f"it cannot be passed {size} of its examples: {error}")  # which is refused
+            return None
         except ComputedBefore:
             forbid(call.network, against_precomputing=_COMPUTED_BEFORE)
             self._note("reference", _COMPUTED_BEFORE)

@@ -27,7 +27,8 @@ def _change_bytes(file: Path, rng: random.Random) -> str:
     at, length = rng.randrange(len(data) or 1), rng.randint(1, 64)
     if way == "flip":
         for _ in range(rng.choice([1, 1, 8, 64])):
-            data[rng.randrange(len(data))] ^= 1 << rng.randrange(8) if data else 0
+            if data:
+                data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
     elif way == "truncate":
         del data[at:]
     elif way == "cut":

@@ -222,7 +222,7 @@ _ACTIONS = {
     "in_a_process": lambda steps: (steps, steps),
     "caught": lambda steps: (steps, steps),
 }
-DOUBTFUL = ("scaled", "forwarded", "sliced", "in_a_process", "caught")
+DOUBTFUL = ("forwarded", "sliced")
 """Actions whose losses are guarded, each of them, or else the run fails and says why."""
 
 _NETWORKS = (
@@ -295,9 +295,7 @@ def draw_host(seed: int, number: int) -> Host:
     files = {"main.py": work + script}
     if module == "work":
         files = {"work.py": work, "main.py": "from work import *\nimport work\n\n\n" + script}
-    guarded = (
-        ["main:main"] if in_main else [f"{module}:{a}" for a in ("train", "match", *doubtful) if a != "in_a_process"]
-    )
+    guarded = ["main:main"] if in_main else [f"{module}:{a}" for a in ("train", "match", "scaled", *doubtful)]
     options = [word for seam in guarded for word in ("--guard", seam)] + ["--suspend", f"{module}:evaluate_synset"]
     return Host(files, tuple(options), real, seen, exit_code, doubtful, "in_threads" in actions)
 

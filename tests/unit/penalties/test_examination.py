@@ -181,6 +181,13 @@ def test_the_penalty_of_a_noisy_network_uses_one_draw():
     torch.testing.assert_close(criterion(outputs, Y) - functional.cross_entropy(outputs, Y), penalty)
 
 
+def test_a_layer_that_needs_several_values_is_refused_with_memory_low():
+    net = NeedsSeveral()
+    criterion = guard_plugin.wrap(nn.CrossEntropyLoss(), net, strength=1.0, h=0.3, memory="low")
+    with pytest.raises(UnsupportedLoss, match="closed to this loss call: it cannot be passed 1 of its examples"):
+        criterion(net(X[:3]), Y[:3])
+
+
 class Counts(Net):
     """Counts in a tensor that is no buffer, in place, and keeps hooks on its activations."""
 
