@@ -156,6 +156,8 @@ class Curvature(Penalty):
         check_batch(losses.network, inputs, losses.targets)
         inputs, targets = full_precision(inputs, losses.targets, losses.network)
         step = Step(replace(losses, targets=targets), self.h, self.strength)
+        if any(isinstance(part, nn.DataParallel) and len(part.device_ids) > 1 for part in losses.network.modules()):
+            step = replace(step, begin=None)
         with undisturbed(losses.network, inputs.device), torch.enable_grad(), self._explained(losses.network, inputs):
             if self.form == "loss":
                 return loss_form(step, inputs, size=size)

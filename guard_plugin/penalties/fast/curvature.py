@@ -32,13 +32,13 @@ class Step:
         losses: From a batch of n inputs to n losses; the network has its evaluation behaviour.
         h: The L2 length of the step from an example.
         strength: The penalty's weight.
-        begin: When the penalty's own passes began.
+        begin: When the penalty's own passes began; None where other threads make their graphs (DataParallel).
     """
 
     losses: Losses
     h: float
     strength: float
-    begin: Mark = field(default_factory=Mark)
+    begin: Mark | None = field(default_factory=Mark)
 
     @property
     def n(self) -> int:
