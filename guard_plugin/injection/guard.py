@@ -5,65 +5,21 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import torch
-from pluggy import HookRelay
-from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
+from torch import Tensor
 
 from guard_plugin.errors import GuardError, NothingGuarded, UnsupportedLoss
 from guard_plugin.hosts.profile import ExpectedCount
-from guard_plugin.injection.learnable import UNDECIDED, why_not_real_input
+from guard_plugin.injection.guarded_loss import guarded_loss
 from guard_plugin.injection.ledger import OUTSIDE, Ledger
 from guard_plugin.injection.loss_call import LossCall
 from guard_plugin.injection.origins import Origin, Origins
 from guard_plugin.injection.paths import Paths
+from guard_plugin.injection.real_data import UNDECIDED, is_trained, refuse_features, why_not_real, why_not_real_batch
 from guard_plugin.injection.stack import Place, StackReader
 from guard_plugin.penalties import Penalty
 from guard_plugin.penalties.fast.shared_forward import SharedForward
 
-__all__ = ["Guard", "guarded_loss", "why_not_real", "why_not_real_batch"]
-
-
-def why_not_real(call: LossCall) -> str | None:
-    """Say why a loss call is not one on real data in training; None where it is.
-
-    Real data in training shows in five signals, none of which suffices alone: gradients flow to the output, they are
-    on where the loss is evaluated (a host may log it without), the network is in training mode,
-    its input holds no learned images, some parameter requires grad. A reason that begins with UNDECIDED means that the
-    signals do not tell. Where gradients flow to the output, but not from a network, UnsupportedLoss is raised.
-    """
-    if not call.output.requires_grad:
-        return "no gradient"
-    if not torch.is_grad_enabled():
-        return "gradients off"
-    network = call.made_by.network
-    if not network.training:
-        return "network in eval mode"
-    reason = why_not_real_batch(call.inputs, call.origins)
-    if reason is not None:
-        return reason
-    return None if _is_trained(network) else "frozen network"
-
-
-def why_not_real_batch(batch: Tensor, origins: Origins) -> str | None:
-    """Say why what a network was given is not a batch of real images; None where it is."""
-    backbone = origins.network_of(batch)
-    if backbone is not None and not batch.requires_grad:
-        return f"{UNDECIDED}input computed by {type(backbone).__name__}"
-    return why_not_real_input(batch, origins.network_of_node)
-
-
-def _is_trained(network: nn.Module) -> bool:
-    return any(parameter.requires_grad for parameter in network.parameters())
-
-
-def _refuse_features(call: LossCall) -> None:
-    """Refuse a penalty that would act on what another network returned, and not on images."""
-    reason = why_not_real_batch(call.inputs, call.origins) or ""
-    if "input computed by" in reason:
-        raise UnsupportedLoss(
-            f"expected {type(call.made_by.network).__name__} to be called on images, found {reason.split(': ')[1]}: "
-            f"the penalty would act on features; call both as one network"
-        )
+__all__ = ["Guard"]
 
 
 def _error_of(call: LossCall) -> UnsupportedLoss | None:
@@ -79,52 +35,6 @@ _WHAT_TO_DO = (
     "Left unguarded, what the script writes is no GUARD result. If this is not the loss on real data, name its "
     "function with --suspend, or say with --expect how many loss calls must be guarded"
 )
-
-
-def guarded_loss(call: LossCall, penalty: Penalty, paths: Paths) -> tuple[Tensor, Tensor]:
-    """Return the loss that the host gets, with the penalty added or in the place of the host's, and the penalty."""
-    guarded = paths.guarded(call, penalty)
-    loss, value = _by_graph(call, penalty, paths.hooks) if guarded is None else guarded
-    paths.hooks.guarded_step(call=call, value=value.detach())
-    return loss, value
-
-
-def _by_graph(call: LossCall, penalty: Penalty, hooks: HookRelay) -> tuple[Tensor, Tensor]:
-    if penalty.combination == "replaces":
-        _refuse_other_reductions(call, penalty)
-    value = hooks.compute_penalty(call=call, penalty=penalty)
-    if not isinstance(value, Tensor) or value.dim() != 0 or not value.requires_grad:
-        found = (
-            f"shape {tuple(value.shape)}, requires_grad={value.requires_grad}" if isinstance(value, Tensor) else value
-        )
-        raise UnsupportedLoss(
-            f"expected penalty {penalty.name!r} to be a scalar tensor through which gradients reach the network, "
-            f"got {found}"
-        )
-    return _combined(call, value.to(call.loss.dtype), penalty), value
-
-
-def _combined(call: LossCall, value: Tensor, penalty: Penalty) -> Tensor:
-    if penalty.combination == "added":
-        return call.loss + value
-    if penalty.strength < 1:
-        return (1 - penalty.strength) * call.loss + value
-    # DDP may begin to exchange gradients only where they pass its own output (static_graph): pass it a zero. Not by
-    # way of the host's loss, which, where it is not finite, would make it NaN.
-    distributed = isinstance(call.made_by.network, DistributedDataParallel)
-    return value + (0 * torch.nan_to_num(call.output, 0.0, 0.0, 0.0)).sum() if distributed else value
-
-
-def _refuse_other_reductions(call: LossCall, penalty: Penalty) -> None:
-    """Refuse a loss that a mean over examples cannot stand in for: the host would be given one of another scale."""
-    with torch.no_grad():
-        mean = call.loss_fn()(call.output, call.targets).mean()
-    if not torch.isclose(mean.double(), call.loss.double(), rtol=1e-2, atol=1e-4, equal_nan=True):
-        raise UnsupportedLoss(
-            f"expected {call.criterion}, which penalty {penalty.name!r} replaces, to return the mean of the examples' "
-            f"losses, {mean.item():.6g}, found {call.loss.item():.6g}: it sums them, weights classes or ignores some "
-            f"examples; use a penalty that is added, such as 'trades' or 'curvature'"
-        )
 
 
 @dataclass(eq=False, kw_only=True)
@@ -157,7 +67,7 @@ class Guard:
         """Note where a network is called, if its output may have to be guarded."""
         network = origin.network
         self.enters()
-        if self.ledger.unguarded or not network.training or not torch.is_grad_enabled() or not _is_trained(network):
+        if self.ledger.unguarded or not network.training or not torch.is_grad_enabled() or not is_trained(network):
             return
         place = self.reader.read()
         if not place.why_unguarded:
@@ -310,7 +220,7 @@ class Guard:
             verdict = True
         if verdict is not None:
             if verdict:
-                _refuse_features(call)
+                refuse_features(call)
             return None if verdict else "not real data, says a plugin"
         return why_not_real(call)
 

@@ -9,11 +9,12 @@ from typing import Any
 from torch import Tensor, nn
 
 from guard_plugin.errors import UnsupportedLoss, UnusableInput
-from guard_plugin.injection.guard import guarded_loss, why_not_real, why_not_real_batch
+from guard_plugin.injection.guarded_loss import guarded_loss
 from guard_plugin.injection.loss_call import LossCall, per_example
 from guard_plugin.injection.origins import Origin, Origins
 from guard_plugin.injection.paths import Paths
 from guard_plugin.injection.penalty_choice import make_penalty
+from guard_plugin.injection.real_data import why_not_real, why_not_real_batch
 from guard_plugin.penalties import LossFunction
 from guard_plugin.penalties.fast.shared_forward import SharedForward
 from guard_plugin.plugins import installed_plugins

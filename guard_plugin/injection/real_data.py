@@ -1,4 +1,4 @@
-"""Whether a batch holds images that are learned, told from its autograd graph."""
+"""Whether a loss call is on real data: which networks are trained by it, and on which images."""
 
 from collections.abc import Callable
 from typing import Any
@@ -6,7 +6,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-__all__ = ["UNDECIDED", "why_not_real_input"]
+from guard_plugin.errors import UnsupportedLoss
+from guard_plugin.injection.loss_call import LossCall
+from guard_plugin.injection.origins import Origins
+
+__all__ = ["UNDECIDED", "is_trained", "refuse_features", "why_not_real", "why_not_real_batch"]
 
 UNDECIDED = "undecided: "
 """How reasons begin that say that a batch may be real data, or not."""
@@ -15,7 +19,51 @@ UNDECIDED = "undecided: "
 _MIXING = ("Cat", "Stack", "Where", "IndexPut", "CopySlices", "Scatter", "MaskedScatter", "SliceScatter", "IndexCopy")
 
 
-def why_not_real_input(batch: Tensor, computed_by: Callable[[Any], nn.Module | None]) -> str | None:
+def why_not_real(call: LossCall) -> str | None:
+    """Say why a loss call is not one on real data in training; None where it is.
+
+    Real data in training shows in five signals, none of which suffices alone: gradients flow to the output, they are
+    on where the loss is evaluated (a host may log it without), the network is in training mode,
+    its input holds no learned images, some parameter requires grad. A reason that begins with UNDECIDED means that the
+    signals do not tell. Where gradients flow to the output, but not from a network, UnsupportedLoss is raised.
+    """
+    if not call.output.requires_grad:
+        return "no gradient"
+    if not torch.is_grad_enabled():
+        return "gradients off"
+    network = call.made_by.network
+    if not network.training:
+        return "network in eval mode"
+    reason = why_not_real_batch(call.inputs, call.origins)
+    if reason is not None:
+        return reason
+    return None if is_trained(network) else "frozen network"
+
+
+def why_not_real_batch(batch: Tensor, origins: Origins) -> str | None:
+    """Say why what a network was given is not a batch of real images; None where it is."""
+    backbone = origins.network_of(batch)
+    if backbone is not None and not batch.requires_grad:
+        return f"{UNDECIDED}input computed by {type(backbone).__name__}"
+    return _why_not_real_input(batch, origins.network_of_node)
+
+
+def is_trained(network: nn.Module) -> bool:
+    """Tell whether some parameter of a network requires grad."""
+    return any(parameter.requires_grad for parameter in network.parameters())
+
+
+def refuse_features(call: LossCall) -> None:
+    """Refuse a penalty that would act on what another network returned, and not on images."""
+    reason = why_not_real_batch(call.inputs, call.origins) or ""
+    if "input computed by" in reason:
+        raise UnsupportedLoss(
+            f"expected {type(call.made_by.network).__name__} to be called on images, found {reason.split(': ')[1]}: "
+            f"the penalty would act on features; call both as one network"
+        )
+
+
+def _why_not_real_input(batch: Tensor, computed_by: Callable[[Any], nn.Module | None]) -> str | None:
     """Say why a network's input is not a batch of real images; None where it is.
 
     Where it requires grad, but no value of it depends on what is learned (the real part of a mixture), it is real.
