@@ -1,5 +1,6 @@
 """A network as a host calls it: from the batch alone to the one tensor that is judged."""
 
+from collections import deque
 from collections.abc import Mapping
 from typing import Any
 
@@ -49,19 +50,22 @@ class AsCalled(nn.Module):
         )
 
 
-def as_called(output: Output, last: list[AsCalled]) -> nn.Module:
+def as_called(output: Output, known: "deque[AsCalled]") -> nn.Module:
     """Return the network, from batches to the judged tensor; the network itself where the host calls it like that.
 
-    ``last`` keeps the result, for the next call: what is known of a network is known by object.
+    ``known`` keeps the result, for the next such call: what is known of a network is known by object.
     """
     origin = output.origin
     network, batch, arguments = own_part(origin.network), origin.batch_argument(), origin.arguments
     if batch == 0 and len(arguments) == 1 and not output.pick:
         return network
-    if not (last and last[0].is_same_call(network, batch, arguments, output.pick)):
-        last[:] = [AsCalled(network, batch, {**arguments, batch: None}, output.pick)]
-    last[0].training = network.training
-    return last[0]
+    same = (one for one in known if one.is_same_call(network, batch, arguments, output.pick))
+    found = next(same, None)
+    if found is None:
+        found = AsCalled(network, batch, {**arguments, batch: None}, output.pick)
+        known.append(found)
+    found.training = network.training
+    return found
 
 
 def own_part(network: nn.Module) -> nn.Module:

@@ -52,7 +52,7 @@ class LossCall:
     @cached_property
     def network(self) -> nn.Module:
         """The network, from a batch to the output that is judged; without DistributedDataParallel and torch.compile."""
-        return as_called(self._made, self.origins.last_as_called)
+        return as_called(self._made, self.origins.as_called)
 
     @cached_property
     def inputs(self) -> Tensor:

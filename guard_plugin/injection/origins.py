@@ -3,6 +3,7 @@
 import operator
 import threading
 import weakref
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -148,14 +149,14 @@ class Origins:
         self._state = _ThreadState()
         # Of each output that is alive, the network: a host may keep nothing else. By id, as tensors do not compare.
         self._made: dict[int, tuple[weakref.ref[Tensor], nn.Module]] = {}
-        self.last_as_called: list[Any] = []
+        self.as_called: deque[Any] = deque(maxlen=4)  # few, as each keeps its network: a host may judge several outputs
         self._stop_watching = watch_module_calls(self._call)
 
     def remove(self) -> None:
         """Watch no longer; safe to call twice."""
         self._stop_watching()
         self._made.clear()
-        self.last_as_called.clear()
+        self.as_called.clear()
         self.trained_on = None
 
     def of(self, tensor: Tensor, *, search: bool = False) -> tuple["Output | None", Derivation]:

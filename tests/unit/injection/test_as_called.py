@@ -127,6 +127,19 @@ def test_the_judged_tensor_is_picked_out_of_what_a_network_returns(path):
     )
 
 
+def test_several_outputs_of_one_call_are_judged():
+    """Each judged output is examined as a network of its own, and known again at the next call."""
+    net = Several()
+    criterion = guard_plugin.wrap(nn.CrossEntropyLoss(), net, strength=STRENGTH, h=H)
+    for _ in range(3):
+        parts = net(X)["parts"]
+        hidden, output = criterion(parts[0], Y), criterion(parts[1][0], Y)
+    penalty = penalty_by_loop(net.body[:2], X, Y)
+    torch.testing.assert_close(hidden, functional.cross_entropy(net.body[:2](X), Y) + penalty)
+    torch.testing.assert_close(output, functional.cross_entropy(net.body(X), Y) + penalty_by_loop(net.body, X, Y))
+    assert criterion.guarded == 6 and len(criterion._origins.as_called) == 2
+
+
 def test_another_kind_of_result_in_evaluation_is_refused():
     class Auxiliary(Network):
         def forward(self, images):
