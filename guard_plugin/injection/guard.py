@@ -14,7 +14,15 @@ from guard_plugin.injection.ledger import OUTSIDE, Ledger
 from guard_plugin.injection.loss_call import LossCall
 from guard_plugin.injection.origins import Origin, Origins
 from guard_plugin.injection.paths import Paths
-from guard_plugin.injection.real_data import UNDECIDED, is_trained, refuse_features, why_not_real, why_not_real_batch
+from guard_plugin.injection.real_data import (
+    LEARNED,
+    UNDECIDED,
+    is_part_of_learned,
+    is_trained,
+    refuse_features,
+    why_not_real,
+    why_not_real_batch,
+)
 from guard_plugin.injection.stack import Place, StackReader
 from guard_plugin.penalties import Penalty
 from guard_plugin.penalties.fast.shared_forward import SharedForward
@@ -183,11 +191,7 @@ class Guard:
             self.ledger.note_skipped(place.site, reason)
             if call.made is not None and torch.is_grad_enabled():
                 call.made.origin.settled = True
-            if reason.startswith(UNDECIDED) and not self._is_counted:
-                raise NothingGuarded(
-                    f"expected each loss call under an open seam to be on real data or not, found that it is "
-                    f"{reason} at {place.site}. {_WHAT_TO_DO}; if it is on real data, give --real {place.site}"
-                )
+            self._refuse_undecided(call, place, reason)
             return call.loss
         call.check_guardable()
         call.made_by.settled = True
@@ -204,6 +208,19 @@ class Guard:
                 f"real data looks like it; guard this fork with an adapter of its own"
             )
         return loss
+
+    def _refuse_undecided(self, call: LossCall, place: Place, reason: str) -> None:
+        """Refuse, where nobody vouches for the number of guarded calls, one of which cannot be told whether it is real."""
+        if self._is_counted or self.real:
+            return
+        if reason == LEARNED and is_part_of_learned(call.inputs):
+            reason = f"{UNDECIDED}input is a part of a tensor that requires grad, which may hold real images, too"
+        if reason.startswith(UNDECIDED):
+            raise NothingGuarded(
+                f"expected each loss call under an open seam to be on real data or not, found that it is {reason} at "
+                f"{place.site}. {_WHAT_TO_DO}; or name the lines whose loss is on real data: --real {place.site}, if "
+                f"it is this one (the others then are not)"
+            )
 
     def _leave_unsupported(self, call: LossCall, place: Place, error: UnsupportedLoss) -> Tensor:
         """Leave a loss that has no form per example as it is; it is an error if gradients flow from it alone."""

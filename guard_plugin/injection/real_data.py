@@ -9,8 +9,19 @@ from torch import Tensor, nn
 from guard_plugin.errors import UnsupportedLoss
 from guard_plugin.injection.loss_call import LossCall
 from guard_plugin.injection.origins import Origins
+from guard_plugin.penalties.graph import reached_leaves
 
-__all__ = ["UNDECIDED", "is_trained", "refuse_features", "why_not_real", "why_not_real_batch"]
+__all__ = [
+    "LEARNED",
+    "UNDECIDED",
+    "is_part_of_learned",
+    "is_trained",
+    "refuse_features",
+    "why_not_real",
+    "why_not_real_batch",
+]
+
+LEARNED = "synthetic: input requires grad"
 
 UNDECIDED = "undecided: "
 """How reasons begin that say that a batch may be real data, or not."""
@@ -75,7 +86,7 @@ def _why_not_real_input(batch: Tensor, computed_by: Callable[[Any], nn.Module | 
     if not batch.requires_grad:
         return None
     if batch.grad_fn is None:
-        return "synthetic: input requires grad"
+        return LEARNED
     nodes: list[Any] = [batch.grad_fn]
     leaves, mixed, seen = [], False, {None, batch.grad_fn}
     while nodes:
@@ -94,7 +105,13 @@ def _why_not_real_input(batch: Tensor, computed_by: Callable[[Any], nn.Module | 
         return _by_values(batch, leaves)
     if sum(leaf.numel() for leaf in leaves) < batch[0].numel():
         return f"{UNDECIDED}input depends on learned tensors that are smaller than an image"
-    return "synthetic: input requires grad"
+    return LEARNED
+
+
+def is_part_of_learned(batch: Tensor) -> bool:
+    """Tell whether a batch was computed from a leaf tensor that holds more examples than the batch."""
+    leaves = reached_leaves(batch) if batch.requires_grad else []
+    return any(leaf.dim() > 1 and len(leaf) > len(batch) for leaf in leaves)
 
 
 def _by_values(batch: Tensor, leaves: list[Tensor]) -> str | None:
@@ -111,4 +128,4 @@ def _by_values(batch: Tensor, leaves: list[Tensor]) -> str | None:
     learned = 0 if change is None else int(change.reshape(len(change), -1).ne(0).any(dim=1).sum())
     if learned == 0:
         return None
-    return "synthetic: input requires grad" if learned == len(batch) else f"{UNDECIDED}a part of the input is learned"
+    return LEARNED if learned == len(batch) else f"{UNDECIDED}a part of the input is learned"

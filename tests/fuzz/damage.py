@@ -46,7 +46,7 @@ def _change_bytes(file: Path, rng: random.Random) -> str:
 def _change_json(file: Path, rng: random.Random) -> str:
     try:
         content = json.loads(file.read_text())
-    except ValueError:
+    except (ValueError, RecursionError):  # by the first damage of two
         return _change_bytes(file, rng)
     holder = {"": content}
     words = _replace(holder, rng, _hostile_json)

@@ -78,8 +78,10 @@ SYNTHETIC = {
 
 @pytest.mark.parametrize("body", SYNTHETIC.values(), ids=SYNTHETIC)
 def test_learned_images_are_synthetic(run, body):
-    ledger = run(GUARDED + body)
+    ledger = run(GUARDED + body, expect=1)
     assert (ledger.guarded, ledger.skipped) == (1, {"synthetic: input requires grad": 1})
+    real = site(GUARDED + body, "net(real)")
+    assert run(GUARDED + body, real=[real]).skipped == {"synthetic: input requires grad": 1}
 
 
 UNDECIDED = {
@@ -103,6 +105,10 @@ UNDECIDED = {
         "scale = torch.ones((), requires_grad=True)\ncriterion(net(real * scale), labels).backward()",
         "smaller than an image",
     ),
+    "part of a tensor that requires grad": (
+        "mixed = torch.cat([real, real]).requires_grad_()\ncriterion(net(mixed[:6]), labels).backward()",
+        "input is a part of a tensor that requires grad, which may hold real images, too",
+    ),
     "mixed batch": (
         "criterion(net(torch.cat([real[:3], learned[:3]])), labels).backward()",
         "a part of the input is learned",
@@ -123,6 +129,7 @@ def test_the_user_says_which_line_is_real(run):
     line = site(body, "net(real * scale)")
     ledger = run(body, real=[line])
     assert ledger.guarded == 2 and ledger.sites[line]["guarded"] == 1
+    assert run(body + "\n" + UNDECIDED["mixed batch"][0], real=[line]).guarded == 2  # the others then are not
     with pytest.raises(NothingGuarded, match="expected a loss call at main.py:1, as --real says"):
         run(GUARDED, real=["main.py:1"])
     for unusable in ("main.py", "main.py:9999", "other.py:3", "main.py:x"):
