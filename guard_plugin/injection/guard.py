@@ -210,7 +210,7 @@ class Guard:
         return loss
 
     def _refuse_undecided(self, call: LossCall, place: Place, reason: str) -> None:
-        """Refuse, where nobody vouches for the number of guarded calls, one of which cannot be told whether it is real."""
+        """Refuse a call of which cannot be told whether it is on real data, where nobody vouches for the number."""
         if self._is_counted or self.real:
             return
         if reason == LEARNED and is_part_of_learned(call.inputs):
