@@ -40,19 +40,22 @@ def undisturbed(network: nn.Module, device: torch.device) -> Iterator[None]:
     _refuse_coupled_examples(network)
     modules = list(network.modules())
     training = [m for m in modules if m.training]
-    buffers = [(m, name, buffer, buffer.clone()) for m in modules for name, buffer in m.named_buffers(recurse=False)]
+    buffers = [(m, name, buffer) for m in modules for name, buffer in m.named_buffers(recurse=False)]
     attributes = [(m, name, value) for m in modules for name, value in vars(m).items() if isinstance(value, Tensor)]
     with random_streams_kept(device), torch.autocast(device.type, enabled=False), eager():
         for module in training:
             module.training = False
+        # Copies in the meantime: torch counts no change of running statistics, so that a graph that the host keeps would
+        # be differentiated with those that a later pass of its own has left.
+        for module, name, buffer in buffers:
+            module._buffers[name] = buffer.clone()
         try:
             yield
         finally:
             for module in training:
                 module.training = True
-            for module, name, buffer, value in buffers:
-                buffer.data.copy_(value)  # .data: autograd, which may have saved the buffer, sees no change
-                setattr(module, name, buffer)
+            for module, name, buffer in buffers:
+                module._buffers[name] = buffer
             for module, name, value in attributes:
                 vars(module)[name] = value
 

@@ -222,3 +222,22 @@ def test_channels_last_stays_what_it_is(dropout):
     if not dropout:
         penalty = exact(net(x), Y) - functional.cross_entropy(net(x), Y)
         torch.testing.assert_close(penalty, by_differences(net, x, Y), rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize("options", [*OPTIONS[:3], {"penalty": "gradient_norm"}, {"form": "loss"}], ids=str)
+def test_running_statistics_that_change_before_the_backward_pass_do_not_change_the_penalty(options):
+    """Gradient accumulation over two batches; torch counts no change of running statistics. Oracle: one at a time."""
+    settings = {"strength": STRENGTH, **({} if "penalty" in options else {"h": H}), **options}
+
+    def gradients(together: bool) -> list[Tensor]:
+        torch.manual_seed(1)
+        net = nn.Sequential(nn.Conv2d(2, 4, 3), nn.BatchNorm2d(4), nn.Tanh(), nn.Flatten(), nn.Linear(16, 3))
+        criterion = guard_plugin.wrap(nn.CrossEntropyLoss(), net, **settings)
+        first = criterion(net(batch()), Y)
+        if not together:
+            first.backward()
+        second = criterion(net(3 * batch() + 1), Y)
+        (first + second if together else second).backward()
+        return [parameter.grad for parameter in net.parameters()]
+
+    torch.testing.assert_close(gradients(True), gradients(False), rtol=1e-9, atol=1e-12)
