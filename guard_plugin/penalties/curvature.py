@@ -23,6 +23,7 @@ from guard_plugin.penalties.fast.curvature import (
 from guard_plugin.penalties.fast.precomputed import PrecomputedGradient
 from guard_plugin.penalties.fast.shared_forward import SharedForward
 from guard_plugin.penalties.graph import check_differentiable
+from guard_plugin.penalties.network_properties import check_examples_apart
 from guard_plugin.penalties.per_example import Losses, cross_entropy, full_precision, unit
 from guard_plugin.penalties.undisturbed import twice_differentiable, undisturbed
 
@@ -70,6 +71,8 @@ def curvature_penalty(
 
     Raises:
         UnusableInput: If h, strength, form, shapes or the model cannot be used.
+        UnsupportedLoss: If the model's output for an example depends on the others of the batch, which takes further
+            passes to find out, at the model's 1st, 2nd, 4th, 8th ... call.
 
     Example:
         >>> def half_square(outputs, targets):  # its gradient is x itself, which a step of h changes by h
@@ -83,6 +86,9 @@ def curvature_penalty(
     weight is ``--beta`` (its ``--lamda`` has no effect). docs/penalty.md maps their settings to ours.
     """
     curvature = Curvature(strength=strength, h=h, form=form)
+    if strength:
+        check_batch(model, x, y)
+        check_examples_apart(model, x)
     return curvature(model, x, y, loss_fn=loss_fn or cross_entropy)
 
 

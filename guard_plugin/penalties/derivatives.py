@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from guard_plugin.errors import UnsupportedLoss
 from guard_plugin.penalties.graph import NoSecondDerivative, check_differentiable
+from guard_plugin.penalties.passes import alike
 
 __all__ = ["derivatives_explained", "is_about_inplace"]
 
@@ -62,7 +63,7 @@ def _layers_without(network: nn.Module, inputs: Tensor) -> list[str]:
         part.register_forward_pre_hook(partial(trial, name), with_kwargs=True) for name, part in network.named_modules()
     ]
     try:
-        with torch.enable_grad():
+        with torch.enable_grad(), alike(network, inputs.device):
             network(inputs.detach().clone())
     finally:
         for handle in handles:

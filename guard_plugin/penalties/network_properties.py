@@ -12,14 +12,15 @@ import torch
 from torch import Tensor, nn
 
 from guard_plugin.errors import UnsupportedLoss
+from guard_plugin.penalties.attributes import held
 from guard_plugin.penalties.derivatives import derivatives_explained, is_about_inplace
 from guard_plugin.penalties.pass_watch import KeptTensors, PassWatch
 from guard_plugin.penalties.passes import alike, outputs_of
 from guard_plugin.penalties.per_example import full_precision
-from guard_plugin.penalties.reads_training import why_otherwise_in_training
+from guard_plugin.penalties.reads_training import GENERATORS, generators_named, why_otherwise_in_training
 from guard_plugin.penalties.undisturbed import random_state, undisturbed
 
-__all__ = ["NetworkProperties", "forbid", "known_properties", "properties_of"]
+__all__ = ["NetworkProperties", "check_examples_apart", "forbid", "known_properties", "properties_of"]
 
 
 @dataclass(frozen=True)
@@ -56,9 +57,12 @@ class NetworkProperties:
             )
 
 
-# Of so many examples the gradient is asked for; of all, it would take the memory of another training pass.
+# Of so many examples, one by one, the gradient is asked for; of all, it would take the memory of a training pass.
 _FEW = 8
 
+_DEPENDS = "its outputs depend on other examples of the batch, or on random numbers whose generator cannot be found"
+
+_DIRECT_CALLS: "WeakKeyDictionary[nn.Module, int]" = WeakKeyDictionary()
 _KNOWN: "WeakKeyDictionary[nn.Module, NetworkProperties]" = WeakKeyDictionary()
 
 
@@ -84,6 +88,21 @@ def properties_of(network: nn.Module, inputs: Tensor, output: Tensor) -> Network
     return known
 
 
+def check_examples_apart(network: nn.Module, inputs: Tensor) -> None:
+    """Refuse, with UnsupportedLoss, a network without per-example gradients where no loss call is seen.
+
+    It is examined at the 1st, 2nd, 4th, 8th ... of these calls.
+    """
+    _DIRECT_CALLS[network] = calls = _DIRECT_CALLS.get(network, 0) + 1
+    if calls & (calls - 1) == 0:
+        inputs, _ = full_precision(inputs.detach(), inputs, network)
+        explained = derivatives_explained(network, inputs, fix="")
+        with undisturbed(network, inputs.device), torch.no_grad(), explained:
+            whole = outputs_of(network, inputs)
+            properties = NetworkProperties((), coupling=_coupling(network, inputs, whole))
+        properties.check_examples_apart(network)
+
+
 def forbid(network: nn.Module, **reasons: Any) -> None:
     """Remember reasons, by their property's name, that a pass has shown, until the next examination."""
     known = _KNOWN.get(network)
@@ -92,7 +111,7 @@ def forbid(network: nn.Module, **reasons: Any) -> None:
 
 
 def _examine(network: nn.Module, inputs: Tensor, output: Tensor) -> NetworkProperties:
-    against_sharing = why_otherwise_in_training(network)
+    against_sharing = why_otherwise_in_training(network) or _why_random(network)
     properties = NetworkProperties(_state(network), against_sharing=against_sharing)
     inputs, _ = full_precision(inputs.detach(), inputs, network)
     explained = derivatives_explained(network, inputs, fix="")
@@ -108,8 +127,9 @@ def _examine(network: nn.Module, inputs: Tensor, output: Tensor) -> NetworkPrope
             reason = "it does not return one tensor in evaluation"
             return replace(properties, against_precomputing=reason, lasting=False)
         if draws:
-            # Half of a batch draws other numbers, so that nothing can be compared.
-            return replace(properties, against_precomputing="it is random in evaluation too")
+            # Half of a batch would draw other numbers, so that nothing could be compared.
+            properties = replace(properties, against_precomputing="it is random in evaluation too")
+            return replace(properties, coupling=_coupling(network, inputs, whole), of_several=len(inputs) > 1)
         if not bool(whole.isfinite().all()):
             return replace(properties, against_precomputing="its outputs are not finite numbers", lasting=False)
         if len(inputs) > 1 and bool((whole == whole[:1]).all()):
@@ -121,13 +141,18 @@ def _examine(network: nn.Module, inputs: Tensor, output: Tensor) -> NetworkPrope
     return replace(properties, against_parts=against_parts, coupling=coupling, of_several=len(inputs) > 1)
 
 
+def _why_random(network: nn.Module) -> str:
+    modules = list(network.modules())
+    own = any(isinstance(one, GENERATORS) for one in (*held(modules), *generators_named(modules)))
+    return "it has a random generator of its own" if own else ""
+
+
 def _compare_half(network: nn.Module, batch: Tensor, whole: Tensor) -> tuple[str, str]:
     """Say why a network cannot be passed half of its batch, and why its outputs depend on more than one example."""
+    coupling = _coupling(network, batch, whole)
+    if coupling or len(batch) == 1 or len(whole) != len(batch):
+        return "", coupling
     half = (len(batch) + 1) // 2
-    if len(batch) == 1 or len(whole) != len(batch):
-        return "", ""
-    if _reaches_others(network, batch[:_FEW]):
-        return "", "its outputs depend on other examples of the batch"
     try:
         alone = outputs_of(network, batch[:half])
     except (RuntimeError, ValueError) as error:  # a fixed batch size, or a layer that needs several values
@@ -136,25 +161,49 @@ def _compare_half(network: nn.Module, batch: Tensor, whole: Tensor) -> tuple[str
         return f"it cannot be passed a part of its batch: {str(error).splitlines()[0][:120]}", ""
     if alone.shape == whole[:half].shape and _close(alone, whole[:half], other_batch=True):
         return "", ""
-    return "", "its outputs depend on other examples of the batch, or on random numbers whose generator cannot be found"
+    return "", _DEPENDS
+
+
+def _coupling(network: nn.Module, batch: Tensor, whole: Tensor) -> str:
+    if len(batch) == 1 or len(whole) != len(batch) or not bool(whole.isfinite().all()):
+        return ""
+    return _DEPENDS if _reaches_others(network, batch) or _changes_with_others(network, batch, whole) else ""
+
+
+def _changes_with_others(network: nn.Module, batch: Tensor, whole: Tensor) -> bool:
+    """Tell whether outputs change with other examples in the batch, which a detached statistic hides from gradients."""
+    order = torch.randperm(len(batch), generator=torch.Generator().manual_seed(0)).to(batch.device)
+    half = len(batch) // 2
+    for kept, changed in ((order[:half], order[half:]), (order[half:], order[:half])):
+        mixed = batch.clone()
+        mixed[changed] = batch.roll(1, 0)[changed]
+        if not _close(outputs_of(network, mixed)[kept], whole[kept]):
+            return True
+    return False
 
 
 def _reaches_others(network: nn.Module, batch: Tensor) -> bool:
-    """Tell whether the outputs for some examples have a gradient for the others, however small."""
-    try:
-        with torch.enable_grad():
-            batch = batch.clone().requires_grad_()
-            outputs = outputs_of(network, batch)
-    except (RuntimeError, ValueError):
-        return False  # a fixed batch size, which the pass of half a batch will tell
-    if not outputs.requires_grad:
+    """Tell whether the outputs for an example have a gradient for another example, however small."""
+    for few in dict.fromkeys((min(len(batch), _FEW), len(batch))):
+        here = batch[:few].clone().requires_grad_()
+        try:
+            with torch.enable_grad():
+                outputs = outputs_of(network, here)
+                rows = outputs[:_FEW].unbind()
+        except (RuntimeError, ValueError):
+            continue  # a fixed batch size
+        random = torch.Generator().manual_seed(0)  # the host's own random numbers stay untouched
+        cotangent = torch.randn(outputs.shape, generator=random).to(outputs)
+        return outputs.requires_grad and any(_reaches(row, here, one, cotangent[one]) for one, row in enumerate(rows))
+    return False
+
+
+def _reaches(output: Tensor, batch: Tensor, one: int, cotangent: Tensor) -> bool:
+    (gradient,) = torch.autograd.grad(output, batch, cotangent, allow_unused=True, retain_graph=True)
+    if gradient is None:
         return False
-    random = torch.Generator().manual_seed(0)  # the host's own random numbers stay untouched
-    # Chosen at random, as neighbours may be coupled in pairs.
-    others = torch.randperm(len(batch), generator=random).to(batch.device)[(len(batch) + 1) // 2 :]
-    cotangent = torch.randn(outputs.shape, generator=random).to(outputs).index_fill(0, others, 0)
-    (gradient,) = torch.autograd.grad(outputs, batch, cotangent, allow_unused=True)
-    return gradient is not None and bool((gradient[others].isfinite() & (gradient[others] != 0)).any())
+    others = torch.cat([gradient[:one], gradient[one + 1 :]])
+    return bool((others.isfinite() & (others != 0)).any())
 
 
 def _state(network: nn.Module) -> tuple[Any, ...]:

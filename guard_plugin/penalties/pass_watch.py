@@ -1,14 +1,15 @@
 """What a pass does that tells a tensor which requires grad from one that does not, or one derivative from two."""
 
 import sys
-from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
+
+from guard_plugin.penalties.attributes import held
 
 __all__ = ["KeptTensors", "PassWatch"]
 
@@ -57,21 +58,16 @@ class KeptTensors:
     """
 
     def __init__(self, network: nn.Module) -> None:
-        self._modules = [one for one in network.modules() if not type(one).__module__.startswith("torch.nn.")]
-        self._before = [tensor for module in self._modules for tensor in _tensors(vars(module))]
+        self._modules = list(network.modules())
+        self._before = _tensors(self._modules)
 
     def why(self) -> str:
         """Name a module that keeps a tensor of the pass; an empty text if there is none."""
-        known = set(map(id, self._before))
-        for module in self._modules:
-            if any(id(tensor) not in known for tensor in _tensors(vars(module))):
-                return f"{type(module).__name__} keeps a tensor of its forward pass"
-        return ""
+        if _tensors(self._modules).keys() <= self._before.keys():
+            return ""
+        keeping = [one for one in self._modules if not _tensors([one]).keys() <= self._before.keys()]
+        return f"{type(keeping[0]).__name__} keeps a tensor of its forward pass"
 
 
-def _tensors(value: Any) -> Iterator[Tensor]:
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, (dict, list, tuple, set, deque)):
-        for one in value.values() if isinstance(value, dict) else value:
-            yield from _tensors(one)
+def _tensors(modules: list[nn.Module]) -> dict[int, Tensor]:
+    return {id(one): one for one in held(modules) if isinstance(one, Tensor)}

@@ -1,12 +1,10 @@
 """One pass of a penalty: right where torch's own kernels are not, and each pass alike."""
 
-import random
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
-import numpy
 import torch
 import torch.utils.checkpoint
 from torch import Tensor, nn
@@ -15,13 +13,10 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.hooks import RemovableHandle
 
 from guard_plugin.errors import UnusableInput
+from guard_plugin.penalties.attributes import attributes_kept
 from guard_plugin.penalties.undisturbed import random_streams_kept
 
 __all__ = ["alike", "outputs_of"]
-
-# The attributes that every module has: what a network adds is its own.
-_TORCHS_OWN = frozenset(vars(nn.Module()))
-_CONTAINERS = (list, dict, set, OrderedDict, deque)
 
 
 def outputs_of(network: nn.Module, inputs: Tensor, *, seed: int | None = None) -> Tensor:
@@ -50,60 +45,9 @@ def alike(network: nn.Module, device: torch.device, *, seed: int | None = None) 
     """
     exact = _ExactNorms() if device.type == "cpu" else nullcontext()
     hooks = nullcontext() if torch.is_grad_enabled() else _NoHooks()
-    kept = _attributes_kept(network)
-    with random_streams_kept(device, seed=seed), kept, _without_checkpoints() as called, exact, hooks:
+    kept = random_streams_kept(device, seed=seed)
+    with kept, attributes_kept(network), _without_checkpoints() as called, exact, hooks:
         yield called
-
-
-@contextmanager
-def _attributes_kept(network: nn.Module) -> Iterator[None]:
-    """Put back what modules set on themselves: attributes, what their containers hold, the state of their generators.
-
-    Tensors among the attributes are copies in the meantime.
-    """
-    # torch's own layers set none, but for tensors, which `undisturbed` puts back.
-    own = [module for module in network.modules() if not type(module).__module__.startswith("torch.nn.")]
-    owners = [(vars(module), dict(vars(module))) for module in own]
-    values = [value for _, kept in owners for name, value in kept.items() if name not in _TORCHS_OWN]
-    contents = [(value, value.copy()) for value in values if type(value) in _CONTAINERS]
-    generators = [put_back for put_back in map(_generator_kept, values) if put_back is not None]
-    for attributes, _ in owners:
-        for name, value in list(attributes.items()):
-            if isinstance(value, Tensor) and not value.requires_grad:
-                attributes[name] = value.clone()
-    try:
-        yield
-    finally:
-        for now, before in owners:
-            if now.keys() != before.keys() or any(now[name] is not before[name] for name in before):
-                now.clear()
-                now.update(before)
-        for container, before in contents:
-            _refill(container, before)
-        for put_back in generators:
-            put_back()
-
-
-def _refill(container: Any, before: Any) -> None:
-    container.clear()
-    container.extend(before) if isinstance(container, (list, deque)) else container.update(before)
-
-
-def _generator_kept(value: Any) -> Callable[[], Any] | None:
-    """Return what puts back the present state of a random generator; None for other values."""
-    if isinstance(value, torch.Generator):
-        state = value.get_state()
-        return lambda: value.set_state(state)
-    if isinstance(value, numpy.random.Generator):
-        bits, numpys = value.bit_generator, value.bit_generator.state
-        return lambda: setattr(bits, "state", numpys)
-    if isinstance(value, numpy.random.RandomState):
-        legacy = value.get_state(legacy=False)
-        return lambda: value.set_state(legacy)
-    if isinstance(value, random.Random):
-        pythons = value.getstate()
-        return lambda: value.setstate(pythons)
-    return None
 
 
 class _Direct:

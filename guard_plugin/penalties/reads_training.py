@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from functools import _lru_cache_wrapper, cached_property, partial, partialmethod
 from pathlib import Path
+from random import Random
 from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -18,7 +19,9 @@ from torch import nn
 from torch.nn.modules.dropout import _DropoutNd
 from torch.nn.modules.instancenorm import _InstanceNorm
 
-__all__ = ["is_torchs", "why_otherwise_in_training"]
+__all__ = ["GENERATORS", "generators_named", "is_filled", "is_torchs", "why_otherwise_in_training"]
+
+GENERATORS = (torch.Generator, numpy.random.Generator, numpy.random.RandomState, Random)
 
 # Classes of torch whose code reads ``training``, and when their outputs are those of evaluation nevertheless.
 _SAME: dict[type, Callable[[Any], bool]] = {
@@ -35,9 +38,11 @@ _NOT_IN_A_PASS = {"__init__", "train", "eval"}
 _MODULES_OWN = frozenset(vars(nn.Module()))
 _MOST_FUNCTIONS = 2000
 
+_LIBRARIES = {"torch", "numpy", "builtins"}
 _TORCH, _NUMPY, _STANDARD = (f"{Path(str(library.__file__)).parent}{os.sep}" for library in (torch, numpy, os))
 
 # Of each class its forward, which a host may replace, and when a module is the same in training.
+_NAMED: "WeakKeyDictionary[type, tuple[Any, list[tuple[dict[str, Any], str]]]]" = WeakKeyDictionary()
 _KNOWN: "WeakKeyDictionary[type, tuple[Any, list[Callable[[Any], bool]]]]" = WeakKeyDictionary()
 
 
@@ -81,7 +86,17 @@ def _code_of(attribute: Any) -> tuple[Any, ...]:
     """Return what a module's attribute may hold of functions, to be read."""
     if _is_code(attribute) or isinstance(attribute, (list, dict)):
         return (attribute,)
-    return (type(attribute),) if callable(attribute) and not isinstance(attribute, type) else ()
+    return (type(attribute), vars(attribute)) if _is_ones_own(attribute) else ()
+
+
+def _is_ones_own(value: Any) -> bool:
+    """Tell an object, no module, class or module of Python's, whose class may hold code that is not a library's."""
+    other = (nn.Module, type, ModuleType, torch.Tensor)
+    return not isinstance(value, other) and hasattr(value, "__dict__") and _package(type(value)) not in _LIBRARIES
+
+
+def _package(kind: type) -> str:
+    return str(kind.__module__).split(".")[0]
 
 
 def _hook_reads(hook: Any) -> bool:
@@ -111,6 +126,11 @@ def _any_reads(roots: Iterable[Any], *, from_torch: bool = False) -> bool:
 
     torch's own code is read among the roots only, and only if ``from_torch``.
     """
+    return any(names is None or "training" in names for names, _ in _read(roots, from_torch=from_torch))
+
+
+def _read(roots: Iterable[Any], *, from_torch: bool) -> Iterator[tuple[set[str] | None, dict[str, Any]]]:
+    """Yield the names that each function uses, and its global variables; None for names if there are too many."""
     todo = list(roots)
     first = {id(one) for one in todo} if from_torch else set()
     seen: dict[int, Any] = {}
@@ -119,16 +139,40 @@ def _any_reads(roots: Iterable[Any], *, from_torch: bool = False) -> bool:
         if id(one) in seen:
             continue
         if len(seen) == _MOST_FUNCTIONS:
-            return True
+            yield None, {}
+            return
         seen[id(one)] = one
         if isinstance(one, FunctionType) and (id(one) in first or not _is_librarys(one.__code__)):
             names = set(_names(one.__code__))
-            if "training" in names:
-                return True
+            yield names, one.__globals__
             if not one.__code__.co_filename.startswith(_TORCH):
                 todo.extend(_named(names, one.__globals__))
         todo.extend(value for value in _parts(one) if _is_code(value) or isinstance(value, (type, list, tuple, dict)))
-    return False
+
+
+def generators_named(modules: Iterable[nn.Module]) -> list[Any]:
+    """Return the random generators that the code of modules names as global variables."""
+    places = [place for kind in set(map(type, modules)) for place in _named_by(kind)]
+    found = [variables.get(name) for variables, name in places]
+    return [one for one in found if isinstance(one, GENERATORS)]
+
+
+def _named_by(kind: Any) -> list[tuple[dict[str, Any], str]]:
+    """Return where a class's code names generators: the variables, and the name among them."""
+    if kind not in _NAMED or _NAMED[kind][0] is not kind.forward:
+        read = [] if kind.__module__.startswith("torch.") else _read(_functions_of(kind), from_torch=True)
+        places = [place for names, variables in read if names is not None for place in _generators(names, variables)]
+        _NAMED[kind] = (kind.forward, places)
+    return _NAMED[kind][1]
+
+
+def _generators(names: set[str], variables: dict[str, Any]) -> Iterator[tuple[dict[str, Any], str]]:
+    for name in names & variables.keys():
+        value = variables[name]
+        inner = vars(value) if isinstance(value, (ModuleType, type)) or _is_ones_own(value) else {}
+        if isinstance(value, GENERATORS):
+            yield variables, name
+        yield from ((dict(inner), one) for one in names & inner.keys() if isinstance(inner[one], GENERATORS))
 
 
 def _is_librarys(code: CodeType) -> bool:
@@ -162,12 +206,14 @@ def _named(names: set[str], variables: dict[str, Any]) -> Iterator[Any]:
             yield value
         elif isinstance(value, type) and not issubclass(value, nn.Module):
             yield value  # a module that is named is among the network's, or is not put into evaluation
+        elif _is_ones_own(value):
+            yield from (type(value), vars(value))
 
 
 def _parts(one: Any) -> Iterator[Any]:
     """Yield what a function, or what stands for functions, was made of."""
     if isinstance(one, FunctionType):
-        yield from (cell.cell_contents for cell in one.__closure__ or () if _is_filled(cell))
+        yield from (cell.cell_contents for cell in one.__closure__ or () if is_filled(cell))
         yield from vars(one).values()  # such as __wrapped__
     elif isinstance(one, _WRAPPERS):
         yield one.__func__
@@ -185,7 +231,8 @@ def _parts(one: Any) -> Iterator[Any]:
         yield from one.values()
 
 
-def _is_filled(cell: Any) -> bool:
+def is_filled(cell: Any) -> bool:
+    """Tell whether a function's cell has a value yet."""
     try:
         return cell.cell_contents is not cell
     except ValueError:

@@ -45,8 +45,8 @@ def undisturbed(network: nn.Module, device: torch.device) -> Iterator[None]:
     with random_streams_kept(device), torch.autocast(device.type, enabled=False), eager():
         for module in training:
             module.training = False
-        # Copies in the meantime: torch counts no change of running statistics, so that a graph that the host keeps would
-        # be differentiated with those that a later pass of its own has left.
+        # Copies in the meantime: torch counts no change of running statistics, so that a graph that the host keeps
+        # would be differentiated with those that a later pass of its own has left.
         for module, name, buffer in buffers:
             module._buffers[name] = buffer.clone()
         try:

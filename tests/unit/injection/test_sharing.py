@@ -44,6 +44,21 @@ class Net(nn.Module):
         return self.last(self.between(functional.softplus(self.norm(self.first(x)))).flatten(1))
 
 
+class KeepsInAnObject(Net):
+    def between(self, x: Tensor) -> Tensor:
+        self.outside.kept.append(x)
+        return x
+
+
+class KeepsOnALayer(Net):
+    def between(self, x: Tensor) -> Tensor:
+        self.first.kept = x
+        return x
+
+    def all_kept(self) -> list[Tensor]:
+        return [self.first.kept]
+
+
 class Late(Net):
     late = False
 
@@ -189,7 +204,7 @@ def test_group_norm_keeps_the_memory_format_and_has_both_derivatives(shape):
 
 
 @pytest.mark.parametrize("form", ["gradient", "loss"])
-@pytest.mark.parametrize("kind", [Keeps, KeepsInADict, KeepsItsInput, Retains])
+@pytest.mark.parametrize("kind", [Keeps, KeepsInADict, KeepsItsInput, KeepsInAnObject, KeepsOnALayer, Retains])
 def test_the_gradient_of_a_tensor_that_the_network_keeps_is_that_of_path_reference(kind, form):
     def gradients(path: str) -> list[Tensor]:
         net, found = kind().double(), []

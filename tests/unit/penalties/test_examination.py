@@ -40,6 +40,11 @@ COUPLED = {
     "attention over the batch": lambda h: (h.flatten(1) @ h.flatten(1).T).softmax(1).matmul(h.flatten(1)).view_as(h),
     "sorted": lambda h: h.sort(0)[0],
     "neighbours in pairs": lambda h: h + h.view(3, 2, *h.shape[1:]).flip(1).view_as(h),
+    "minus the first": lambda h: h - h[:1],
+    "minus the first, detached": lambda h: h - h[:1].detach(),
+    "sum of those before": lambda h: h.cumsum(0),
+    "in pairs": lambda h: h - h.unflatten(0, (-1, 2)).mean(1).repeat_interleave(2, 0),
+    "with one half of the batch away": lambda h: h + h.roll(len(h) // 2, 0),
 }
 WAYS = [{}, {"path": "separate"}, {"path": "reference"}, {"memory": "low"}, {"form": "loss"}]
 
@@ -238,3 +243,23 @@ def test_a_normalisation_whose_gradient_torch_may_get_wrong_is_not_shared():
     assert "torch's gradient of its normalisation of one example may be wrong on a CPU" in str(
         criterion.paths.to_json()
     )
+
+
+@pytest.mark.parametrize("between", COUPLED.values(), ids=COUPLED)
+def test_the_penalty_that_is_called_directly_refuses_them_too(between):
+    with pytest.raises(UnsupportedLoss, match="depend on other examples of the batch"):
+        guard_plugin.curvature_penalty(Net(between), X, Y, h=0.3, strength=1.0)
+
+
+class CoupledAndFixed(Net):
+    """It takes batches of 12 only, of which more than the gradient is asked for."""
+
+    def forward(self, x):
+        return super().forward(x.view(12, 2, 4, 4) - x.mean(0))
+
+
+def test_a_network_of_a_fixed_batch_size_is_examined_with_a_whole_batch():
+    net = CoupledAndFixed()
+    criterion = guard_plugin.wrap(nn.CrossEntropyLoss(), net, strength=1.0, h=0.3)
+    with pytest.raises(UnsupportedLoss, match="depend on other examples of the batch"):
+        criterion(net(torch.cat([X, -X])), torch.cat([Y, Y]))

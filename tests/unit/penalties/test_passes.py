@@ -1,6 +1,7 @@
 """Each pass of a penalty is right and alike; oracles: finite differences, a per-example loop, the plain run."""
 
 import copy
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -60,6 +61,20 @@ def with_statistics(norm: nn.Module) -> nn.Module:
     return norm.eval()
 
 
+class Attending(nn.Module):
+    """What follows the normalisation has the gradient arrive in the order (positions, n, channels)."""
+
+    def __init__(self, norm: nn.Module):
+        super().__init__()
+        torch.manual_seed(1)
+        self.first, self.norm, self.last = nn.Conv2d(2, 4, 3), norm, nn.Linear(4, 3)
+        self.attention = nn.MultiheadAttention(4, 1, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = self.norm(self.first(x)).flatten(2).transpose(1, 2)
+        return self.last(self.attention(hidden, hidden, hidden, need_weights=False)[0].flatten(1)[:, :4])
+
+
 NORMS = {
     "InstanceNorm": lambda: nn.InstanceNorm2d(4, affine=True),
     "InstanceNorm with statistics": lambda: with_statistics(nn.InstanceNorm2d(4, track_running_stats=True)),
@@ -70,8 +85,9 @@ NORMS = {
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
 @pytest.mark.parametrize("n", [1, 3])
 @pytest.mark.parametrize("norm", NORMS.values(), ids=NORMS)
-def test_normalisations_of_one_example_have_the_right_gradient(norm, n, options):
-    net, x = Transposed(norm()), batch()[:n]
+@pytest.mark.parametrize("kind", [Transposed, Attending])
+def test_normalisations_of_one_example_have_the_right_gradient(kind, norm, n, options):
+    net, x = kind(norm()), batch()[:n]
     criterion = guard_plugin.wrap(nn.CrossEntropyLoss(), net, strength=STRENGTH, h=H, **options)
     for _ in range(3):
         penalty = criterion(net(x), Y[:n]) - functional.cross_entropy(net(x), Y[:n])
@@ -241,3 +257,49 @@ def test_running_statistics_that_change_before_the_backward_pass_do_not_change_t
         return [parameter.grad for parameter in net.parameters()]
 
     torch.testing.assert_close(gradients(True), gradients(False), rtol=1e-9, atol=1e-12)
+
+
+class Retaining(nn.Module):
+    """A network that asks for the gradient of its activations, and changes it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(1)
+        self.first, self.last, self.seen = nn.Linear(32, 4), nn.Linear(4, 3), 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = self.first(x.flatten(1)).tanh()
+        hidden.retain_grad()
+        hidden.register_hook(lambda gradient: None)
+        return self.last(hidden)
+
+
+@pytest.mark.parametrize(
+    "options", [*OPTIONS, {"penalty": "trades", "eps": 0.1}, {"penalty": "gradient_norm"}], ids=str
+)
+def test_a_network_that_puts_hooks_on_its_tensors_is_guarded(options):
+    settings = {"strength": STRENGTH, **({} if "penalty" in options else {"h": H}), **options}
+    net = Retaining()
+    criterion = guard_plugin.wrap(nn.CrossEntropyLoss(), net, **settings)
+    for _ in range(3):
+        criterion(net(batch()), Y).backward()
+    assert criterion.guarded == 3
+
+
+@pytest.mark.parametrize("form", ["gradient", "loss"])
+def test_graphs_that_torchs_engine_makes_in_threads_of_its_own_are_the_penaltys(form, monkeypatch):
+    """On CUDA, the nodes of a gradient's graph are numbered by the engine's thread for the device."""
+    differentiate = torch.autograd.grad
+
+    def in_a_thread(*args, **kwargs):
+        if not kwargs.get("create_graph"):
+            return differentiate(*args, **kwargs)
+        with ThreadPoolExecutor(1) as pool:
+            return pool.submit(differentiate, *args, **kwargs).result()
+
+    net = nn.Sequential(nn.Conv2d(2, 4, 3), nn.Softplus(), nn.Flatten(), nn.Linear(16, 3))
+    criterion = guard_plugin.wrap(nn.CrossEntropyLoss(), net, strength=STRENGTH, h=H, form=form)
+    monkeypatch.setattr(torch.autograd, "grad", in_a_thread)
+    for _ in range(3):
+        criterion(net(batch()), Y).backward()
+    assert {path: taken["calls"] for path, taken in criterion.paths.to_json().items()} == {"separate": 1, "shared": 2}

@@ -1,6 +1,7 @@
 """Which modules may act otherwise in training than in evaluation, told from their code."""
 
 import functools
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -133,6 +134,35 @@ def called() -> nn.Module:
     return module
 
 
+class Tools:
+    """A collection of functions that is no function."""
+
+    def late(self, module: nn.Module, x: Tensor) -> Tensor:
+        return x + module.training
+
+    def __call__(self, module: nn.Module, x: Tensor) -> Tensor:
+        return self.late(module, x)
+
+
+TOOLS, SPACE = Tools(), SimpleNamespace(late=lambda module, x: x + module.training)
+
+
+class ByAGlobalObject(Plain):
+    def forward(self, x: Tensor) -> Tensor:
+        return TOOLS(self, x)
+
+
+class ByAGlobalSpace(Plain):
+    def forward(self, x: Tensor) -> Tensor:
+        return SPACE.late(self, x)
+
+
+def equipped() -> nn.Module:
+    module = Plain()
+    module.space = SPACE
+    return module
+
+
 def unreadable() -> nn.Module:
     module = Plain()
     module.forward = torch.relu  # type: ignore[method-assign]
@@ -160,6 +190,9 @@ OTHERWISE = [
         bound,
         listed,
         called,
+        ByAGlobalObject,
+        ByAGlobalSpace,
+        equipped,
         unreadable,
         hooked,
         scripted,
