@@ -157,7 +157,7 @@ class Paths:
             against_sharing = "" if self._demanded == "shared" else "it was not examined before"
         else:
             against_sharing = properties.against_sharing
-        return self._why_not("shared", penalty) or against_sharing or _why_not_this_pass(module, batch)
+        return self._why_not("shared", penalty) or _why_not_this_pass(module, batch) or against_sharing
 
     def _why_not_precomputed(self, call: LossCall) -> str:
         """Say why the gradient cannot be computed before the host's backward pass."""
