@@ -77,6 +77,7 @@ class LossCall:
         """Refuse, with UnsupportedLoss, a call whose penalty cannot be computed; also at strength 0."""
         self.made_by.batch()
         self.made_by.check_parameters()
+        self.made_by.check_call()
         self._made.check_unchanged()
         if self.derivation.obstacle:
             raise UnsupportedLoss(

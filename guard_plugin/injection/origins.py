@@ -85,6 +85,15 @@ class Origin:
             )
         return batch
 
+    def check_call(self) -> None:
+        """Refuse a network whose class has a __call__ of its own: what it does there would be done twice."""
+        call = type(self.network).__call__
+        if call is not nn.Module.__call__ and not str(call.__module__).startswith("torch"):
+            raise UnsupportedLoss(
+                f"expected {type(self.network).__name__} to be called as torch calls a module, found a __call__ of its "
+                f"own, whose work the penalty could not tell from the network's; do this work in forward()"
+            )
+
     def check_parameters(self) -> None:
         """Refuse a network that has other parameters now than during the call."""
         now = tuple(self.network.parameters())

@@ -14,7 +14,7 @@ from guard_plugin.injection.loss_call import LossCall, per_example
 from guard_plugin.injection.origins import Origin, Origins
 from guard_plugin.injection.paths import Paths
 from guard_plugin.injection.penalty_choice import make_penalty
-from guard_plugin.injection.real_data import why_not_real, why_not_real_batch
+from guard_plugin.injection.real_data import UNDECIDED, why_not_real, why_not_real_batch
 from guard_plugin.penalties import LossFunction
 from guard_plugin.penalties.fast.shared_forward import SharedForward
 from guard_plugin.plugins import installed_plugins
@@ -87,6 +87,8 @@ class GuardedCriterion(nn.Module):
             if made is not None and reason not in ("no gradient", "gradients off"):
                 made.origin.settled = True
             if reason is not None:
+                if reason.startswith(UNDECIDED):
+                    warnings.warn(f"left without the penalty, as it may be synthetic: {reason}", stacklevel=2)
                 return loss
             call.check_guardable()
             penalty = self._penalty.at(self.guarded)

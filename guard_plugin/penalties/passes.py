@@ -1,5 +1,6 @@
 """One pass of a penalty: right where torch's own kernels are not, and each pass alike."""
 
+import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -50,6 +51,9 @@ def alike(network: nn.Module, device: torch.device, *, seed: int | None = None) 
         yield called
 
 
+_checkpoint_lock = threading.RLock()
+
+
 class _Direct:
     """Stands for torch.utils.checkpoint.CheckpointFunction."""
 
@@ -76,14 +80,16 @@ def _without_checkpoints() -> Iterator[list[str]]:
         "_checkpoint_without_reentrant_generator_impl": no_recomputation,
     }
     module = torch.utils.checkpoint
-    before = {name: getattr(module, name) for name in direct if hasattr(module, name)}
-    for name in before:
-        setattr(module, name, direct[name])
-    try:
-        yield called
-    finally:
-        for name, own in before.items():
-            setattr(module, name, own)
+    # One thread at a time: what is put back must be torch's own.
+    with _checkpoint_lock:
+        before = {name: getattr(module, name) for name in direct if hasattr(module, name)}
+        for name in before:
+            setattr(module, name, direct[name])
+        try:
+            yield called
+        finally:
+            for name, own in before.items():
+                setattr(module, name, own)
 
 
 class _NoHooks(TorchFunctionMode):

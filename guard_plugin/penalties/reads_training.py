@@ -4,6 +4,7 @@ The code is read, not run: that of a module's class and hooks, and of the Python
 functions get the flag as an argument.
 """
 
+import inspect
 import os
 from collections.abc import Callable, Iterable, Iterator
 from functools import _lru_cache_wrapper, cached_property, partial, partialmethod
@@ -64,9 +65,9 @@ def _may_differ(module: nn.Module) -> bool:
     if isinstance(module, torch.jit.ScriptModule):
         return True
     kind = type(module)
-    if kind not in _KNOWN or _KNOWN[kind][0] is not kind.forward:
+    if kind not in _KNOWN or _KNOWN[kind][0] is not _static_forward(kind):
         conditions = [same for one, same in _SAME.items() if one in kind.__mro__]
-        _KNOWN[kind] = (kind.forward, [lambda module: False] if _class_reads(kind) else conditions)
+        _KNOWN[kind] = (_static_forward(kind), [lambda module: False] if _class_reads(kind) else conditions)
     if not all(same(module) for same in _KNOWN[kind][1]):
         return True
     attributes = vars(module)
@@ -75,6 +76,10 @@ def _may_differ(module: nn.Module) -> bool:
     own = [code for name in attributes.keys() - _MODULES_OWN for code in _code_of(attributes[name])]
     hooks = [*module._forward_hooks.values(), *module._forward_pre_hooks.values()]
     return (bool(own) and _any_reads(own)) or any(_hook_reads(hook) for hook in hooks)
+
+
+def _static_forward(kind: type) -> Any:
+    return inspect.getattr_static(kind, "forward", None)  # a scripted module's needs an instance
 
 
 def _class_reads(kind: type) -> bool:
@@ -159,10 +164,10 @@ def generators_named(modules: Iterable[nn.Module]) -> list[Any]:
 
 def _named_by(kind: Any) -> list[tuple[dict[str, Any], str]]:
     """Return where a class's code names generators: the variables, and the name among them."""
-    if kind not in _NAMED or _NAMED[kind][0] is not kind.forward:
+    if kind not in _NAMED or _NAMED[kind][0] is not _static_forward(kind):
         read = [] if kind.__module__.startswith("torch.") else _read(_functions_of(kind), from_torch=True)
         places = [place for names, variables in read if names is not None for place in _generators(names, variables)]
-        _NAMED[kind] = (kind.forward, places)
+        _NAMED[kind] = (_static_forward(kind), places)
     return _NAMED[kind][1]
 
 

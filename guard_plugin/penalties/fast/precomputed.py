@@ -156,7 +156,8 @@ class _Precomputed(Function):
         if ctx.release is not None and not _keeps_graph():
             torch.autograd.Variable._execution_engine.queue_callback(ctx.release)  # other parts may need it until then
         # Beside a loss of the host's own no copy is needed: autograd returns the sum. On CUDA, asking would wait.
-        if len(saved) == count and not weight.is_cuda and weight == 1:
+        batched = torch._C._functorch.is_batchedtensor(weight)  # is_grads_batched=True
+        if len(saved) == count and not batched and not weight.is_cuda and weight == 1:
             return *[None] * 5, *saved
         return *[None] * 5, *(gradient * weight for gradient in saved[:count])
 

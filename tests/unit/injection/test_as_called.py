@@ -218,3 +218,29 @@ def test_losses_of_one_example_each_are_left_alone_unless_they_are_trained_on():
     functional.cross_entropy(output, Y, reduction="none").detach().max()
     criterion(output, Y).backward()
     assert criterion.guarded == 1
+
+
+def test_a_network_that_calls_itself_in_its_own_way_is_refused():
+    class OwnCall(Network):
+        def __call__(self, images):
+            return super().__call__(images * 2)
+
+    net = OwnCall()
+    criterion = guard_plugin.wrap(nn.CrossEntropyLoss(), net, strength=STRENGTH, h=H)
+    with pytest.raises(UnsupportedLoss, match="found a __call__ of its own"):
+        criterion(net(X), Y)
+
+
+@pytest.mark.filterwarnings("ignore:.*:DeprecationWarning", "ignore:.*:FutureWarning")
+def test_a_scripted_network_is_guarded():
+    net = Network()
+    check(
+        net,
+        lambda: functional.cross_entropy(net.body(X), Y),
+        lambda: penalty_by_loop(net.body, X, Y),
+        guarded_loss=lambda criterion: criterion(net(X), Y),
+    )
+    scripted = torch.jit.script(Network())
+    criterion = guard_plugin.wrap(nn.CrossEntropyLoss(), scripted, strength=STRENGTH, h=H)
+    plain = guard_plugin.wrap(nn.CrossEntropyLoss(), net, strength=STRENGTH, h=H)
+    torch.testing.assert_close(criterion(scripted(X), Y), plain(net(X), Y))
