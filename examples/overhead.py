@@ -41,6 +41,7 @@ from guard_plugin.diagnostics import matplotlib_figure
 from guard_plugin.errors import GuardError, UnusableInput
 from guard_plugin.evaluation.distributed import usable_device
 from guard_plugin.evaluation.results import versions
+from guard_plugin.injection.module_calls import watch_module_calls
 from guard_plugin.networks.architectures import build_network
 
 Loss = Callable[[nn.Module, Tensor, Tensor], Tensor]
@@ -292,17 +293,20 @@ class Contender:
         forwards: list[int] = []
         backwards: list[int] = []
 
-        def count(module: nn.Module, args: Any, output: Tensor) -> None:
-            forwards.append(len(output))
-            if output.grad_fn is not None:
-                output.grad_fn.register_hook(lambda *gradients: backwards.append(len(output)))
+        def count(proceed: Callable[..., Any], module: nn.Module, *args: Any) -> Any:
+            output = proceed(*args)
+            if module is self.network:
+                forwards.append(len(output))
+                if output.grad_fn is not None:
+                    output.grad_fn.register_hook(lambda *gradients: backwards.append(len(output)))
+            return output
 
         with self.turn() as step:
             for _ in range(2):
                 step()  # the first of a network have passes that find out how it behaves
-            handle = self.network.register_forward_hook(count)
+            stop = watch_module_calls(count)  # not a hook, with which a pass would not be shared
             step()
-        handle.remove()
+        stop()
         return sum(forwards) / len(self.batch[0]), sum(backwards) / len(self.batch[0])
 
     def peak_bytes(self) -> int:
