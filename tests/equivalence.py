@@ -4,8 +4,8 @@
 
 BEFORE and AFTER are checkouts of this repository. Each case runs the same commands with each checkout, on a copy of
 BEFORE's baselines, and every JSON file that the commands wrote is compared, as are their tables and exit codes. Only
-seconds are left out, and the checkout's path and commit and the folder's path have one name each. Exit code 1 if a
-file differs.
+seconds and a ledger's process are left out, and the checkout's path and commit and the folder's path have one name
+each. Exit code 1 if a file differs.
 """
 
 import argparse
@@ -180,6 +180,9 @@ def _without_seconds(file: Path) -> str:
     value: Any = json.loads(file.read_text())
     if file.name == "results.json":
         del value["cost"]["seconds"]
+    for ledger in (value, value.get("ledger")):
+        if isinstance(ledger, dict):
+            ledger.pop("process", None)
     return json.dumps(value, indent=2)
 
 

@@ -16,14 +16,12 @@ __all__ = ["Diagnosis", "commit_of", "examine", "is_modified"]
 
 
 def commit_of(folder: Path) -> str | None:
-    """Return the commit that a git work tree is at, or None where the folder is not the top of one.
+    """Return the commit of the git work tree that tracks a folder's Python files, or None.
 
-    A plain folder within another's work tree, such as a copied host, has no commit of its own.
+    A host that was copied into another's work tree, and is not tracked there, has no commit.
     """
-    top = _git(folder, "rev-parse", "--show-toplevel")
-    if top is None or Path(top).resolve() != folder.resolve():
-        return None
-    return _git(folder, "rev-parse", "--verify", "HEAD")
+    tracked = _git(folder, "ls-files", "--", "*.py")
+    return _git(folder, "rev-parse", "--verify", "HEAD") if tracked else None
 
 
 def is_modified(folder: Path) -> bool:

@@ -137,7 +137,7 @@ class Attachment:
                 unless="in which --repair cannot mend the host's faults" if self._repaired else "",
             )
             self._children = Children(
-                self.ledger, recipe, lambda: str(self._guard.failure or ""), self._provenance.written, reports
+                self.ledger, recipe, lambda: str(self._guard.last_failure() or ""), self._provenance.written, reports
             )
             undo.callback(self._children.remove)
             self._guard.enters = self._children.enter

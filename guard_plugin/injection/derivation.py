@@ -126,7 +126,7 @@ def _same(tensor: Tensor) -> Tensor:
 
 
 def _scale(node: Any, number: int, shape: torch.Size) -> _Step | None:
-    other = node._saved_other
+    other = node._saved_other if node.next_functions[0][0] is not None else node._saved_self
     if other is None or other.requires_grad or (other.dim() == len(shape) and other.shape[0] != 1):
         return None
     divides = node.name().startswith("Div")
@@ -173,8 +173,10 @@ def _split(node: Any, number: int, shape: torch.Size) -> _Step | None:
     before = _size_before(node)
     if before is None:
         return None
-    dim, size = _signed(node._saved_dim) % len(before), node._saved_split_size
-    return _choice(dim, slice(number * size, number * size + shape[dim]), before)
+    dim = _signed(node._saved_dim) % len(before)
+    size = getattr(node, "_saved_split_size", None)
+    start = sum(node._saved_split_sizes[:number]) if size is None else number * size
+    return _choice(dim, slice(start, start + shape[dim]), before)
 
 
 def _select(node: Any, number: int, shape: torch.Size) -> _Step | None:
@@ -187,9 +189,13 @@ def _select(node: Any, number: int, shape: torch.Size) -> _Step | None:
 
 def _index(node: Any, number: int, shape: torch.Size) -> _Step | None:
     before, indices = _size_before(node), node._saved_indices
-    if before is None or len(indices) != 1 or indices[0] is None:
-        return None
-    return _choice(0, indices[0], before)
+    dims = [dim for dim, index in enumerate(indices) if index is not None]
+    return _choice(dims[0], indices[dims[0]], before) if before is not None and len(dims) == 1 else None
+
+
+def _index_select(node: Any, number: int, shape: torch.Size) -> _Step | None:
+    before = _size_before(node)
+    return None if before is None else _choice(_signed(node._saved_dim) % len(before), node._saved_index, before)
 
 
 def _choice(dim: int, chosen: Any, before: torch.Size) -> _Step:
@@ -221,6 +227,8 @@ _MAKERS: dict[str, Callable[[Any, int, torch.Size], _Step | None]] = {
     "UnsqueezeBackward": _unsqueeze,
     "SliceBackward": _slice,
     "SplitBackward": _split,
+    "SplitWithSizesBackward": _split,
     "SelectBackward": _select,
+    "IndexSelectBackward": _index_select,
     "IndexBackward": _index,
 }

@@ -1,8 +1,9 @@
 """The guard: it decides which loss calls are on real data, adds the penalty to them, and keeps the ledger."""
 
+import contextlib
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -88,13 +89,18 @@ class Guard:
         penalty = self.penalty.at(self.ledger.before + self.ledger.guarded)
         return self.paths.share_forward(penalty, origin.network, origin.args, lambda: origin.place is not None)
 
-    def trained_on(self, origin: Origin) -> None:
-        """Note, or refuse, that gradients flow to a network on real data from a loss that was not guarded."""
+    def trained_on(self, origin: Origin) -> Callable[[], None] | None:
+        """Say what to do if gradients flow to a network from no loss that was guarded; None if not on real data."""
         with self._failing():
             if self.origins is None or why_not_real_batch(origin.batch(), self.origins) is not None:
-                return
+                return None
+            return partial(self._trained_on_another, origin, type(origin.network).__name__)
+
+    def _trained_on_another(self, origin: Origin, network: str) -> None:
+        """Note, or refuse, that a network on real data is trained by a loss that was not guarded."""
+        with self._failing():
             if not origin.unsupported:
-                self.ledger.note_unguarded(origin.place, f"loss on {type(origin.network).__name__} that is not seen")
+                self.ledger.note_unguarded(origin.place, f"loss on {network} that is not seen")
             counted_by_user = self.expected is None and self.ledger.expected is not None
             if origin.unsupported and not counted_by_user:
                 raise origin.unsupported[0]
@@ -102,7 +108,7 @@ class Guard:
                 return
             raise NothingGuarded(
                 f"expected each loss on real data to be a loss call that can be guarded (cross_entropy, nll_loss or "
-                f"their modules), found that {type(origin.network).__name__}, called at {origin.place}, is trained by "
+                f"their modules), found that {network}, called at {origin.place}, is trained by "
                 f"another one (written by hand, or in a compiled function). {_WHAT_TO_DO}"
             )
 
@@ -126,7 +132,7 @@ class Guard:
     def _is_counted(self) -> bool:
         return self.expected is not None or self.ledger.expected is not None
 
-    @contextmanager
+    @contextlib.contextmanager
     def _failing(self) -> Iterator[None]:
         """Keep an error, for hosts that catch everything."""
         try:
@@ -135,10 +141,18 @@ class Guard:
             self.failure = self.failure or error
             raise
 
+    def last_failure(self) -> GuardError | None:
+        """Return the error of a call that could not be guarded, the last call of each network included; or None."""
+        if self.origins is not None:
+            with contextlib.suppress(GuardError):  # which is kept
+                self.origins.judge()
+        return self.failure
+
     def problem(self) -> GuardError | None:
         """Say what is wrong with a run whose script ended well: nothing, one failed call, or the wrong count."""
-        if self.failure is not None:
-            return self.failure
+        failure = self.last_failure()
+        if failure is not None:
+            return failure
         ledger = self.ledger
         if not ledger.unguarded and ledger.guarded == 0:
             return NothingGuarded(
@@ -189,14 +203,14 @@ class Guard:
         reason = self._why_skipped(call, place)
         if reason is not None:
             self.ledger.note_skipped(place.site, reason)
-            if call.made is not None and torch.is_grad_enabled():
-                call.made.origin.settled = True
+            if call.made is not None:
+                call.made.origin.settle_by(call.loss)
             self._refuse_undecided(call, place, reason)
             return call.loss
         call.check_guardable()
-        call.made_by.settled = True
         if self.penalty.strength == 0:
             loss, value = call.loss, None
+            call.made_by.settle_by(loss)
         else:
             penalty = self.penalty.at(self.ledger.before + self.ledger.guarded)
             loss, value = guarded_loss(call, penalty, self.paths)

@@ -7,6 +7,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from guard_plugin.errors import UnsupportedLoss
 from guard_plugin.injection.loss_call import LossCall
+from guard_plugin.injection.origins import own_passes
 from guard_plugin.injection.paths import Paths
 from guard_plugin.penalties import Penalty
 
@@ -15,8 +16,10 @@ __all__ = ["guarded_loss"]
 
 def guarded_loss(call: LossCall, penalty: Penalty, paths: Paths) -> tuple[Tensor, Tensor]:
     """Return the loss that the host gets, with the penalty added or in the place of the host's, and the penalty."""
-    guarded = paths.guarded(call, penalty)
-    loss, value = _by_graph(call, penalty, paths.hooks) if guarded is None else guarded
+    with own_passes():
+        guarded = paths.guarded(call, penalty)
+        loss, value = _by_graph(call, penalty, paths.hooks) if guarded is None else guarded
+    call.made_by.settle_by(loss)
     paths.hooks.guarded_step(call=call, value=value.detach())
     return loss, value
 

@@ -18,13 +18,16 @@ from guard_plugin.injection.module_calls import uncompiled, watch_module_calls
 from guard_plugin.penalties.fast.precomputed import version_of
 from guard_plugin.penalties.fast.shared_forward import SharedForward, host_tensor
 
-__all__ = ["ForwardSharer", "Origin", "Origins", "Output", "RootCallObserver"]
+__all__ = ["ForwardSharer", "Origin", "Origins", "Output", "RootCallObserver", "TrainingObserver", "own_passes"]
 
 ForwardSharer = Callable[["Origin"], "SharedForward | str"]
 """Lets the penalty share the forward pass of a network call that is about to begin, or says why not."""
 
 RootCallObserver = Callable[[nn.Module, tuple[Any, ...], Mapping[str, Any], Any], "Tensor | None"]
 """Sees every outermost call (module, args, kwargs, output); returns what a loss call shall return, None for others."""
+
+TrainingObserver = Callable[["Origin"], "Callable[[], None] | None"]
+"""Sees each call to whose output gradients flow that no loss call settled; returns what to do if none does in time."""
 
 
 @dataclass(eq=False)
@@ -33,7 +36,7 @@ class Origin:
 
     ``parameters`` are those that the network had during the call, and ``versions`` count in-place changes to its
     tensors before it. ``shared`` is the call's forward pass where the penalty shares it, or why it does not. ``place``
-    is set by ``begins`` where it must be known whether the call's output is trained on; ``settled`` tells that it is
+    is set by ``begins`` where it must be known by which loss the call's output is trained; ``settled`` tells that it is
     known, and ``unsupported`` holds the errors of losses on it that have no form per example.
     """
 
@@ -56,6 +59,14 @@ class Origin:
                 "expected the network to exist when its loss is computed, found that it was deleted before; keep it"
             )
         return network
+
+    def settle_by(self, loss: Tensor) -> None:
+        """Take it for known by which loss the output is trained, once gradients flow from this one."""
+        if self.place is not None and loss.grad_fn is not None:
+            loss.grad_fn.register_hook(self._settle)
+
+    def _settle(self, *_: Any) -> None:
+        self.settled = True
 
     @property
     def arguments(self) -> dict["int | str", Any]:
@@ -128,6 +139,9 @@ class Output:
             )
 
 
+_own_passes: list[None] = []
+
+
 class _ThreadState(threading.local):
     # Per thread, because DataParallel calls its replicas in threads of their own.
     inside = False
@@ -139,7 +153,8 @@ class Origins:
 
     It remembers the outputs of one ``network``, wherever it is called, or by default those of every outermost call, but
     for a call that ``observer`` takes for a loss call. ``begins`` sees each call to remember before it is made, and
-    ``trained_on`` each one through whose output gradients flow.
+    ``trained_on`` each one through whose output gradients flow; what it returns is done at the network's next call, or
+    by :meth:`judge`, if no loss call has settled by then what the output is trained on.
     """
 
     def __init__(
@@ -148,7 +163,7 @@ class Origins:
         observer: RootCallObserver | None = None,
         begins: Callable[[Origin], None] | None = None,
         share_forward: ForwardSharer | None = None,
-        trained_on: Callable[[Origin], None] | None = None,
+        trained_on: TrainingObserver | None = None,
     ) -> None:
         self._network = None if network is None else weakref.ref(uncompiled(network))
         self._observer = observer
@@ -156,6 +171,7 @@ class Origins:
         self._share_forward = share_forward
         self.trained_on = trained_on
         self._state = _ThreadState()
+        self._unsettled: list[tuple[Origin, Callable[[], None]]] = []
         # Of each output that is alive, the network: a host may keep nothing else. By id, as tensors do not compare.
         self._made: dict[int, tuple[weakref.ref[Tensor], nn.Module]] = {}
         self.as_called: deque[Any] = deque(maxlen=4)  # few, as each keeps its network: a host may judge several outputs
@@ -166,6 +182,7 @@ class Origins:
         self._stop_watching()
         self._made.clear()
         self.as_called.clear()
+        self._unsettled.clear()
         self.trained_on = None
 
     def of(self, tensor: Tensor, *, search: bool = False) -> tuple["Output | None", Derivation]:
@@ -192,6 +209,22 @@ class Origins:
                 return known[1]
         return None
 
+    def judge(self, network: "nn.Module | None" = None) -> None:
+        """Do what ``trained_on`` returned for each call of a network, by default of all, that is not settled."""
+        due = [one for one in self._unsettled if network is None or one[0].reference() in (None, network)]
+        self._unsettled = [one for one in self._unsettled if one not in due]
+        for origin, verdict in due:
+            if not origin.settled:
+                verdict()
+
+    def note_training(self, origin: Origin) -> None:
+        """Note that gradients flow to the output of a call."""
+        if _own_passes or self.trained_on is None or origin.settled or any(one is origin for one, _ in self._unsettled):
+            return
+        verdict = self.trained_on(origin)
+        if verdict is not None:
+            self._unsettled.append((origin, verdict))
+
     @property
     def idle(self) -> bool:
         """Whether this thread is outside all module calls and not paused."""
@@ -216,9 +249,10 @@ class Origins:
             weakref.ref(module), own, kwargs, tuple(module.parameters()), _versions((*own, *kwargs.values()))
         )
         outermost, state.inside = not state.inside, True
-        if self._begins is not None and outermost:
-            self._begins(origin)
         try:
+            if self._begins is not None and outermost:
+                self.judge(module)
+                self._begins(origin)
             output = self._proceed(partial(proceed, *args, **kwargs), proceed, origin)
         finally:
             if outermost:
@@ -265,11 +299,20 @@ class Origins:
             node.register_hook(partial(_note_training, weakref.ref(self), origin))
 
 
+@contextmanager
+def own_passes() -> Iterator[None]:
+    """Take what flows to outputs meanwhile for passes of the penalty, in whichever thread autograd makes them."""
+    _own_passes.append(None)
+    try:
+        yield
+    finally:
+        _own_passes.pop()
+
+
 def _note_training(alive: "weakref.ref[Origins]", origin: Origin, *gradients: Any) -> None:
     origins = alive()
-    if origins is not None and origins.trained_on is not None and not origin.settled:
-        origin.settled = True
-        origins.trained_on(origin)
+    if origins is not None:
+        origins.note_training(origin)
 
 
 def _is_floating(value: Any) -> bool:

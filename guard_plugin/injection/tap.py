@@ -12,7 +12,7 @@ from torch.nn.modules.loss import _Loss
 from guard_plugin.errors import UnsupportedLoss
 from guard_plugin.injection.loss_call import SUPPORTED, LossCall, per_example
 from guard_plugin.injection.module_calls import is_compiling, uncompiled
-from guard_plugin.injection.origins import ForwardSharer, Origin, Origins
+from guard_plugin.injection.origins import ForwardSharer, Origin, Origins, TrainingObserver
 from guard_plugin.penalties import LossFunction
 
 __all__ = ["Tap"]
@@ -53,7 +53,7 @@ class Tap:
         *,
         begins: "Callable[[Origin], None] | None" = None,
         share_forward: "ForwardSharer | None" = None,
-        trained_on: "Callable[[Origin], None] | None" = None,
+        trained_on: "TrainingObserver | None" = None,
     ) -> None:
         self._handler = handler
         self._originals = {name: getattr(functional, name) for name in _FUNCTIONS if hasattr(functional, name)}

@@ -4,6 +4,7 @@ import copy
 import warnings
 import weakref
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
@@ -84,16 +85,19 @@ class GuardedCriterion(nn.Module):
             loss_fn, name = self._per_example(), type(self.criterion).__name__
             call = LossCall(name, loss, judged, targets, made, derivation, lambda: loss_fn, self._origins)
             reason = why_not_real(call)
-            if made is not None and reason not in ("no gradient", "gradients off"):
-                made.origin.settled = True
             if reason is not None:
                 if reason.startswith(UNDECIDED):
                     warnings.warn(f"left without the penalty, as it may be synthetic: {reason}", stacklevel=2)
+                if made is not None:
+                    made.origin.settle_by(loss)
                 return loss
             call.check_guardable()
             penalty = self._penalty.at(self.guarded)
             self.guarded += 1
-            return loss if penalty.strength == 0 else guarded_loss(call, penalty, self._paths)[0]
+            if penalty.strength != 0:
+                return guarded_loss(call, penalty, self._paths)[0]
+            call.made_by.settle_by(loss)
+            return loss
 
     def unwrap(self) -> None:
         """Watch the network no longer; the criterion then returns its own loss. Happens by itself at its end."""
@@ -143,19 +147,19 @@ class _Watching:
             return "not guarded"
         return alive._paths.share_forward(alive._penalty.at(alive.guarded), origin.network, origin.args, lambda: True)
 
-    def trained_on(self, origin: Origin) -> None:
-        """Warn, once, of gradients on real data from a loss that is not the criterion's."""
+    def trained_on(self, origin: Origin) -> Callable[[], None] | None:
+        """Return what warns, once, of gradients on real data from a loss that is not the criterion's."""
         alive = self._criterion()
-        if (
-            alive is None
-            or alive.guarded
-            or self._warned
-            or why_not_real_batch(origin.batch(), alive._origins) is not None
-        ):
+        if alive is None or self._warned or why_not_real_batch(origin.batch(), alive._origins) is not None:
+            return None
+        return partial(self._warn, type(origin.network).__name__)
+
+    def _warn(self, network: str) -> None:
+        if self._warned:
             return
         self._warned = True
         warnings.warn(
-            f"{type(origin.network).__name__} was trained (backward() reached its output) on a loss that "
+            f"{network} was trained (backward() reached its output) on a loss that "
             f"guard_plugin.wrap does not guard: call the wrapped criterion on its output in place of the plain one",
             stacklevel=2,
         )

@@ -4,8 +4,6 @@ import shutil
 import subprocess
 from pathlib import Path
 
-import pytest
-
 from guard_plugin.hosts.doctor import commit_of, is_modified
 
 
@@ -34,16 +32,22 @@ def test_a_repository_has_its_commit_and_a_folder_without_one_none(tmp_path):
     assert commit_of(tmp_path / "empty") is None is commit_of(tmp_path / "plain")
 
 
-@pytest.mark.parametrize("added", [False, True])
-def test_a_host_copied_into_the_users_repository_has_no_commit_of_its_own(tmp_path, added):
+def test_a_host_copied_into_the_users_repository_has_a_commit_only_where_it_is_tracked(tmp_path):
     repository(tmp_path / "host")
     repository(tmp_path / "mine")
     copied = tmp_path / "mine" / "host"
     shutil.copytree(tmp_path / "host", copied, ignore=shutil.ignore_patterns(".git"))
-    if added:
-        git(tmp_path / "mine", "add", "-A")
-        git(tmp_path / "mine", "commit", "-qm", "copied")
     assert commit_of(copied) is None
+    git(tmp_path / "mine", "add", "-A")
+    git(tmp_path / "mine", "commit", "-qm", "copied")
+    assert commit_of(copied) == git(tmp_path / "mine", "rev-parse", "HEAD")
+
+
+def test_a_host_in_a_folder_of_its_repository_has_its_commit(tmp_path):
+    (tmp_path / "SRe2L" / "recover").mkdir(parents=True)
+    (tmp_path / "SRe2L" / "recover" / "data_synthesis.py").touch()
+    commit = repository(tmp_path / "SRe2L")
+    assert commit_of(tmp_path / "SRe2L" / "recover") == commit
 
 
 def test_submodules_and_worktrees_have_their_own(tmp_path):

@@ -152,7 +152,7 @@ def test_another_kind_of_result_in_evaluation_is_refused():
         criterion(net(X)[1], Y)
 
 
-ROWS = torch.tensor([4, 1, 1])
+ROWS, CLASSES = torch.tensor([4, 1, 1]), torch.tensor([2, 0, 1, 1])
 
 
 @PATHS
@@ -170,7 +170,13 @@ ROWS = torch.tensor([4, 1, 1])
         (lambda out: out[:4], lambda out: out, slice(4)),
         (lambda out: out[1:][:3] / 2, lambda out: out / 2, slice(1, 4)),
         (lambda out: out.chunk(2)[1], lambda out: out, slice(3, 6)),
+        (lambda out: out.split([2, 4])[1], lambda out: out, slice(2, 6)),
+        (lambda out: out[:, CLASSES].split([3, 1], 1)[0], lambda out: out[:, CLASSES[:3]], slice(None)),
         (lambda out: out[ROWS], lambda out: out, ROWS),
+        (lambda out: out.index_select(0, ROWS), lambda out: out, ROWS),
+        (lambda out: out[:, CLASSES], lambda out: out[:, CLASSES], slice(None)),
+        (lambda out: out.index_select(1, CLASSES), lambda out: out[:, CLASSES], slice(None)),
+        (lambda out: torch.tensor(3.0) * out, lambda out: 3 * out, slice(None)),
     ],
 )
 def test_what_is_computed_from_an_output_is_guarded(path, derived, judged, rows):

@@ -178,6 +178,31 @@ def test_a_loss_beside_the_guarded_one_is_in_the_ledger(run, loss):
     assert line in ledger.to_json()["unguarded_losses"] and "losses beside, without the penalty: 1 " in ledger.summary()
 
 
+@pytest.mark.parametrize("strength", [0.0, 1.0])
+@pytest.mark.parametrize("looked_at", ["criterion(output, labels).item()", "criterion(output, labels).detach()"])
+def test_a_guarded_loss_that_is_only_looked_at_is_no_training(run, looked_at, strength):
+    body = f"output = net(real)\n{looked_at}\noutput.log_softmax(1)[torch.arange(6), labels].mean().neg().backward()"
+    with pytest.raises(NothingGuarded, match="is trained by another one"):
+        run(body, strength=strength)
+
+
+@pytest.mark.filterwarnings("ignore:reduction:UserWarning")
+@pytest.mark.parametrize("strength", [0.0, 1.0])
+@pytest.mark.parametrize("loss", [loss for loss, _ in ALONE.values()], ids=ALONE)
+def test_the_order_of_two_backward_passes_does_not_matter(run, loss, strength):
+    beside = f"({loss.replace('net(real)', 'output')}).backward(retain_graph=True)\n"
+    guarded = "criterion(output, labels).backward(retain_graph=True)\n"
+    for order in (beside + guarded, guarded + beside):
+        assert run(f"output = net(real)\n{order}net(real)", strength=strength).guarded == 1
+
+
+def test_training_by_another_loss_is_refused_at_the_next_step(run):
+    body = "steps = []\ntry:\n    for _ in range(3):\n        net(real).square().mean().backward()\n"
+    body += "        steps.append(1)\nfinally:\n    assert len(steps) == 1"
+    with pytest.raises(NothingGuarded, match="is trained by another one"):
+        run(GUARDED + body)
+
+
 def test_losses_that_are_only_looked_at_or_are_elsewhere_are_none_of_our_business(run):
     body = """
     output = net(real)

@@ -201,10 +201,39 @@ def test_wrapping_twice_is_refused(net):
 
 def test_training_that_is_never_guarded_is_warned_of_once(net):
     criterion = guard_plugin.wrap(nn.CrossEntropyLoss(), net, strength=2.0, h=0.5)
+    functional.cross_entropy(net(X), Y).backward()
     with pytest.warns(UserWarning, match="Sequential was trained .* on a loss that guard_plugin.wrap does not guard"):
-        functional.cross_entropy(net(X), Y).backward()
-    functional.cross_entropy(net(X), Y).backward()  # warnings are errors here: not a second time
+        output = net(X)  # until here, the criterion could have been called on the first one's output, too
+    functional.cross_entropy(output, Y).backward()
+    net(X)  # warnings are errors here: not a second time
     assert criterion.guarded == 0
+
+
+def test_training_that_goes_on_unguarded_is_warned_of(net):
+    criterion = guard_plugin.wrap(nn.CrossEntropyLoss(), net, strength=2.0, h=0.5)
+    criterion(net(X), Y).backward()
+    functional.cross_entropy(net(X), Y).backward()
+    with pytest.warns(UserWarning, match="Sequential was trained"):
+        net(X)
+
+
+def test_a_guarded_loss_that_is_only_logged_does_not_count_as_training(net):
+    criterion = guard_plugin.wrap(nn.CrossEntropyLoss(), net, strength=2.0, h=0.5)
+    output = net(X)
+    criterion(output, Y).item()
+    (output.logsumexp(1) - output.gather(1, Y[:, None])[:, 0]).mean().backward()
+    with pytest.warns(UserWarning, match="Sequential was trained"):
+        net(X)
+
+
+@pytest.mark.parametrize("strength", [0.0, 2.0])
+def test_a_loss_beside_the_guarded_one_may_be_backpropagated_before_it(net, strength):
+    criterion = guard_plugin.wrap(nn.CrossEntropyLoss(), net, strength=strength, h=0.5)
+    output = net(X)
+    output.square().mean().backward(retain_graph=True)
+    criterion(output, Y).backward()
+    net(X)
+    assert criterion.guarded == 1
 
 
 def test_synthetic_images_and_evaluation_are_not_warned_of(net):
