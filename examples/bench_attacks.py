@@ -138,7 +138,7 @@ def _straightforward(model, images, batch_size, make: Callable[[nn.Module], Pert
     counted = CountedModel(model).eval()
     begin = time.perf_counter()
     perturb, right = make(counted), []
-    for pixels, labels in zip(images.pixels.split(batch_size), images.labels.split(batch_size), strict=True):
+    for pixels, labels in zip(images.pixels.split(batch_size), images.labels.split(batch_size)):
         adversarial = perturb(pixels, labels)
         with torch.no_grad():
             right.append(counted(adversarial).argmax(1) == labels)
@@ -238,7 +238,7 @@ def _row(name: str, repeats: list[dict], n: int) -> str:
     theirs, ours = [one["theirs"][name] for one in repeats], [one["ours"][name] for one in repeats]
     passes = [f"{(side[0]['forwards'] + side[0]['backwards']) / n:.0f}" for side in (theirs, ours)]
     accuracies = [f"{100 * len(side[0]['correct']) / n:.1f}" for side in (theirs, ours)]
-    ratio = _ratio([(a["seconds"], b["seconds"]) for a, b in zip(theirs, ours, strict=True)])
+    ratio = _ratio([(a["seconds"], b["seconds"]) for a, b in zip(theirs, ours)])
     seconds = [f"{statistics.median(one['seconds'] for one in side):.1f}" for side in (theirs, ours)]
     return "| " + " | ".join([name, *accuracies, *seconds, ratio, *passes]) + " |"
 

@@ -15,6 +15,8 @@ cases in OUT. Memory is the peak above what is held between steps: on a CPU of a
 (not oneDNN's own scratch memory), as its profiler reports it; on CUDA `torch.cuda.max_memory_allocated`.
 """
 
+from __future__ import annotations
+
 import argparse
 import copy
 import gc
@@ -68,7 +70,7 @@ def main() -> None:
     draw(cases, given.out / "overhead.png")
 
 
-def begin(given: argparse.Namespace) -> tuple["Case", torch.device]:
+def begin(given: argparse.Namespace) -> tuple[Case, torch.device]:
     """Make ready what the arguments name: the case, the device, the threads and the folder."""
     device = usable_device(given.device)
     if device.type == "cuda" and given.clock == "cpu":

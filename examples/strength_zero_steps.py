@@ -6,6 +6,8 @@ A step is all that main.py does for one class, from one call of its match_loss t
 heap's layout nor start-up stands between the two; whole runs are measured by strength_zero.py.
 """
 
+from __future__ import annotations
+
 import random
 import runpy
 import statistics
@@ -35,7 +37,7 @@ def main() -> None:
     utils.match_loss = turns.match_loss
     sys.argv = [script, *arguments]
     runpy.run_path(script, run_name="__main__")
-    pairs = zip(turns.seconds[True][FIRST:], turns.seconds[False][FIRST:], strict=False)
+    pairs = zip(turns.seconds[True][FIRST:], turns.seconds[False][FIRST:])
     ratios = [on / off for on, off in pairs]
     drawn = sorted(statistics.median(random.choices(ratios, k=len(ratios))) for _ in range(DRAWS))
     low, high = drawn[DRAWS // 40], drawn[-DRAWS // 40]

@@ -1,5 +1,7 @@
 """Drawing distilled images, so that a reader can look at them."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -70,7 +72,7 @@ def rows_of_classes(distilled: DistilledSet, classes: int | None = None, rows: i
     return distilled.pixels()[[members[i] for i in range(depth) for members in by_class]]
 
 
-def sheet(images: Tensor, columns: int) -> "Image":
+def sheet(images: Tensor, columns: int) -> Image:
     """Put images beside and below each other on white, and enlarge small ones so that they can be seen.
 
     Args:

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from guard_plugin.errors import UnsafeFile, UnusableInput
+from guard_plugin.versions import allowed_globals
 
 __all__ = [
     "atomic_file",
@@ -180,7 +181,7 @@ def load_untrusted(path: Path) -> Any:
     size = existing_file(path).stat().st_size
     try:
         _refuse_compressed(path, size)
-        with torch.serialization.safe_globals(_SAFE):
+        with allowed_globals(_SAFE):
             content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         reason = str(error).split("\n\n")[0].strip()

@@ -1,17 +1,20 @@
 """Finding plugins, and refusing those that contradict each other."""
 
+from __future__ import annotations
+
 import difflib
 import inspect
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property
-from importlib.metadata import EntryPoint, entry_points, version
+from importlib.metadata import EntryPoint, version
 from typing import Any
 
 import pluggy
 
 from guard_plugin import builtins, hookspecs
 from guard_plugin.errors import PluginError, UnusableInput, unknown
+from guard_plugin.versions import entry_points_of
 
 __all__ = ["Plugins", "Registered", "installed_plugins", "look_up"]
 
@@ -31,13 +34,13 @@ class Plugins:
     another one registers too.
     """
 
-    def __init__(self, found: Iterable[EntryPoint] | None = None) -> None:
+    def __init__(self, found: Iterable[tuple[EntryPoint, str]] | None = None) -> None:
         self._manager = pluggy.PluginManager(hookspecs.PROJECT)
         self._manager.add_hookspecs(hookspecs)
         self._distributions: dict[object, str] = {}
         self.register(builtins, "guard-plugin", f"guard-plugin {version('guard-plugin')}")
-        for entry_point in entry_points(group=hookspecs.PROJECT) if found is None else found:
-            self._load(entry_point)
+        for entry_point, distribution in entry_points_of(hookspecs.PROJECT) if found is None else found:
+            self._load(entry_point, distribution)
 
     @property
     def hook(self) -> pluggy.HookRelay:
@@ -83,8 +86,7 @@ class Plugins:
         for names in ("adapters", "penalties", "attacks"):  # those that were read before lack this plugin's
             self.__dict__.pop(names, None)
 
-    def _load(self, entry_point: EntryPoint) -> None:
-        distribution = f"{entry_point.dist.name} {entry_point.dist.version}" if entry_point.dist else "(unknown)"
+    def _load(self, entry_point: EntryPoint, distribution: str) -> None:
         try:
             plugin = entry_point.load()
         except Exception as error:

@@ -187,7 +187,7 @@ def _without_seconds(file: Path) -> str:
 
 
 def _first_difference(before: str, after: str) -> str:
-    lines = zip([*before.splitlines(), "(ends)"], [*after.splitlines(), "(ends)"], strict=False)
+    lines = zip([*before.splitlines(), "(ends)"], [*after.splitlines(), "(ends)"])
     return next((f"{a.strip()!r} became {b.strip()!r}" for a, b in lines if a != b), "one is missing")
 
 

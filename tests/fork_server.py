@@ -12,6 +12,8 @@ This file is also the server's program. It imports nothing of the project, so th
 own PYTHONPATH leads.
 """
 
+from __future__ import annotations
+
 import ctypes
 import gc
 import importlib
@@ -60,7 +62,7 @@ class ForkServer:
                 stdin=subprocess.DEVNULL,
             )
 
-    def __enter__(self) -> "ForkServer":
+    def __enter__(self) -> ForkServer:
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -69,7 +71,7 @@ class ForkServer:
 
     def run(
         self, command: Sequence[str], *, cwd: Path, environment: Mapping[str, str]
-    ) -> "subprocess.CompletedProcess[str]":
+    ) -> subprocess.CompletedProcess[str]:
         """Run ``python command`` to its end; return its exit code, stdout and stderr.
 
         Raises:

@@ -7,6 +7,8 @@ again, and so on. When one has come to its end, "accuracy" in its results.json m
 folder begins, until so many kills have been survived. Exit code 1 if one was not.
 """
 
+from __future__ import annotations
+
 import argparse
 import contextlib
 import json

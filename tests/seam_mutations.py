@@ -9,6 +9,8 @@ The arguments after the script are its own; make them such that a run that is no
 of the changed hosts passed.
 """
 
+from __future__ import annotations
+
 import argparse
 import ast
 import re
@@ -124,7 +126,7 @@ def check(
         shutil.rmtree(copy.parent)
 
 
-def _guard(*arguments: object, cwd: Path) -> "subprocess.CompletedProcess[str]":
+def _guard(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "guard_plugin", *map(str, arguments)]
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True)
 

@@ -1,5 +1,7 @@
 """The hooks that each adapter's module implements."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any

@@ -18,6 +18,8 @@ they tell that the run was one with ``--zca``. From 50 images per class on, host
 so that no file tells.
 """
 
+from __future__ import annotations
+
 import re
 from pathlib import Path
 

@@ -1,5 +1,7 @@
 """The balls that attacks search: their norms, their radii, and the check that an example lies in its ball."""
 
+from __future__ import annotations
+
 import math
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -78,7 +80,7 @@ def parse_eps(text: str | float) -> Eps:
         >>> parse_eps("51/255")
         Eps(text='51/255', value=0.2)
     """
-    if not isinstance(text, str | bool):
+    if not isinstance(text, (str, bool)):
         return Eps(str(float(text)), float(text))
     try:
         return Eps(str(text).strip(), parse_number(str(text)))

@@ -1,5 +1,7 @@
 """The base class of all attacks. Third parties subclass ``Attack`` and register the class as a plugin."""
 
+from __future__ import annotations
+
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -88,7 +90,7 @@ class Attack(ABC):
                 raise UnusableInput(f"expected {self.family} with {name} > 0, got {getattr(self, name)}")
 
     @classmethod
-    def from_spec(cls, suffix: str, **common: Any) -> "Attack":
+    def from_spec(cls, suffix: str, **common: Any) -> Attack:
         """Make the attack that a user named.
 
         Args:
@@ -135,7 +137,7 @@ class Attack(ABC):
         return self.norm, self.eps
 
     @property
-    def parts(self) -> Sequence["Attack"]:
+    def parts(self) -> Sequence[Attack]:
         """The attacks that this one runs in turn, each on the examples that remain; empty for a single attack."""
         return ()
 

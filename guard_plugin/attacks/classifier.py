@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from guard_plugin.errors import UnusableInput
+from guard_plugin.versions import strict_zip
 
 __all__ = ["PASS_UNIT", "Classifier", "Loss"]
 
@@ -65,7 +66,7 @@ class Classifier:
         Raises:
             UnusableInput: If the logits do not depend on the pixels in a differentiable way.
         """
-        logits, gradients = zip(*(self._pass(pixels[rows], rows, loss) for rows in self._passes(pixels)), strict=True)
+        logits, gradients = strict_zip(*(self._pass(pixels[rows], rows, loss) for rows in self._passes(pixels)))
         return torch.cat(logits), torch.cat(gradients)
 
     def _pass(self, pixels: Tensor, rows: Tensor, loss: Loss) -> tuple[Tensor, Tensor]:

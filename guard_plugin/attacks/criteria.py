@@ -1,5 +1,7 @@
 """What an attack is after, for each example."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass, fields, replace
 from typing import Any, TypeVar
 

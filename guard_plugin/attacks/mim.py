@@ -1,5 +1,7 @@
 """The momentum iterative method."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from typing import ClassVar
 

@@ -1,5 +1,7 @@
 """The attacks of the evaluation that GUARD's authors published, with its faults, run by the library that they used."""
 
+from __future__ import annotations
+
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,5 +1,7 @@
 """Projected gradient descent, and the loop that it shares with FGSM and MIM."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
@@ -78,7 +80,7 @@ class GradientAscent(Attack):
         result[moving.places] = moving.iterates
         return result
 
-    def _moved(self, moving: "_Moving", gradients: Tensor) -> "_Moving":
+    def _moved(self, moving: _Moving, gradients: Tensor) -> _Moving:
         past, momentum = moving.past, None
         # With momentum the next iterate depends on more than this one, and only signed steps return to the same point.
         if self.norm == "linf" and self.decay is None:
@@ -95,7 +97,7 @@ class SteppedAscent(GradientAscent):
     """A gradient attack that has its number of steps in its name, such as "pgd100"."""
 
     @classmethod
-    def from_spec(cls, suffix: str, **common: Any) -> "SteppedAscent":
+    def from_spec(cls, suffix: str, **common: Any) -> SteppedAscent:
         """Read the number of steps from the name: "100" in "pgd100"."""
         return cls(steps=parse_count(cls.family, suffix), **common)
 
@@ -130,14 +132,14 @@ class _Moving(PerExample):
     momentum: Tensor | None
     past: tuple[Tensor, ...] = ()
 
-    def without(self, rows: Tensor, images: Tensor, result: Tensor) -> "_Moving":
+    def without(self, rows: Tensor, images: Tensor, result: Tensor) -> _Moving:
         """Return the examples that are not in the mask ``rows``, and write the images of those that are to result."""
         if not bool(rows.any()):
             return self
         result[self.places[rows]] = images[rows]
         return self.of(~rows)
 
-    def without_cycles(self, period: int, steps_left: int, result: Tensor) -> "_Moving":
+    def without_cycles(self, period: int, steps_left: int, result: Tensor) -> _Moving:
         """Leave out examples that are where they were ``period`` steps ago: their last iterate is one of the cycle."""
         repeats = (self.iterates == self.past[-period]).flatten(1).all(1)
         return self.without(repeats, self.past[-period + steps_left % period], result)

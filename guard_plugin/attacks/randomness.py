@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from guard_plugin.attacks.balls import Norm, ball_radius, lengths
+from guard_plugin.versions import strict_zip
 
 __all__ = [
     "example_generator",
@@ -89,7 +90,7 @@ def philox4x32(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[int, i
     """
     a, b, c, d = counter
     for turn in range(_ROUNDS):
-        k0, k1 = ((part + turn * weyl) & _MASK for part, weyl in zip(key, _WEYL, strict=True))
+        k0, k1 = ((part + turn * weyl) & _MASK for part, weyl in strict_zip(key, _WEYL))
         # The products wrap around in int64, which leaves their 64 bits right; the shift's sign bits are masked away.
         p, q = a * _MULTIPLIERS[0], c * _MULTIPLIERS[1]
         a, b, c, d = ((q >> 32) & _MASK) ^ b ^ k0, q & _MASK, ((p >> 32) & _MASK) ^ d ^ k1, p & _MASK

@@ -1,5 +1,7 @@
 """The attacks by name, and the names that users write."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple

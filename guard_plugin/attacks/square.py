@@ -1,5 +1,7 @@
 """The Square attack, and the images that it tries in each of its balls."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -15,6 +17,7 @@ from guard_plugin.attacks.classifier import Classifier
 from guard_plugin.attacks.criteria import Criterion, PerExample
 from guard_plugin.attacks.randomness import words_per_example
 from guard_plugin.errors import UnusableInput
+from guard_plugin.versions import strict_zip
 
 __all__ = ["L2Moves", "LinfMoves", "Square", "share_at"]
 
@@ -59,7 +62,7 @@ class Square(Attack):
             raise UnusableInput(f"expected square with 0 < p_init <= 1, got {self.p_init}")
 
     @classmethod
-    def from_spec(cls, suffix: str, **common: Any) -> "Square":
+    def from_spec(cls, suffix: str, **common: Any) -> Square:
         """Read the number of queries from the name: "1000" in "square1000", 5000 if there is none."""
         return cls(queries=parse_count(cls.family, suffix) if suffix else cls.queries, **common)
 
@@ -105,7 +108,7 @@ class _Active(PerExample):
     indices: Tensor
     words: Tensor
 
-    def after(self, images: Tensor, logits: Tensor, result: Tensor) -> "_Active":
+    def after(self, images: Tensor, logits: Tensor, result: Tensor) -> _Active:
         """Keep images that come closer to fooling; write those that fool to result, and leave out their examples."""
         margins, reached = self.criterion.margin(logits), self.criterion.reached(logits)
         better = (margins < self.margins) | reached
@@ -203,7 +206,7 @@ class L2Moves(_Moves):
     def start(self, pixels: Tensor, words: Tensor) -> Tensor:
         """Return the pixels with a grid of bumps, scaled to the radius of the ball."""
         delta = torch.zeros_like(pixels)
-        for (row, column), drawn in zip(self._corners, words.chunk(len(self._corners), dim=1), strict=True):
+        for (row, column), drawn in strict_zip(self._corners, words.chunk(len(self._corners), dim=1)):
             bumps = self._bumps(self._tile, pixels, drawn).view(len(delta), -1, self._tile, self._tile)
             space = delta[:, :, row : row + self._tile, column : column + self._tile]
             space += bumps[:, :, : space.shape[2], : space.shape[3]]

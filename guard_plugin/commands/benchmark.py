@@ -1,5 +1,7 @@
 """``guard benchmark``."""
 
+from __future__ import annotations
+
 import json
 from pathlib import Path
 from typing import Any

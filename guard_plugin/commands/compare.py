@@ -1,5 +1,7 @@
 """``guard compare``."""
 
+from __future__ import annotations
+
 from pathlib import Path
 
 import click

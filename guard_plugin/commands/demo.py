@@ -1,5 +1,7 @@
 """``guard demo``."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from inspect import signature
 from pathlib import Path

@@ -1,5 +1,7 @@
 """``guard curvature`` and ``guard bound``."""
 
+from __future__ import annotations
+
 import json
 import os
 from collections.abc import Mapping

@@ -1,5 +1,7 @@
 """``guard run``."""
 
+from __future__ import annotations
+
 import os
 from pathlib import Path
 from typing import Any

@@ -1,5 +1,7 @@
 """The summary figures of BEARD (arXiv:2411.09265), for readers who know these figures of other methods."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from typing import NamedTuple
 

@@ -7,6 +7,7 @@ from typing import NamedTuple
 from guard_plugin.comparison.comparing import Comparison
 from guard_plugin.comparison.reading import Column
 from guard_plugin.evaluation.tables import percent
+from guard_plugin.versions import strict_zip
 
 __all__ = ["BOTTOM", "HEIGHT", "LEFT", "RIGHT", "TOP", "WIDTH", "Chart", "Point", "eps_charts"]
 
@@ -62,8 +63,8 @@ def _chart(comparison: Comparison, attack: str, norm: str, columns: Sequence[Col
     for index, label in enumerate(comparison.benchmarks):
         entries = [comparison.accuracy[column][label] for _, _, column in radii]
         offset = beside * index - spread / 2
-        series.append([_point(x + offset, entry["mean"], *entry["ci95"]) for x, entry in zip(xs, entries, strict=True)])
-        means = (f"{percent(entry['mean'])} % at eps {eps}" for (eps, _, _), entry in zip(radii, entries, strict=True))
+        series.append([_point(x + offset, entry["mean"], *entry["ci95"]) for x, entry in strict_zip(xs, entries)])
+        means = (f"{percent(entry['mean'])} % at eps {eps}" for (eps, _, _), entry in strict_zip(radii, entries))
         descriptions.append(f"{label}: {', '.join(means)}")
     in_255ths = all(eps.endswith("/255") for eps, _, _ in radii[1:])
     return Chart(
@@ -88,7 +89,7 @@ def _y(accuracy: float) -> float:
 def _ticks(labels: Sequence[str], xs: Sequence[float]) -> list[tuple[str, float]]:
     """Label the ticks from left to right, but for those whose label would touch the last one."""
     ticks, free_from = [], -1.0
-    for label, x in zip(labels, xs, strict=True):
+    for label, x in strict_zip(labels, xs):
         half = _LETTER * len(label) / 2
         if x - half > free_from:
             ticks.append((label, round(x, 1)))

@@ -9,6 +9,7 @@ from guard_plugin.comparison.reading import Column, Measured
 from guard_plugin.errors import UnusableInput
 from guard_plugin.evaluation.results import accuracy_entry
 from guard_plugin.evaluation.statistics import paired_difference
+from guard_plugin.versions import strict_zip
 
 __all__ = ["Comparison", "Difference", "compare"]
 
@@ -84,7 +85,7 @@ def compare(benchmarks: Sequence[Measured]) -> Comparison:
         raise UnusableInput(
             f"expected two or more different folders of benchmarks, got {', '.join(map(str, folders)) or 'none'}"
         )
-    labelled = dict(zip(_labels(folders), benchmarks, strict=True))
+    labelled = dict(strict_zip(_labels(folders), benchmarks))
     (first, reference), *others = labelled.items()
     for label, benchmark in others:
         _check_comparable(first, reference, label, benchmark)
@@ -160,7 +161,7 @@ def _differences(path: str, one: Any, other: Any) -> Iterator[tuple[str, tuple[A
         for key in dict.fromkeys([*one, *other]):
             yield from _differences(f"{path}.{key}", one.get(key), other.get(key))
     elif isinstance(one, list) and isinstance(other, list) and len(one) == len(other):
-        for i, (a, b) in enumerate(zip(one, other, strict=True)):
+        for i, (a, b) in enumerate(strict_zip(one, other)):
             yield from _differences(f"{path}[{i}]", a, b)
     elif one != other:
         yield path, (one, other)

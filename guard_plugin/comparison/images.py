@@ -1,5 +1,7 @@
 """The distilled images that were benchmarked, where their files still exist."""
 
+from __future__ import annotations
+
 import base64
 import io
 from collections.abc import Sequence

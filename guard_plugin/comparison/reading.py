@@ -1,5 +1,7 @@
 """Reading the folder of a finished benchmark, and checking that its files belong together."""
 
+from __future__ import annotations
+
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +15,7 @@ from guard_plugin.errors import UnusableInput
 from guard_plugin.evaluation.records import RecordFolder
 from guard_plugin.evaluation.results import SCHEMA
 from guard_plugin.files import read_json_object
+from guard_plugin.versions import strict_zip
 
 __all__ = ["Column", "Measured", "columns_of", "read_benchmark"]
 
@@ -203,14 +206,14 @@ def columns_of(results: Mapping[str, Any]) -> list[Column]:
     # Each ball once, in the order in which the attacks name them.
     balls = list(dict.fromkeys((attack["norm"], attack["eps"], attack["eps_value"]) for attack in attacks))
     fits = clean == ["clean"] and len(attacked) == len(attacks) and worst == list(members) and len(worst) == len(balls)
-    if not fits or not all(name.startswith(attack["name"]) for name, attack in zip(attacked, attacks, strict=True)):
+    if not fits or not all(name.startswith(attack["name"]) for name, attack in strict_zip(attacked, attacks)):
         raise UnusableInput(
             f"the columns {', '.join(names)} are not those of the attacks "
             f"{', '.join(str(attack['name']) for attack in attacks)}"
         )
     columns = [Column("clean", "clean", "clean")]
-    for name, attack in zip(attacked, attacks, strict=True):
+    for name, attack in strict_zip(attacked, attacks):
         columns.append(Column(name, "attack", attack["name"], attack["norm"], attack["eps"], attack["eps_value"]))
-    for name, ball in zip(worst, balls, strict=True):
+    for name, ball in strict_zip(worst, balls):
         columns.append(Column(name, "worst", "worst case", *ball, members=tuple(members[name])))
     return columns

@@ -1,5 +1,7 @@
 """The settings that the page lists, one per row, with a column for each benchmark."""
 
+from __future__ import annotations
+
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any

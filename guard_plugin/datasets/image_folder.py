@@ -1,5 +1,7 @@
 """Folders of images, one per class: ImageNet and its subsets, Tiny-ImageNet, or the user's own."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path

@@ -1,5 +1,7 @@
 """Images in pixel space with their labels, identified by a hash, and what must hold before a network sees them."""
 
+from __future__ import annotations
+
 import hashlib
 from dataclasses import dataclass
 

@@ -1,5 +1,7 @@
 """Loading images by the name of a data set."""
 
+from __future__ import annotations
+
 import re
 from dataclasses import replace
 from functools import partial

@@ -1,5 +1,7 @@
 """Images and labels that the user saved with numpy."""
 
+from __future__ import annotations
+
 from functools import partial
 from pathlib import Path
 

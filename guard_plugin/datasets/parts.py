@@ -1,10 +1,12 @@
 """Parts of data sets: what every reader of images opens, and what all readers share."""
 
+from __future__ import annotations
+
 import operator
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import torch
@@ -37,7 +39,7 @@ class Part:
     white: int = 255
 
 
-Source: TypeAlias = Mapping[str, Callable[[], Part]]
+Source = Mapping[str, Callable[[], Part]]
 """Functions that open the parts that a data set has of its own, under "train", "val" or "test"."""
 
 

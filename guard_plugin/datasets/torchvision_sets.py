@@ -1,5 +1,7 @@
 """The data sets for classification that torchvision has, by the names of its classes."""
 
+from __future__ import annotations
+
 import difflib
 import inspect
 import re

@@ -1,5 +1,7 @@
 """The steps of each method: our baseline's scripts, from real images to a distilled set, and how students learn."""
 
+from __future__ import annotations
+
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence

@@ -1,5 +1,7 @@
 """Running both arms of the demo, and comparing them."""
 
+from __future__ import annotations
+
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict

@@ -1,17 +1,20 @@
 """The settings of the demo, by method and data set."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from typing import Any, ClassVar
 
 from guard_plugin.errors import UnusableInput
+from guard_plugin.versions import keyword_dataclass
 
 __all__ = ["METHODS", "DcSettings", "DemoSettings", "RecoverySettings", "settings_for"]
 
 METHODS = ("dc", "sre2l", "cda")
 
 
-@dataclass(frozen=True, kw_only=True)
+@keyword_dataclass
 class DemoSettings:
     """The settings that every method has.
 
@@ -56,7 +59,7 @@ class DemoSettings:
         return {"penalty": self.penalty, **recommended, **chosen}
 
 
-@dataclass(frozen=True, kw_only=True)
+@keyword_dataclass
 class DcSettings(DemoSettings):
     """The settings of gradient matching; examples/sweep.py chose the defaults on the validation split of digits.
 
@@ -73,7 +76,7 @@ class DcSettings(DemoSettings):
     lr_img: float = 1.0
 
 
-@dataclass(frozen=True, kw_only=True)
+@keyword_dataclass
 class RecoverySettings(DemoSettings):
     """The settings of SRe2L and CDA; where a setting of the penalty is not given, the adapter's recommendation counts.
 

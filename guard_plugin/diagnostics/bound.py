@@ -10,6 +10,8 @@ ball of radius rho, lambda_1 the largest eigenvalue of the Hessian, and ||h(x') 
 extractor h. docs/diagnostics.md names the sources, and what they leave open; ``bound`` says what is taken for L.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -68,7 +70,7 @@ def bound(
         UnusableInput: If an argument cannot be worked with, or no class has real and distilled images.
         GuardError: If the attack leaves its ball.
     """
-    if not (isinstance(rho, int | float) and 0 < rho < float("inf")):
+    if not (isinstance(rho, (int, float)) and 0 < rho < float("inf")):
         raise UnusableInput(f"expected rho, an L2 radius in {space} space, to be a finite number > 0, got {rho!r}")
     network, to_space = network_in_space(model, pixels, labels, space, batch_size)
     if distilled.images.shape[1:] != pixels.shape[1:]:

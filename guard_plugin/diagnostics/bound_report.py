@@ -1,5 +1,7 @@
 """Both sides of GUARD's bound as values, JSON and a table."""
 
+from __future__ import annotations
+
 import textwrap
 from dataclasses import asdict, dataclass
 from typing import Any

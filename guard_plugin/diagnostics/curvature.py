@@ -1,5 +1,7 @@
 """How curved the loss is around each image: the largest eigenvalue of the input Hessian, and GUARD's surrogate."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,7 +20,8 @@ from guard_plugin.networks.pixel_model import PixelModel, check_mode, finite_log
 from guard_plugin.penalties import LossFunction
 from guard_plugin.penalties.checks import check_batch, check_h, check_network
 from guard_plugin.penalties.per_example import Losses, cross_entropy, unit
-from guard_plugin.penalties.undisturbed import twice_differentiable, undisturbed
+from guard_plugin.penalties.undisturbed import undisturbed
+from guard_plugin.versions import plain_attention
 
 __all__ = ["CurvatureReport", "Space", "curvature_at", "input_curvature", "network_in_space"]
 
@@ -154,7 +157,7 @@ def curvature_at(
         raise UnusableInput(f"expected 0 < tol < 1, got {tol}")
     batches = torch.split(torch.arange(len(inputs)), batch_size)
     parts = []
-    with undisturbed(network, inputs.device), torch.enable_grad(), twice_differentiable():
+    with undisturbed(network, inputs.device), torch.enable_grad(), plain_attention():
         for batch in tqdm(batches, "curvature", unit="batch", leave=False, disable=None):
             start = uniform_per_example(inputs[batch], seed=seed, indices=batch)
             losses = Losses(network, targets[batch].to(inputs.device), loss_fn or cross_entropy)

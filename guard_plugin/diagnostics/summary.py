@@ -1,5 +1,7 @@
 """Curvature reports in short: quantiles as numbers and as a table, and distributions as a figure."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ from guard_plugin.errors import UnusableInput
 from guard_plugin.evaluation.tables import text_table
 from guard_plugin.files import atomic_file
 from guard_plugin.optional import require
+from guard_plugin.versions import strict_zip
 
 __all__ = ["curvature_table", "draw_curvature", "matplotlib_figure", "summary"]
 
@@ -50,7 +53,7 @@ def _spread(values: Tensor) -> dict[str, Any] | None:
     return {
         "n": len(defined),
         "mean": float(defined.mean()),
-        "quantiles": dict(zip(map(str, _QUANTILES), quantiles, strict=True)),
+        "quantiles": dict(strict_zip(map(str, _QUANTILES), quantiles)),
     }
 
 
@@ -94,7 +97,7 @@ def draw_curvature(reports: Mapping[str, CurvatureReport], file: Path) -> None:
         UnusableInput: If matplotlib is not installed, or the file cannot be written.
     """
     figure = matplotlib_figure().Figure(figsize=(10, 4), layout="constrained")
-    for axes, (field, title) in zip(figure.subplots(1, 2), _HISTOGRAMS.items(), strict=True):
+    for axes, (field, title) in strict_zip(figure.subplots(1, 2), _HISTOGRAMS.items()):
         values = {name: getattr(report, field) for name, report in reports.items()}
         highest = max(float(one.max()) for one in values.values())
         highest = highest if highest > 0 else 1.0

@@ -1,5 +1,7 @@
 """Arrays of unknown origin: .npz files are read without executing what they hold; images and labels get one form."""
 
+from __future__ import annotations
+
 import math
 import zipfile
 from pathlib import Path

@@ -1,5 +1,7 @@
 """Distilled images and labels, in one form for every host."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -100,7 +102,7 @@ class DistilledSet:
         """The class of each image, shape (n,), int64: where labels are soft, the likeliest one."""
         return self.labels if self.labels.dim() == 1 else self.labels.argmax(dim=1)
 
-    def for_dataset(self, dataset: str) -> "DistilledSet":
+    def for_dataset(self, dataset: str) -> DistilledSet:
         """Return this set as the host's networks take it, given the data set that it was distilled from.
 
         Raises:

@@ -5,6 +5,8 @@ answered, batch by batch, to one view of each image per epoch. No file says whic
 from torch's own ``RandomSampler`` and a seed, the host's ``--fkd-seed`` (42): one generator for all epochs.
 """
 
+from __future__ import annotations
+
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -19,6 +21,7 @@ from torch.utils.data import BatchSampler, RandomSampler
 
 from guard_plugin.errors import UnusableInput
 from guard_plugin.files import joint_sha256, load_untrusted
+from guard_plugin.versions import strict_zip
 
 __all__ = ["FKD_SEED", "FkdLabels", "Mix", "StoredBatch", "View"]
 
@@ -93,7 +96,7 @@ class FkdLabels:
         self._files = [_numbered(epoch, "batch_", ".tar") for epoch in names]
         self.epochs = len(self._files)
         batches = len(self._files[0])
-        for epoch, files in zip(names, self._files, strict=True):
+        for epoch, files in strict_zip(names, self._files):
             if len(files) != batches:
                 raise UnusableInput(
                     f"expected {batches} batches in each epoch, as in epoch_0, got {len(files)} in {epoch}: was the "
@@ -125,7 +128,7 @@ class FkdLabels:
             # The whole order now: what is drawn for the next epoch depends on this one having been drawn to its end.
             yield (
                 StoredBatch(torch.tensor(indices), *_read(file, len(indices), self.num_classes))
-                for file, indices in zip(files, list(order), strict=True)
+                for file, indices in strict_zip(files, list(order))
             )
 
 
@@ -162,7 +165,7 @@ def _read(file: Path, n: int | None = None, classes: int | None = None) -> tuple
 def _check_tensor(file: Path, name: str, value: Any, shape: tuple[Any, ...], fits: Callable[[Tensor], bool]) -> None:
     """Refuse what is no tensor of this shape, where "any" is any size, or whose values do not fit."""
     is_right = isinstance(value, Tensor) and value.dim() == len(shape)
-    if not is_right or any(side not in ("any", found) for side, found in zip(shape, value.shape, strict=True)):
+    if not is_right or any(side not in ("any", found) for side, found in strict_zip(shape, value.shape)):
         raise UnusableInput(
             f"{file}: expected {name} of shape {shape}, got {_kind(value)}: are the soft labels of other images or "
             f"classes, or of another batch size?"

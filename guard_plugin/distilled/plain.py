@@ -1,5 +1,7 @@
 """Distilled images in plain files, whatever code wrote them: the adapter name "plain"."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any

@@ -1,5 +1,7 @@
 """Reading what a host wrote, through the plugin that knows its format."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any

@@ -1,5 +1,7 @@
 """The benchmark of distilled sets: by the students that are trained on them."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial

@@ -1,5 +1,7 @@
 """One benchmark over the processes that torchrun started, each with its device."""
 
+from __future__ import annotations
+
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager

@@ -6,6 +6,8 @@ an example's batch changes its outcome, so they get all examples, in batches of 
 alone, as their authors did. No other grouping gives the same outcomes, and costs are counted per batch.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,6 +27,7 @@ from guard_plugin.evaluation.distributed import Group
 from guard_plugin.evaluation.records import Cost, Outcomes, Record, RecordFolder
 from guard_plugin.evaluation.worker import Worker
 from guard_plugin.ranks import is_main_process
+from guard_plugin.versions import strict_zip
 
 __all__ = ["CLEAN", "GRADIENTS", "evaluate_model"]
 
@@ -154,5 +157,5 @@ def _full_precision() -> Iterator[None]:
             place.allow_tf32 = False
         yield
     finally:
-        for place, allowed in zip(places, before, strict=True):
+        for place, allowed in strict_zip(places, before):
             place.allow_tf32 = allowed

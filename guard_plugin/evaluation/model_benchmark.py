@@ -1,5 +1,7 @@
 """The function ``guard_plugin.benchmark``: it measures one model in pixel space, clean and under attack."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
@@ -152,7 +154,7 @@ def _check_types(model: object, dataset: object, eps: object, **counts: object) 
         raise UnusableInput(f"expected the model to be a torch.nn.Module, got {type(model).__name__}")
     if isinstance(dataset, tuple) and not (len(dataset) == 2 and all(isinstance(part, Tensor) for part in dataset)):
         raise UnusableInput("expected dataset to be a name, or pixels and labels as two tensors: torch.from_numpy(...)")
-    if eps is not None and not isinstance(eps, str | int | float):
+    if eps is not None and not isinstance(eps, (str, int, float)):
         raise UnusableInput(f"expected one eps, a number or text such as '8/255', got {eps!r}")
     for name, count in counts.items():
         if count is not None and not (isinstance(count, int) and count >= 1):

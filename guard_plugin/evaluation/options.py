@@ -1,7 +1,9 @@
 """The options that a user gives to a benchmark, in one dataclass."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import torch
 from guard_plugin.attacks import Attack
 from guard_plugin.errors import UnusableInput
 from guard_plugin.students.training import TrainingRecipe
+from guard_plugin.versions import keyword_dataclass
 
 __all__ = ["FOR_CHECKPOINTS", "FOR_STUDENTS", "BenchmarkOptions"]
 
@@ -18,7 +21,7 @@ FOR_STUDENTS = ("host_dataset", "seeds", "recipe", "fkd", "teacher", "teacher_ar
 FOR_CHECKPOINTS = ("normalization",)
 
 
-@dataclass(frozen=True, kw_only=True)
+@keyword_dataclass
 class BenchmarkOptions:
     """What a user chooses for a benchmark.
 

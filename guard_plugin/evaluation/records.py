@@ -1,5 +1,7 @@
 """Per-example outcomes and their costs, kept on the disk so that a killed benchmark can be continued."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -25,11 +27,11 @@ class Cost:
     forwards: int = 0  # with the copies that fill passes up (``PASS_UNIT``), as are the backward passes
     backwards: int = 0
 
-    def __add__(self, other: "Cost") -> "Cost":
+    def __add__(self, other: Cost) -> Cost:
         """Return the price of both."""
         return Cost(self.seconds + other.seconds, self.forwards + other.forwards, self.backwards + other.backwards)
 
-    def __sub__(self, other: "Cost") -> "Cost":
+    def __sub__(self, other: Cost) -> Cost:
         """Return what was spent after the other was read."""
         return Cost(self.seconds - other.seconds, self.forwards - other.forwards, self.backwards - other.backwards)
 
@@ -58,11 +60,11 @@ class Record:
                 object.__setattr__(self, name, np.full(self.correct.shape, value))
 
     @classmethod
-    def begun(cls, candidates: Outcomes) -> "Record":
+    def begun(cls, candidates: Outcomes) -> Record:
         """Return a record whose candidates, shape (examples,), are to be measured; all others count as wrong."""
         return cls(np.zeros_like(candidates), Cost(), done=~candidates)
 
-    def joined(self, parts: Iterable[tuple[NDArray[np.int64], "Record"]]) -> "Record":
+    def joined(self, parts: Iterable[tuple[NDArray[np.int64], Record]]) -> Record:
         """Return this record with more outcomes: those of k examples for each shape (k,) of positions in this one."""
         correct, done, reached = self.correct.copy(), self.done.copy(), self.reached.copy()
         cost, farthest = self.cost, self.farthest

@@ -1,5 +1,7 @@
 """From per-example outcomes to results.json."""
 
+from __future__ import annotations
+
 import importlib.metadata
 import platform
 from collections.abc import Iterable, Mapping, Sequence

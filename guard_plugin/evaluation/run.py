@@ -1,5 +1,7 @@
 """A run of a benchmark, from its options to results.json, over one process or several."""
 
+from __future__ import annotations
+
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from contextlib import ExitStack

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from guard_plugin.evaluation.results import FinishedBenchmark
+from guard_plugin.versions import strict_zip
 
 __all__ = ["column_label", "percent", "results_table", "text_table"]
 
@@ -32,9 +33,9 @@ def column_label(column: str) -> str:
 
 def text_table(rows: Sequence[Sequence[str]]) -> str:
     """Align the first column left and the others right, with a rule under the header."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    widths = [max(map(len, column)) for column in strict_zip(*rows)]
     lines = [
-        "  ".join([row[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(row[1:], widths[1:], strict=True))])
+        "  ".join([row[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in strict_zip(row[1:], widths[1:]))])
         for row in rows
     ]
     lines.insert(1, "-" * len(lines[0]))

@@ -1,5 +1,7 @@
 """What a process does with a handful of examples: classify, differentiate or attack them."""
 
+from __future__ import annotations
+
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field

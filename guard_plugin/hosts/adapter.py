@@ -3,6 +3,8 @@
 For a host without one, the adapter "auto" is made from functions that the user names on the command line.
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path

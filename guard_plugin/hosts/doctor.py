@@ -1,5 +1,7 @@
 """Whether a host is one that an adapter can guard, told from its source alone, and at which commit it is."""
 
+from __future__ import annotations
+
 import os
 import subprocess
 from dataclasses import dataclass

@@ -1,5 +1,7 @@
 """Known faults of hosts: named before a run, and mended in memory where the user asks for it."""
 
+from __future__ import annotations
+
 import importlib.abc
 import importlib.machinery
 import io

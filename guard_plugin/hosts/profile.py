@@ -1,5 +1,7 @@
 """What is known of one script of a host: its seams, its options, and how many loss calls a run must guard."""
 
+from __future__ import annotations
+
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass

@@ -6,6 +6,8 @@ call: nothing of the host is wrapped or replaced, so a function is found whereve
 script itself, and however its callers imported it.
 """
 
+from __future__ import annotations
+
 import ast
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass

@@ -1,5 +1,7 @@
 """Guarding this process: from the choice of an adapter to the verified ledger."""
 
+from __future__ import annotations
+
 import atexit
 import contextlib
 import functools
@@ -48,7 +50,7 @@ class Attachment:
     fit, GuardError is raised and nothing has been changed.
     """
 
-    _active: "Attachment | None" = None
+    _active: Attachment | None = None
 
     def __init__(
         self,
@@ -208,7 +210,7 @@ class Attachment:
             self._children.report()
             self._undo.pop_all()  # the process ends; the files it wrote are marked by its parent
 
-    def __enter__(self) -> "Attachment":
+    def __enter__(self) -> Attachment:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:

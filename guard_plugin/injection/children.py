@@ -4,6 +4,8 @@ A forked child has the parent's hooks. One that is started with "spawn" or "fork
 to run is given to it together with what it needs to guard it. Each child that makes a loss call leaves a report.
 """
 
+from __future__ import annotations
+
 import atexit
 import contextlib
 import functools
@@ -101,7 +103,7 @@ class Children:
             self._write({"outcome": "ended", "failure": self._failure(), "written": written, **self._ledger.counts()})
             self._reported = os.getpid()  # only now: a pool may terminate the process meanwhile, which reports again
 
-    def collect(self) -> "tuple[NothingGuarded | None, list[Path]]":
+    def collect(self) -> tuple[NothingGuarded | None, list[Path]]:
         """Add the children's counts to the ledger; return what is wrong with one of them, and the files they wrote."""
         problem, written = None, []
         for file in sorted(self._folder.glob("*.json")):

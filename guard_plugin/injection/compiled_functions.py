@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from guard_plugin.injection.module_calls import is_compiling
+from guard_plugin.versions import is_compiling
 
 __all__ = ["watch_compiled_functions"]
 

@@ -4,6 +4,8 @@ Only operations that act on each example by itself, and whose arguments autograd
 outputs: casts, views, slices, scaling by constants, (log-)softmax. Anything else leaves the output's origin unknown.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
@@ -51,8 +53,8 @@ class Derivation:
 
 
 def derive(
-    judged: Tensor, find: Callable[[Any, int], "OutputT | None"], *, search: bool
-) -> tuple["OutputT | None", Derivation]:
+    judged: Tensor, find: Callable[[Any, int], OutputT | None], *, search: bool
+) -> tuple[OutputT | None, Derivation]:
     """Follow a tensor back to the network output that ``find`` knows by its autograd node, and tell the way.
 
     The result is verified: done again on the output, the operations must give what was judged. With ``search``, an
@@ -97,7 +99,7 @@ def _verified(judged: Tensor, found: Any, steps: Sequence[_Step]) -> tuple[Any, 
     return found, derivation
 
 
-def _behind(node: Any, find: Callable[[Any, int], "OutputT | None"]) -> "OutputT | None":
+def _behind(node: Any, find: Callable[[Any, int], OutputT | None]) -> OutputT | None:
     """Return a network output that lies somewhere behind a node, for messages and for the account."""
     seen, nodes = {node}, [node]
     while nodes:

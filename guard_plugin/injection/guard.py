@@ -1,5 +1,7 @@
 """The guard: it decides which loss calls are on real data, adds the penalty to them, and keeps the ledger."""
 
+from __future__ import annotations
+
 import contextlib
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, replace
@@ -46,7 +48,7 @@ _WHAT_TO_DO = (
 )
 
 
-@dataclass(eq=False, kw_only=True)
+@dataclass(eq=False)
 class Guard:
     """Handles the loss calls of one run: ``expected`` tells, from the host's variables, how many must be guarded.
 

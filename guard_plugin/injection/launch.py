@@ -1,5 +1,7 @@
 """Running a host's script in this process, as ``python script`` would, under guard."""
 
+from __future__ import annotations
+
 import builtins
 import importlib.machinery
 import sys

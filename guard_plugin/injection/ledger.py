@@ -1,5 +1,7 @@
 """What happened in a run: the proof that the penalty acted."""
 
+from __future__ import annotations
+
 import json
 import os
 from collections import Counter

@@ -1,5 +1,7 @@
 """The file that --ledger names: "running" from before the script's first line, and completed at the end."""
 
+from __future__ import annotations
+
 import contextlib
 import sys
 from collections.abc import Iterator

@@ -1,5 +1,7 @@
 """One evaluation of a classification loss on a network's output."""
 
+from __future__ import annotations
+
 import copy
 from collections.abc import Callable
 from contextlib import AbstractContextManager

@@ -10,10 +10,11 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-import torch
 from torch import nn
 
-__all__ = ["Watcher", "is_compiling", "uncompiled", "watch_module_calls"]
+from guard_plugin.versions import is_compiling
+
+__all__ = ["Watcher", "uncompiled", "watch_module_calls"]
 
 Watcher = Callable[..., Any]
 """Called as ``watcher(proceed, module, *args, **kwargs)`` in place of each call of a module.
@@ -21,7 +22,6 @@ Watcher = Callable[..., Any]
 ``proceed(*args, **kwargs)`` makes the call; the caller gets what the watcher returns.
 """
 
-is_compiling = torch.compiler.is_compiling
 _lock = threading.Lock()
 _watchers: tuple[Watcher, ...] = ()
 _torch_call: Callable[..., Any] = nn.Module.__call__

@@ -1,5 +1,7 @@
 """Which network, on which input, made a given tensor."""
 
+from __future__ import annotations
+
 import operator
 import threading
 import weakref
@@ -40,12 +42,12 @@ class Origin:
     known, and ``unsupported`` holds the errors of losses on it that have no form per example.
     """
 
-    reference: "weakref.ref[nn.Module]"
+    reference: weakref.ref[nn.Module]
     args: tuple[Any, ...]
     kwargs: Mapping[str, Any]
     parameters: tuple[Tensor, ...]
     versions: tuple[int, ...]
-    shared: "SharedForward | str" = "not guarded"
+    shared: SharedForward | str = "not guarded"
     settled: bool = False
     place: Any = None
     unsupported: list[UnsupportedLoss] = field(default_factory=list)
@@ -69,13 +71,13 @@ class Origin:
         self.settled = True
 
     @property
-    def arguments(self) -> dict["int | str", Any]:
+    def arguments(self) -> dict[int | str, Any]:
         """All arguments, by position or keyword."""
         arguments: dict[int | str, Any] = dict(enumerate(self.args))
         arguments.update(self.kwargs)
         return arguments
 
-    def batch_argument(self) -> "int | str":
+    def batch_argument(self) -> int | str:
         """Return which argument the batch is: the only tensor of floating point. Refuse a call with none or several."""
         tensors = [key for key, value in self.arguments.items() if _is_floating(value)]
         if len(tensors) != 1:
@@ -185,23 +187,23 @@ class Origins:
         self._unsettled.clear()
         self.trained_on = None
 
-    def of(self, tensor: Tensor, *, search: bool = False) -> tuple["Output | None", Derivation]:
+    def of(self, tensor: Tensor, *, search: bool = False) -> tuple[Output | None, Derivation]:
         """Return the network output that a tensor is, or was derived from, and how; None where it is not known.
 
         With ``search``, an output that lies anywhere behind the tensor is found, too.
         """
         return derive(tensor, self._find, search=search)
 
-    def network_of_node(self, node: Any) -> "nn.Module | None":
+    def network_of_node(self, node: Any) -> nn.Module | None:
         """Return the network with parameters that returned the tensor of an autograd node, or None."""
         outputs = [one for one in node.metadata.values() if isinstance(one, Output)]
         return outputs[0].origin.network if outputs and outputs[0].origin.parameters else None
 
-    def _find(self, node: Any, number: int) -> "Output | None":
+    def _find(self, node: Any, number: int) -> Output | None:
         found: Output | None = node.metadata.get((id(self), number))
         return found
 
-    def network_of(self, tensor: Tensor) -> "nn.Module | None":
+    def network_of(self, tensor: Tensor) -> nn.Module | None:
         """Return the network with parameters that returned a tensor, or what it is a view of; None if not known."""
         for one in (tensor, tensor._base):
             known = self._made.get(id(one))
@@ -209,7 +211,7 @@ class Origins:
                 return known[1]
         return None
 
-    def judge(self, network: "nn.Module | None" = None) -> None:
+    def judge(self, network: nn.Module | None = None) -> None:
         """Do what ``trained_on`` returned for each call of a network, by default of all, that is not settled."""
         due = [one for one in self._unsettled if network is None or one[0].reference() in (None, network)]
         self._unsettled = [one for one in self._unsettled if one not in due]
@@ -309,7 +311,7 @@ def own_passes() -> Iterator[None]:
         _own_passes.pop()
 
 
-def _note_training(alive: "weakref.ref[Origins]", origin: Origin, *gradients: Any) -> None:
+def _note_training(alive: weakref.ref[Origins], origin: Origin, *gradients: Any) -> None:
     origins = alive()
     if origins is not None:
         origins.note_training(origin)

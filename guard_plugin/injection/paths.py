@@ -1,9 +1,11 @@
 """Which way a penalty's gradient is computed: with the host's own pass, in passes of its own, or by torch's graph."""
 
+from __future__ import annotations
+
 import functools
 import weakref
 from collections.abc import Callable
-from typing import Any, Literal, TypeGuard, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import torch
 from pluggy import HookRelay
@@ -25,6 +27,10 @@ from guard_plugin.penalties.graph import ComputedBefore, nodes_behind, reached_l
 from guard_plugin.penalties.network_properties import NetworkProperties, forbid, known_properties, properties_of
 from guard_plugin.penalties.per_example import Losses, full_precision
 from guard_plugin.penalties.reads_training import is_torchs
+from guard_plugin.versions import WHY_REFERENCE_ONLY, is_autocast_enabled
+
+if TYPE_CHECKING:
+    from typing import TypeGuard  # Python 3.10
 
 __all__ = ["Paths"]
 
@@ -67,7 +73,9 @@ class Paths:
         self._demanded = "separate" if self._low_memory else None if path == "auto" else path
 
     def check(self, penalty: Penalty) -> None:
-        """Refuse, with UnusableInput, a penalty that does not have the way that the user demands."""
+        """Refuse, with UnusableInput, a penalty, or a torch, that does not have the way that the user demands."""
+        if self._demanded not in (None, "reference") and WHY_REFERENCE_ONLY:
+            raise UnusableInput(f"{self._asked} cannot be had: {WHY_REFERENCE_ONLY}")
         if self._demanded not in (None, "reference") and not _has_fast_ways(penalty):
             raise UnusableInput(
                 f"penalty {penalty.name!r} cannot be had with {self._asked}: it is computed on path reference only"
@@ -134,6 +142,8 @@ class Paths:
     def _why_not(self, path: Path, penalty: Penalty) -> str:
         if not _has_fast_ways(penalty):
             return f"{penalty.name} has no other path"
+        if WHY_REFERENCE_ONLY and path != "reference":
+            return WHY_REFERENCE_ONLY
         if self._demanded not in (None, path) and (path, self._demanded) != ("separate", "shared"):
             return "asked for"
         others = len(self.hooks.compute_penalty.get_hookimpls()) > 1  # one is guard-plugin's own
@@ -204,7 +214,7 @@ def _why_not_this_pass(module: nn.Module, batch: Tensor) -> str:
         return "it is spread over several devices"
     if isinstance(module, DistributedDataParallel) and module.static_graph:
         return "DDP's static_graph needs the gradients to pass its output"
-    if torch.is_autocast_enabled(batch.device.type):
+    if is_autocast_enabled(batch.device.type):
         return "autocast is on"
     if full_precision(batch, batch, own_part(module))[0].dtype != batch.dtype:
         return "its input is of less precision than its parameters"
@@ -245,7 +255,7 @@ def _recompute(call: LossCall, penalty: Penalty) -> Callable[[], Tensor]:
     return recompute_if_unmodified(compute, [inputs, targets, *network.parameters(), *network.buffers()])
 
 
-def _release(output: "weakref.ref[Tensor]") -> None:
+def _release(output: weakref.ref[Tensor]) -> None:
     """Free the graph of the host's own pass, as the backward pass would have that now ends before it."""
     tensor = output()
     if tensor is not None and not tensor._is_view():

@@ -1,5 +1,7 @@
 """From a user's options to a penalty: which one, with the settings that an adapter recommends."""
 
+from __future__ import annotations
+
 from inspect import signature
 from typing import Any
 

@@ -1,5 +1,7 @@
 """Markers beside the files that one script writes for another: they tell whether GUARD acted, and how."""
 
+from __future__ import annotations
+
 import contextlib
 import fnmatch
 import functools

@@ -1,5 +1,7 @@
 """Whether a loss call is on real data: which networks are trained by it, and on which images."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from typing import Any
 

@@ -1,5 +1,7 @@
 """Which seams a loss call is made under, read off the call stack."""
 
+from __future__ import annotations
+
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,6 +11,7 @@ from types import CodeType, FrameType
 from typing import Any
 
 from guard_plugin.hosts.seams import MODULE_LEVEL, Definition, Seam
+from guard_plugin.versions import strict_zip
 
 __all__ = ["Place", "StackReader"]
 
@@ -36,9 +39,7 @@ class Place:
 
     def is_own(self, seam_name: str) -> bool:
         """Tell whether a seam on the stack was entered by this child process, and not by the one that forked it."""
-        frame = next(
-            (frame for seam, frame in zip(self.seams, self.frames, strict=True) if seam.name == seam_name), None
-        )
+        frame = next((frame for seam, frame in strict_zip(self.seams, self.frames) if seam.name == seam_name), None)
         while frame is not None:
             if frame.f_code is BaseProcess._bootstrap.__code__:  # type: ignore[attr-defined]
                 return True
@@ -47,7 +48,7 @@ class Place:
 
     def locals_of(self, seam_name: str) -> Mapping[str, Any] | None:
         """Return the local variables of the innermost frame of a seam, or None where it is not on the stack."""
-        for seam, frame in zip(self.seams, self.frames, strict=True):
+        for seam, frame in strict_zip(self.seams, self.frames):
             if seam.name == seam_name:
                 return _locals(frame)
         return None

@@ -1,5 +1,7 @@
 """What the ledger adds up over the guarded loss calls: ways taken, and values, kept on their device."""
 
+from __future__ import annotations
+
 import math
 from collections import Counter
 from collections.abc import Mapping
@@ -32,7 +34,7 @@ class PathCounts:
     def to_json(self) -> dict[str, Any]:
         """Return the ways taken, as the ledger writes them."""
         return {
-            path: {"calls": why.total(), "because": {reason: n for reason, n in why.items() if reason}}
+            path: {"calls": sum(why.values()), "because": {reason: n for reason, n in why.items() if reason}}
             for path, why in self.taken.items()
         }
 

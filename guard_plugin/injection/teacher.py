@@ -1,5 +1,7 @@
 """A teacher in place of pretrained weights, for hosts that load their teacher from torchvision and nowhere else."""
 
+from __future__ import annotations
+
 import functools
 from collections.abc import Mapping
 from pathlib import Path

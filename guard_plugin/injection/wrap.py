@@ -1,5 +1,7 @@
 """Guarding one criterion of any training script, in one line."""
 
+from __future__ import annotations
+
 import copy
 import warnings
 import weakref
@@ -118,7 +120,7 @@ class GuardedCriterion(nn.Module):
     def __reduce_ex__(self, protocol: Any) -> Any:
         return _rewrap, (self.criterion, *self._made_with, self.guarded)
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> "GuardedCriterion":
+    def __deepcopy__(self, memo: dict[int, Any]) -> GuardedCriterion:
         model, options, loss_fn = self._made_with
         return _rewrap(copy.deepcopy(self.criterion, memo), memo.get(id(model), model), options, loss_fn, self.guarded)
 
@@ -131,7 +133,7 @@ class GuardedCriterion(nn.Module):
 class _Watching:
     """What is done around the calls of a network, for a criterion that may have come to its end."""
 
-    def __init__(self, criterion: "weakref.ref[GuardedCriterion]") -> None:
+    def __init__(self, criterion: weakref.ref[GuardedCriterion]) -> None:
         self._criterion = criterion
         self._warned = False
 

@@ -1,5 +1,7 @@
 """The ConvNets of the distillation literature, rebuilt from their descriptions."""
 
+from __future__ import annotations
+
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -83,7 +85,7 @@ class ConvNet(nn.Module):
         padding = 3 if im_size == (28, 28) and (channels == 1 or not config.bias) else 1
         height, width = im_size
         layers: list[nn.Module] = []
-        for before, after in zip((channels, *config.widths), config.widths, strict=False):
+        for before, after in zip((channels, *config.widths), config.widths):
             height, width = height + 2 * padding - 2, width + 2 * padding - 2
             layers.append(nn.Conv2d(before, after, 3, padding=padding, bias=config.bias))
             norm = _NORM_LAYERS[config.norm](after, height, width)

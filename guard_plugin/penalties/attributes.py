@@ -1,5 +1,7 @@
 """What the modules of a network hold beside parameters and buffers: found, and put back after a pass."""
 
+from __future__ import annotations
+
 import operator
 import random
 from collections import deque

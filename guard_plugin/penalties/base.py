@@ -2,13 +2,14 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, fields, replace
 from typing import Any, ClassVar, Literal, TypeVar, get_args
 
 from torch import Tensor, nn
 
 from guard_plugin.errors import PluginError, UnusableInput
 from guard_plugin.penalties.checks import check_count, check_number
+from guard_plugin.versions import keyword_dataclass
 
 __all__ = ["Combination", "LossFunction", "Penalty"]
 
@@ -20,7 +21,7 @@ Combination = Literal["added", "replaces"]
 PenaltyT = TypeVar("PenaltyT", bound="Penalty")
 
 
-@dataclass(frozen=True, kw_only=True)
+@keyword_dataclass
 class Penalty(ABC):
     """A term that each loss call on real data gets.
 

@@ -1,9 +1,11 @@
 """GUARD's curvature penalty (Xue et al., AAAI 2025), in the paper's and in the published code's form."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import ClassVar, Literal, get_args
 
 import torch
@@ -25,7 +27,8 @@ from guard_plugin.penalties.fast.shared_forward import SharedForward
 from guard_plugin.penalties.graph import check_differentiable
 from guard_plugin.penalties.network_properties import check_examples_apart
 from guard_plugin.penalties.per_example import Losses, cross_entropy, full_precision, unit
-from guard_plugin.penalties.undisturbed import twice_differentiable, undisturbed
+from guard_plugin.penalties.undisturbed import undisturbed
+from guard_plugin.versions import keyword_dataclass, plain_attention
 
 __all__ = ["Curvature", "Form", "curvature_penalty", "scale_h"]
 
@@ -117,7 +120,7 @@ def scale_h(h: float, *, from_shape: Sequence[int], to_shape: Sequence[int]) -> 
     return h * math.sqrt(math.prod(to_shape) / math.prod(from_shape))
 
 
-@dataclass(frozen=True, kw_only=True)
+@keyword_dataclass
 class Curvature(Penalty):
     """The curvature penalty with its settings: see :func:`curvature_penalty`.
 
@@ -147,7 +150,7 @@ class Curvature(Penalty):
         inputs, targets = full_precision(inputs, targets, network)
         losses = Losses(network, targets, loss_fn)
         compute, second_order = (
-            (_gradient_form, twice_differentiable) if self.form == "gradient" else (_loss_form, nullcontext)
+            (_gradient_form, plain_attention) if self.form == "gradient" else (_loss_form, nullcontext)
         )
         with undisturbed(network, inputs.device), torch.enable_grad(), second_order(), self._explained(network, inputs):
             penalty = self.strength * compute(losses, inputs, self.h)

@@ -1,6 +1,5 @@
 """The squared norm of the loss's input gradient: the first-order penalty that curvature is compared with."""
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
@@ -11,12 +10,13 @@ from guard_plugin.penalties.checks import check_batch
 from guard_plugin.penalties.derivatives import derivatives_explained
 from guard_plugin.penalties.graph import check_differentiable
 from guard_plugin.penalties.per_example import Losses, full_precision
-from guard_plugin.penalties.undisturbed import twice_differentiable, undisturbed
+from guard_plugin.penalties.undisturbed import undisturbed
+from guard_plugin.versions import keyword_dataclass, plain_attention
 
 __all__ = ["GradientNorm"]
 
 
-@dataclass(frozen=True, kw_only=True)
+@keyword_dataclass
 class GradientNorm(Penalty):
     """``strength * mean_i || grad_x l_i(x_i) ||_2^2``: double backpropagation (Drucker and LeCun, 1992).
 
@@ -31,7 +31,7 @@ class GradientNorm(Penalty):
         check_batch(network, inputs, targets)
         inputs, targets = full_precision(inputs, targets, network)
         explained = derivatives_explained(network, inputs, fix="use penalty 'curvature' with form='loss'")
-        with undisturbed(network, inputs.device), torch.enable_grad(), twice_differentiable(), explained:
+        with undisturbed(network, inputs.device), torch.enable_grad(), plain_attention(), explained:
             here = inputs.detach().requires_grad_()
             losses = Losses(network, targets, loss_fn)(here)
             (gradient,) = torch.autograd.grad(losses.sum(), here, create_graph=True)

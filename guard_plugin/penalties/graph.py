@@ -1,5 +1,7 @@
 """What an autograd graph tells: where it begins, and what cannot be done with it."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Sequence
 from typing import Any
 

@@ -4,21 +4,20 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.overrides import TorchFunctionMode
 
 from guard_plugin.penalties.attributes import held
+from guard_plugin.versions import TensorBase, TorchFunctionMode
 
 __all__ = ["KeptTensors", "PassWatch"]
 
 _HOOKS = (Tensor.register_hook, Tensor.retain_grad)
-_QUESTIONS = tuple(vars(torch._C.TensorBase)[name].__get__ for name in ("requires_grad", "is_leaf", "grad_fn"))
+_QUESTIONS = tuple(vars(TensorBase)[name].__get__ for name in ("requires_grad", "is_leaf", "grad_fn"))
 
 
 class PassWatch(TorchFunctionMode):
-    """Notes, as ``seen``, why another pass cannot stand for this one.
+    """Notes, as ``seen``, why another pass cannot stand for this one (before torch 2.1, where none does, nothing).
 
     The penalty's backward passes would run hooks on tensors, the host's would not; and code that asks whether a tensor
     requires grad would be told another thing than in the plain run.

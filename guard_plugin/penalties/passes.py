@@ -1,5 +1,7 @@
 """One pass of a penalty: right where torch's own kernels are not, and each pass alike."""
 
+from __future__ import annotations
+
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
@@ -10,12 +12,12 @@ import torch
 import torch.utils.checkpoint
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.overrides import TorchFunctionMode
 from torch.utils.hooks import RemovableHandle
 
 from guard_plugin.errors import UnusableInput
 from guard_plugin.penalties.attributes import attributes_kept
 from guard_plugin.penalties.undisturbed import random_streams_kept
+from guard_plugin.versions import TorchFunctionMode
 
 __all__ = ["alike", "outputs_of"]
 
@@ -92,14 +94,20 @@ def _without_checkpoints() -> Iterator[list[str]]:
                 setattr(module, name, own)
 
 
+_RETAIN_GRAD, _REGISTER_HOOK = Tensor.retain_grad, Tensor.register_hook
+_NORMALISATIONS = (functional.batch_norm, functional.instance_norm)
+
+
 class _NoHooks(TorchFunctionMode):
     """Lets a forward put hooks on tensors in a pass without gradients, in which torch would refuse them."""
+
+    intercepted = ((Tensor, "retain_grad"), (Tensor, "register_hook"))
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        if func in (Tensor.retain_grad, Tensor.register_hook) and not args[0].requires_grad:
-            return None if func is Tensor.retain_grad else RemovableHandle(OrderedDict())
+        if func in (_RETAIN_GRAD, _REGISTER_HOOK) and not args[0].requires_grad:
+            return None if func is _RETAIN_GRAD else RemovableHandle(OrderedDict())
         return func(*args, **(kwargs or {}))
 
 
@@ -110,10 +118,12 @@ class _ExactNorms(TorchFunctionMode):
     where input and gradient are of different memory formats (2.14 and older; docs/reliability.md has the report).
     """
 
+    intercepted = ((functional, "batch_norm"), (functional, "instance_norm"))
+
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        if func not in (functional.batch_norm, functional.instance_norm) or not args or args[0].dim() < 3:
+        if func not in _NORMALISATIONS or not args or args[0].dim() < 3:
             return func(*args, **(kwargs or {}))
         normalised: Tensor = _ContiguousGradient.apply(func(args[0].contiguous(), *args[1:], **(kwargs or {})))
         return normalised

@@ -4,6 +4,8 @@ The code is read, not run: that of a module's class and hooks, and of the Python
 functions get the flag as an argument.
 """
 
+from __future__ import annotations
+
 import inspect
 import os
 from collections.abc import Callable, Iterable, Iterator
@@ -43,8 +45,8 @@ _LIBRARIES = {"torch", "numpy", "builtins"}
 _TORCH, _NUMPY, _STANDARD = (f"{Path(str(library.__file__)).parent}{os.sep}" for library in (torch, numpy, os))
 
 # Of each class its forward, which a host may replace, and when a module is the same in training.
-_NAMED: "WeakKeyDictionary[type, tuple[Any, list[tuple[dict[str, Any], str]]]]" = WeakKeyDictionary()
-_KNOWN: "WeakKeyDictionary[type, tuple[Any, list[Callable[[Any], bool]]]]" = WeakKeyDictionary()
+_NAMED: WeakKeyDictionary[type, tuple[Any, list[tuple[dict[str, Any], str]]]] = WeakKeyDictionary()
+_KNOWN: WeakKeyDictionary[type, tuple[Any, list[Callable[[Any], bool]]]] = WeakKeyDictionary()
 
 
 def why_otherwise_in_training(network: nn.Module) -> str:

@@ -1,21 +1,21 @@
 """Extra passes through the host's network that leave no trace on it."""
 
+from __future__ import annotations
+
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from typing import Any
 
 import numpy
 import torch
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from guard_plugin.errors import UnusableInput
-from guard_plugin.penalties.eager import eager
+from guard_plugin.versions import force_eager
 
-__all__ = ["random_state", "random_streams_kept", "twice_differentiable", "undisturbed"]
+__all__ = ["random_state", "random_streams_kept", "undisturbed"]
 
 
 @contextmanager
@@ -42,7 +42,7 @@ def undisturbed(network: nn.Module, device: torch.device) -> Iterator[None]:
     training = [m for m in modules if m.training]
     buffers = [(m, name, buffer) for m in modules for name, buffer in m.named_buffers(recurse=False)]
     attributes = [(m, name, value) for m in modules for name, value in vars(m).items() if isinstance(value, Tensor)]
-    with random_streams_kept(device), torch.autocast(device.type, enabled=False), eager():
+    with random_streams_kept(device), torch.autocast(device.type, enabled=False), force_eager(network):
         for module in training:
             module.training = False
         # Copies in the meantime: torch counts no change of running statistics, so that a graph that the host keeps
@@ -58,10 +58,6 @@ def undisturbed(network: nn.Module, device: torch.device) -> Iterator[None]:
                 module._buffers[name] = buffer
             for module, name, value in attributes:
                 vars(module)[name] = value
-
-
-twice_differentiable = partial(sdpa_kernel, SDPBackend.MATH)
-"""Computes attention in its plain form: the fused ones have no second derivative."""
 
 
 @contextmanager

@@ -1,5 +1,7 @@
 """AutoAttack's old interface, which robustbench calls, on top of pyautoattack, and the file of its findings."""
 
+from __future__ import annotations
+
 import json
 import logging
 import sys

@@ -1,5 +1,7 @@
 """Results in RobustBench's own format, for its leaderboard: ./model_info/DATASET/THREAT_MODEL/MODEL.json."""
 
+from __future__ import annotations
+
 import json
 from pathlib import Path
 

@@ -1,5 +1,7 @@
 """The faults that keep robustbench 1.1.1 from working with what pip installs beside it, and their repairs in memory."""
 
+from __future__ import annotations
+
 import importlib.metadata
 import importlib.util
 import sys

@@ -1,5 +1,7 @@
 """A measurement by the installed robustbench: its arguments are checked before it begins."""
 
+from __future__ import annotations
+
 import sys
 from collections.abc import Callable
 from contextlib import redirect_stdout

@@ -14,6 +14,7 @@ from torch import Tensor
 from guard_plugin.distilled import DistilledSet, Mix, View
 from guard_plugin.errors import UnusableInput
 from guard_plugin.optional import require
+from guard_plugin.versions import strict_zip
 
 __all__ = ["EightBitImages", "draw_view"]
 
@@ -60,7 +61,7 @@ class EightBitImages:
         Raises:
             UnusableInput: If the view reaches beyond the images.
         """
-        crops = [self._crop(index, crop) for index, crop in zip(indices.tolist(), view.crops.tolist(), strict=True)]
+        crops = [self._crop(index, crop) for index, crop in strict_zip(indices.tolist(), view.crops.tolist())]
         pixels = torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2).float() / 255
         pixels = torch.where(view.flips.view(-1, 1, 1, 1), pixels.flip(3), pixels)
         seen = self.distilled.normalization.to_input(pixels)
@@ -69,7 +70,7 @@ class EightBitImages:
     def _crop(self, index: int, crop: list[float]) -> Any:
         """Return the enlarged crop of one image, of shape (height, width, channels), uint8."""
         # Crops were computed from whole pixels; what is stored of them is rounded to float32.
-        top, left, rows, columns = (round(part * side) for part, side in zip(crop, self.size * 2, strict=True))
+        top, left, rows, columns = (round(part * side) for part, side in strict_zip(crop, self.size * 2))
         part = self._images[index].crop((left, top, left + columns, top + rows))
         array = np.asarray(part.resize(self.size[::-1], self._bilinear))
         return array[:, :, None] if array.ndim == 2 else array

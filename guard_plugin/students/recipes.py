@@ -1,5 +1,7 @@
 """The recipes by which hosts train students on distilled sets."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace

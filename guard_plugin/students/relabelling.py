@@ -85,7 +85,7 @@ class RelabelRecipe(TrainingRecipe):
         device = next(student.parameters()).device
         batches = self.labels.epochs(EightBitImages(distilled), self.batch_size, self.min_scale, device)
         optimizer = self._optimizer(student)
-        for epoch, of_epoch in zip(epochs, batches, strict=False):
+        for epoch, of_epoch in zip(epochs, batches):
             for group in optimizer.param_groups:
                 group["lr"] = self.learning_rate * (1 + math.cos(math.pi * epoch / self.epochs)) / 2
             for inputs, labels in of_epoch:

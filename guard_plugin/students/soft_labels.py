@@ -1,10 +1,12 @@
 """Labels of views: a teacher's stored answers, the answers of a teacher at hand, or the images' own classes."""
 
+from __future__ import annotations
+
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +19,7 @@ from guard_plugin.students.eight_bit_images import EightBitImages, draw_view
 
 __all__ = ["ClassLabels", "Epochs", "LabelSource", "StoredLabels", "TeacherLabels", "label_source"]
 
-Epochs: TypeAlias = Iterator[Iterator[tuple[Tensor, Tensor]]]
+Epochs = Iterator[Iterator[tuple[Tensor, Tensor]]]
 """Batches, epoch by epoch: inputs of shape (n, channels, height, width), and labels of shape (n, classes)."""
 
 _BATCH = 256  # images per pass of a teacher, where nothing depends on it

@@ -1,7 +1,6 @@
 """The trajectory-matching baselines in examples/, MTT and TESLA, as they are without the plugin."""
 
 import importlib
-import itertools
 import re
 import sys
 from argparse import Namespace
@@ -14,6 +13,8 @@ import pytest
 import torch
 from torch import nn
 from torch.func import functional_call
+
+from guard_plugin.versions import strict_zip
 
 BASELINES = Path(__file__).resolve().parents[2] / "examples" / "baselines"
 LOCAL = ("buffer", "distill", "utils", "common")
@@ -114,8 +115,8 @@ def test_buffers_are_lists_of_snapshots_that_differ(host, tmp_path):
     for trajectory in (*first, *second):
         assert len(trajectory) == 3
         assert all([p.shape for p in snapshot] == shapes for snapshot in trajectory)
-        for earlier, later in itertools.pairwise(trajectory):
-            assert all(not torch.equal(a, b) for a, b in zip(earlier, later, strict=True))
+        for earlier, later in zip(trajectory, trajectory[1:]):
+            assert all(not torch.equal(a, b) for a, b in strict_zip(earlier, later))
     starts = [trajectory[0][0] for trajectory in (*first, *second)]
     assert all(not torch.equal(a, b) for i, a in enumerate(starts) for b in starts[:i])
 
@@ -130,7 +131,7 @@ def test_buffers_are_added_to_those_that_are_there(host, tmp_path, capsys):
     assert "2 files are in" in capsys.readouterr().out
     same, other = load(folder / "replay_buffer_2.pt"), load(folder / "replay_buffer_3.pt")
     assert before == [(folder / f"replay_buffer_{n}.pt").read_bytes() for n in (0, 1)]
-    assert all(torch.equal(a, b) for a, b in zip(same[0][-1], load(folder / "replay_buffer_0.pt")[0][-1], strict=True))
+    assert all(torch.equal(a, b) for a, b in strict_zip(same[0][-1], load(folder / "replay_buffer_0.pt")[0][-1]))
     assert not torch.equal(same[0][-1][0], other[0][-1][0])
 
 
@@ -287,20 +288,20 @@ def oracle(net, start, target, images, labels, lr, plan, unroll, **_):
     shapes = [p.shape for p in net.parameters()]
 
     def parts(flat):
-        return [part.view(shape) for part, shape in zip(flat.split(sizes), shapes, strict=True)]
+        return [part.view(shape) for part, shape in strict_zip(flat.split(sizes), shapes)]
 
     student = [part.clone().requires_grad_(True) for part in parts(start)]
     total = [torch.zeros_like(part) for part in student]
     for step in plan:
         at = student if unroll else [part.detach().requires_grad_(True) for part in student]
-        output = functional_call(net, dict(zip(names, at, strict=True)), images[step.indices])
+        output = functional_call(net, dict(strict_zip(names, at)), images[step.indices])
         loss = -output.log_softmax(dim=1)[range(len(step.indices)), labels[step.indices]].mean()
         gradients = torch.autograd.grad(loss, at, create_graph=True)
-        total = [t + g for t, g in zip(total, gradients, strict=True)]
-        student = [s - lr * g for s, g in zip(student, gradients, strict=True)]
-    ends = [s - lr * t for s, t in zip(parts(start), total, strict=True)]
-    missed = sum(((a - b) ** 2).sum() for a, b in zip(ends, parts(target), strict=True))
-    return missed / sum(((a - b) ** 2).sum() for a, b in zip(parts(start), parts(target), strict=True))
+        total = [t + g for t, g in strict_zip(total, gradients)]
+        student = [s - lr * g for s, g in strict_zip(student, gradients)]
+    ends = [s - lr * t for s, t in strict_zip(parts(start), total)]
+    missed = sum(((a - b) ** 2).sum() for a, b in strict_zip(ends, parts(target)))
+    return missed / sum(((a - b) ** 2).sum() for a, b in strict_zip(parts(start), parts(target)))
 
 
 @pytest.mark.parametrize(("steps", "batch"), [(1, None), (3, None), (5, 2)])
@@ -478,7 +479,7 @@ def test_expert_seed_decides_every_bit(host, tmp_path):
         host.run("buffer", *EXPERTS, "--dsa", "True", "--buffer_path", tmp_path / name, "--seed", seed)
     a, b, c = ([path.read_bytes() for path in sorted((tmp_path / name).rglob("*.pt"))] for name in "abc")
     assert a == b
-    assert all(mine != other for mine, other in zip(a, c, strict=True))
+    assert all(mine != other for mine, other in strict_zip(a, c))
 
 
 def test_start_from_noise_or_from_real_images(host, experts, tmp_path):
@@ -516,7 +517,7 @@ def test_teacher_labels(hosts, experts, tmp_path, monkeypatch):
     (end,) = (end for end in ends if torch.equal(tesla.common["flat"].flatten(end), target))
     net = tesla.common["networks"].get_network("MLP", info, 0, "cpu")
     with torch.no_grad():
-        for parameter, value in zip(net.parameters(), end, strict=True):
+        for parameter, value in strict_zip(net.parameters(), end):
             parameter.copy_(value)
     start = distilled(tesla, experts, tmp_path / "start", "--Iteration", "0", "--teacher_label")
     expected = net(start["images_0"]).softmax(dim=1).detach()

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
+from guard_plugin.versions import strict_zip
 from tests.fork_server import process_environment
 
 BASELINES = Path(__file__).resolve().parents[2] / "examples" / "baselines"
@@ -203,7 +204,7 @@ def test_replay(host, whole, given):
             path = given.fkd / f"epoch_{epoch}" / f"batch_{batch}.tar"
             coords, flip, index, _, (x1, y1, x2, y2), stored = torch.load(path, weights_only=True)
             seen = []
-            for number, share, mirrored in zip(chosen, coords, flip, strict=True):
+            for number, share, mirrored in strict_zip(chosen, coords, flip):
                 with Image.open(files[number]) as image:
                     box = (share.double() * 8).tolist()
                     view = transforms.functional.resized_crop(image, *box, [8, 8])
@@ -424,7 +425,7 @@ def test_seed_decides_every_weight_and_label(host, given, whole, tmp_path):
 
     run(host.relabel, *given.relabel, "--fkd-path", "fkd-again")
     run(host.relabel, *given.relabel, "--fkd-path", "fkd-other", "--seed", "1")
-    first, again, other = ([file_content(root) for root in roots] for roots in zip(*files_of(given.fkd), strict=True))
+    first, again, other = ([file_content(root) for root in roots] for roots in strict_zip(*files_of(given.fkd)))
     assert first == again
     assert first != other
 

@@ -6,6 +6,8 @@ import textwrap
 import pytest
 import torch
 
+from guard_plugin.versions import strict_zip
+
 HEAD = """
 import multiprocessing, os, signal, subprocess, sys, time
 from concurrent.futures import ProcessPoolExecutor
@@ -97,7 +99,7 @@ def test_children_are_guarded_and_counted(run, tmp_path, way, start):
     done, ledger = run("[expert(i) for i in range(3)]", start)
     assert done.returncode == 0 and ledger["penalty_value"]["mean"] > 0
     alone = [torch.load(tmp_path / f"expert_{i}.pt") for i in range(3)]
-    assert all(torch.equal(a[key], b[key]) for a, b in zip(guarded, alone, strict=True) for key in a)
+    assert all(torch.equal(a[key], b[key]) for a, b in strict_zip(guarded, alone) for key in a)
 
 
 @pytest.mark.parametrize("start", ["fork", "spawn"])

@@ -9,6 +9,7 @@ import subprocess
 import pytest
 
 from guard_plugin.comparison import compare, read_benchmark, write_page
+from guard_plugin.versions import strict_zip
 from tests.unit.comparison.folders import attacks_at, shaken, write_benchmark
 from tests.unit.comparison.html_checks import contrast
 
@@ -58,7 +59,7 @@ def folders(tmp_path):
     shares = (0.9, 0.8, 0.7, 0.5, 0.3)
     made = []
     for seed, name in enumerate(("plain", "ours", LONG)):
-        correct = {column: shaken(share, seed) for column, share in zip(columns, shares, strict=True)}
+        correct = {column: shaken(share, seed) for column, share in strict_zip(columns, shares)}
         flagged = [{"column": "pgd10@8/255", "reason": "zero gradients"}] if name == LONG else None
         made.append(write_benchmark(tmp_path / name, correct, attacks=attacks, flagged=flagged))
     return made

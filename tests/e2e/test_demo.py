@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from guard_plugin.versions import strict_zip
 from tests.conftest import ROOT
 
 SHORT = shlex.split("--iterations 1 --students 1 --experiments 2 --n-examples 40 --attacks fgsm,pgd3 --eps 16/255")
@@ -50,7 +51,7 @@ def test_the_demo_measures_and_prints_and_from_the_wheel_it_is_the_same(guard, w
     assert "of 100 expected guarded" in done.stdout  # 2 experiments, 1 iteration, 5 outer loops, 10 classes
     results = {arm: json.loads((tmp_path / "demo" / arm / "results.json").read_text()) for arm in ("baseline", "guard")}
     for arm, name in (("baseline", 1), ("guard", 2)):
-        for row, column in zip(rows[2:], ("clean", "fgsm", "pgd3", "worst_case"), strict=True):
+        for row, column in strict_zip(rows[2:], ("clean", "fgsm", "pgd3", "worst_case")):
             shown = float(row.replace("worst case", "worst_case").split()[name])
             assert shown == pytest.approx(100 * results[arm]["accuracy"][column]["mean"], abs=0.051)
     assert results["guard"]["ledger"]["loss_calls"]["guarded"] == 100

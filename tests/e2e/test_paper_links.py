@@ -1,7 +1,6 @@
 """What docs/paper.md points at is there."""
 
 import importlib
-import itertools
 import re
 import shlex
 
@@ -39,7 +38,7 @@ def test_a_command_and_its_options_exist(line):
 @pytest.mark.parametrize("line", COMMANDS)
 def test_a_value_that_a_command_names_is_accepted(line):
     words = shlex.split(line)
-    given = {option: value for option, value in itertools.pairwise(words) if not value.startswith("--")}
+    given = {option: value for option, value in zip(words, words[1:]) if not value.startswith("--")}
     known = {"--penalty": Plugins().penalties, "--attacks": PRESETS, "--form": ("gradient", "loss")}
     for option, values in known.items():
         assert given.get(option) is None or given[option] in values, f"{line}: {option}"

@@ -15,6 +15,7 @@ from torch import nn
 import guard_plugin as guard
 from guard_plugin.errors import UnusableInput
 from guard_plugin.robustbench_bridge import repaired_robustbench, write_model_info
+from guard_plugin.versions import strict_zip
 
 try:
     with repaired_robustbench():
@@ -50,7 +51,7 @@ def model():
 def coloured(labels, size=32):
     """Images whose channel of the label is brighter by 20/255; the last one is labelled wrongly."""
     values = np.full((len(labels), size, size, 3), 100, dtype=np.uint8)
-    for image, label in zip(values, labels, strict=True):
+    for image, label in strict_zip(values, labels):
         image[..., label] += 20
     return values
 

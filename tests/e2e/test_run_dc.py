@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from guard_plugin.versions import strict_zip
 from tests.mutations import GUARDED, REFUSED_DURING
 
 ARGUMENTS = shlex.split(
@@ -60,7 +61,7 @@ def test_strength_zero_is_the_plain_run_bit_for_bit_and_above_zero_is_not(guard,
         done = guard("run", *options, "dc", baseline / "main.py", *ARGUMENTS[:-1], folder)
         assert done.returncode == 0, done.stderr
     expected = tensors(tmp_path / "plain")
-    assert all(torch.equal(a, b) for a, b in zip(tensors(tmp_path / "zero"), expected, strict=True))
+    assert all(torch.equal(a, b) for a, b in strict_zip(tensors(tmp_path / "zero"), expected))
     assert not torch.equal(tensors(tmp_path / "five")[0], expected[0])
     zero = ledger_of(tmp_path / "zero.json")
     assert zero["loss_calls"]["guarded"] == GUARDED_CALLS and zero["penalty_value"]["mean"] is None

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 import guard_plugin
+from guard_plugin.versions import strict_zip
 from tests.conftest import BASELINES, Runner
 
 FORMS = ["gradient", "loss"]
@@ -92,7 +93,7 @@ def means_of_one_process(form: str) -> list[list[torch.Tensor]]:
         x, y = problem["batch"](rank, step)
         return torch.autograd.grad(criterion(net(x), y), net.used())
 
-    return [[(a + b) / 2 for a, b in zip(gradients(0, step), gradients(1, step), strict=True)] for step in range(2)]
+    return [[(a + b) / 2 for a, b in strict_zip(gradients(0, step), gradients(1, step))] for step in range(2)]
 
 
 def test_two_processes_have_the_mean_of_their_reference_gradients_on_every_way(two_ranks, tmp_path):
@@ -109,7 +110,7 @@ def test_two_processes_have_the_mean_of_their_reference_gradients_on_every_way(t
         torch.set_default_dtype(torch.float32)
     for case, (steps, taken) in results.items():
         kind, form, way = case.split()
-        for got, expected in zip(steps, wanted[form], strict=True):
+        for got, expected in strict_zip(steps, wanted[form]):
             torch.testing.assert_close(got, expected, rtol=1e-9, atol=1e-12, msg=lambda m, c=case: f"{c}: {m}")
         # A network's first call is not shared, as nothing is known of it.
         wanted_ways = {"separate": 1, "shared": 1} if way == "auto" and kind != "static" else {"separate": 2}
@@ -192,7 +193,7 @@ def test_mtts_experts_are_the_same_on_every_way(guard, tmp_path):
     def moved(way: str) -> torch.Tensor:
         (file,) = (tmp_path / way).rglob("replay_buffer_*.pt")
         start, *_, end = torch.load(file)[0]
-        return torch.cat([(b - a).flatten() for a, b in zip(start, end, strict=True)])
+        return torch.cat([(b - a).flatten() for a, b in strict_zip(start, end)])
 
     for way in ("default", "low"):
         assert (moved(way) - moved("reference")).norm() < 1e-3 * moved("reference").norm(), way

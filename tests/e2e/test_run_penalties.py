@@ -9,6 +9,7 @@ import torch
 
 from guard_plugin.cli import cli
 from guard_plugin.errors import UnusableInput
+from guard_plugin.versions import strict_zip
 
 ARGUMENTS = shlex.split(
     "--dataset digits --model ConvNetBN --ipc 1 --num_exp 1 --num_eval 0 --Iteration 0 --outer_loop 1 --inner_loop 1 "
@@ -67,7 +68,7 @@ def test_strength_zero_is_the_plain_run_bit_for_bit_and_above_zero_is_not(guard,
         done = guard("run", *options, "dc", baseline / "main.py", *ARGUMENTS[:-1], strength)
         assert done.returncode == 0, done.stderr
     expected = tensors(tmp_path / "plain")
-    assert all(torch.equal(a, b) for a, b in zip(tensors(tmp_path / "0"), expected, strict=True))
+    assert all(torch.equal(a, b) for a, b in strict_zip(tensors(tmp_path / "0"), expected))
     assert not torch.equal(tensors(tmp_path / "1")[0], expected[0])
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from guard_plugin.versions import strict_zip
 from tests.conftest import BASELINES
 
 BUFFER = shlex.split("--dataset digits --model MLP --num_experts 2 --train_epochs 2 --save_interval 1 --dsa False")
@@ -28,7 +29,7 @@ def trajectories(folder: Path) -> list[list[list[torch.Tensor]]]:
 def equal(a: object, b: object) -> bool:
     if isinstance(a, torch.Tensor):
         return torch.equal(a, b)
-    return len(a) == len(b) and all(equal(x, y) for x, y in zip(a, b, strict=True))
+    return len(a) == len(b) and all(equal(x, y) for x, y in strict_zip(a, b))
 
 
 def replace(file: Path, old: str, new: str) -> None:

@@ -7,6 +7,8 @@ A disagreement is printed with the command that runs its case again; the exit co
 what the cases are.
 """
 
+from __future__ import annotations
+
 import argparse
 import sys
 import time
@@ -39,7 +41,7 @@ def main(arguments: list[str] | None = None) -> int:
     spent = dict.fromkeys(kinds, 0.0)
     while sum(spent.values()) < given.seconds:
         kind = min(kinds, key=spent.__getitem__)  # each kind gets its share of the time
-        number = (given.start if given.case is None else given.case) + counts[kind].total()
+        number = (given.start if given.case is None else given.case) + sum(counts[kind].values())
         begin = time.monotonic()
         outcome = _run(Case(given.seed, kind, number), shrink=not given.keep_going)
         spent[kind] += time.monotonic() - begin

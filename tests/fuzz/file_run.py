@@ -1,5 +1,7 @@
 """Damage a file, give it to the command that reads it, and look at how the command ends."""
 
+from __future__ import annotations
+
 import atexit
 import functools
 import json

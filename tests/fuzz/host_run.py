@@ -1,5 +1,7 @@
 """Run one host three times: plainly, under guard at strength 0, and under guard."""
 
+from __future__ import annotations
+
 import atexit
 import functools
 import json

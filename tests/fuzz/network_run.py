@@ -4,6 +4,8 @@ The plain run of the same step, on a copy of the network, gives the loss, the gr
 and all else that must be left as it was; tests/fuzz/reference.py gives what the penalty adds to the loss and gradients.
 """
 
+from __future__ import annotations
+
 import random
 import time
 import warnings
@@ -18,6 +20,7 @@ from torch import Tensor, nn
 
 from guard_plugin import wrap
 from guard_plugin.errors import GuardError
+from guard_plugin.versions import strict_zip
 from tests.fuzz import reference
 from tests.fuzz.networks import FEATURES, MUST_BE_REFUSED, Described, Subject, build, draw, smaller
 from tests.fuzz.outcome import Disagreement
@@ -170,19 +173,19 @@ class _Run:
         self, number: int, theirs: _Step, ours: _Step, own_x: Tensor, own_y: Tensor, x: Tensor, y: Tensor
     ) -> None:
         plain, guarded = self.plain, self.guarded
-        for name, a, b in zip(("Python", "numpy", "torch"), theirs.after, ours.after, strict=True):
+        for name, a, b in strict_zip(("Python", "numpy", "torch"), theirs.after, ours.after):
             if not _same(a, b):
                 raise Disagreement(f"step {number}: the random stream of {name} is not that of the plain run")
         if "input modified" not in self.features and not torch.equal(own_x, x):
             raise Disagreement(f"step {number}: the batch was modified")
         if not torch.equal(own_y, y) or own_x.grad is not None or own_x.requires_grad:
             raise Disagreement(f"step {number}: the batch's gradient or the targets were modified")
-        named = zip(plain.core.named_modules(), guarded.core.named_modules(), strict=True)
+        named = strict_zip(plain.core.named_modules(), guarded.core.named_modules())
         for (name, a), (_, b) in named:
             if a.training != b.training:
                 raise Disagreement(f"step {number}: the training flag of {name or 'the network'} was changed")
             rounding = 1e4 * torch.finfo(self.dtype).eps if self.case.options["strength"] else 0.0
-            for (kind, one), two in zip(_attributes(a).items(), _attributes(b).values(), strict=True):
+            for (kind, one), two in strict_zip(_attributes(a).items(), _attributes(b).values()):
                 if not _same(one, two, rounding):
                     where = f"{name or 'the network'}.{kind} ({type(a).__name__})"
                     raise Disagreement(f"step {number}: {where} is not that of the plain run: {one!r:.80}, {two!r:.80}")
@@ -192,7 +195,7 @@ class _Run:
     def _check_identical(self, number: int, theirs: _Step, ours: _Step) -> None:
         if not _same(theirs.loss.detach(), ours.loss.detach()):
             raise Disagreement(f"step {number}: the loss is not that of the plain run, bit by bit")
-        if not all(_same(a, b) for a, b in zip(theirs.gradients, ours.gradients, strict=True)):
+        if not all(_same(a, b) for a, b in strict_zip(theirs.gradients, ours.gradients)):
             raise Disagreement(f"step {number}: a gradient is not that of the plain run, bit by bit")
 
     def _wanted_or_why_not(self, theirs: _Step, x: Tensor, y: Tensor) -> list[Tensor] | str:
@@ -213,7 +216,7 @@ class _Run:
         if not all(torch.isfinite(t).all() for t in [*plain, *wanted]):
             self.outcomes.add("not finite")
             return
-        added = [f.double() - p.double() for f, p in zip(found, plain, strict=True)]
+        added = [f.double() - p.double() for f, p in strict_zip(found, plain)]
         tolerance = self._tolerance(plain, wanted)
         wrong = _first_wrong(added, wanted, tolerance)
         if wrong is not None and not self._within_rounding(theirs, x, y, added, wanted, tolerance):
@@ -232,7 +235,7 @@ class _Run:
         x = x.double()
         if nudge is not None:
             subject.take_state(self.plain)
-        for own, at_loss in zip(subject.core.buffers(), theirs.buffers, strict=True):
+        for own, at_loss in strict_zip(subject.core.buffers(), theirs.buffers):
             own.copy_(at_loss)  # a checkpoint that computes a part again changes running statistics again
         if nudge is not None:
             eps = 4 * torch.finfo(self.dtype).eps
@@ -275,12 +278,12 @@ class _Run:
         nudge = torch.Generator().manual_seed(0)
         for _ in range(_PROBES[self.case.dtype]):
             near = self._wanted(theirs, x, y, nudge)
-            for i, (a, b) in enumerate(zip(near, wanted, strict=True)):
+            for i, (a, b) in enumerate(strict_zip(near, wanted)):
                 tolerance[i] = torch.maximum(tolerance[i], 100 * (a - b).abs().max())
         self.reference.take_state(self.plain)
         if _first_wrong(added, wanted, tolerance) is not None:
             return False
-        if any(t > 0.01 * w.abs().max() for t, w in zip(tolerance, wanted, strict=True)):
+        if any(t > 0.01 * w.abs().max() for t, w in strict_zip(tolerance, wanted)):
             self.outcomes.add("ill-conditioned")
         return True
 
@@ -330,7 +333,7 @@ def _take_step(subject: Subject, criterion: Any, x: Tensor, y: Tensor, number: i
     if not loss.requires_grad:
         return _Step(loss, [None for _ in subject.trained()], at_loss, noise, buffers, _streams(), len(subject.seen))
     gradients = _differentiate(loss, subject.trained(), case.backward)
-    for parameter, gradient in zip(subject.trained(), gradients, strict=True):
+    for parameter, gradient in strict_zip(subject.trained(), gradients):
         parameter.grad = None if gradient is None else gradient.detach().clone()
     return _Step(loss, gradients, at_loss, noise, buffers, _streams(), len(subject.seen))
 
@@ -440,12 +443,12 @@ def _same(a: Any, b: Any, rounding: float = 0.0) -> bool:
     if isinstance(a, numpy.ndarray):
         return bool((a == b).all())
     if isinstance(a, tuple):
-        return len(a) == len(b) and all(_same(one, two, rounding) for one, two in zip(a, b, strict=True))
+        return len(a) == len(b) and all(_same(one, two, rounding) for one, two in strict_zip(a, b))
     return bool(a == b)
 
 
 def _first_wrong(added: list[Tensor], wanted: list[Tensor], tolerance: list[Tensor]) -> int | None:
-    for i, (a, w, t) in enumerate(zip(added, wanted, tolerance, strict=True)):
+    for i, (a, w, t) in enumerate(strict_zip(added, wanted, tolerance)):
         if not bool(((a - w).abs() <= t).all()):
             return i
     return None

@@ -1,5 +1,7 @@
 """Random networks: a description that can be printed, read again and made smaller, and what it describes."""
 
+from __future__ import annotations
+
 import itertools
 import json
 import random
@@ -12,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
+from guard_plugin.versions import strict_zip
 from tests.fuzz.modules import PIECES, build_piece
 from tests.fuzz.outcome import generator
 
@@ -84,7 +87,7 @@ class Described:
         return json.dumps(asdict(self))
 
     @classmethod
-    def from_json(cls, text: str) -> "Described":
+    def from_json(cls, text: str) -> Described:
         """Read what ``to_json`` wrote."""
         read = json.loads(text)
         read["pieces"] = tuple((name, seed) for name, seed in read["pieces"])
@@ -267,10 +270,10 @@ class Subject:
         """Return the tensors that a copy is given to be the same network."""
         return [*self.core.parameters(), *self.core.buffers(), *(self.hyper.parameters() if self.hyper else ())]
 
-    def take_state(self, other: "Subject", *, buffers: bool = True) -> None:
+    def take_state(self, other: Subject, *, buffers: bool = True) -> None:
         """Copy another copy's parameters, and buffers."""
         with torch.no_grad():
-            for mine, theirs in zip(self.state(), other.state(), strict=True):
+            for mine, theirs in strict_zip(self.state(), other.state()):
                 if buffers or isinstance(mine, nn.Parameter):
                     mine.copy_(theirs)
 

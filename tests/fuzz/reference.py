@@ -4,6 +4,8 @@ Nothing here is slower to read than the formula, and nothing comes from guard_pl
 example's loss, in a batch of one, by ``torch.autograd.grad``; the parameters' gradient is left to torch.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any

@@ -12,6 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 import guard_plugin
 from guard_plugin.networks.architectures import build_network
+from guard_plugin.versions import strict_zip
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")]
 
@@ -45,7 +46,7 @@ def exact(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     for place in places:
         place.allow_tf32 = False
     yield
-    for place, allowed in zip(places, before, strict=True):
+    for place, allowed in strict_zip(places, before):
         place.allow_tf32 = allowed
 
 
@@ -74,7 +75,7 @@ def test_every_way_gives_the_reference_gradients(exact, name, way, form):
     wanted, loss = step(copy.deepcopy(net), x, y, form=form, path="reference")
     found, same = step(net, x, y, form=form, **WAYS[way])
     torch.testing.assert_close(same, loss, rtol=1e-10, atol=1e-12)
-    for a, b in zip(found, wanted, strict=True):
+    for a, b in strict_zip(found, wanted):
         torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-11)
 
 
@@ -106,7 +107,7 @@ def test_under_mixed_precision_the_penalty_is_computed_in_full(exact, dtype, for
     scaler.update()
     assert criterion.guarded == 1 and scaler.get_scale() == 128.0, "the step was skipped for gradients not finite"
     torch.testing.assert_close(loss.detach() - plain, wanted.detach(), rtol=2e-3, atol=1e-4)
-    assert all(not torch.equal(a, b) for a, b in zip(before, net.parameters(), strict=True))
+    assert all(not torch.equal(a, b) for a, b in strict_zip(before, net.parameters()))
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -135,7 +136,7 @@ def test_ddp_gives_the_gradients_of_the_plain_network(exact, process_group, way,
     x, y = (tensor.to(DEVICE) for tensor in batch())
     wanted, _ = step(copy.deepcopy(net), x, y, form=form, path="reference")
     found, _ = step(DistributedDataParallel(net, device_ids=[0]), x, y, form=form, **WAYS[way])
-    for a, b in zip(found, wanted, strict=True):
+    for a, b in strict_zip(found, wanted):
         torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-11)
 
 

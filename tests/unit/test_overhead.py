@@ -10,6 +10,7 @@ from torch.func import functional_call, grad, vmap
 from torch.nn import functional
 
 from guard_plugin.errors import UnusableInput
+from guard_plugin.versions import strict_zip
 from tests.conftest import ROOT
 
 TINY = ["--arch", "MLP", "--size", "4", "--batch-size", "3"]
@@ -57,7 +58,7 @@ def test_the_published_passes_compute_their_formula_and_its_gradient(overhead, s
     term = getattr(overhead, form)(h=0.5, strength=100.0)(network, inputs, labels)
     torch.testing.assert_close(term, expected, rtol=1e-9, atol=0)
     parameters = list(network.parameters())
-    for found, right in zip(gradients(term, parameters), gradients(expected, parameters), strict=True):
+    for found, right in strict_zip(gradients(term, parameters), gradients(expected, parameters)):
         torch.testing.assert_close(found, right, rtol=1e-9, atol=1e-9)
 
 

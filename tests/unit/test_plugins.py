@@ -81,4 +81,4 @@ def test_a_plugin_that_cannot_be_imported_is_refused_by_name():
     with pytest.raises(
         PluginError, match="plugin 'broken' of .* cannot be imported from no_such_module: ModuleNotFound"
     ):
-        Plugins(found=[broken])
+        Plugins(found=[(broken, "some-dist 1.0")])

@@ -7,12 +7,12 @@ import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 
 import pytest
 import torch
 
+from guard_plugin.versions import strict_zip
 from tests.conftest import ROOT
 from tests.seam_mutations import check
 
@@ -102,7 +102,7 @@ def trajectories(folder: Path) -> list[list[list[torch.Tensor]]]:
 def equal(a: object, b: object) -> bool:
     if isinstance(a, torch.Tensor):
         return torch.equal(a, b)
-    return len(a) == len(b) and all(equal(x, y) for x, y in zip(a, b, strict=True))
+    return len(a) == len(b) and all(equal(x, y) for x, y in strict_zip(a, b))
 
 
 @pytest.mark.parametrize("host", TRAINING, ids=lambda host: host.folder)
@@ -121,7 +121,7 @@ def test_each_training_batch_is_guarded_and_no_test_batch(run, tmp_path, host, f
     names = [f"replay_buffer_{n}.pt" for n in (0, 1)]
     assert sorted(p.name for p in folder.iterdir()) == sorted([*names, *(f"{name}.guard.json" for name in names)])
     for expert in trajectories(folder):
-        assert len(expert) == 3 and not any(equal(a, b) for a, b in pairwise(expert))
+        assert len(expert) == 3 and not any(equal(a, b) for a, b in zip(expert, expert[1:]))
 
 
 @pytest.mark.parametrize(
@@ -160,7 +160,7 @@ def test_strength_zero_is_the_plain_run_bit_for_bit(run, data, tmp_path, environ
     assert run(host, "--strength", "5", frozen=True, out="five").returncode == 0
     plain, zero, repaired, five = (trajectories(tmp_path / folder) for folder in ("plain", "zero", "repaired", "five"))
     assert equal(plain, zero) and not equal(plain, five)
-    for aliased, mended in zip(plain, repaired, strict=True):
+    for aliased, mended in strict_zip(plain, repaired):
         assert equal(aliased[0], aliased[-1]) and equal(aliased[-1], mended[-1]) and not equal(mended[0], mended[-1])
 
 

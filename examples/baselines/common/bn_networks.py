@@ -29,7 +29,7 @@ class BatchNormConvNet(nn.Module):
         # As in common.networks, 28x28 images are widened to the 32x32 that halve evenly.
         padding = 3 if im_size == (28, 28) else 1
         height, width = (side + 2 * padding - 2 for side in im_size)
-        for before, after in zip((channel, *widths), widths, strict=False):
+        for before, after in zip((channel, *widths), widths):
             if min(height, width) < 2:
                 raise ValueError(f"{len(widths)} blocks are too many for images of {im_size[0]}x{im_size[1]} pixels")
             # BatchNorm's own shift stands in for the convolution's bias.

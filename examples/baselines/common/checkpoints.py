@@ -36,7 +36,7 @@ class Trained:
 def save_checkpoint(folder: Path, model: nn.Module, arch: str, dataset: str, epoch: int, acc: float) -> Path:
     """Write a network after its `epoch`-th epoch (from 0), with its accuracy; returns the file."""
     path = folder / NAME
-    torch.save(dict(zip(KEYS, (model.state_dict(), arch, dataset, epoch, acc), strict=True)), path)
+    torch.save(dict(zip(KEYS, (model.state_dict(), arch, dataset, epoch, acc))), path)
     return path
 
 

@@ -30,5 +30,5 @@ class FlatNetwork:
 
     def __call__(self, images: torch.Tensor, flat: torch.Tensor) -> torch.Tensor:
         parts = flat.split([shape.numel() for shape in self._shapes.values()])
-        parameters = {name: part.view(shape) for (name, shape), part in zip(self._shapes.items(), parts, strict=True)}
+        parameters = {name: part.view(shape) for (name, shape), part in zip(self._shapes.items(), parts)}
         return functional_call(self._net, parameters, (images,))

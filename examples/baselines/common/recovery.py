@@ -130,7 +130,7 @@ def write_images(folder: Path, images: torch.Tensor, info: DatasetInfo, names: l
     """Write each image, normalised, as a JPEG file that is named by its class and its number in the class."""
     black, white = pixel_bounds(info, images.device)
     pixels = ((images - black) / (white - black) * 255).round().clamp(0, 255)
-    for array, (c, ipc_id) in zip(pixels.cpu().numpy().astype(np.uint8), names, strict=True):
+    for array, (c, ipc_id) in zip(pixels.cpu().numpy().astype(np.uint8), names):
         place = folder / f"new{c:03d}"
         place.mkdir(exist_ok=True)
         picture = Image.fromarray(array[0] if info.channel == 1 else array.transpose(1, 2, 0))

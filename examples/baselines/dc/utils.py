@@ -34,7 +34,7 @@ def match_loss(
 ) -> torch.Tensor:
     """How far the gradients of a network on synthetic and on real images lie apart, by args.dis_metric."""
     if args.dis_metric == "ours":  # of DC: by layer and output channel; biases and norm parameters do not count
-        pairs = [(s.flatten(1), r.flatten(1)) for s, r in zip(gw_syn, gw_real, strict=True) if r.ndim > 1]
+        pairs = [(s.flatten(1), r.flatten(1)) for s, r in zip(gw_syn, gw_real) if r.ndim > 1]
         return torch.stack([_one_minus_cosine(s, r).sum() for s, r in pairs]).sum()
     syn, real = (torch.cat([g.flatten() for g in gradients]) for gradients in (gw_syn, gw_real))
     if args.dis_metric == "mse":

@@ -44,7 +44,7 @@ def read_folder(path: str, info: DatasetInfo) -> list[Image.Image]:
     expected = [f"new{c:03d}" for c in range(info.num_classes)]
     if folder.classes != expected:
         raise InputError(f"{path!r} holds other folders than {expected[0]} to {expected[-1]}")
-    for image, (file, _) in zip(images, folder.samples, strict=True):
+    for image, (file, _) in zip(images, folder.samples):
         if (image.height, image.width) != info.im_size:
             raise InputError(f"{file} is not of {info.im_size[0]}x{info.im_size[1]} pixels")
     return images
@@ -107,8 +107,7 @@ def cutmix_box(height: int, width: int, lam: float) -> list[int]:
     halves = [int(side * math.sqrt(1 - lam)) // 2 for side in (height, width)]
     centre = [int(torch.randint(side, ())) for side in (height, width)]
     (top, bottom), (left, right) = (
-        (max(at - half, 0), min(at + half, side))
-        for at, half, side in zip(centre, halves, (height, width), strict=True)
+        (max(at - half, 0), min(at + half, side)) for at, half, side in zip(centre, halves, (height, width))
     )
     return [top, left, bottom, right]
 
@@ -116,9 +115,9 @@ def cutmix_box(height: int, width: int, lam: float) -> list[int]:
 def render(images: list[Image.Image], view: View, info: DatasetInfo, device: str) -> torch.Tensor:
     """The batch that the view shows, normalised."""
     seen = []
-    for image, coords, flip in zip(images, view.coords.tolist(), view.flip.tolist(), strict=True):
+    for image, coords, flip in zip(images, view.coords.tolist(), view.flip.tolist()):
         sides = (image.height, image.width, image.height, image.width)
-        box = [round(share * side) for share, side in zip(coords, sides, strict=True)]  # shares are kept in float32
+        box = [round(share * side) for share, side in zip(coords, sides)]  # shares are kept in float32
         pixels = to_tensor(resized_crop(image, *box, list(info.im_size), InterpolationMode.BILINEAR))
         seen.append(pixels.flip(2) if flip else pixels)
     mean, std = (torch.tensor(values).view(1, -1, 1, 1) for values in (info.mean, info.std))

@@ -15,6 +15,7 @@ from guard_plugin.penalties.passes import outputs_of
 from guard_plugin.penalties.per_example import Losses, full_precision
 from guard_plugin.penalties.undisturbed import undisturbed
 from guard_plugin.spaces import Normalization
+from guard_plugin.versions import keyword_dataclass
 
 __all__ = ["Adversarial", "Ball", "ascend"]
 
@@ -34,7 +35,7 @@ class Ball:
     upper: Tensor
 
 
-@dataclass(frozen=True, kw_only=True)
+@keyword_dataclass
 class Adversarial(Penalty):
     """A term on adversarial examples, in the Linf balls of radius eps around the host's batch.
 

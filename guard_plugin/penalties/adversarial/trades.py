@@ -1,6 +1,5 @@
 """TRADES: the host's loss, and beside it how far an adversary can move the network's prediction."""
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
@@ -11,13 +10,14 @@ from guard_plugin.penalties.adversarial.base import Adversarial, Ball, ascend
 from guard_plugin.penalties.checks import check_count, check_losses, check_number
 from guard_plugin.penalties.passes import outputs_of
 from guard_plugin.penalties.per_example import Losses
+from guard_plugin.versions import keyword_dataclass
 
 __all__ = ["Trades"]
 
 _START = 0.001  # the start's distance from the example, as in the authors' code
 
 
-@dataclass(frozen=True, kw_only=True)
+@keyword_dataclass
 class Trades(Adversarial):
     """``strength * mean_i KL(p(x_i) || p(x_i'))``: Zhang et al., ICML 2019; strength is their beta, or 1 / lambda.
 

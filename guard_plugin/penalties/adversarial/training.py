@@ -1,6 +1,5 @@
 """Adversarial training proper: the host's loss is replaced by the loss on adversarial examples."""
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
@@ -10,11 +9,12 @@ from guard_plugin.penalties.adversarial.base import Adversarial, Ball, ascend
 from guard_plugin.penalties.base import Combination
 from guard_plugin.penalties.checks import check_count, check_losses, check_number
 from guard_plugin.penalties.per_example import Losses
+from guard_plugin.versions import keyword_dataclass
 
 __all__ = ["FastTraining", "PgdTraining"]
 
 
-@dataclass(frozen=True, kw_only=True)
+@keyword_dataclass
 class _AdversarialTraining(Adversarial):
     """The mean loss on examples found from a uniform random start, by steps that increase the loss."""
 
@@ -37,7 +37,7 @@ class _AdversarialTraining(Adversarial):
         return check_losses(losses.loss_fn(outputs, losses.targets), len(found)).mean()
 
 
-@dataclass(frozen=True, kw_only=True)
+@keyword_dataclass
 class PgdTraining(_AdversarialTraining):
     """Training on PGD's examples: Madry et al., "Towards Deep Learning Models Resistant to Adversarial Attacks", 2018.
 
@@ -61,7 +61,7 @@ class PgdTraining(_AdversarialTraining):
         return self._climb(losses, ball, random, self.steps)
 
 
-@dataclass(frozen=True, kw_only=True)
+@keyword_dataclass
 class FastTraining(_AdversarialTraining):
     """Training on the examples of one step from a random start: Wong et al., "Fast is better than free", 2020.
 

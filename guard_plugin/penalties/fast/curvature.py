@@ -8,6 +8,8 @@ freed, by itself. Where the host's own pass serves as the first point, a step is
 gradient form; else it is 9 F and 15 F.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 

@@ -1,5 +1,7 @@
 """A scalar whose gradient was computed before the backward pass that asks for it."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -10,6 +12,7 @@ from torch import Tensor
 from torch.autograd import Function
 
 from guard_plugin.errors import UnsupportedLoss
+from guard_plugin.versions import strict_zip
 
 __all__ = [
     "PrecomputedGradient",
@@ -72,13 +75,13 @@ class PrecomputedGradient:
         self.add(leaf, gradient)
         return gradient.new_zeros(()).expand_as(gradient)  # what autograd then holds takes no memory
 
-    def scaled(self, value: Tensor, weight: Tensor | float) -> "PrecomputedGradient":
+    def scaled(self, value: Tensor, weight: Tensor | float) -> PrecomputedGradient:
         """Return ``value`` with these gradients times ``weight``. This object is not to be used any more."""
         for _, gradient in self.gradients.values():
             gradient.mul_(weight)
         return PrecomputedGradient(value, self.gradients)
 
-    def plus(self, other: "PrecomputedGradient") -> "PrecomputedGradient":
+    def plus(self, other: PrecomputedGradient) -> PrecomputedGradient:
         """Return this value with the sum of both gradients. Neither object is to be used any more."""
         for tensor, gradient in other.gradients.values():
             self.add(tensor, gradient)
@@ -127,7 +130,7 @@ def with_precomputed_gradient(
     """
     if not precomputed.gradients or not torch.is_grad_enabled():
         return precomputed.value.detach()
-    tensors, gradients = zip(*precomputed.gradients.values(), strict=True)
+    tensors, gradients = strict_zip(*precomputed.gradients.values())
     kept = () if own is None else (own,)
     scalar: Tensor = _Precomputed.apply(precomputed.value.detach(), recompute, release, kept, gradients, *tensors)
     return scalar

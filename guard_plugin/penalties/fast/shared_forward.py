@@ -1,5 +1,7 @@
 """A host's network call whose forward pass the penalty shares: it serves as one of the penalty's own passes."""
 
+from __future__ import annotations
+
 import threading
 from contextlib import ExitStack
 from typing import Any

@@ -2,6 +2,7 @@ import pytest
 
 from guard_plugin.comparison import compare, read_benchmark
 from guard_plugin.comparison.beard import beard_scores
+from guard_plugin.versions import strict_zip
 from tests.unit.comparison.folders import attacks_at, flags, write_benchmark
 
 
@@ -27,7 +28,7 @@ def test_they_are_not_defined_where_no_attack_does_anything(tmp_path):
 
 def test_they_are_per_ball(tmp_path):
     columns = ["clean", "fgsm@4/255", "pgd10@4/255", "fgsm@8/255", "pgd10@8/255"]
-    shares = dict(zip(columns, (0.9, 0.8, 0.6, 0.5, 0.1), strict=True))
+    shares = dict(strict_zip(columns, (0.9, 0.8, 0.6, 0.5, 0.1)))
     attacks = attacks_at("4/255", "8/255")
     pair = [
         read_benchmark(

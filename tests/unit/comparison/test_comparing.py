@@ -4,6 +4,7 @@ import pytest
 from guard_plugin.comparison import compare, comparison_json, comparison_page, comparison_text, read_benchmark
 from guard_plugin.comparison.verdicts import notes, points, verdicts
 from guard_plugin.errors import UnusableInput
+from guard_plugin.versions import strict_zip
 from tests.unit.comparison.folders import attacks_at, flags, shaken, write_benchmark
 
 
@@ -95,7 +96,7 @@ def test_the_headline_tells_where_a_difference_was_shown_and_where_not(tmp_path)
 
     def one(name, *shares):
         columns = ["clean", "pgd10@2/255", "pgd10@4/255", "pgd10@8/255"]
-        correct = {column: flags(*[share] * 3) for column, share in zip(columns, shares, strict=True)}
+        correct = {column: flags(*[share] * 3) for column, share in strict_zip(columns, shares)}
         return read_benchmark(write_benchmark(tmp_path / name, correct, attacks=attacks))
 
     compared = compare([one("plain", 0.9, 0.8, 0.4, 0.0), one("ours", 0.9, 0.6, 0.6, 0.0)])

@@ -1,6 +1,5 @@
 import base64
 import io
-import itertools
 import re
 
 import pytest
@@ -12,6 +11,7 @@ from guard_plugin.comparison.page import typeset
 from guard_plugin.distilled import read_distilled, subject_of
 from guard_plugin.errors import UnusableInput
 from guard_plugin.plugins import Plugins
+from guard_plugin.versions import strict_zip
 from tests.unit.comparison.folders import attacks_at, flags, write_benchmark
 from tests.unit.comparison.html_checks import contrast, custom_properties, parsed
 
@@ -35,7 +35,7 @@ def two(tmp_path, **options):
 def several_eps(folder, *shares):
     eps = ("2/255", "4/255", "8/255")
     columns = ["clean", *(f"pgd10@{value}" for value in eps)]
-    correct = {column: flags(share, share) for column, share in zip(columns, shares, strict=True)}
+    correct = {column: flags(share, share) for column, share in strict_zip(columns, shares)}
     return read_benchmark(write_benchmark(folder, correct, attacks=attacks_at(*eps, names=("pgd10",))))
 
 
@@ -93,7 +93,7 @@ def test_a_screen_reader_finds_its_way(tmp_path):
     assert tree.get("lang") == "en" and tree.find("head/title").text == "Robustness of ours against plain"
     levels = [int(element.tag[1]) for element in tree.iter() if re.fullmatch("h[1-6]", element.tag)]
     assert levels[0] == 1 and levels.count(1) == 1
-    assert all(deeper - level <= 1 for level, deeper in itertools.pairwise(levels))
+    assert all(deeper - level <= 1 for level, deeper in zip(levels, levels[1:]))
     for table in tree.iter("table"):
         assert texts(table.find("caption"))
         assert all(cell.get("scope") for cell in table.iter("th"))

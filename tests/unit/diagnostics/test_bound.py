@@ -1,5 +1,7 @@
 """The bound's terms and verdicts where they are known."""
 
+from __future__ import annotations
+
 import json
 import math
 
@@ -14,6 +16,7 @@ from guard_plugin.errors import GuardError, UnusableInput
 from guard_plugin.networks.pixel_model import PixelModel
 from guard_plugin.penalties.per_example import Losses, cross_entropy
 from guard_plugin.spaces import Normalization
+from guard_plugin.versions import strict_zip
 
 SPACE = Normalization((0.5,), (0.25,))
 
@@ -196,7 +199,7 @@ def test_a_class_with_images_of_one_kind_only_is_named_as_missing():
 def test_results_do_not_depend_on_the_batch_size():
     model, real, images = regression(), data(), distilled()
     a, b = (bound(model, *real, images, rho=0.3, batch_size=size).classes for size in (1, 7))
-    for one, other in zip(a, b, strict=True):
+    for one, other in strict_zip(a, b):
         assert one.to_json() == pytest.approx(other.to_json(), rel=1e-9)
 
 

@@ -13,6 +13,7 @@ from guard_plugin.errors import UnusableInput
 from guard_plugin.networks.pixel_model import PixelModel
 from guard_plugin.penalties import curvature_penalty
 from guard_plugin.spaces import Normalization
+from guard_plugin.versions import strict_zip
 
 NORMALIZATION = Normalization((0.4, 0.5), (0.25, 0.25))
 
@@ -52,9 +53,7 @@ def full_hessian(network: nn.Module, x: Tensor, label: Tensor) -> Tensor:
 
 
 def by_the_full_hessian(network: nn.Module, inputs: Tensor, labels: Tensor) -> Tensor:
-    return torch.stack(
-        [torch.linalg.eigvalsh(full_hessian(network, x, y))[-1] for x, y in zip(inputs, labels, strict=True)]
-    )
+    return torch.stack([torch.linalg.eigvalsh(full_hessian(network, x, y))[-1] for x, y in strict_zip(inputs, labels)])
 
 
 def test_smooth_networks_agree_with_the_full_hessian():
@@ -92,7 +91,7 @@ def test_a_relu_networks_curvature_is_that_of_the_softmax_on_its_linear_piece():
     x = torch.randn(4, 7, dtype=torch.float64)
     slopes = torch.stack([torch.autograd.functional.jacobian(lambda v: network(v[None])[0], one) for one in x])
     p = network(x).softmax(1).detach()
-    closed = torch.stack([j.T @ (torch.diag(q) - torch.outer(q, q)) @ j for j, q in zip(slopes, p, strict=True)])
+    closed = torch.stack([j.T @ (torch.diag(q) - torch.outer(q, q)) @ j for j, q in strict_zip(slopes, p)])
     report = curvature_at(network, x, torch.tensor([0, 1, 2, 0]), h=0.1, tol=1e-9)
     torch.testing.assert_close(report.largest, torch.linalg.eigvalsh(closed)[:, -1], rtol=1e-9, atol=0)
     assert int(report.steps.max()) <= 3  # rank classes - 1, and one to see that nothing is left
@@ -127,7 +126,7 @@ def test_the_cosine_is_that_with_the_full_hessians_eigenvector_without_sign():
     model, pixels, labels = smooth_images()
     inputs = NORMALIZATION.to_input(pixels)
     report = input_curvature(model, pixels, labels, h=0.1, tol=1e-9)
-    for x, y, cosine in zip(inputs, labels, report.cosine, strict=True):
+    for x, y, cosine in strict_zip(inputs, labels, report.cosine):
         leaf = x[None].clone().requires_grad_()
         (g,) = torch.autograd.grad(functional.cross_entropy(model.network(leaf), y[None]), leaf)
         top = torch.linalg.eigh(full_hessian(model.network, x, y)).eigenvectors[:, -1]

@@ -1,5 +1,7 @@
 """Quantiles against numpy's, and the figure."""
 
+from __future__ import annotations
+
 import math
 
 import numpy as np

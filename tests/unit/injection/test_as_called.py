@@ -7,6 +7,7 @@ from torch.nn import functional
 
 import guard_plugin
 from guard_plugin.errors import UnsupportedLoss
+from guard_plugin.versions import strict_zip
 
 H, STRENGTH = 0.3, 2.0
 X = torch.randn(6, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
@@ -34,7 +35,7 @@ def penalty_by_loop(net, inputs, targets, judged=lambda output: output) -> torch
         return torch.autograd.grad(loss, x, create_graph=create_graph)[0]
 
     total = torch.zeros((), dtype=torch.float64)
-    for x, y in zip(inputs, targets, strict=True):
+    for x, y in strict_zip(inputs, targets):
         here = gradient(x, y, True)
         there = gradient(x + H * here.detach() / here.detach().norm(), y, True)
         total = total + (there - here).square().sum()

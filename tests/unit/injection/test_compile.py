@@ -8,6 +8,7 @@ from torch import nn
 from torch.nn import functional
 
 import guard_plugin
+from guard_plugin.versions import strict_zip
 
 X, Y = torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(0)).double(), torch.tensor([0, 1, 2, 3])
 
@@ -88,7 +89,7 @@ def test_the_penalty_of_a_compiled_network_is_that_of_the_network(way, backend, 
         loss = criterion(compiled(X), Y)
         loss.backward()
         torch.testing.assert_close(loss, wanted, rtol=1e-10, atol=0)
-        for own, expected in zip(net.parameters(), plain.parameters(), strict=True):
+        for own, expected in strict_zip(net.parameters(), plain.parameters()):
             torch.testing.assert_close(own.grad, expected.grad, rtol=1e-9, atol=1e-12)
     assert criterion.guarded == 3
 

@@ -1,5 +1,7 @@
 """Every way of computing the curvature penalty against the reference way, in float64, through ``guard_plugin.wrap``."""
 
+from __future__ import annotations
+
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -22,6 +24,7 @@ from guard_plugin.penalties import Curvature, GradientNorm
 from guard_plugin.penalties.network_properties import properties_of
 from guard_plugin.penalties.undisturbed import undisturbed
 from guard_plugin.plugins import Registered, installed_plugins
+from guard_plugin.versions import strict_zip
 
 FORMS = ["gradient", "loss"]
 WAYS: dict[str, dict[str, Any]] = {
@@ -673,7 +676,7 @@ def test_a_scaled_loss_leaves_the_unscaled_gradients(form, way):
     assert distance([p.grad for p in net.parameters()], [1024 * g for g in wanted]) < 1e-12
     before = [parameter.detach().clone() for parameter in net.parameters()]
     scaler.step(optimizer)
-    after = [b - 0.1 * g for b, g in zip(before, wanted, strict=True)]
+    after = [b - 0.1 * g for b, g in strict_zip(before, wanted)]
     assert distance([parameter.detach() for parameter in net.parameters()], after) < 1e-12
 
 

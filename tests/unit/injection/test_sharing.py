@@ -1,5 +1,7 @@
 """When the host's own forward pass serves as one of the penalty's: never where the host could tell the difference."""
 
+from __future__ import annotations
+
 import copy
 from typing import Any
 

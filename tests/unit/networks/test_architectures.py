@@ -7,6 +7,7 @@ from torch import nn
 
 from guard_plugin.errors import UnusableInput
 from guard_plugin.networks import ARCHITECTURES, build_network
+from guard_plugin.versions import strict_zip
 
 
 def parameters(network):
@@ -111,7 +112,7 @@ def test_the_grammar_combines():
         *(nn.Conv2d(5, 5, 3, padding=1), nn.BatchNorm2d(5), nn.Sigmoid(), nn.MaxPool2d(2)),
         *(nn.Flatten(), nn.Linear(5 * 2 * 3, 7)),
     )
-    theirs.load_state_dict(dict(zip(theirs.state_dict(), ours.state_dict().values(), strict=True)))
+    theirs.load_state_dict(dict(strict_zip(theirs.state_dict(), ours.state_dict().values())))
     images = torch.randn(4, 3, 8, 12)
     with torch.no_grad():
         assert torch.equal(ours(images), theirs(images))

@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from guard_plugin.errors import UnusableInput
 from guard_plugin.penalties import FastTraining, PgdTraining, Trades
+from guard_plugin.versions import strict_zip
 from tests.unit.penalties.linear import batch, binary, cross_entropy, log_odds, signs
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -68,7 +69,7 @@ def test_trades_finds_the_ends_of_the_ball_and_the_worse_one_from_some_start():
     values = [Trades(eps=EPS, seed=seed)(net, x, y, loss_fn=cross_entropy) for seed in range(12)]
     found = [0 if torch.isclose(value, ends[0]) else 1 for value in values]
     assert set(found) == {0, 1}
-    for value, end in zip(values, found, strict=True):
+    for value, end in strict_zip(values, found):
         assert_same_with_gradients(value, ends[end].mean(), net)
 
 
@@ -160,8 +161,8 @@ def test_all_else_is_left_as_it_was(penalty):
     penalty(net, x, y, loss_fn=cross_entropy)
     assert torch.equal(torch.get_rng_state(), random) and torch.equal(x, before)
     assert [m.training for m in net.modules()] == flags
-    assert all(torch.equal(p.grad, g) for p, g in zip(net.parameters(), grads, strict=True))
-    assert all(torch.equal(p, w) for p, w in zip(net.parameters(), weights, strict=True))
+    assert all(torch.equal(p.grad, g) for p, g in strict_zip(net.parameters(), grads))
+    assert all(torch.equal(p, w) for p, w in strict_zip(net.parameters(), weights))
 
 
 @BY_NAME

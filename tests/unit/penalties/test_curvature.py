@@ -12,6 +12,7 @@ from torch.nn import functional
 import guard_plugin
 from guard_plugin.errors import UnusableInput
 from guard_plugin.penalties import Curvature, curvature_penalty
+from guard_plugin.versions import strict_zip
 
 FORMS = ["gradient", "loss"]
 
@@ -64,7 +65,7 @@ def by_the_formula(net, x, y, h, strength, form, loss_fn=None) -> float:
         return loss.item(), torch.autograd.grad(loss, xi)[0][0]
 
     squares, here, there = [], [], []
-    for xi, yi in zip(x, y, strict=True):
+    for xi, yi in strict_zip(x, y):
         l0, g0 = loss_and_gradient(xi, yi)
         l1, g1 = loss_and_gradient(xi + h * unit(g0), yi)
         squares.append(float(((g1 - g0) ** 2).sum()))
@@ -152,7 +153,7 @@ def test_parameter_gradients_are_finite_differences_with_z_held_fixed(form):
     names = [name for name, _ in net.named_parameters()]
 
     def with_z_fixed(*values: Tensor) -> Tensor:
-        parameters = dict(zip(names, values, strict=True))
+        parameters = dict(strict_zip(names, values))
 
         def losses(inputs: Tensor) -> Tensor:
             return functional.cross_entropy(torch.func.functional_call(net, parameters, (inputs,)), y, reduction="none")
@@ -168,7 +169,7 @@ def test_parameter_gradients_are_finite_differences_with_z_held_fixed(form):
     assert torch.autograd.gradcheck(with_z_fixed, values)  # the oracle itself, by finite differences
     expected = torch.autograd.grad(with_z_fixed(*values), values)
     penalty = curvature_penalty(net, x, y, h=h, strength=2.0, form=form)
-    for got, wanted in zip(torch.autograd.grad(penalty, list(net.parameters())), expected, strict=True):
+    for got, wanted in strict_zip(torch.autograd.grad(penalty, list(net.parameters())), expected):
         torch.testing.assert_close(got, wanted, rtol=1e-9, atol=1e-12)
 
 
@@ -235,7 +236,7 @@ def test_everything_is_left_as_it_was(form):
     curvature_penalty(net, x, y, h=0.5, strength=1.0, form=form)
     assert [m.training for m in net.modules()] == flags
     assert all(torch.equal(v, state[k]) for k, v in net.state_dict().items())
-    assert all(torch.equal(p.grad, g) for p, g in zip(net.parameters(), grads, strict=True))
+    assert all(torch.equal(p.grad, g) for p, g in strict_zip(net.parameters(), grads))
     assert torch.equal(torch.get_rng_state(), random)
     assert x.grad is None
     assert not net[0].weight.requires_grad

@@ -11,6 +11,7 @@ from torch.utils.checkpoint import checkpoint
 
 import guard_plugin
 from guard_plugin.errors import UnsupportedLoss
+from guard_plugin.versions import strict_zip
 
 pytestmark = pytest.mark.usefixtures("float64")
 Y = torch.tensor([0, 1, 2, 1, 0, 2])
@@ -36,7 +37,7 @@ def by_differences(net: nn.Module, x: Tensor, y: Tensor) -> Tensor:
         return torch.stack(ups).view_as(one) / (2 * eps)
 
     total = torch.zeros(())
-    for one, target in zip(x, y, strict=True):
+    for one, target in strict_zip(x, y):
         here = gradient(one, target)
         total += (gradient(one + H * here / here.norm(), target) - here).square().sum()
     return STRENGTH * total / len(x)
@@ -137,7 +138,7 @@ def test_checkpointed_networks_are_guarded(reentrant, norm, attention, options):
             model.zero_grad()
             judge(model(x), Y).backward()
         if not reentrant:  # with it, torch gives the first layers no gradient for an input that needs none
-            for own, expected in zip(net.parameters(), plain.parameters(), strict=True):
+            for own, expected in strict_zip(net.parameters(), plain.parameters()):
                 torch.testing.assert_close(own.grad, expected.grad, rtol=1e-8, atol=1e-11)
         assert net.calls == counted.calls
     assert criterion.guarded == 3

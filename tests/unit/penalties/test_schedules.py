@@ -1,7 +1,5 @@
 """Settings that rise over the guarded loss calls."""
 
-from dataclasses import dataclass
-
 import pytest
 import torch
 from torch import nn
@@ -9,6 +7,7 @@ from torch import nn
 import guard_plugin
 from guard_plugin.errors import PluginError, UnusableInput
 from guard_plugin.penalties import Curvature, GradientNorm, PgdTraining
+from guard_plugin.versions import keyword_dataclass
 from tests.unit.penalties.linear import cross_entropy
 
 
@@ -49,7 +48,7 @@ def test_a_ramp_that_is_no_number_of_calls_is_refused(ramp, wrong):
 
 
 def test_a_whole_number_with_a_ramp_is_refused_when_it_is_made():
-    @dataclass(frozen=True, kw_only=True)
+    @keyword_dataclass
     class Stepwise(GradientNorm):
         steps: int = 3
         steps_ramp: int = 0

@@ -1,6 +1,6 @@
 """Settings as text."""
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import ClassVar
 
 import pytest
@@ -11,6 +11,7 @@ from guard_plugin.injection.penalty_choice import make_penalty
 from guard_plugin.penalties import Curvature, GradientNorm, PgdTraining
 from guard_plugin.penalties.settings import assigned, read_settings
 from guard_plugin.plugins import Plugins
+from guard_plugin.versions import keyword_dataclass
 
 
 def test_texts_become_what_the_settings_are():
@@ -43,7 +44,7 @@ def test_a_text_that_is_not_what_the_setting_is_is_refused(text, message):
 
 
 def test_a_setting_that_text_cannot_say_is_refused():
-    @dataclass(frozen=True, kw_only=True)
+    @keyword_dataclass
     class Switched(GradientNorm):
         name: ClassVar[str] = "switched"
         on: bool = field(default=False)

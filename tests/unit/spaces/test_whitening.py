@@ -8,6 +8,7 @@ import torch
 from guard_plugin.distilled import DistilledSet
 from guard_plugin.errors import UnusableInput
 from guard_plugin.spaces import Normalization, UndecidedZca, Whitening, ZcaWhitening
+from guard_plugin.versions import strict_zip
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +69,7 @@ def test_gradients_flow_through_it(whitening):
 
 def test_the_fit_is_deterministic_and_the_order_of_the_images_hardly_matters(pixels, whitening):
     again = ZcaWhitening(eps=0.1).fitted(pixels.clone())
-    assert all(torch.equal(one, other) for one, other in zip(again.buffers(), whitening.buffers(), strict=True))
+    assert all(torch.equal(one, other) for one, other in strict_zip(again.buffers(), whitening.buffers()))
     other = ZcaWhitening(eps=0.1).fitted(pixels.flip(0))
     torch.testing.assert_close(other.matrix, whitening.matrix, rtol=1e-6, atol=1e-7)
 

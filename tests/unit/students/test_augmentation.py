@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from guard_plugin.errors import UnusableInput
 from guard_plugin.students.augmentation import DSA_STRATEGY, augment
+from guard_plugin.versions import strict_zip
 
 KINDS = DSA_STRATEGY.split("_")
 
@@ -54,7 +55,7 @@ def test_color_is_affine_per_image_and_pixel():
 
 def test_crop_shifts_by_up_to_an_eighth_and_fills_with_zero(images):
     out, seen = augment(images, "crop"), set()
-    for image, shifted in zip(images, out, strict=True):
+    for image, shifted in strict_zip(images, out):
         fits = [
             (down, right)
             for down in range(-2, 3)

@@ -14,6 +14,7 @@ from guard_plugin.distilled import DistilledSet, Mix, View
 from guard_plugin.errors import UnusableInput
 from guard_plugin.spaces import Normalization
 from guard_plugin.students import EightBitImages, draw_view
+from guard_plugin.versions import strict_zip
 
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.3, 0.25)
 HEIGHT, WIDTH, N = 20, 17, 6
@@ -58,7 +59,7 @@ def test_crops_are_the_hosts_to_the_bit(distilled, arrays, flip):
     crops = torch.tensor(boxes(), dtype=torch.float32) / sides
     indices = torch.tensor([3, 0, 5, 2])
     seen = EightBitImages(distilled).views(indices, View(crops, torch.tensor([flip, not flip, flip, not flip])))
-    for number, (index, box) in enumerate(zip(indices.tolist(), boxes(), strict=True)):
+    for number, (index, box) in enumerate(strict_zip(indices.tolist(), boxes())):
         expected = by_host(arrays[index], box, flip if number % 2 == 0 else not flip)
         torch.testing.assert_close(seen[number], expected, rtol=0, atol=1e-6)
 
@@ -99,7 +100,7 @@ def test_crops_are_distributed_as_torchvisions(size, min_scale):
     assert torch.allclose(ours, ours.round(), atol=1e-4)  # whole pixels
     assert (ours[:, :2] >= 0).all() and (ours[:, 2:] >= 1 - 1e-4).all()
     assert (ours[:, :2] + ours[:, 2:] <= sides[:2] + 1e-4).all()
-    for mine, other in zip(features(ours), features(theirs.float()), strict=True):
+    for mine, other in strict_zip(features(ours), features(theirs.float())):
         spread = statistics.pstdev(other.tolist())
         assert abs(mine.mean() - other.mean()) <= 5 * spread * (2 / n) ** 0.5 + 1e-4
         assert abs(mine.std() - other.std()) <= 0.1 * spread + 1e-4

@@ -10,6 +10,7 @@ from guard_plugin.evaluation import RECIPES, train_student
 from guard_plugin.networks import build_network
 from guard_plugin.students import recipe_named
 from guard_plugin.students.augmentation import augment
+from guard_plugin.versions import strict_zip
 
 NETWORK = partial(build_network, "MLP", channels=1, num_classes=10, im_size=(8, 8))
 
@@ -27,7 +28,7 @@ def by_hand(distilled, epochs, drop_after, batch_size, seed, rate=0.01, strategy
             images = distilled.images[batch]
             images = augment(images, strategy) if strategy else images
             loss = F.cross_entropy(network(images), distilled.labels[batch])
-            for w, v, g in zip(weights, velocity, torch.autograd.grad(loss, weights), strict=True):
+            for w, v, g in strict_zip(weights, velocity, torch.autograd.grad(loss, weights)):
                 v.mul_(0.9).add_(g + 5e-4 * w.detach())
                 w.data -= rate * v
         if epoch == drop_after:
@@ -44,7 +45,7 @@ def test_dc_recipe_equals_plain_loop(distilled, soft):
     with torch.random.fork_rng():
         # The host with --epoch_eval_train 8: epochs 0 to 8, the drop after epoch 8 // 2 + 1.
         expected = by_hand(distilled, epochs=9, drop_after=5, batch_size=32, seed=3)
-    for ours, theirs in zip(student.parameters(), expected, strict=True):
+    for ours, theirs in strict_zip(student.parameters(), expected):
         torch.testing.assert_close(ours.detach(), theirs.detach(), rtol=1e-4, atol=1e-6)
 
 
@@ -86,7 +87,7 @@ def test_mtt_recipe_equals_plain_loop(distilled):
     student = train_student(distilled, NETWORK, recipe, seed=3)
     with torch.random.fork_rng():
         expected = by_hand(distilled, 5, 3, batch_size=32, seed=3, rate=0.02, strategy=recipe.augmentation)
-    for ours, theirs in zip(student.parameters(), expected, strict=True):
+    for ours, theirs in strict_zip(student.parameters(), expected):
         torch.testing.assert_close(ours.detach(), theirs.detach(), rtol=1e-4, atol=1e-6)
 
 

@@ -14,6 +14,7 @@ from guard_plugin.evaluation import RECIPES, benchmark_distilled, train_student
 from guard_plugin.networks import build_network
 from guard_plugin.students import EightBitImages, StoredLabels, TeacherLabels, draw_view
 from guard_plugin.students.relabelling import distillation_loss
+from guard_plugin.versions import strict_zip
 
 NETWORK = partial(build_network, "ConvNetBN16-32", channels=1, num_classes=10, im_size=(8, 8))
 # So strong a decay shows in few steps which weights it is for.
@@ -83,7 +84,7 @@ def by_hand(batches, epochs, temperature, seed):
 
 
 def assert_same(ours, theirs):
-    for (name, mine), other in zip(ours.state_dict().items(), theirs.state_dict().values(), strict=True):
+    for (name, mine), other in strict_zip(ours.state_dict().items(), theirs.state_dict().values()):
         torch.testing.assert_close(mine, other, rtol=1e-4, atol=1e-5, msg=name)
 
 

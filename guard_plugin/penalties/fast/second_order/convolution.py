@@ -4,6 +4,8 @@ All three are partial derivatives of one form that is linear in input x, weight 
 second derivative takes the weight's part from a convolution with swapped axes, whose kernel is as large as an image.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal

@@ -6,6 +6,8 @@ v of that gradient, and u = r P v: the derivative for g is w u, for w the sum of
 -r (mean(a x') u + mean(v x') r P a) - (a . u) r x' / N. torch composes all of this from elementwise operations instead.
 """
 
+from __future__ import annotations
+
 from typing import Any
 
 import torch

@@ -1,5 +1,7 @@
 """Giving a network's passes the operations of this package."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any, Literal
@@ -7,11 +9,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.overrides import TorchFunctionMode
 
 from guard_plugin.penalties.fast.second_order.convolution import Convolution, Geometry, Wanted
 from guard_plugin.penalties.fast.second_order.group_norm import GroupNorm
-from guard_plugin.penalties.undisturbed import twice_differentiable
+from guard_plugin.versions import TorchFunctionMode, is_autocast_enabled, is_compiling, plain_attention
 
 __all__ = ["SecondOrder", "transformed"]
 
@@ -36,9 +37,9 @@ class SecondOrder(TorchFunctionMode):
         self._wanted = Wanted()
         self._attention = ExitStack()
 
-    def __enter__(self) -> "SecondOrder":
+    def __enter__(self) -> SecondOrder:
         super().__enter__()  # type: ignore[no-untyped-call]
-        self._attention.enter_context(twice_differentiable())
+        self._attention.enter_context(plain_attention())
         return self
 
     def __exit__(self, *error: Any) -> None:
@@ -126,7 +127,7 @@ def _plain(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
     tensors = [value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)]
     # Under hooks on saved tensors, such as torch.utils.checkpoint's, a function does not get back what it saved.
     hooked = _saved_tensor_hooks is not None and _saved_tensor_hooks(True) is not None
-    if not tensors or hooked or transformed() or torch.is_autocast_enabled(tensors[0].device.type):
+    if not tensors or hooked or transformed() or is_autocast_enabled(tensors[0].device.type):
         return False
     first = tensors[0]
     return first.is_floating_point() and all(
@@ -137,7 +138,7 @@ def _plain(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
 def transformed() -> bool:
     """Tell whether torch.compile, torch.jit.trace or torch.func is at work, which see calls, not tensors."""
     tracing = torch._C._get_tracing_state() is not None
-    return tracing or torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
+    return tracing or is_compiling() or torch._C._are_functorch_transforms_active()
 
 
 def _each(value: Any, count: int) -> list[int]:

@@ -14,6 +14,7 @@ from guard_plugin.penalties.fast.precomputed import (
     recompute_if_unmodified,
     with_precomputed_gradient,
 )
+from guard_plugin.versions import strict_zip
 
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -33,7 +34,7 @@ def known(tensors: list[Tensor]) -> PrecomputedGradient:
 
 
 def made(value: Tensor, tensors: list[Tensor], gradients: Sequence[Tensor]) -> PrecomputedGradient:
-    return PrecomputedGradient(value, {id(t): (t, g.clone()) for t, g in zip(tensors, gradients, strict=True)})
+    return PrecomputedGradient(value, {id(t): (t, g.clone()) for t, g in strict_zip(tensors, gradients)})
 
 
 def close(got: object, wanted: object) -> None:

@@ -1,5 +1,7 @@
 """The operations that differentiate twice at less cost, against torch's own derivatives, in float64."""
 
+from __future__ import annotations
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -11,6 +13,7 @@ from guard_plugin.penalties.fast.precomputed import PrecomputedGradient
 from guard_plugin.penalties.fast.second_order import SecondOrder
 from guard_plugin.penalties.fast.second_order.convolution import Convolution, Wanted
 from guard_plugin.penalties.fast.second_order.group_norm import GroupNorm
+from guard_plugin.versions import strict_zip
 
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -77,7 +80,7 @@ def derivatives(layer: nn.Module, x: Tensor, operations: SecondOrder | None) -> 
 
 
 def assert_close(got: list[Tensor], wanted: list[Tensor]) -> None:
-    for index, (one, other) in enumerate(zip(got, wanted, strict=True)):
+    for index, (one, other) in enumerate(strict_zip(got, wanted)):
         scale = max(other.abs().max().item(), 1e-3)
         assert (one - other).abs().max().item() <= 1e-10 * scale, index
 
@@ -292,9 +295,7 @@ def test_each_contribution_to_a_weights_gradient_is_handed_over_at_once():
     with operations.for_parameters(lambda weight, gradient: taken.setdefault(id(weight), []).append(gradient)):
         passed_on = torch.autograd.grad(product(of_x), leaves, allow_unused=True)
     assert {key: len(gradients) for key, gradients in taken.items()} == {id(first.weight): 2, id(second.weight): 2}
-    got = [
-        sum(taken.get(id(leaf), [])) + (0 if one is None else one) for leaf, one in zip(leaves, passed_on, strict=True)
-    ]
+    got = [sum(taken.get(id(leaf), [])) + (0 if one is None else one) for leaf, one in strict_zip(leaves, passed_on)]
     assert passed_on[0] is None
     assert_close(got, expected)
 

@@ -1,0 +1,178 @@
+"""What differs between the versions of Python and torch that users have: each says which version has it.
+
+Python 3.9 and torch 1.11 are the oldest. Nothing else in this package asks for a version.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import MISSING, dataclass, fields
+from importlib.metadata import EntryPoint, distributions
+from threading import RLock
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+
+import torch
+from torch import nn
+
+from guard_plugin.errors import UnsupportedLoss
+
+__all__ = [
+    "WHY_REFERENCE_ONLY",
+    "TensorBase",
+    "TorchFunctionMode",
+    "allowed_globals",
+    "entry_points_of",
+    "force_eager",
+    "is_autocast_enabled",
+    "is_compiling",
+    "keyword_dataclass",
+    "plain_attention",
+    "strict_zip",
+]
+
+T = TypeVar("T")
+
+_TORCH = tuple(int(part) for part in re.findall(r"\d+", torch.__version__)[:2])
+
+if TYPE_CHECKING:
+    from builtins import zip as strict_zip
+
+    from typing_extensions import dataclass_transform
+else:
+
+    def dataclass_transform(**_: Any) -> Callable[[T], T]:  # Python 3.11 has it
+        """Tell type checkers what a decorator does."""
+        return lambda decorator: decorator
+
+    def strict_zip(*iterables: Iterable[Any]) -> Iterator[tuple[Any, ...]]:
+        """Zip iterables of one length; ValueError is raised where they differ (Python 3.10: ``zip(strict=True)``)."""
+        if sys.version_info >= (3, 10):
+            return zip(*iterables, strict=True)
+        columns = [list(iterable) for iterable in iterables]
+        if len({len(column) for column in columns}) > 1:
+            raise ValueError(f"expected iterables of one length, got {[len(column) for column in columns]}")
+        return zip(*columns)
+
+
+def entry_points_of(group: str) -> Iterator[tuple[EntryPoint, str]]:
+    """Find a group's entry points, each with its distribution's name and version (Python 3.10: ``EntryPoint.dist``)."""
+    seen = set()
+    for distribution in distributions():
+        name = distribution.metadata["Name"]
+        if name not in seen:  # of several copies, Python imports the first one
+            seen.add(name)
+            for entry_point in distribution.entry_points:
+                if entry_point.group == group:
+                    yield entry_point, f"{name} {distribution.version}"
+
+
+@dataclass_transform(kw_only_default=True, frozen_default=True)
+def keyword_dataclass(kind: type[T]) -> type[T]:
+    """Make a frozen dataclass that takes its fields by keyword (Python 3.10: ``dataclass(kw_only=True)``)."""
+    if sys.version_info >= (3, 10):
+        return dataclass(frozen=True, kw_only=True)(kind)
+    made = dataclass(frozen=True, init=False)(kind)
+    made.__init__ = _set_fields
+    return made
+
+
+def _set_fields(self: Any, **values: Any) -> None:
+    for field in fields(self):
+        made = field.default if field.default_factory is MISSING else field.default_factory()
+        value = values.pop(field.name, made)
+        if value is MISSING:
+            raise TypeError(f"__init__() missing a required keyword-only argument: {field.name!r}")
+        object.__setattr__(self, field.name, value)
+    if values:
+        raise TypeError(f"__init__() got an unexpected keyword argument {next(iter(values))!r}")
+    if hasattr(self, "__post_init__"):
+        self.__post_init__()
+
+
+# Below 2.0 the fast ways were silently wrong; below 2.1 a node does not tell when it was made (_sequence_nr).
+WHY_REFERENCE_ONLY = "" if _TORCH >= (2, 1) else f"torch {torch.__version__} has no other path, torch 2.1 has"
+"""Why the penalty cannot be computed faster than by torch's own graph; empty where it can."""
+
+TensorBase: Any = getattr(torch._C, "TensorBase", None) or torch._C._TensorBase  # torch 2.2
+
+if TYPE_CHECKING or _TORCH >= (2, 0):
+    from torch.overrides import TorchFunctionMode
+else:
+
+    class TorchFunctionMode:
+        """Shows a mode the calls of the functions in its ``intercepted``, whose names are replaced, for all threads."""
+
+        intercepted: ClassVar[Collection[tuple[Any, str]]] = ()
+        _lock = RLock()  # one thread at a time: what is put back must be torch's own
+
+        def __enter__(self) -> TorchFunctionMode:
+            self._lock.acquire()
+            self._before = [(owner, name, vars(owner).get(name)) for owner, name in self.intercepted]
+            for owner, name in self.intercepted:
+                setattr(owner, name, self._shown(getattr(owner, name)))
+            return self
+
+        def __exit__(self, *error: object) -> None:
+            for owner, name, own in self._before:
+                if own is None:
+                    delattr(owner, name)
+                else:
+                    setattr(owner, name, own)
+            self._lock.release()
+
+        def _shown(self, function: Callable[..., Any]) -> Callable[..., Any]:
+            return lambda *args, **kwargs: self.__torch_function__(function, (), args, kwargs)
+
+
+if TYPE_CHECKING or _TORCH >= (2, 3):
+    is_compiling = torch.compiler.is_compiling
+else:
+
+    def is_compiling() -> bool:
+        """Tell whether torch.compile traces the caller."""
+        dynamo = sys.modules.get("torch._dynamo")
+        return dynamo is not None and dynamo.is_compiling()
+
+
+def is_autocast_enabled(device_type: str) -> bool:
+    """Tell whether autocast is on for a device (torch 2.4: by its type)."""
+    if _TORCH >= (2, 4):
+        return torch.is_autocast_enabled(device_type)
+    return torch.is_autocast_cpu_enabled() if device_type == "cpu" else torch.is_autocast_enabled()
+
+
+def plain_attention() -> AbstractContextManager[Any]:
+    """Compute attention in its plain form: the fused ones, of torch 2.0 and later, have no second derivative."""
+    if _TORCH >= (2, 3):
+        from torch.nn.attention import SDPBackend, sdpa_kernel
+
+        return sdpa_kernel(SDPBackend.MATH)
+    if _TORCH >= (2, 0):
+        return torch.backends.cuda.sdp_kernel(enable_flash=False, enable_mem_efficient=False)
+    return nullcontext()
+
+
+def force_eager(network: nn.Module) -> AbstractContextManager[Any]:
+    """Run compiled modules and functions as they were written (torch 2.6), or refuse a network with compiled parts."""
+    # Importing the compiler takes a second, and where nobody has, nothing was compiled.
+    if "torch._dynamo" not in sys.modules:
+        return nullcontext()
+    if _TORCH >= (2, 6):
+        stance: AbstractContextManager[Any] = torch.compiler.set_stance("force_eager")
+        return stance
+    for name, part in network.named_modules():
+        if "_orig_mod" in part._modules or getattr(part, "_compiled_call_impl", None) is not None:
+            raise UnsupportedLoss(
+                f"expected a network of which torch.compile compiled no part, or torch 2.6, found {name or 'itself'} "
+                f"({type(part).__name__}) compiled and torch {torch.__version__}, in which it cannot be run as it was "
+                f"written, nor be differentiated twice: compile the whole network, torch.compile(network), or none"
+            )
+    return nullcontext()
+
+
+def allowed_globals(types: Collection[Any]) -> AbstractContextManager[Any]:
+    """Let ``torch.load(weights_only=True)`` read these types, too (torch 2.5)."""
+    return torch.serialization.safe_globals(list(types)) if _TORCH >= (2, 5) else nullcontext()
