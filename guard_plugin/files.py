@@ -179,9 +179,10 @@ def load_untrusted(path: Path) -> Any:
         UnsafeFile: If it holds anything whose loading would call code.
     """
     size = existing_file(path).stat().st_size
+    allowed = allowed_globals(_SAFE)
     try:
         _refuse_compressed(path, size)
-        with allowed_globals(_SAFE):
+        with allowed:
             content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         reason = str(error).split("\n\n")[0].strip()

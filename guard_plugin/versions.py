@@ -11,13 +11,14 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import MISSING, dataclass, fields
 from importlib.metadata import EntryPoint, distributions
+from inspect import Parameter, Signature
 from threading import RLock
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import torch
 from torch import nn
 
-from guard_plugin.errors import UnsupportedLoss
+from guard_plugin.errors import UnsupportedLoss, UnusableInput
 
 __all__ = [
     "WHY_REFERENCE_ONLY",
@@ -28,8 +29,10 @@ __all__ = [
     "force_eager",
     "is_autocast_enabled",
     "is_compiling",
+    "is_transformed",
     "keyword_dataclass",
     "plain_attention",
+    "require_torch",
     "strict_zip",
 ]
 
@@ -75,21 +78,23 @@ def keyword_dataclass(kind: type[T]) -> type[T]:
     if sys.version_info >= (3, 10):
         return dataclass(frozen=True, kw_only=True)(kind)
     made = dataclass(frozen=True, init=False)(kind)
-    made.__init__ = _set_fields
+    defaults = {field.name: field.default for field in fields(made)}
+    given = [
+        Parameter(name, Parameter.KEYWORD_ONLY, default=Parameter.empty if default is MISSING else default)
+        for name, default in defaults.items()
+    ]
+    signature = Signature([Parameter("self", Parameter.POSITIONAL_OR_KEYWORD), *given])
+
+    def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
+        for name, value in {**defaults, **signature.bind(self, *args, **kwargs).arguments}.items():
+            if name != "self":
+                object.__setattr__(self, name, value)
+        if hasattr(self, "__post_init__"):
+            self.__post_init__()
+
+    __init__.__signature__ = signature
+    made.__init__ = __init__
     return made
-
-
-def _set_fields(self: Any, **values: Any) -> None:
-    for field in fields(self):
-        made = field.default if field.default_factory is MISSING else field.default_factory()
-        value = values.pop(field.name, made)
-        if value is MISSING:
-            raise TypeError(f"__init__() missing a required keyword-only argument: {field.name!r}")
-        object.__setattr__(self, field.name, value)
-    if values:
-        raise TypeError(f"__init__() got an unexpected keyword argument {next(iter(values))!r}")
-    if hasattr(self, "__post_init__"):
-        self.__post_init__()
 
 
 # Below 2.0 the fast ways were silently wrong; below 2.1 a node does not tell when it was made (_sequence_nr).
@@ -144,6 +149,21 @@ def is_autocast_enabled(device_type: str) -> bool:
     return torch.is_autocast_cpu_enabled() if device_type == "cpu" else torch.is_autocast_enabled()
 
 
+def require_torch(major: int, minor: int, *, to: str) -> None:
+    """Refuse, with UnusableInput, a torch that is older: what it is needed ``to`` do works in another environment."""
+    if (major, minor) > _TORCH:
+        raise UnusableInput(
+            f"expected torch {major}.{minor} or later to {to}, found {torch.__version__}: do it in an environment of "
+            f"its own; only files travel there (README, two environments)"
+        )
+
+
+def is_transformed() -> bool:
+    """Tell whether torch.jit.trace or torch.func (torch 2.0) is at work, or torch.compile traces the caller."""
+    functorch = _TORCH >= (2, 0) and torch._C._are_functorch_transforms_active()
+    return torch._C._get_tracing_state() is not None or is_compiling() or functorch
+
+
 def plain_attention() -> AbstractContextManager[Any]:
     """Compute attention in its plain form: the fused ones, of torch 2.0 and later, have no second derivative."""
     if _TORCH >= (2, 3):
@@ -174,5 +194,6 @@ def force_eager(network: nn.Module) -> AbstractContextManager[Any]:
 
 
 def allowed_globals(types: Collection[Any]) -> AbstractContextManager[Any]:
-    """Let ``torch.load(weights_only=True)`` read these types, too (torch 2.5)."""
+    """Let ``torch.load(weights_only=True)``, which torch 1.13 has, read these types, too (torch 2.5)."""
+    require_torch(1, 13, to="read files of torch.save without running code in them")
     return torch.serialization.safe_globals(list(types)) if _TORCH >= (2, 5) else nullcontext()

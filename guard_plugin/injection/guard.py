@@ -205,14 +205,13 @@ class Guard:
         reason = self._why_skipped(call, place)
         if reason is not None:
             self.ledger.note_skipped(place.site, reason)
-            if call.made is not None:
-                call.made.origin.settle_by(call.loss)
+            call.settle_by(call.loss)
             self._refuse_undecided(call, place, reason)
             return call.loss
         call.check_guardable()
         if self.penalty.strength == 0:
             loss, value = call.loss, None
-            call.made_by.settle_by(loss)
+            call.settle_by(loss)
         else:
             penalty = self.penalty.at(self.ledger.before + self.ledger.guarded)
             loss, value = guarded_loss(call, penalty, self.paths)

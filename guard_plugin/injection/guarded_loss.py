@@ -19,7 +19,7 @@ def guarded_loss(call: LossCall, penalty: Penalty, paths: Paths) -> tuple[Tensor
     with own_passes():
         guarded = paths.guarded(call, penalty)
         loss, value = _by_graph(call, penalty, paths.hooks) if guarded is None else guarded
-    call.made_by.settle_by(loss)
+    call.settle_by(loss)
     paths.hooks.guarded_step(call=call, value=value.detach())
     return loss, value
 

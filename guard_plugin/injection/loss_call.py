@@ -89,6 +89,11 @@ class LossCall:
                 f"into the network, or use guard_plugin.wrap(criterion, model, loss_fn=...)"
             )
 
+    def settle_by(self, loss: Tensor) -> None:
+        """Take it for known by which loss the network is trained, once gradients flow from what the host gets."""
+        if self.made is not None:
+            self.made.settle_by(loss)
+
     @property
     def made_by(self) -> Origin:
         """The network call that made the output; where it is not known, UnsupportedLoss is raised."""

@@ -62,14 +62,6 @@ class Origin:
             )
         return network
 
-    def settle_by(self, loss: Tensor) -> None:
-        """Take it for known by which loss the output is trained, once gradients flow from this one."""
-        if self.place is not None and loss.grad_fn is not None:
-            loss.grad_fn.register_hook(self._settle)
-
-    def _settle(self, *_: Any) -> None:
-        self.settled = True
-
     @property
     def arguments(self) -> dict[int | str, Any]:
         """All arguments, by position or keyword."""
@@ -123,13 +115,24 @@ class Output:
     """One tensor of what a network call returned.
 
     ``pick`` leads to it: an index or key per level of what was returned. ``value`` shares its memory, and ``version``
-    counts its in-place changes until it was returned.
+    counts its in-place changes until it was returned. ``origins`` are those of all who watch: several criteria may be
+    wrapped for one network.
     """
 
     origin: Origin
     pick: tuple[Any, ...]
     value: Tensor
     version: int
+    origins: list[Origin]
+
+    def settle_by(self, loss: Tensor) -> None:
+        """Take it for known by which loss the output is trained, once gradients flow from this one."""
+        if loss.grad_fn is not None and any(origin.place is not None for origin in self.origins):
+            loss.grad_fn.register_hook(self._settle)
+
+    def _settle(self, *_: Any) -> None:
+        for origin in self.origins:
+            origin.settled = True
 
     def check_unchanged(self) -> None:
         """Refuse an output that was modified in place since, unseen by autograd."""
@@ -296,7 +299,10 @@ class Origins:
         made[key] = (weakref.ref(output, lambda gone: made.pop(key, None)), origin.network)
         if node is None:
             return
-        node.metadata[(id(self), output.output_nr)] = Output(origin, pick, output.detach(), version_of(output))
+        origins = node.metadata.setdefault((Output, output.output_nr), [])
+        origins.append(origin)
+        value = output.detach()
+        node.metadata[(id(self), output.output_nr)] = Output(origin, pick, value, version_of(output), origins)
         if self.trained_on is not None and origin.place is not None:
             node.register_hook(partial(_note_training, weakref.ref(self), origin))
 

@@ -21,13 +21,12 @@ from guard_plugin.injection.module_calls import uncompiled
 from guard_plugin.injection.tallies import PathCounts
 from guard_plugin.penalties import Curvature, Penalty
 from guard_plugin.penalties.fast.precomputed import recompute_if_unmodified, with_precomputed_gradient
-from guard_plugin.penalties.fast.second_order import transformed
 from guard_plugin.penalties.fast.shared_forward import SharedForward, inside_shared_forward
 from guard_plugin.penalties.graph import ComputedBefore, nodes_behind, reached_leaves
 from guard_plugin.penalties.network_properties import NetworkProperties, forbid, known_properties, properties_of
 from guard_plugin.penalties.per_example import Losses, full_precision
 from guard_plugin.penalties.reads_training import is_torchs
-from guard_plugin.versions import WHY_REFERENCE_ONLY, is_autocast_enabled
+from guard_plugin.versions import WHY_REFERENCE_ONLY, is_autocast_enabled, is_transformed
 
 if TYPE_CHECKING:
     from typing import TypeGuard  # Python 3.10
@@ -89,7 +88,7 @@ class Paths:
         ``penalty`` is the one that the call's loss would receive; ``is_guarded`` tells whether loss calls are guarded
         here, and is asked last, because it walks the stack.
         """
-        if not _has_fast_ways(penalty):
+        if not _has_fast_ways(penalty) or WHY_REFERENCE_ONLY:
             return self._why_not("shared", penalty)
         reason = self._why_not_shared(penalty, module, args)
         if reason:
@@ -154,7 +153,7 @@ class Paths:
             return "not guarded"
         if inside_shared_forward():
             return "it is called within a network, or with another criterion's guard"
-        if transformed():
+        if is_transformed():
             return "torch.compile, torch.jit.trace or torch.func sees the call"
         if len(args) != 1 or not isinstance(args[0], Tensor) or not args[0].is_floating_point():
             return "its input is not one tensor of floating point"

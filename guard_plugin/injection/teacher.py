@@ -12,6 +12,7 @@ import torch
 from guard_plugin.errors import NothingGuarded, UnusableInput
 from guard_plugin.files import file_sha256, read_state
 from guard_plugin.optional import require
+from guard_plugin.versions import require_torch
 
 __all__ = ["Teacher"]
 
@@ -24,6 +25,7 @@ class Teacher:
     """
 
     def __init__(self, file: Path) -> None:
+        require_torch(2, 0, to="give hosts a teacher in place of torchvision's weights")
         self.file = file
         self.given_for: list[str] = []
         self._state = read_state(file)

@@ -90,15 +90,14 @@ class GuardedCriterion(nn.Module):
             if reason is not None:
                 if reason.startswith(UNDECIDED):
                     warnings.warn(f"left without the penalty, as it may be synthetic: {reason}", stacklevel=2)
-                if made is not None:
-                    made.origin.settle_by(loss)
+                call.settle_by(loss)
                 return loss
             call.check_guardable()
             penalty = self._penalty.at(self.guarded)
             self.guarded += 1
             if penalty.strength != 0:
                 return guarded_loss(call, penalty, self._paths)[0]
-            call.made_by.settle_by(loss)
+            call.settle_by(loss)
             return loss
 
     def unwrap(self) -> None:

@@ -1,6 +1,6 @@
 """Naming the layer that cannot be differentiated as the penalty needs it, which torch's own errors do not."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -59,15 +59,23 @@ def _layers_without(network: nn.Module, inputs: Tensor) -> list[str]:
     """Name the innermost modules whose calls cannot be differentiated twice, in a pass of these inputs."""
     found: dict[str, str] = {}
     trial = _Trial(found)
-    handles = [
-        part.register_forward_pre_hook(partial(trial, name), with_kwargs=True) for name, part in network.named_modules()
+    parts = [
+        (part, part.forward, "forward" in vars(part))
+        for part in network.modules()
+        if not isinstance(part, torch.jit.ScriptModule)
     ]
+    names = {part: name for name, part in network.named_modules()}
+    for part, forward, _ in parts:
+        part.forward = partial(trial, names[part], part, forward)
     try:
         with torch.enable_grad(), alike(network, inputs.device):
             network(inputs.detach().clone())
     finally:
-        for handle in handles:
-            handle.remove()
+        for part, forward, is_own in parts:
+            if is_own:
+                part.forward = forward
+            else:
+                del part.forward
     inner = [name for name in found if not any(_is_inside(other, name) for other in found)]
     return [f"{name} ({found[name]})" if name else f"the network ({found[name]}) itself" for name in inner]
 
@@ -83,13 +91,18 @@ class _Trial:
         self._found = found
         self._under_way = False
 
-    def __call__(self, name: str, part: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if self._under_way:
-            return
+    def __call__(self, name: str, part: nn.Module, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        if not self._under_way:
+            self._try(name, part, forward, args, kwargs)
+        return forward(*args, **kwargs)
+
+    def _try(
+        self, name: str, part: nn.Module, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> None:
         leaves = {place: one.detach().requires_grad_() for place, one in enumerate(args) if _is_floating(one)}
         self._under_way = True
         try:
-            output = part.forward(*(leaves[i].clone() if i in leaves else one for i, one in enumerate(args)), **kwargs)
+            output = forward(*(leaves[i].clone() if i in leaves else one for i, one in enumerate(args)), **kwargs)
         finally:
             self._under_way = False
         if not (isinstance(output, Tensor) and output.requires_grad and leaves):

@@ -75,9 +75,14 @@ def _without_checkpoints() -> Iterator[list[str]]:
         called.append("use_reentrant=False")
         yield
 
-    # What torch.utils.checkpoint.checkpoint calls: with use_reentrant=True, and without it in torch 2.1 and in 2.14.
+    def no_checkpoint(function: Callable[..., Any], preserve: bool, *args: Any, **kwargs: Any) -> Any:
+        called.append("use_reentrant=False")
+        return function(*args, **kwargs)
+
+    # What torch.utils.checkpoint.checkpoint calls: with use_reentrant=True, and without it in torch 1.11, 2.1 and 2.14.
     direct = {
         "CheckpointFunction": _Direct(called),
+        "_checkpoint_without_reentrant": no_checkpoint,
         "_checkpoint_without_reentrant_generator": no_recomputation,
         "_checkpoint_without_reentrant_generator_impl": no_recomputation,
     }

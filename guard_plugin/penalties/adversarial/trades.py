@@ -59,7 +59,7 @@ class Trades(Adversarial):
         # The host's criterion ignores the examples that have no loss even if nothing is known of them.
         uniform = _log_probabilities(torch.zeros_like(moved))
         ignored = check_losses(losses.loss_fn(uniform, losses.targets), len(uniform)) == 0
-        return torch.where(ignored, 0, _divergences(clean, moved)).mean()
+        return _divergences(clean, moved).masked_fill(ignored, 0).mean()
 
 
 def _log_probabilities(outputs: Tensor) -> Tensor:

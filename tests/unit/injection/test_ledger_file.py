@@ -43,22 +43,22 @@ def test_a_ledger_says_running_with_process_and_time_until_it_is_completed(tmp_p
 
 
 @pytest.mark.parametrize("content", ["the script", "{}", "[]", '{"schema": 1}', "\0", "[" * 100_000])
-@pytest.mark.parametrize("link", ["", "symlink_to", "hardlink_to"])
+@pytest.mark.parametrize("link", [None, os.symlink, os.link])
 def test_no_file_that_is_no_ledger_is_overwritten(tmp_path, script, content, link):
     other = named = tmp_path / "other"
     other.write_text(content)
     if link:
         named = tmp_path / "named"
-        getattr(named, link)(other)
+        link(other, named)
     with pytest.raises(UnusableInput, match="a new file or a ledger, found another file"):
         LedgerFile(named, script)
     assert other.read_text() == content
 
 
-@pytest.mark.parametrize("link", ["symlink_to", "hardlink_to"])
+@pytest.mark.parametrize("link", [os.symlink, os.link])
 def test_the_script_is_not_overwritten_even_an_empty_one(tmp_path, script, link):
     script.write_text("")
-    getattr(tmp_path / "named", link)(script)
+    link(script, tmp_path / "named")
     for file in (script, tmp_path / "named"):
         with pytest.raises(UnusableInput, match="is the script itself"):
             LedgerFile(file, script)

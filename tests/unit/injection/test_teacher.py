@@ -5,6 +5,9 @@ import torch
 
 from guard_plugin.errors import UnusableInput
 from guard_plugin.injection.teacher import Teacher
+from tests.versions import needs_torch
+
+pytestmark = needs_torch(2, 0)
 
 models = pytest.importorskip("torchvision.models")
 

@@ -226,6 +226,13 @@ def test_a_guarded_loss_that_is_only_logged_does_not_count_as_training(net):
         net(X)
 
 
+def test_two_criteria_of_one_network_settle_for_each_other(net):
+    first, second = (guard_plugin.wrap(nn.CrossEntropyLoss(), net, strength=2.0, h=0.5) for _ in range(2))
+    for criterion in (first, second, first):
+        criterion(net(X), Y).backward()
+    assert (first.guarded, second.guarded) == (2, 1)
+
+
 @pytest.mark.parametrize("strength", [0.0, 2.0])
 def test_a_loss_beside_the_guarded_one_may_be_backpropagated_before_it(net, strength):
     criterion = guard_plugin.wrap(nn.CrossEntropyLoss(), net, strength=strength, h=0.5)

@@ -13,6 +13,7 @@ import guard_plugin
 from guard_plugin.errors import UnusableInput
 from guard_plugin.penalties import Curvature, curvature_penalty
 from guard_plugin.versions import strict_zip
+from tests.versions import needs_torch
 
 FORMS = ["gradient", "loss"]
 
@@ -144,6 +145,7 @@ def test_the_value_is_the_mean_over_examples(form):
     assert one.item() == pytest.approx(by_the_formula(net, x, y, 0.5, 1.0, form), rel=1e-10)
 
 
+@needs_torch(2, 0)
 @pytest.mark.parametrize("form", FORMS)
 def test_parameter_gradients_are_finite_differences_with_z_held_fixed(form):
     net, x, y, h = smooth_net(), torch.randn(4, 5), torch.tensor([0, 1, 2, 1]), 0.6

@@ -7,6 +7,7 @@ from torch.nn import functional
 
 from guard_plugin.penalties import Curvature, GradientNorm
 from tests.unit.penalties.linear import cross_entropy
+from tests.versions import needs_torch
 
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -52,6 +53,7 @@ class Attends(nn.Module):
         return self.classify(functional.scaled_dot_product_attention(q, k, v).mean(dim=(1, 2)))
 
 
+@needs_torch(2, 0)
 @pytest.mark.parametrize(
     "penalty", [GradientNorm(strength=1.0), Curvature(strength=1.0, h=0.5)], ids=lambda penalty: penalty.name
 )

@@ -12,6 +12,7 @@ from guard_plugin.penalties.graph import (
     check_differentiable,
     reached_leaves,
 )
+from tests.versions import needs_fast_paths
 
 
 def the_same(got: list[Tensor], wanted: list[Tensor]) -> bool:
@@ -61,6 +62,7 @@ def test_frozen_parameters_are_not_reached():
     assert the_same(reached_leaves(net(torch.randn(3, 2))), [net.bias])
 
 
+@needs_fast_paths
 def test_what_was_computed_before_a_mark_is_found():
     w = torch.randn(2, 2, requires_grad=True)
     before = w * 2

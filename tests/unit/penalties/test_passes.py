@@ -12,6 +12,7 @@ from torch.utils.checkpoint import checkpoint
 import guard_plugin
 from guard_plugin.errors import UnsupportedLoss
 from guard_plugin.versions import strict_zip
+from tests.versions import needs_fast_paths
 
 pytestmark = pytest.mark.usefixtures("float64")
 Y = torch.tensor([0, 1, 2, 1, 0, 2])
@@ -182,6 +183,7 @@ def test_weights_that_are_computed_once_outside_keep_their_graph(form, options):
     assert list(criterion.paths.to_json()) == ["reference"]
 
 
+@needs_fast_paths
 def test_weights_that_are_computed_in_each_pass_take_the_fast_ways():
     net = nn.Sequential(
         nn.Flatten(), nn.utils.parametrizations.weight_norm(nn.Linear(32, 4)), nn.Tanh(), nn.Linear(4, 3)
@@ -219,6 +221,7 @@ def test_a_layer_that_works_in_place_after_a_dropout_is_named(options):
         criterion(net(batch()), Y)
 
 
+@needs_fast_paths
 @pytest.mark.parametrize("dropout", [0.0, 0.5])
 def test_channels_last_stays_what_it_is(dropout):
     """Oracle: the plain run, bit for bit."""
@@ -287,6 +290,7 @@ def test_a_network_that_puts_hooks_on_its_tensors_is_guarded(options):
     assert criterion.guarded == 3
 
 
+@needs_fast_paths
 @pytest.mark.parametrize("form", ["gradient", "loss"])
 def test_graphs_that_torchs_engine_makes_in_threads_of_its_own_are_the_penaltys(form, monkeypatch):
     """On CUDA, the nodes of a gradient's graph are numbered by the engine's thread for the device."""

@@ -11,6 +11,7 @@ from torch.nn.utils import parametrizations
 
 from guard_plugin.networks.architectures import build_network
 from guard_plugin.penalties.reads_training import why_otherwise_in_training
+from tests.versions import needs_torch
 
 
 def drop(x: Tensor, module: nn.Module) -> Tensor:
@@ -214,9 +215,12 @@ SAME = [
     *(Plain, SetsTheFlag, lambda: nn.Dropout(0), lambda: OwnDropout(0), lambda: nn.InstanceNorm1d(2)),
     lambda: nn.LSTM(2, 2, 2),
     lambda: nn.TransformerEncoder(nn.TransformerEncoderLayer(4, 2, 8, dropout=0, batch_first=True), 2),
-    lambda: parametrizations.weight_norm(nn.Linear(2, 2)),
+    lambda: getattr(parametrizations, "weight_norm", nn.utils.weight_norm)(nn.Linear(2, 2)),  # torch 2.0
     lambda: conv_net("group"),
-    lambda: build_network("resnet18", channels=3, num_classes=3, im_size=(32, 32)).apply(evaluate_batch_norm),
+    pytest.param(
+        lambda: build_network("resnet18", channels=3, num_classes=3, im_size=(32, 32)).apply(evaluate_batch_norm),
+        marks=needs_torch(2, 0),
+    ),
 ]
 
 

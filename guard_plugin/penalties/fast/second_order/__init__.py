@@ -1,5 +1,5 @@
 """Operations whose input gradients are cheap to differentiate again."""
 
-from guard_plugin.penalties.fast.second_order.mode import SecondOrder, transformed
+from guard_plugin.penalties.fast.second_order.mode import SecondOrder
 
-__all__ = ["SecondOrder", "transformed"]
+__all__ = ["SecondOrder"]

@@ -12,9 +12,9 @@ from torch.nn import functional
 
 from guard_plugin.penalties.fast.second_order.convolution import Convolution, Geometry, Wanted
 from guard_plugin.penalties.fast.second_order.group_norm import GroupNorm
-from guard_plugin.versions import TorchFunctionMode, is_autocast_enabled, is_compiling, plain_attention
+from guard_plugin.versions import TorchFunctionMode, is_autocast_enabled, is_transformed, plain_attention
 
-__all__ = ["SecondOrder", "transformed"]
+__all__ = ["SecondOrder"]
 
 # Before torch 2.8 this cannot be asked: a network with torch.utils.checkpoint fails there unless path is "reference".
 _saved_tensor_hooks = getattr(torch._C._autograd, "_top_saved_tensors_default_hooks", None)
@@ -127,18 +127,12 @@ def _plain(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
     tensors = [value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)]
     # Under hooks on saved tensors, such as torch.utils.checkpoint's, a function does not get back what it saved.
     hooked = _saved_tensor_hooks is not None and _saved_tensor_hooks(True) is not None
-    if not tensors or hooked or transformed() or is_autocast_enabled(tensors[0].device.type):
+    if not tensors or hooked or is_transformed() or is_autocast_enabled(tensors[0].device.type):
         return False
     first = tensors[0]
     return first.is_floating_point() and all(
         type(one) in (Tensor, nn.Parameter) and one.dtype == first.dtype for one in tensors
     )
-
-
-def transformed() -> bool:
-    """Tell whether torch.compile, torch.jit.trace or torch.func is at work, which see calls, not tensors."""
-    tracing = torch._C._get_tracing_state() is not None
-    return tracing or is_compiling() or torch._C._are_functorch_transforms_active()
 
 
 def _each(value: Any, count: int) -> list[int]:

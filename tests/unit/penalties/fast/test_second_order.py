@@ -6,14 +6,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import _len_torch_function_stack
 
 from guard_plugin.penalties.fast.precomputed import PrecomputedGradient
 from guard_plugin.penalties.fast.second_order import SecondOrder
 from guard_plugin.penalties.fast.second_order.convolution import Convolution, Wanted
 from guard_plugin.penalties.fast.second_order.group_norm import GroupNorm
-from guard_plugin.versions import strict_zip
+from guard_plugin.versions import plain_attention, strict_zip
 
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -65,7 +64,7 @@ def randomised(module: nn.Module) -> nn.Module:
 def derivatives(layer: nn.Module, x: Tensor, operations: SecondOrder | None) -> list[Tensor]:
     """Values, first and second derivatives; with ``operations`` as the penalty asks for them."""
     torch.manual_seed(7)
-    with operations or sdpa_kernel(SDPBackend.MATH):  # torch's fused attention has no second derivative
+    with operations or plain_attention():  # torch's fused attention has no second derivative
         output = layer(x)
     losses = (output * torch.randn(output.shape)).tanh().flatten(1).sum(dim=1)
     leaves = [*layer.parameters(), x]
@@ -106,7 +105,7 @@ def test_a_gradient_of_everything_can_be_differentiated_again(make, size):
 
     with SecondOrder(x):
         ours = layer(x)
-    with sdpa_kernel(SDPBackend.MATH):
+    with plain_attention():
         torchs = layer(x)
     assert_close(twice(ours), twice(torchs))
 

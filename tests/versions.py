@@ -1,0 +1,19 @@
+"""What the tests of one version of torch ask for: see guard_plugin/versions.py."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+import torch
+
+from guard_plugin.versions import WHY_REFERENCE_ONLY
+
+TORCH = tuple(int(part) for part in re.findall(r"\d+", torch.__version__)[:2])
+
+needs_fast_paths = pytest.mark.skipif(bool(WHY_REFERENCE_ONLY), reason=WHY_REFERENCE_ONLY)
+
+
+def needs_torch(major: int, minor: int) -> pytest.MarkDecorator:
+    """Skip a test where torch is older."""
+    return pytest.mark.skipif((major, minor) > TORCH, reason=f"needs torch {major}.{minor}")
