@@ -5,10 +5,11 @@ Python 3.9 and torch 1.11 are the oldest. Nothing else in this package asks for 
 
 from __future__ import annotations
 
+import functools
 import re
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import MISSING, dataclass, fields
 from importlib.metadata import EntryPoint, distributions
 from inspect import Parameter, Signature
@@ -16,9 +17,8 @@ from threading import RLock
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import torch
-from torch import nn
 
-from guard_plugin.errors import UnsupportedLoss, UnusableInput
+from guard_plugin.errors import UnusableInput
 
 __all__ = [
     "WHY_REFERENCE_ONLY",
@@ -33,10 +33,15 @@ __all__ = [
     "keyword_dataclass",
     "plain_attention",
     "require_torch",
+    "set_compiler",
     "strict_zip",
+    "untraced",
 ]
 
 T = TypeVar("T")
+FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
+
+_one_at_a_time = RLock()  # for what is replaced for a while: what is put back must be torch's own
 
 _TORCH = tuple(int(part) for part in re.findall(r"\d+", torch.__version__)[:2])
 
@@ -111,10 +116,9 @@ else:
         """Shows a mode the calls of the functions in its ``intercepted``, whose names are replaced, for all threads."""
 
         intercepted: ClassVar[Collection[tuple[Any, str]]] = ()
-        _lock = RLock()  # one thread at a time: what is put back must be torch's own
 
         def __enter__(self) -> TorchFunctionMode:
-            self._lock.acquire()
+            _one_at_a_time.acquire()
             self._before = [(owner, name, vars(owner).get(name)) for owner, name in self.intercepted]
             for owner, name in self.intercepted:
                 setattr(owner, name, self._shown(getattr(owner, name)))
@@ -126,7 +130,7 @@ else:
                     delattr(owner, name)
                 else:
                     setattr(owner, name, own)
-            self._lock.release()
+            _one_at_a_time.release()
 
         def _shown(self, function: Callable[..., Any]) -> Callable[..., Any]:
             return lambda *args, **kwargs: self.__torch_function__(function, (), args, kwargs)
@@ -134,12 +138,13 @@ else:
 
 if TYPE_CHECKING or _TORCH >= (2, 3):
     is_compiling = torch.compiler.is_compiling
+elif _TORCH >= (2, 0):
+    is_compiling = torch._utils.is_compiling
 else:
 
     def is_compiling() -> bool:
-        """Tell whether torch.compile traces the caller."""
-        dynamo = sys.modules.get("torch._dynamo")
-        return dynamo is not None and dynamo.is_compiling()
+        """Tell whether torch.compile, which torch 2.0 has, traces the caller."""
+        return False
 
 
 def is_autocast_enabled(device_type: str) -> bool:
@@ -175,22 +180,53 @@ def plain_attention() -> AbstractContextManager[Any]:
     return nullcontext()
 
 
-def force_eager(network: nn.Module) -> AbstractContextManager[Any]:
-    """Run compiled modules and functions as they were written (torch 2.6), or refuse a network with compiled parts."""
+def force_eager() -> AbstractContextManager[Any]:
+    """Run compiled modules and functions as they were written (torch 2.6: ``set_stance``)."""
     # Importing the compiler takes a second, and where nobody has, nothing was compiled.
-    if "torch._dynamo" not in sys.modules:
+    compiler = sys.modules.get("torch._dynamo.eval_frame")
+    if compiler is None:
         return nullcontext()
     if _TORCH >= (2, 6):
         stance: AbstractContextManager[Any] = torch.compiler.set_stance("force_eager")
         return stance
-    for name, part in network.named_modules():
-        if "_orig_mod" in part._modules or getattr(part, "_compiled_call_impl", None) is not None:
-            raise UnsupportedLoss(
-                f"expected a network of which torch.compile compiled no part, or torch 2.6, found {name or 'itself'} "
-                f"({type(part).__name__}) compiled and torch {torch.__version__}, in which it cannot be run as it was "
-                f"written, nor be differentiated twice: compile the whole network, torch.compile(network), or none"
-            )
-    return nullcontext()
+    return _compiled_as_written(compiler)
+
+
+@contextmanager
+def _compiled_as_written(compiler: Any) -> Iterator[None]:
+    with _one_at_a_time:
+        before = compiler.set_eval_frame
+        compiler.set_eval_frame = lambda callback: before(None)  # which each compiled function calls first
+        try:
+            yield
+        finally:
+            compiler.set_eval_frame = before
+
+
+def set_compiler(callback: Any) -> Any:
+    """Set what torch.compile traces this thread's calls with (None: nothing), and return what it was.
+
+    Our own functions between the host's must not be traced; torch 2.6 leaves them out by itself.
+    """
+    return torch._C._dynamo.eval_frame.set_eval_frame(callback) if (2, 0) <= _TORCH < (2, 6) else None
+
+
+def untraced(function: FunctionT) -> FunctionT:
+    """Keep torch.compile from tracing a function and what it calls, as torch 2.6 does by itself."""
+    if not (2, 0) <= _TORCH < (2, 6):
+        return function
+
+    @functools.wraps(function)
+    def called(*args: Any, **kwargs: Any) -> Any:
+        before = set_compiler(None)
+        try:
+            return function(*args, **kwargs)
+        finally:
+            set_compiler(before)
+
+    compiler: Any = torch._C._dynamo.eval_frame
+    compiler.skip_code(called.__code__)  # type: ignore[attr-defined]
+    return called  # type: ignore[return-value]
 
 
 def allowed_globals(types: Collection[Any]) -> AbstractContextManager[Any]:

@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import nn
 
-from guard_plugin.versions import is_compiling
+from guard_plugin.versions import is_compiling, set_compiler
 
 __all__ = ["Watcher", "uncompiled", "watch_module_calls"]
 
@@ -54,10 +54,22 @@ def _remove(watcher: Watcher) -> None:
 def _watched_call(module: nn.Module, /, *args: Any, **kwargs: Any) -> Any:
     if is_compiling():  # what torch.compile traces shall hold nothing of ours
         return _torch_call(module, *args, **kwargs)
-    proceed: Callable[..., Any] = functools.partial(_torch_call, module)
-    for watcher in _watchers:
-        proceed = functools.partial(watcher, proceed, module)
-    return proceed(*args, **kwargs)
+    compiler = set_compiler(None)
+    try:
+        proceed: Callable[..., Any] = functools.partial(_own_call, compiler, module)
+        for watcher in _watchers:
+            proceed = functools.partial(watcher, proceed, module)
+        return proceed(*args, **kwargs)
+    finally:
+        set_compiler(compiler)
+
+
+def _own_call(compiler: Any, module: nn.Module, /, *args: Any, **kwargs: Any) -> Any:
+    set_compiler(compiler)
+    try:
+        return _torch_call(module, *args, **kwargs)
+    finally:
+        set_compiler(None)
 
 
 def uncompiled(module: Any) -> Any:

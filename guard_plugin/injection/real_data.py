@@ -29,8 +29,7 @@ UNDECIDED = "undecided: "
 """How reasons begin that say that a batch may be real data, or not."""
 
 # Operations that put together what is learned and what is not.
-_MIXING = ("Cat", "Stack", "Where", "SWhere", "IndexPut", "CopySlices", "Scatter", "MaskedScatter")
-_MIXING += ("SliceScatter", "IndexCopy")
+_MIXING = ("Cat", "Stack", "Where", "SWhere", "CopySlices", "IndexPut", "IndexCopy", "Scatter", "Masked", "SliceSc")
 
 
 def why_not_real(call: LossCall) -> str | None:

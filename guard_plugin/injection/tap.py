@@ -14,7 +14,7 @@ from guard_plugin.injection.loss_call import SUPPORTED, LossCall, per_example
 from guard_plugin.injection.module_calls import uncompiled
 from guard_plugin.injection.origins import ForwardSharer, Origin, Origins, TrainingObserver
 from guard_plugin.penalties import LossFunction
-from guard_plugin.versions import is_compiling
+from guard_plugin.versions import is_compiling, untraced
 
 __all__ = ["Tap"]
 
@@ -96,7 +96,10 @@ class Tap:
         def tapped(*args: Any, **kwargs: Any) -> Tensor:
             if is_compiling():
                 return original(*args, **kwargs)
-            loss = original(*args, **kwargs)
+            return seen(original(*args, **kwargs), args, kwargs)
+
+        @untraced
+        def seen(loss: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
             # A host may have bound this function by name, and call it when the tap is gone.
             if not self._originals or not self.origins.idle:
                 return loss

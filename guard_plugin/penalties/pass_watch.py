@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from guard_plugin.penalties.attributes import held
-from guard_plugin.versions import TensorBase, TorchFunctionMode
+from guard_plugin.versions import TensorBase, TorchFunctionMode, untraced
 
 __all__ = ["KeptTensors", "PassWatch"]
 
@@ -27,6 +27,7 @@ class PassWatch(TorchFunctionMode):
         super().__init__()
         self.seen = ""
 
+    @untraced
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: "dict[str, Any] | None" = None
     ) -> Any:
@@ -46,7 +47,10 @@ def _may_be_wrong(func: Callable[..., Any], args: tuple[Any, ...]) -> bool:
 
 
 def _module_that_asks() -> str:
-    return str(sys._getframe(2).f_globals.get("__name__", ""))
+    frame = sys._getframe(2)
+    while frame.f_globals.get("__name__") in (__name__, untraced.__module__) and frame.f_back is not None:
+        frame = frame.f_back
+    return str(frame.f_globals.get("__name__", ""))
 
 
 class KeptTensors:

@@ -17,7 +17,7 @@ from torch.utils.hooks import RemovableHandle
 from guard_plugin.errors import UnusableInput
 from guard_plugin.penalties.attributes import attributes_kept
 from guard_plugin.penalties.undisturbed import random_streams_kept
-from guard_plugin.versions import TorchFunctionMode
+from guard_plugin.versions import TorchFunctionMode, untraced
 
 __all__ = ["alike", "outputs_of"]
 
@@ -108,6 +108,7 @@ class _NoHooks(TorchFunctionMode):
 
     intercepted = ((Tensor, "retain_grad"), (Tensor, "register_hook"))
 
+    @untraced
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
@@ -125,6 +126,7 @@ class _ExactNorms(TorchFunctionMode):
 
     intercepted = ((functional, "batch_norm"), (functional, "instance_norm"))
 
+    @untraced
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:

@@ -42,7 +42,7 @@ def undisturbed(network: nn.Module, device: torch.device) -> Iterator[None]:
     training = [m for m in modules if m.training]
     buffers = [(m, name, buffer) for m in modules for name, buffer in m.named_buffers(recurse=False)]
     attributes = [(m, name, value) for m in modules for name, value in vars(m).items() if isinstance(value, Tensor)]
-    with random_streams_kept(device), torch.autocast(device.type, enabled=False), force_eager(network):
+    with random_streams_kept(device), torch.autocast(device.type, enabled=False), force_eager():
         for module in training:
             module.training = False
         # Copies in the meantime: torch counts no change of running statistics, so that a graph that the host keeps

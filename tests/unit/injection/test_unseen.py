@@ -223,7 +223,9 @@ def test_losses_that_are_only_looked_at_or_are_elsewhere_are_none_of_our_busines
 
 
 # torch.compile itself looks at .grad of what a compiled function is given.
-COMPILER_WARNS = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")
+COMPILER_WARNS = pytest.mark.filterwarnings(
+    "ignore:The .grad attribute of a Tensor:UserWarning", "ignore:changing options to:UserWarning"
+)
 COMPILED = 'torch.compile({}, backend="eager")'
 
 

@@ -177,7 +177,7 @@ def test_the_hosts_generators_go_on_as_in_the_plain_run(make, options):
     assert losses(True) == losses(False)
 
 
-@pytest.mark.filterwarnings("ignore:.*weight_norm:FutureWarning")
+@pytest.mark.filterwarnings("ignore:.*weight_norm:FutureWarning", "ignore:.*weight_norm:UserWarning")
 def test_the_weight_that_weight_norm_computes_is_torchs():
     layer = nn.utils.weight_norm(nn.Linear(2, 2))
     layer(torch.ones(1, 2))

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from guard_plugin.penalties.fast.second_order.convolution import Convolution, Geometry, Wanted
 from guard_plugin.penalties.fast.second_order.group_norm import GroupNorm
-from guard_plugin.versions import TorchFunctionMode, is_autocast_enabled, is_transformed, plain_attention
+from guard_plugin.versions import TorchFunctionMode, is_autocast_enabled, is_transformed, plain_attention, untraced
 
 __all__ = ["SecondOrder"]
 
@@ -69,6 +69,7 @@ class SecondOrder(TorchFunctionMode):
         finally:
             self._wanted.gradients, self._wanted.take = "everything", None
 
+    @untraced
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
