@@ -14,6 +14,7 @@ own PYTHONPATH leads.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import gc
 import importlib
@@ -200,7 +201,8 @@ def _hide_this_file() -> None:
 
 def _serve() -> dict[str, Any] | None:
     for name in IMPORTED_BEFORE_THE_FORK:
-        importlib.import_module(name)
+        with contextlib.suppress(ModuleNotFoundError):  # torch 1.11 has no torch._dynamo
+            importlib.import_module(name)
     if (threads := len(os.listdir("/proc/self/task"))) != 1:
         raise RuntimeError(f"expected a process of one thread, which can be forked, found {threads}")
     gc.collect()

@@ -29,7 +29,7 @@ from guard_plugin.penalties.reads_training import is_torchs
 from guard_plugin.versions import WHY_REFERENCE_ONLY, is_autocast_enabled, is_transformed
 
 if TYPE_CHECKING:
-    from typing import TypeGuard  # Python 3.10
+    from typing_extensions import TypeGuard
 
 __all__ = ["Paths"]
 

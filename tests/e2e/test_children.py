@@ -92,6 +92,8 @@ def run(tmp_path, guard_process):
 )
 def test_children_are_guarded_and_counted(run, tmp_path, way, start):
     done, ledger = run(WAYS[way], start, "--expect", "6")
+    if "Unable to handle autograd's threading" in done.stderr:  # torch 1.11, in the plain run as well
+        pytest.skip("this torch differentiates in no process that was forked from one that did")
     assert done.returncode == 0, done.stderr
     assert ledger["loss_calls"] == {"seen": 6, "guarded": 6, "penalized": 6, "expected": 6, "skipped": {}}
     assert ledger["outcome"] == "complete" and sum(one["guarded"] for one in ledger["sites"].values()) == 6

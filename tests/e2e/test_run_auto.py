@@ -5,6 +5,8 @@ import shlex
 
 import torch
 
+from tests.versions import load_own
+
 SHORT = shlex.split(
     "--dataset digits --model MLP --ipc 1 --num_exp 1 --num_eval 1 --epoch_eval_train 1 --Iteration 1 --batch_real 8"
 )
@@ -19,9 +21,7 @@ def test_described_on_the_command_line_a_host_is_guarded_as_by_its_adapter(guard
     done = guard("run", *SETTINGS, "dc", baseline / "main.py", *SHORT, "--save_path", "dc")
     theirs = json.loads((tmp_path / "ledger.json").read_text())
     assert ours["loss_calls"] == theirs["loss_calls"] and ours["adapter"] == "auto"
-    images = [
-        torch.load(tmp_path / f / "res_DC_digits_MLP_1ipc.pt", weights_only=False)["data"] for f in ("auto", "dc")
-    ]
+    images = [load_own(tmp_path / f / "res_DC_digits_MLP_1ipc.pt")["data"] for f in ("auto", "dc")]
     assert torch.equal(images[0][0][0], images[1][0][0])
 
 

@@ -10,6 +10,7 @@ import torch
 
 from guard_plugin.versions import strict_zip
 from tests.mutations import GUARDED, REFUSED_DURING
+from tests.versions import load_own
 
 ARGUMENTS = shlex.split(
     "--dataset digits --model ConvNetD1 --ipc 1 --num_exp 1 --num_eval 1 --epoch_eval_train 2 --Iteration 1 "
@@ -26,7 +27,7 @@ def ledger_of(file: Path) -> dict:
 
 def tensors(folder: Path) -> list[torch.Tensor]:
     (file,) = folder.glob("res_*.pt")
-    return [t for pair in torch.load(file, weights_only=False)["data"] for t in pair]
+    return [t for pair in load_own(file)["data"] for t in pair]
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from torch import nn
 import guard_plugin
 from guard_plugin.versions import strict_zip
 from tests.conftest import BASELINES, Runner
+from tests.versions import load_own
 
 FORMS = ["gradient", "loss"]
 WAYS: dict[str, dict[str, str]] = {"auto": {}, "low": {"memory": "low"}}
@@ -143,7 +144,7 @@ def run(guard: Runner, folder: Path, script: str, arguments: list[str], ways: di
 
 def distilled(folder: Path) -> list[torch.Tensor]:
     (file,) = folder.glob("res_*.pt")
-    return [tensor for pair in torch.load(file, weights_only=False)["data"] for tensor in pair]
+    return [tensor for pair in load_own(file)["data"] for tensor in pair]
 
 
 def ways_taken(ledgers: dict[str, dict[str, Any]]) -> dict[str, tuple[dict[str, int], str]]:

@@ -10,6 +10,7 @@ import torch
 from guard_plugin.cli import cli
 from guard_plugin.errors import UnusableInput
 from guard_plugin.versions import strict_zip
+from tests.versions import load_own
 
 ARGUMENTS = shlex.split(
     "--dataset digits --model ConvNetBN --ipc 1 --num_exp 1 --num_eval 0 --Iteration 0 --outer_loop 1 --inner_loop 1 "
@@ -43,7 +44,7 @@ RUNS = {
 
 def tensors(folder: Path) -> list[torch.Tensor]:
     (file,) = folder.glob("res_*.pt")
-    return [t for pair in torch.load(file, weights_only=False)["data"] for t in pair]
+    return [t for pair in load_own(file)["data"] for t in pair]
 
 
 @pytest.mark.parametrize("penalty", RUNS)

@@ -9,6 +9,7 @@ import torch
 
 from guard_plugin.injection.provenance import why_not_guarded
 from tests.conftest import BASELINES, torchrun
+from tests.versions import load_own
 
 SQUEEZE = BASELINES / "sre2l" / "squeeze.py"
 ARGUMENTS = shlex.split("--dataset digits --model ConvNetBN16-32 --epochs 2 --batch-size 256 --n-train 600")
@@ -21,7 +22,7 @@ def ledger(folder: Path) -> dict:
 
 
 def saved(folder: Path) -> dict[str, torch.Tensor]:
-    return torch.load(folder / "checkpoint.pth", weights_only=True)["model"]
+    return load_own(folder / "checkpoint.pth")["model"]
 
 
 def equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:

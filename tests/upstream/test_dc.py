@@ -15,6 +15,7 @@ import torch
 from tests.conftest import ROOT
 from tests.mutations import GUARDED, REFUSED_DURING
 from tests.seam_mutations import check
+from tests.versions import load_own
 
 SHARED = ROOT.parent / "shared"
 HOST = Path(os.environ.get("GUARD_HOSTS", "/nowhere")) / "DatasetCondensation"
@@ -105,8 +106,7 @@ def test_strength_zero_is_the_plain_run_bit_for_bit(run, arguments, data, tmp_pa
         done = run("--strength", strength, "--h", "0.43", "dc", HOST / "main.py", *arguments, *save, frozen=True)
         assert done.returncode == 0, done.stderr
     plain, zero, hundred = (
-        torch.load(tmp_path / folder / "res_DC_CIFAR10_MLP_10ipc.pt", weights_only=False)
-        for folder in ("plain", "zero", "hundred")
+        load_own(tmp_path / folder / "res_DC_CIFAR10_MLP_10ipc.pt") for folder in ("plain", "zero", "hundred")
     )
     assert torch.equal(plain["data"][0][0], zero["data"][0][0]) and plain["accs_all_exps"] == zero["accs_all_exps"]
     assert not torch.equal(plain["data"][0][0], hundred["data"][0][0])

@@ -13,6 +13,7 @@ import torch
 
 from tests.conftest import ROOT
 from tests.seam_mutations import check
+from tests.versions import load_own
 
 SHARED = ROOT.parent / "shared"
 HOSTS = Path(os.environ.get("GUARD_HOSTS", "/nowhere"))
@@ -117,8 +118,7 @@ def test_strength_zero_is_the_plain_run_bit_for_bit(run, data, tmp_path, environ
         done = run(squeeze, "--strength", strength, "--form", "loss", extra=f"--output-dir {strength}", adapter="cda")
         assert done.returncode == 0, done.stderr
     plain, zero, five = (
-        torch.load(tmp_path / folder / squeeze.checkpoint, weights_only=False)[squeeze.key]
-        for folder in ("plain", "0", "5")
+        load_own(tmp_path / folder / squeeze.checkpoint)[squeeze.key] for folder in ("plain", "0", "5")
     )
     assert plain.keys() == zero.keys() and all(torch.equal(plain[name], zero[name]) for name in plain)
     assert not all(torch.equal(plain[name], five[name]) for name in plain)
