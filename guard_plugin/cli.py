@@ -1,9 +1,11 @@
 """The command line: ``guard`` and its commands."""
 
 import io
+import platform
 import sys
 
 import click
+import torch
 
 from guard_plugin import __version__
 from guard_plugin.commands.benchmark import benchmark
@@ -45,7 +47,10 @@ def _report(problem: str) -> None:
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
-@click.version_option(__version__, prog_name="guard-plugin")
+@click.version_option(
+    __version__,
+    message=f"guard-plugin %(version)s (torch {torch.__version__}, Python {platform.python_version()})",
+)
 def cli() -> None:
     """GUARD: make dataset distillation adversarially robust, without touching the code that distils."""
 

@@ -33,6 +33,7 @@ __all__ = [
     "keyword_dataclass",
     "plain_attention",
     "require_torch",
+    "require_torch_to_benchmark",
     "set_compiler",
     "strict_zip",
     "untraced",
@@ -58,7 +59,7 @@ else:
     def strict_zip(*iterables: Iterable[Any]) -> Iterator[tuple[Any, ...]]:
         """Zip iterables of one length; ValueError is raised where they differ (Python 3.10: ``zip(strict=True)``)."""
         if sys.version_info >= (3, 10):
-            return zip(*iterables, strict=True)
+            return zip(*iterables, strict=True)  # novm
         columns = [list(iterable) for iterable in iterables]
         if len({len(column) for column in columns}) > 1:
             raise ValueError(f"expected iterables of one length, got {[len(column) for column in columns]}")
@@ -81,7 +82,7 @@ def entry_points_of(group: str) -> Iterator[tuple[EntryPoint, str]]:
 def keyword_dataclass(kind: type[T]) -> type[T]:
     """Make a frozen dataclass that takes its fields by keyword (Python 3.10: ``dataclass(kw_only=True)``)."""
     if sys.version_info >= (3, 10):
-        return dataclass(frozen=True, kw_only=True)(kind)
+        return dataclass(frozen=True, kw_only=True)(kind)  # novm
     made = dataclass(frozen=True, init=False)(kind)
     defaults = {field.name: field.default for field in fields(made)}
     given = [
@@ -161,6 +162,11 @@ def require_torch(major: int, minor: int, *, to: str) -> None:
             f"expected torch {major}.{minor} or later to {to}, found {torch.__version__}: do it in an environment of "
             f"its own; only files travel there (README, two environments)"
         )
+
+
+def require_torch_to_benchmark() -> None:
+    """Refuse, with UnusableInput, a torch with which no benchmark was tried."""
+    require_torch(2, 6, to="benchmark")
 
 
 def is_transformed() -> bool:

@@ -28,6 +28,7 @@ from guard_plugin.evaluation.tables import results_table
 from guard_plugin.files import read_json_object
 from guard_plugin.plugins import installed_plugins, look_up
 from guard_plugin.ranks import is_main_process
+from guard_plugin.versions import require_torch_to_benchmark
 
 __all__ = ["benchmark"]
 
@@ -88,6 +89,7 @@ def benchmark(
     A run that was killed is continued when the same command is given again. Under torchrun the processes share the
     work: torchrun --nproc-per-node N -m guard_plugin benchmark ...
     """
+    require_torch_to_benchmark()
     if bool(distilled) == bool(checkpoints):
         raise UnusableInput("expected either --distilled PATH with --adapter NAME, or --checkpoint FILE")
     given = {name: value for name, value in options.items() if value is not None}

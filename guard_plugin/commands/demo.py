@@ -13,6 +13,7 @@ from guard_plugin.commands.options import any_path, at_least_1, penalty_options
 from guard_plugin.demo import METHODS, DemoSettings, run_demo, settings_for
 from guard_plugin.errors import UnusableInput
 from guard_plugin.plugins import installed_plugins
+from guard_plugin.versions import require_torch_to_benchmark
 
 __all__ = ["demo"]
 
@@ -44,6 +45,7 @@ def demo(out: Path, **options: Any) -> None:
     Needs no network. Prints what it measures, whatever that is. A penalty that needs more than --strength, --h and
     --form (pgd_at, fast, trades) is one for guard run.
     """
+    require_torch_to_benchmark()
     _refuse_penalties_without_options(options["penalty"])
     given = {key: value for key, value in options.items() if value is not None}
     run_demo(settings_for(**given), out, click.echo)

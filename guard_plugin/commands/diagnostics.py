@@ -31,6 +31,7 @@ from guard_plugin.evaluation.results import data_protocol
 from guard_plugin.evaluation.run import given_normalization, load_pixel_model
 from guard_plugin.files import atomic_file, explain_write_errors, file_sha256
 from guard_plugin.plugins import installed_plugins, look_up
+from guard_plugin.versions import require_torch_to_benchmark
 
 __all__ = ["bound", "curvature"]
 
@@ -98,6 +99,8 @@ def curvature(
     all values, and OUT/curvature.png, the distributions.
     """
     from guard_plugin import diagnostics
+
+    require_torch_to_benchmark()
 
     if len(set(checkpoints)) < len(checkpoints):
         raise UnusableInput("expected different checkpoints, got one of them twice")
@@ -167,6 +170,8 @@ def bound(
     around the distilled ones. docs/diagnostics.md lists what the bound assumes.
     """
     from guard_plugin import diagnostics
+
+    require_torch_to_benchmark()
 
     if out:
         _check_writable(out)

@@ -24,6 +24,7 @@ from guard_plugin.plugins import installed_plugins
 from guard_plugin.robustbench_bridge import DATASETS, Repair, RobustBenchRun, run_robustbench
 from guard_plugin.robustbench_bridge.model_info import model_info_path, write_model_info
 from guard_plugin.robustbench_bridge.repairs import CIFAR
+from guard_plugin.versions import require_torch_to_benchmark
 
 __all__ = ["BenchmarkResult", "benchmark"]
 
@@ -112,6 +113,7 @@ def benchmark(
         UnusableInput: If an argument, the data or the model cannot be worked with, or arguments contradict each other.
         AuditFailure: If an attack breaks its own bounds.
     """
+    require_torch_to_benchmark()
     _check_types(model, dataset, eps, n_examples=n_examples, batch_size=batch_size)
     data: str | tuple[Tensor, Tensor] = dataset.value if isinstance(dataset, Enum) else dataset
     threat = threat_model.value if isinstance(threat_model, Enum) else threat_model

@@ -109,7 +109,7 @@ def parse_convnet(arch: str) -> ConvNetConfig:
     found: dict[str, Any] = {}
     for part in arch.split("-")[1:]:
         number = re.fullmatch(r"([dw])([1-9]\d{0,4})", part)
-        key, value = (_SIDES[number[1]], int(number[2])) if number else _SETTINGS.get(part, (None, part))
+        key, value = (_SIDES[number[1]], int(number[2])) if number else _SETTINGS.get(part) or (None, part)
         if key is None or key in found:
             what = "unknown" if key is None else f"a second {key}"
             raise UnusableInput(f"architecture {arch!r}: {part!r} is {what}; expected {CONVNET_GRAMMAR}")
