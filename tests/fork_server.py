@@ -155,7 +155,7 @@ def _become_interpreter(request: dict[str, Any]) -> tuple[str, str]:
     if kind not in ("-m", "-c"):
         kind, arguments = "script", [kind, *arguments]
     what = arguments[0]
-    sys.orig_argv = [sys.executable, *request["command"]]
+    sys.orig_argv = [sys.executable, *request["command"]]  # novm
     sys.argv = [*([kind] if kind != "script" else [what]), *arguments[1:]]
     first = {"-m": os.getcwd(), "-c": "", "script": str(Path(what).resolve().parent)}[kind]
     given = [os.path.abspath(folder) for folder in os.environ.get("PYTHONPATH", "").split(os.pathsep) if folder]
