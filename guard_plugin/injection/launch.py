@@ -20,7 +20,7 @@ from guard_plugin.injection.ledger import Ledger
 from guard_plugin.injection.ledger_file import LedgerFile
 from guard_plugin.ranks import is_main_process
 
-__all__ = ["find_script", "run_script"]
+__all__ = ["find_script", "run_plain", "run_script"]
 
 
 def run_script(
@@ -69,6 +69,16 @@ def run_script(
     if problem is not None:
         raise problem
     return code or (unwritten.exit_code if unwritten is not None else 0)
+
+
+def run_plain(script: Path, argv: Sequence[str], *, stop: type[BaseException]) -> int:
+    """Run a script as ``python script`` would, and return its exit code; an error ``stop`` is raised, not shown."""
+    folders = [script.resolve().parent]
+    _refuse_shadowed_modules(folders)
+    _become_python(script, argv, folders)
+    code, _ = _execute(script, script.read_bytes(), stop=stop)
+    _join_threads()
+    return code
 
 
 def _report(ledger: Ledger, file: LedgerFile | None, *, quiet: bool) -> UnusableInput | None:
@@ -143,7 +153,7 @@ def _become_python(script: Path, argv: Sequence[str], folders: Sequence[Path]) -
     sys.modules["__main__"] = main
 
 
-def _execute(script: Path, source: bytes | str) -> tuple[int, bool]:
+def _execute(script: Path, source: bytes | str, *, stop: type[BaseException] = GuardError) -> tuple[int, bool]:
     """Run the script's source as ``__main__``; return its exit code, and whether its argument parser ended it."""
     namespace = sys.modules["__main__"].__dict__
     try:
@@ -153,7 +163,7 @@ def _execute(script: Path, source: bytes | str) -> tuple[int, bool]:
         last, _ = list(traceback.walk_tb(stop.__traceback__))[-1]
         by_parser = Path(last.f_code.co_filename).name == "argparse.py"
         return _exit_code(stop), by_parser
-    except GuardError:
+    except (GuardError, stop):
         raise
     except BaseException as error:  # noqa: BLE001 - the script's own, shown as Python shows it
         trace = error.__traceback__

@@ -1,0 +1,42 @@
+"""``guard observe``."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import click
+
+from guard_plugin.commands.options import any_path, at_least_1
+from guard_plugin.files import atomic_file
+from guard_plugin.foreign_text import printable
+from guard_plugin.injection.launch import find_script
+from guard_plugin.observation import observe_script, propose
+from guard_plugin.observation.report import report
+
+__all__ = ["observe"]
+
+
+@click.command(context_settings={"allow_interspersed_args": False})
+@click.option("--calls", type=at_least_1, help="Stop after so many losses.  [default: run to the end]")
+@click.option("--json", "json_file", type=any_path, help="Write what was seen to this JSON file, too.")
+@click.argument("script")
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="[SCRIPT ARGS]...")
+def observe(script: str, arguments: tuple[str, ...], calls: int | None, json_file: Path | None) -> int:
+    """Run SCRIPT as it is, and say where GUARD belongs in it: the command `guard run auto` that guards it.
+
+    For a host without an adapter. Nothing that the script computes is changed. The report goes to stderr. Exit code:
+    the script's own if it failed, else 0.
+    """
+    path = find_script(script, None)
+    json_file = json_file.absolute() if json_file else None
+    observation, code = observe_script(path, [script, *arguments], calls=calls)
+    proposal = propose(observation)
+    print(printable(f"guard: {report(observation, proposal, script, arguments)}"), file=sys.stderr)
+    if json_file is not None:
+        found = {**observation.to_json(), "why_not": proposal.why_not, "notes": list(proposal.notes)}
+        found["command"] = None if proposal.why_not else proposal.command(script, arguments)
+        with atomic_file(json_file) as file:
+            file.write(json.dumps(found, indent=2).encode() + b"\n")
+    return code

@@ -1,0 +1,111 @@
+"""The ``guard run auto`` command for a script that was observed, or why there is none."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from guard_plugin.hosts.seams import MODULE_LEVEL
+from guard_plugin.observation.sites import Function, Group, Observation
+from guard_plugin.penalties import scale_h
+
+__all__ = ["Proposal", "propose"]
+
+# The paper's h, for images of this shape (section 5.1).
+_PAPERS_H, _PAPERS_SHAPE = 3.0, (3, 224, 224)
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """Where GUARD belongs in a script.
+
+    Args:
+        guard: Functions under which the losses on real data are.
+        suspend: Functions under which losses are that look like these.
+        real: Lines that are on real data although that cannot be told.
+        expect: How many losses must be guarded, if the script ran to its end.
+        shape: The shape of one real input.
+        why_not: Why no command can be proposed; empty where one can.
+        notes: What the user should know besides.
+    """
+
+    guard: tuple[Function, ...] = ()
+    suspend: tuple[Function, ...] = ()
+    real: tuple[str, ...] = ()
+    expect: int | None = None
+    shape: tuple[int, ...] = ()
+    why_not: str = ""
+    notes: tuple[str, ...] = ()
+
+    def command(self, script: str, arguments: Sequence[str]) -> str:
+        """Return the command, ready for a shell."""
+        h = scale_h(_PAPERS_H, from_shape=_PAPERS_SHAPE, to_shape=self.shape)
+        words = ["guard", "run", "--strength", "1", "--h", f"{h:.2g}", "auto"]
+        for option, functions in (("--guard", self.guard), ("--suspend", self.suspend)):
+            for one in functions:
+                words += [option, _seam(one)]
+        for line in self.real:
+            words += ["--real", line]
+        words += [] if self.expect is None else ["--expect", str(self.expect)]
+        return shlex.join([*words, script, *arguments])
+
+
+def propose(observation: Observation) -> Proposal:
+    """Propose the seams that guard exactly the losses on real data, or say why that cannot be done."""
+    real = observation.of("real")
+    unsupported = [group for group in observation.of("unsupported") if group.training]
+    notes = tuple(
+        f"{group.calls} losses at {group.site} ({group.loss}) on real data cannot be guarded: {group.why}"
+        for group in unsupported
+    )
+    notes += tuple(f"{group.calls} losses at {group.site} are {group.why}" for group in observation.of("undecided"))
+    if observation.children:
+        started = ", ".join(f"{n} x {child}" for child, n in observation.children.items())
+        notes += (f"child processes were started ({started}), whose losses are not listed here",)
+    if not real:
+        return Proposal(why_not=_why_nothing(observation, unsupported), notes=notes)
+    wrong = observation.of("distilled")
+    guard = tuple(dict.fromkeys(group.stack[-1] for group in real if group.stack))
+    if not guard or any(not group.stack for group in real):
+        return Proposal(why_not="losses on real data are computed outside of the host's files", notes=notes)
+    on_real = {function for group in real for function in group.stack}
+    suspend: dict[Function, None] = {}
+    for group in (group for group in wrong if set(guard) & set(group.stack)):
+        apart = [function for function in group.stack if function not in on_real and function[1] != MODULE_LEVEL]
+        if not apart:
+            return Proposal(
+                why_not=f"{group.site} computes losses on real data and on learned images, in the same functions: "
+                f"write a plugin whose is_real_data tells them apart (docs/writing-an-adapter.md)",
+                notes=notes,
+            )
+        suspend[apart[-1]] = None
+    number = sum(group.calls for group in real)
+    expect = number if observation.complete and not observation.children else None
+    # Without a number, auto asks what cannot be told, which a part of learned images cannot be.
+    unclear = any("requires grad" in group.batch and set(guard) & set(group.stack) for group in observation.groups)
+    lines = tuple(dict.fromkeys(group.site for group in real)) if expect is None and unclear else ()
+    return Proposal(guard, tuple(suspend), lines, expect, real[0].shape, notes=notes)
+
+
+def _why_nothing(observation: Observation, unsupported: Sequence[Group]) -> str:
+    if observation.children:
+        return "the losses may be in the child processes: run this where they are started in one process"
+    if unsupported:
+        places = ", ".join(dict.fromkeys(f"{group.loss} at {group.site}" for group in unsupported))
+        return (
+            f"networks are trained on real data by losses that have no form per example here ({places}): GUARD needs a "
+            f"classification loss; wrap one by hand, guard_plugin.wrap(criterion, model, loss_fn=...)"
+        )
+    if not observation.calls:
+        return "no classification loss was computed: GUARD has no loss here to add its penalty to"
+    whys = dict.fromkeys(group.why for group in observation.groups)
+    return (
+        f"no network was seen that learns from real data ({'; '.join(whys)}): GUARD belongs into the script that "
+        f"trains networks on real data, such as the teacher's"
+    )
+
+
+def _seam(function: Function) -> str:
+    module, name = function
+    return module if name == MODULE_LEVEL else f"{module}:{name}"

@@ -1,0 +1,195 @@
+"""Running a script as it is, and noting what its losses are on."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import sys
+from collections.abc import Callable, Sequence
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from guard_plugin.errors import UnsupportedLoss
+from guard_plugin.hosts.seams import MODULE_LEVEL
+from guard_plugin.injection.launch import run_plain
+from guard_plugin.injection.loss_call import LossCall
+from guard_plugin.injection.origins import Origin
+from guard_plugin.injection.real_data import (
+    LEARNED,
+    UNDECIDED,
+    is_part_of_learned,
+    is_trained,
+    why_not_real,
+    why_not_real_batch,
+)
+from guard_plugin.injection.tap import Tap
+from guard_plugin.observation.sites import Function, Group, Observation, Verdict
+from guard_plugin.observation.sources import Sources
+from guard_plugin.penalties.graph import reached_leaves
+
+__all__ = ["observe_script"]
+
+
+class _Enough(BaseException):
+    """Ends a script of which enough was seen; no Exception, so that the script does not handle it."""
+
+
+def observe_script(script: Path, argv: Sequence[str], *, calls: int | None = None) -> tuple[Observation, int]:
+    """Run a script as ``python script`` would, watch its losses, and return what was seen and its exit code.
+
+    Nothing that the script computes is changed. It is ended after ``calls`` loss calls; by default it runs to its end.
+    """
+    observation = Observation(script.name)
+    with contextlib.ExitStack() as undo:
+        observer = _Observer(script.resolve().parent, observation, calls, undo)
+        try:
+            code = run_plain(script.absolute(), argv, stop=_Enough)
+        except _Enough:
+            code, observation.complete = 0, False
+        observer.finish()
+    observation.complete = observation.complete and code == 0
+    return observation, code
+
+
+class _Observer:
+    def __init__(self, host: Path, observation: Observation, calls: int | None, undo: contextlib.ExitStack) -> None:
+        self._host, self._observation, self._calls = host, observation, calls
+        self._script = observation.script
+        self._names: dict[str, str | None] = {}
+        self._places: dict[int, tuple[str, tuple[Function, ...], FrameType | None]] = {}
+        self._sources = Sources(self._host_frame)
+        undo.callback(self._sources.remove)
+        self._tap = Tap(self, begins=self._begins, trained_on=self._trained_on)
+        undo.callback(self._tap.remove)
+        start = BaseProcess.start
+
+        def started(process: Any) -> None:
+            self._note_child(process)
+            start(process)
+
+        BaseProcess.start = started  # type: ignore[assignment,method-assign]
+        undo.callback(setattr, BaseProcess, "start", start)
+
+    def __call__(self, call: LossCall) -> Tensor:
+        """Note a loss call, and leave it as it is."""
+        self._stop_if_enough()
+        site, stack, frame = self._place(sys._getframe(1))
+        verdict, why, batch, shape = self._judge(call, frame)
+        network = call.made.origin.reference() if call.made is not None else None
+        self._observation.note(
+            Group(
+                site=site,
+                stack=stack,
+                loss=call.criterion,
+                network="?" if network is None else type(network).__name__,
+                training=network is not None and network.training,
+                verdict=verdict,
+                why=why,
+                batch=batch,
+                shape=shape,
+            )
+        )
+        call.settle_by(call.loss)
+        return call.loss
+
+    def finish(self) -> None:
+        """Note the training of the last step, too."""
+        self._tap.origins.judge()
+
+    def _stop_if_enough(self) -> None:
+        if self._calls is not None and self._observation.calls >= self._calls:
+            raise _Enough
+
+    def _judge(self, call: LossCall, frame: FrameType | None) -> tuple[Verdict, str, str, tuple[int, ...]]:
+        try:
+            reason = why_not_real(call)
+            inputs = call.inputs
+        except UnsupportedLoss as error:
+            return "not guarded", str(error).split("; ")[0], "", ()
+        leaves = reached_leaves(inputs) if inputs.requires_grad else []
+        for leaf in leaves:
+            self._sources.note_learned(leaf)
+        batch, learned = self._sources_of(inputs, frame)
+        shape = tuple(inputs.shape[1:])
+        all_learned = all(self._sources.is_optimized(leaf) for leaf in leaves)
+        if reason == LEARNED and not all_learned and is_part_of_learned(inputs):
+            reason = f"{UNDECIDED}input is a part of a tensor that requires grad, which may hold real images, too"
+        if reason is not None:
+            return ("undecided" if reason.startswith(UNDECIDED) else "not guarded"), reason, batch, shape
+        if learned:
+            return "distilled", "it trains a network on learned images", batch, shape
+        try:
+            call.criterion_fn()
+            call.check_guardable()
+        except UnsupportedLoss as error:
+            return "unsupported", str(error), batch, shape
+        return "real", "a network in training sees real data", batch, shape
+
+    def _sources_of(self, inputs: Tensor, frame: FrameType | None) -> tuple[str, bool]:
+        if not inputs.requires_grad:
+            return self._sources.of(inputs, frame)
+        return ("a leaf that requires grad" if inputs.is_leaf else "computed from what requires grad"), False
+
+    def _begins(self, origin: Origin) -> None:
+        self._stop_if_enough()
+        network = origin.network
+        if network.training and torch.is_grad_enabled() and is_trained(network):
+            origin.place = self._place(sys._getframe(1))[:2]
+
+    def _trained_on(self, origin: Origin) -> Callable[[], None] | None:
+        try:
+            if why_not_real_batch(origin.batch(), self._tap.origins) is not None:
+                return None
+            batch, learned = self._sources.of(origin.batch(), None)
+        except UnsupportedLoss:
+            return None
+        if learned:
+            return None
+        (site, stack), network = origin.place, type(origin.network).__name__
+        shape = tuple(origin.batch().shape[1:])
+
+        def note() -> None:
+            why = "a loss that is no loss call (written by hand, or in a compiled function) trains it on real data"
+            found = Group(site, stack, "a loss that is not seen", network, True, "unsupported", why, batch, shape)
+            self._observation.note(found)
+
+        return note
+
+    def _note_child(self, process: Any) -> None:
+        method = getattr(process, "_start_method", None) or multiprocessing.get_start_method()
+        target = getattr(process, "_target", None)
+        module = str(getattr(target, "__module__", type(process).__module__))
+        if not module.startswith(("torch.", "multiprocessing.")):
+            name = getattr(target, "__name__", type(process).__name__)
+            self._observation.children[f"{module}.{name}, by {method!r}"] += 1
+
+    def _place(self, frame: FrameType | None) -> tuple[str, tuple[Function, ...], FrameType | None]:
+        site, stack = "outside the host's files", list[Function]()
+        innermost = frame = self._host_frame(frame)
+        while frame is not None:
+            file, name = self._file(frame), frame.f_code.co_name
+            if not stack and site.startswith("outside"):
+                site = f"{file}:{frame.f_lineno}"
+            if name == MODULE_LEVEL or not name.startswith("<"):
+                stack.insert(0, (str(file).removesuffix(".py").replace("/", "."), name))
+            frame = self._host_frame(frame.f_back)
+        return site, tuple(stack), innermost
+
+    def _host_frame(self, frame: FrameType | None) -> FrameType | None:
+        while frame is not None and self._file(frame) is None:
+            frame = frame.f_back
+        return frame
+
+    def _file(self, frame: FrameType) -> str | None:
+        """Return a frame's file relative to the host's folder, or None where it is not the host's."""
+        name = frame.f_code.co_filename
+        if name not in self._names:
+            path = Path(name).resolve()
+            own = path.is_relative_to(self._host) and "site-packages" not in path.parts and path.is_file()
+            self._names[name] = path.relative_to(self._host).as_posix() if own else None
+        return self._names[name]

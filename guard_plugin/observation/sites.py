@@ -1,0 +1,104 @@
+"""What was seen of the losses of a script, by place."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+__all__ = ["Function", "Group", "Observation", "Verdict"]
+
+Function = tuple[str, str]
+"""A function of the host: its module as the script imports it, and its name ("utils", "epoch")."""
+
+Verdict = Literal["real", "distilled", "not guarded", "undecided", "unsupported"]
+"""What a loss is to GUARD: on real data; on distilled images that look like it; of another kind; cannot be told; on
+real data, but without a loss per example."""
+
+
+@dataclass
+class Group:
+    """The loss calls of one line, by one way through the host's functions, that are alike.
+
+    Args:
+        site: The line, "main.py:191", relative to the host's folder.
+        stack: The host's functions on the stack, outermost first.
+        loss: The kind of loss: "CrossEntropyLoss".
+        network: The class of the network whose output it judges, and whether that was in training mode.
+        why: Why the call is, or is not, one on real data.
+        batch: Where the batch's values come from.
+        shape: The shape of one input.
+        calls: How many there were.
+        runs: In how many unbroken sequences.
+    """
+
+    site: str
+    stack: tuple[Function, ...]
+    loss: str
+    network: str
+    training: bool
+    verdict: Verdict
+    why: str
+    batch: str
+    shape: tuple[int, ...] = ()
+    calls: int = 0
+    runs: int = 0
+
+    @property
+    def rhythm(self) -> str:
+        """How the calls followed each other, among all that were seen."""
+        if self.runs == self.calls or self.runs == 0:
+            return "one by one" if self.calls > 1 else ""
+        per_run = self.calls / self.runs
+        return "all in a row" if self.runs == 1 else f"{self.runs} x {per_run:.4g} in a row"
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the group for programs."""
+        return {**vars(self), "stack": [".".join(one) for one in self.stack], "rhythm": self.rhythm}
+
+
+@dataclass
+class Observation:
+    """All that was seen of one run.
+
+    ``complete`` tells whether the script ran to its end; ``children`` are the targets of the processes that it started,
+    by start method, and ``programs`` the Python programs.
+    """
+
+    script: str
+    groups: list[Group] = field(default_factory=list)
+    calls: int = 0
+    complete: bool = True
+    children: Counter[str] = field(default_factory=Counter)
+    _last: Group | None = None
+
+    def note(self, seen: Group) -> None:
+        """Note one loss call."""
+        key = (seen.site, seen.stack, seen.loss, seen.network, seen.training, seen.verdict, seen.why, seen.batch)
+        for group in self.groups:
+            if key == (
+                *(group.site, group.stack, group.loss, group.network, group.training),
+                *(group.verdict, group.why, group.batch),
+            ):
+                break
+        else:
+            group = seen
+            self.groups.append(group)
+        self.calls += 1
+        group.calls += 1
+        group.runs += group is not self._last
+        self._last = group
+
+    def of(self, verdict: Verdict) -> list[Group]:
+        """Return the groups of one verdict."""
+        return [group for group in self.groups if group.verdict == verdict]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the observation for programs."""
+        return {
+            "script": self.script,
+            "complete": self.complete,
+            "loss_calls": self.calls,
+            "groups": [group.to_json() for group in self.groups],
+            "children": dict(self.children),
+        }

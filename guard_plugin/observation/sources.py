@@ -1,0 +1,116 @@
+"""Where a batch's values come from: a data set, or images that the script learns."""
+
+from __future__ import annotations
+
+import sys
+import weakref
+from collections.abc import Callable, Iterator
+from types import FrameType
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data.dataloader import _BaseDataLoaderIter
+
+__all__ = ["Sources"]
+
+# Of the images that are learned, which are few; more values than these are some other tensor.
+_MOST_VALUES = 50_000_000
+
+
+class Sources:
+    """Watches, from creation until :meth:`remove`, what data loaders yield and which tensors optimizers change.
+
+    A copy of learned images, as evaluations train on, is known by its values: a row of it is one of theirs.
+
+    Args:
+        host_frame: Returns the innermost frame of the host's, from a frame outwards.
+    """
+
+    def __init__(self, host_frame: Callable[[FrameType | None], FrameType | None]) -> None:
+        self._host_frame = host_frame
+        self._learned: list[weakref.ref[Tensor]] = []
+        self._optimized: list[weakref.ref[Tensor]] = []
+        self._fetched: dict[int, tuple[Any, str, bool]] = {}
+        self._init, self._next = torch.optim.Optimizer.__init__, _BaseDataLoaderIter.__next__
+        watch = self
+
+        def init(optimizer: Any, *args: Any, **kwargs: Any) -> None:
+            watch._init(optimizer, *args, **kwargs)
+            for group in optimizer.param_groups:
+                watch._optimized += map(weakref.ref, group["params"])
+                for tensor in group["params"]:
+                    watch.note_learned(tensor)
+
+        def following(iterator: Any) -> Any:
+            data = watch._next(iterator)
+            watch._note_fetched(iterator, data)
+            return data
+
+        torch.optim.Optimizer.__init__ = init  # type: ignore[assignment,method-assign]
+        _BaseDataLoaderIter.__next__ = following  # type: ignore[assignment,method-assign]
+
+    def remove(self) -> None:
+        """Watch no longer."""
+        torch.optim.Optimizer.__init__ = self._init  # type: ignore[method-assign]
+        _BaseDataLoaderIter.__next__ = self._next  # type: ignore[method-assign]
+        self._fetched.clear()
+
+    def note_learned(self, tensor: Tensor) -> None:
+        """Remember a tensor that may hold learned images."""
+        if tensor.dim() > 1 and not any(known() is tensor for known in self._learned):
+            self._learned = [known for known in self._learned if known() is not None]
+            self._learned.append(weakref.ref(tensor))
+
+    def is_optimized(self, tensor: Tensor) -> bool:
+        """Tell whether an optimizer was given a tensor, all of which is learned then."""
+        return any(known() is tensor for known in self._optimized)
+
+    def of(self, batch: Tensor, frame: FrameType | None) -> tuple[str, bool]:
+        """Say where the values of a batch that requires no grad come from, and whether they are learned images.
+
+        ``frame`` is the one that the network was called from.
+        """
+        if self._holds_learned(batch):
+            return "a copy of learned images", True
+        frame = self._host_frame(frame)
+        while frame is not None:
+            code, what, learned = self._fetched.get(id(frame), (None, "", False))
+            if code is frame.f_code:
+                return what, learned
+            frame = self._host_frame(frame.f_back)
+        return "a tensor on which nothing is learned", False
+
+    def _note_fetched(self, iterator: Any, data: Any) -> None:
+        frame = self._host_frame(sys._getframe(1))
+        if frame is not None:
+            learned = any(self._holds_learned(one) for one in _tensors(data))
+            dataset = type(getattr(iterator, "_dataset", None)).__name__
+            what = f"learned images, by a DataLoader over {dataset}" if learned else f"a DataLoader over {dataset}"
+            self._fetched[id(frame)] = (frame.f_code, what, learned)
+
+    def _holds_learned(self, batch: Tensor) -> bool:
+        rows: set[bytes] | None = None
+        for reference in self._learned:
+            learned = reference()
+            if learned is None or learned.shape[1:] != batch.shape[1:] or learned.numel() > _MOST_VALUES:
+                continue
+            rows = set(_rows(batch)) if rows is None else rows
+            if not rows.isdisjoint(_rows(learned)):
+                return True
+        return False
+
+
+def _rows(tensor: Tensor) -> Iterator[bytes]:
+    values = tensor.detach().to("cpu", torch.float32).reshape(len(tensor), -1).contiguous().numpy()
+    return (row.tobytes() for row in values)
+
+
+def _tensors(data: Any) -> Iterator[Tensor]:
+    if isinstance(data, Tensor) and data.dim() > 1:
+        yield data
+    elif isinstance(data, (tuple, list)):
+        for one in data:
+            yield from _tensors(one)
+    elif isinstance(data, dict):
+        yield from _tensors(list(data.values()))
