@@ -81,7 +81,7 @@ def propose(observation: Observation) -> Proposal:
             )
         suspend[apart[-1]] = None
     number = sum(group.calls for group in real)
-    expect = number if observation.complete and not observation.children else None
+    expect = number if observation.end == "complete" and not observation.children else None
     # Without a number, auto asks what cannot be told, which a part of learned images cannot be.
     unclear = any("requires grad" in group.batch and set(guard) & set(group.stack) for group in observation.groups)
     lines = tuple(dict.fromkeys(group.site for group in real)) if expect is None and unclear else ()
@@ -89,6 +89,9 @@ def propose(observation: Observation) -> Proposal:
 
 
 def _why_nothing(observation: Observation, unsupported: Sequence[Group]) -> str:
+    if observation.end != "complete":
+        what = "failed before one was" if observation.end == "failed" else "was stopped: observe more of them"
+        return f"none of the {observation.calls} losses seen was on real data, and the script {what}"
     if observation.children:
         return "the losses may be in the child processes: run this where they are started in one process"
     if unsupported:

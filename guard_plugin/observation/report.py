@@ -16,13 +16,16 @@ _GUARD: dict[Verdict, str] = {
     "undecided": "?",
     "unsupported": "cannot",
 }
+_ENDS = {"complete": "to the script's end", "stopped": "until it was stopped", "failed": "until the script failed"}
 _HEADS = ("calls", "line", "function", "loss", "network", "batch", "guard?", "why")
 
 
 def report(observation: Observation, proposal: Proposal, script: str, arguments: Sequence[str]) -> str:
     """Return the text that ``guard observe`` prints."""
-    end = "to the script's end" if observation.complete else "until it was stopped, or failed"
-    lines = [f"{observation.script}: {observation.calls} losses seen, {end}; nothing was changed", ""]
+    lines = [
+        f"{observation.script}: {observation.calls} losses seen, {_ENDS[observation.end]}; nothing was changed",
+        "",
+    ]
     rows = [_HEADS, *map(_row, sorted(observation.groups, key=lambda group: -group.calls))]
     widths = [max(len(row[column]) for row in rows) for column in range(len(_HEADS) - 1)]
     for row in rows:

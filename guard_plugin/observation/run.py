@@ -50,9 +50,10 @@ def observe_script(script: Path, argv: Sequence[str], *, calls: int | None = Non
         try:
             code = run_plain(script.absolute(), argv, stop=_Enough)
         except _Enough:
-            code, observation.complete = 0, False
+            code, observation.end = 0, "stopped"
         observer.finish()
-    observation.complete = observation.complete and code == 0
+    if code != 0:
+        observation.end = "failed"
     return observation, code
 
 

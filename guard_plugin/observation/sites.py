@@ -61,14 +61,14 @@ class Group:
 class Observation:
     """All that was seen of one run.
 
-    ``complete`` tells whether the script ran to its end; ``children`` are the targets of the processes that it started,
+    ``end`` tells whether the script ran to its end, was stopped as enough was seen, or failed; ``children`` are the targets of the processes that it started,
     by start method, and ``programs`` the Python programs.
     """
 
     script: str
     groups: list[Group] = field(default_factory=list)
     calls: int = 0
-    complete: bool = True
+    end: Literal["complete", "stopped", "failed"] = "complete"
     children: Counter[str] = field(default_factory=Counter)
     _last: Group | None = None
 
@@ -97,7 +97,7 @@ class Observation:
         """Return the observation for programs."""
         return {
             "script": self.script,
-            "complete": self.complete,
+            "end": self.end,
             "loss_calls": self.calls,
             "groups": [group.to_json() for group in self.groups],
             "children": dict(self.children),
