@@ -96,7 +96,7 @@ class Guard:
         with self._failing():
             if self.origins is None or why_not_real_batch(origin.batch(), self.origins) is not None:
                 return None
-            return partial(self._trained_on_another, origin, type(origin.network).__name__)
+            return partial(self._trained_on_another, origin, origin.network_name)
 
     def _trained_on_another(self, origin: Origin, network: str) -> None:
         """Note, or refuse, that a network on real data is trained by a loss that was not guarded."""

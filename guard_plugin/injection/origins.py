@@ -63,6 +63,12 @@ class Origin:
         return network
 
     @property
+    def network_name(self) -> str:
+        """The network's class, for messages."""
+        network = self.reference()
+        return "a network that was deleted since" if network is None else type(network).__name__
+
+    @property
     def arguments(self) -> dict[int | str, Any]:
         """All arguments, by position or keyword."""
         arguments: dict[int | str, Any] = dict(enumerate(self.args))

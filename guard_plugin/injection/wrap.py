@@ -153,7 +153,7 @@ class _Watching:
         alive = self._criterion()
         if alive is None or self._warned or why_not_real_batch(origin.batch(), alive._origins) is not None:
             return None
-        return partial(self._warn, type(origin.network).__name__)
+        return partial(self._warn, origin.network_name)
 
     def _warn(self, network: str) -> None:
         if self._warned:

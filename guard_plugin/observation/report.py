@@ -22,10 +22,8 @@ _HEADS = ("calls", "line", "function", "loss", "network", "batch", "guard?", "wh
 
 def report(observation: Observation, proposal: Proposal, script: str, arguments: Sequence[str]) -> str:
     """Return the text that ``guard observe`` prints."""
-    lines = [
-        f"{observation.script}: {observation.calls} losses seen, {_ENDS[observation.end]}; nothing was changed",
-        "",
-    ]
+    seen = f"{observation.calls} losses seen, {_ENDS[observation.end]}; nothing was changed"
+    lines = [f"{observation.script}: {seen}", ""]
     rows = [_HEADS, *map(_row, sorted(observation.groups, key=lambda group: -group.calls))]
     widths = [max(len(row[column]) for row in rows) for column in range(len(_HEADS) - 1)]
     for row in rows:

@@ -151,7 +151,7 @@ class _Observer:
             return None
         if learned:
             return None
-        (site, stack), network = origin.place, type(origin.network).__name__
+        (site, stack), network = origin.place, origin.network_name
         shape = tuple(origin.batch().shape[1:])
 
         def note() -> None:

@@ -61,8 +61,8 @@ class Group:
 class Observation:
     """All that was seen of one run.
 
-    ``end`` tells whether the script ran to its end, was stopped as enough was seen, or failed; ``children`` are the targets of the processes that it started,
-    by start method, and ``programs`` the Python programs.
+    ``end`` tells whether the script ran to its end, was stopped as enough was seen, or failed; ``children`` are the
+    targets of the processes that it started, with their start methods.
     """
 
     script: str

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 from torch.utils.data.dataloader import _BaseDataLoaderIter
 
+from guard_plugin.versions import TorchFunctionMode, untraced
+
 __all__ = ["Sources"]
 
 # Of the images that are learned, which are few; more values than these are some other tensor.
@@ -19,9 +21,10 @@ _MOST_VALUES = 50_000_000
 
 
 class Sources:
-    """Watches, from creation until :meth:`remove`, what data loaders yield and which tensors optimizers change.
+    """Watches, from creation until :meth:`remove`, what data loaders yield, and what is computed from learned tensors.
 
-    A copy of learned images, as evaluations train on, is known by its values: a row of it is one of theirs.
+    A copy of learned images, as evaluations train on, requires no grad. It is known by what it was computed from (torch
+    2.0), and by its values: a row of it is one of theirs.
 
     Args:
         host_frame: Returns the innermost frame of the host's, from a frame outwards.
@@ -47,11 +50,14 @@ class Sources:
             watch._note_fetched(iterator, data)
             return data
 
+        self._lineage = _Lineage()
+        self._lineage.__enter__()  # type: ignore[no-untyped-call]
         torch.optim.Optimizer.__init__ = init  # type: ignore[assignment,method-assign]
         _BaseDataLoaderIter.__next__ = following  # type: ignore[assignment,method-assign]
 
     def remove(self) -> None:
         """Watch no longer."""
+        self._lineage.__exit__(None, None, None)  # type: ignore[no-untyped-call]
         torch.optim.Optimizer.__init__ = self._init  # type: ignore[method-assign]
         _BaseDataLoaderIter.__next__ = self._next  # type: ignore[method-assign]
         self._fetched.clear()
@@ -71,7 +77,7 @@ class Sources:
 
         ``frame`` is the one that the network was called from.
         """
-        if self._holds_learned(batch):
+        if self._lineage.is_learned(batch) or self._holds_learned(batch):
             return "a copy of learned images", True
         frame = self._host_frame(frame)
         while frame is not None:
@@ -84,8 +90,12 @@ class Sources:
     def _note_fetched(self, iterator: Any, data: Any) -> None:
         frame = self._host_frame(sys._getframe(1))
         if frame is not None:
-            learned = any(self._holds_learned(one) for one in _tensors(data))
-            dataset = type(getattr(iterator, "_dataset", None)).__name__
+            found = getattr(iterator, "_dataset", None)
+            # In a worker's process nobody watched: what the data set holds tells.
+            held = _tensors(list(getattr(found, "__dict__", {}).values()))
+            learned = any(map(self._lineage.is_learned, (*_tensors(data), *held)))
+            learned = learned or any(self._holds_learned(one) for one in _tensors(data))
+            dataset = type(found).__name__
             what = f"learned images, by a DataLoader over {dataset}" if learned else f"a DataLoader over {dataset}"
             self._fetched[id(frame)] = (frame.f_code, what, learned)
 
@@ -99,6 +109,51 @@ class Sources:
             if not rows.isdisjoint(_rows(learned)):
                 return True
         return False
+
+
+class _Lineage(TorchFunctionMode):
+    """Knows the tensors of floating point that were computed from one that requires grad, whether they do or not.
+
+    What was chosen by such a tensor (its order, a mask) was not computed from it.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._learned: dict[int, weakref.ref[Tensor]] = {}
+
+    @untraced
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        changed = args[:1] if _is_inplace(getattr(func, "__name__", "")) else ()
+        made = [one for one in _floating((result, *changed)) if not self.is_learned(one)]
+        if made and any(map(self.is_learned, _floating((*args, *(kwargs or {}).values())))):
+            for one in made:
+                self._remember(one)
+        return result
+
+    def is_learned(self, tensor: Tensor) -> bool:
+        """Tell whether a tensor requires grad, or was computed from one that does."""
+        known = self._learned.get(id(tensor))
+        return tensor.requires_grad or (known is not None and known() is tensor)
+
+    def _remember(self, tensor: Tensor) -> None:
+        key, learned = id(tensor), self._learned
+        learned[key] = weakref.ref(tensor, lambda gone: learned.pop(key, None))
+
+
+def _is_inplace(name: str) -> bool:
+    return name in ("__setitem__", "__iadd__", "__isub__", "__imul__") or (name[-1:] == "_" and name[-2:] != "__")
+
+
+def _floating(values: Any) -> Iterator[Tensor]:
+    for value in values:
+        if isinstance(value, Tensor):
+            if value.is_floating_point():
+                yield value
+        elif isinstance(value, (tuple, list)):
+            yield from _floating(value)
 
 
 def _rows(tensor: Tensor) -> Iterator[bytes]:

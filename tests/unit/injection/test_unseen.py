@@ -197,6 +197,11 @@ def test_the_order_of_two_backward_passes_does_not_matter(run, loss, strength):
         assert run(f"output = net(real)\n{order}net(real)", strength=strength).guarded == 1
 
 
+def test_a_network_that_is_gone_is_refused_all_the_same(run):
+    with pytest.raises(NothingGuarded, match="is trained by another one"):
+        run(GUARDED + "nn.Linear(5, 3)(real).square().mean().backward()")
+
+
 def test_training_by_another_loss_is_refused_at_the_next_step(run):
     body = "steps = []\ntry:\n    for _ in range(3):\n        net(real).square().mean().backward()\n"
     body += "        steps.append(1)\nfinally:\n    assert len(steps) == 1"

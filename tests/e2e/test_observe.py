@@ -1,0 +1,217 @@
+"""``guard observe`` on hosts without an adapter: what it sees, that it changes nothing, and its command."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import textwrap
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.conftest import BASELINES
+from tests.versions import load_own
+
+SHORT = shlex.split(
+    "--dataset digits --model MLP --ipc 1 --num_exp 1 --num_eval 1 --epoch_eval_train 1 --Iteration 1 --batch_real 8"
+)
+
+HEAD = """
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+torch.manual_seed(0)
+real, labels = torch.randn(6, 1, 4, 4), torch.tensor([0, 1, 2, 1, 0, 2])
+learned = torch.randn(3, 1, 4, 4, requires_grad=True)
+optimizer = torch.optim.SGD([learned], lr=0.1)
+criterion = nn.CrossEntropyLoss()
+
+
+def network():
+    return nn.Sequential(nn.Flatten(), nn.Linear(16, 3))
+
+"""
+
+
+@pytest.fixture
+def observe(guard, tmp_path):
+    """Observe a script; return what was seen, and the command's result."""
+
+    def run(script: Path, *arguments: object, options: tuple[object, ...] = ()):
+        done = guard("observe", "--json", "seen.json", *options, script, *arguments)
+        return json.loads((tmp_path / "seen.json").read_text()), done
+
+    return run
+
+
+@pytest.fixture
+def host(tmp_path):
+    def write(body: str) -> Path:
+        script = tmp_path / "main.py"
+        script.write_text(HEAD + textwrap.dedent(body) + "\nmain()\n")
+        return script
+
+    return write
+
+
+def run_proposed(guard, seen: dict, ledger: str = "ledger.json"):
+    command = shlex.split(seen["command"])
+    assert command[:2] == ["guard", "run"]
+    return guard("run", "--ledger", ledger, *command[2:])
+
+
+def verdicts(seen: dict) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for group in seen["groups"]:
+        found[group["verdict"]] = found.get(group["verdict"], 0) + group["calls"]
+    return found
+
+
+def test_gradient_matching_is_understood_and_the_command_guards_what_the_adapter_guards(observe, guard, tmp_path):
+    script = BASELINES / "dc" / "main.py"
+    seen, done = observe(script, *SHORT, "--save_path", "observed")
+    assert done.returncode == 0 and seen["end"] == "complete" and "nothing was changed" in done.stderr
+    assert seen["command"] in done.stderr
+    assert run_proposed(guard, seen).returncode == 0
+    ours = json.loads((tmp_path / "ledger.json").read_text())["loss_calls"]
+    guard("run", "--ledger", "dc.json", "dc", script, *SHORT, "--save_path", "dc", check=True)
+    theirs = json.loads((tmp_path / "dc.json").read_text())["loss_calls"]
+    assert ours["guarded"] == ours["expected"] == theirs["guarded"] == verdicts(seen)["real"]
+    assert verdicts(seen)["distilled"] > 0
+
+
+def test_nothing_is_changed(observe, python_process, tmp_path):
+    script = BASELINES / "dc" / "main.py"
+    observe(script, *SHORT, "--save_path", "observed")
+    assert python_process(script, *SHORT, "--save_path", "plain").returncode == 0
+    observed, plain = (load_own(tmp_path / f / "res_DC_digits_MLP_1ipc.pt")["data"][0] for f in ("observed", "plain"))
+    assert all(torch.equal(a, b) for a, b in zip(observed, plain))
+
+
+def test_it_stops_after_so_many_losses_and_the_command_then_names_the_line(observe, guard):
+    script = BASELINES / "dc" / "main.py"
+    seen, done = observe(script, *SHORT, "--save_path", "out", options=("--calls", 30))
+    assert (done.returncode, seen["end"], seen["loss_calls"]) == (0, "stopped", 30)
+    assert "--expect" not in seen["command"] and "--real main.py:" in seen["command"]
+    assert run_proposed(guard, seen).returncode == 0
+
+
+@pytest.mark.parametrize("calls", [(), ("--calls", 3)])
+def test_training_on_real_images_is_proposed(observe, guard, host, calls):
+    script = host("""
+    def train(net, loader):
+        for x, y in loader:
+            criterion(net(x), y).backward()
+
+    def main():
+        net = network()
+        for _ in range(3):
+            train(net, DataLoader(TensorDataset(real, labels), 3))
+            net.eval(), criterion(net(real), labels), net.train()
+    """)
+    seen, _ = observe(script, options=calls)
+    assert "--guard main:train" in seen["command"] and ("--expect 6" in seen["command"]) == (not calls)
+    done = run_proposed(guard, seen)
+    assert done.returncode == 0 and "6 guarded" in done.stderr.replace("6 of 6 expected guarded", "6 guarded")
+    assert "a DataLoader over TensorDataset" in seen["groups"][0]["batch"]
+
+
+def test_training_on_learned_images_is_suspended(observe, guard, host, tmp_path):
+    script = host("""
+    def fit(net, x, y):
+        for a, b in DataLoader(TensorDataset(x, y), 2):
+            criterion(net(a + 0.1), b).backward()  # an augmentation hides the values, not where they come from
+
+    def evaluate():
+        fit(network(), learned.detach().clone(), labels[:3])
+
+    def main():
+        net = network()
+        criterion(net(real), labels).backward()
+        criterion(net(learned), labels[:3]).backward()
+        evaluate()
+    """)
+    seen, _ = observe(script)
+    assert verdicts(seen) == {"real": 1, "not guarded": 1, "distilled": 2}
+    assert "--guard main:main" in seen["command"] and "--suspend main:fit" in seen["command"]
+    assert run_proposed(guard, seen).returncode == 0
+
+
+def test_images_that_are_computed_from_what_is_learned_are_known_by_their_lineage(observe, guard, host):
+    """As low-rank and other parametrized images are: no tensor that is learned holds their values."""
+    seen, _ = observe(
+        host("""
+    u, v = torch.randn(3, 1, 4, 2, requires_grad=True), torch.randn(3, 1, 2, 4, requires_grad=True)
+
+    def fit(net, x, y):
+        for a, b in DataLoader(TensorDataset(x, y), 2):
+            criterion(net(a), b).backward()
+
+    def main():
+        torch.optim.SGD([u, v], lr=0.1)
+        fit(network(), (u @ v).detach(), labels[:3])
+        (real + (u @ v).mean()).sum()  # real images stay real where something is computed from them
+        fit_real(network())
+
+    def fit_real(net):
+        order = (u @ v).detach().reshape(-1)[:6].argsort()  # chosen by what is learned, not computed from it
+        criterion(net(real[order]), labels[order]).backward()
+    """)
+    )
+    assert verdicts(seen) == {"real": 1, "distilled": 2} and "--guard main:fit_real --expect 1" in seen["command"]
+    assert run_proposed(guard, seen).returncode == 0
+
+
+def test_what_one_function_computes_on_both_is_no_proposal(observe, host):
+    seen, done = observe(
+        host("""
+    def fit(x, y):
+        criterion(network()(x), y).backward()
+
+    def main():
+        fit(real, labels)
+        fit(learned.detach().clone(), labels[:3])
+    """)
+    )
+    assert seen["command"] is None and "write a plugin whose is_real_data tells them apart" in seen["why_not"]
+    assert done.returncode == 0 and "nothing to propose" in done.stderr
+
+
+NOTHING = {
+    "by hand": ("network()(real).square().mean().backward()", "by losses that have no form per example"),
+    "mse": ("nn.MSELoss()(network()(real), torch.zeros(6, 3)).backward()", "MSELoss at main.py"),
+    "recovered": ("criterion(network().eval()(learned), labels[:3]).backward()", "such as the teacher's"),
+    "no loss": ("pass", "no classification loss was computed"),
+    "only looked at": ("criterion(network()(real), labels).item()\nnetwork()(real).sum().backward()", None),
+}
+
+
+@pytest.mark.parametrize(("body", "why"), NOTHING.values(), ids=NOTHING)
+def test_where_nothing_can_be_guarded_it_says_why(observe, host, body, why):
+    seen, done = observe(host("def main():\n" + textwrap.indent(body, "    ")))
+    if why is None:
+        assert any("cannot be guarded" in note for note in seen["notes"]), seen
+    else:
+        assert seen["command"] is None and why in seen["why_not"], seen
+    assert done.returncode == 0
+
+
+def test_a_script_that_fails_keeps_its_exit_code(observe, host):
+    seen, done = observe(host("def main():\n    criterion(network()(learned), labels[:3])\n    raise SystemExit(4)"))
+    assert done.returncode == 4 and seen["end"] == "failed" and "failed before one was" in seen["why_not"]
+
+
+def test_child_processes_are_named(observe, host):
+    seen, _ = observe(
+        host("""
+    import multiprocessing
+    def train():
+        criterion(network()(real), labels).backward()
+    def main():
+        child = multiprocessing.get_context("fork").Process(target=train)
+        child.start(), child.join()
+    """)
+    )
+    assert list(seen["children"]) == ["__main__.train, by 'fork'"] and "child processes" in seen["why_not"]
