@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from guard_plugin.hosts.faults import FoundFault
 from guard_plugin.hosts.profile import Profile
 from guard_plugin.hosts.seams import Definition
 
-__all__ = ["Diagnosis", "commit_of", "examine", "is_modified"]
+__all__ = ["Diagnosis", "commit_of", "examine", "fitting", "is_modified"]
 
 
 def commit_of(folder: Path) -> str | None:
@@ -74,6 +75,17 @@ class Diagnosis:
             "seams": seams,
             "faults": [fault.to_json(repaired=False) for fault in self.faults],
         }
+
+
+def fitting(adapters: Iterable[Adapter], folder: Path) -> dict[str, list[Diagnosis]]:
+    """Look for each adapter's scripts in a folder; return, by adapter, what was found of those that have one there."""
+    found = {}
+    for adapter in adapters:
+        try:
+            found[adapter.name] = examine(adapter, folder)
+        except UnusableInput:
+            continue
+    return found
 
 
 def examine(adapter: Adapter, folder: Path) -> list[Diagnosis]:

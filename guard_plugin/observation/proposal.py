@@ -65,7 +65,7 @@ def propose(observation: Observation) -> Proposal:
         notes += (f"child processes were started ({started}), whose losses are not listed here",)
     if not real:
         return Proposal(why_not=_why_nothing(observation, unsupported), notes=notes)
-    wrong = observation.of("distilled")
+    wrong = [*observation.of("distilled"), *observation.of("looked at")]
     guard = tuple(dict.fromkeys(group.stack[-1] for group in real if group.stack))
     if not guard or any(not group.stack for group in real):
         return Proposal(why_not="losses on real data are computed outside of the host's files", notes=notes)
@@ -75,8 +75,8 @@ def propose(observation: Observation) -> Proposal:
         apart = [function for function in group.stack if function not in on_real and function[1] != MODULE_LEVEL]
         if not apart:
             return Proposal(
-                why_not=f"{group.site} computes losses on real data and on learned images, in the same functions: "
-                f"write a plugin whose is_real_data tells them apart (docs/writing-an-adapter.md)",
+                why_not=f"{group.site} computes losses that GUARD belongs to, and others ({group.why}), by the same "
+                f"functions: write a plugin whose is_real_data tells them apart (docs/writing-an-adapter.md)",
                 notes=notes,
             )
         suspend[apart[-1]] = None

@@ -12,6 +12,7 @@ __all__ = ["report"]
 _GUARD: dict[Verdict, str] = {
     "real": "GUARD",
     "distilled": "no",
+    "looked at": "no",
     "not guarded": "no",
     "undecided": "?",
     "unsupported": "cannot",

@@ -82,7 +82,7 @@ class _Observer:
         site, stack, frame = self._place(sys._getframe(1))
         verdict, why, batch, shape = self._judge(call, frame)
         network = call.made.origin.reference() if call.made is not None else None
-        self._observation.note(
+        group = self._observation.note(
             Group(
                 site=site,
                 stack=stack,
@@ -96,11 +96,14 @@ class _Observer:
             )
         )
         call.settle_by(call.loss)
+        if call.loss.grad_fn is not None:
+            call.loss.grad_fn.register_hook(lambda *_: group.note_training())
         return call.loss
 
     def finish(self) -> None:
         """Note the training of the last step, too."""
         self._tap.origins.judge()
+        self._observation.judge()
 
     def _stop_if_enough(self) -> None:
         if self._calls is not None and self._observation.calls >= self._calls:

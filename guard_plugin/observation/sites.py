@@ -11,9 +11,9 @@ __all__ = ["Function", "Group", "Observation", "Verdict"]
 Function = tuple[str, str]
 """A function of the host: its module as the script imports it, and its name ("utils", "epoch")."""
 
-Verdict = Literal["real", "distilled", "not guarded", "undecided", "unsupported"]
-"""What a loss is to GUARD: on real data; on distilled images that look like it; of another kind; cannot be told; on
-real data, but without a loss per example."""
+Verdict = Literal["real", "distilled", "looked at", "not guarded", "undecided", "unsupported"]
+"""What a loss is to GUARD: on real data; on distilled images that look like it; on real data, but never trained on; of
+another kind; cannot be told; on real data, but without a loss per example."""
 
 
 @dataclass
@@ -30,6 +30,7 @@ class Group:
         shape: The shape of one input.
         calls: How many there were.
         runs: In how many unbroken sequences.
+        trained: From how many of them gradients flowed.
     """
 
     site: str
@@ -43,6 +44,11 @@ class Group:
     shape: tuple[int, ...] = ()
     calls: int = 0
     runs: int = 0
+    trained: int = 0
+
+    def note_training(self) -> None:
+        """Note that gradients flowed from one of the losses."""
+        self.trained += 1
 
     @property
     def rhythm(self) -> str:
@@ -72,8 +78,8 @@ class Observation:
     children: Counter[str] = field(default_factory=Counter)
     _last: Group | None = None
 
-    def note(self, seen: Group) -> None:
-        """Note one loss call."""
+    def note(self, seen: Group) -> Group:
+        """Note one loss call; return its group."""
         key = (seen.site, seen.stack, seen.loss, seen.network, seen.training, seen.verdict, seen.why, seen.batch)
         for group in self.groups:
             if key == (
@@ -88,6 +94,13 @@ class Observation:
         group.calls += 1
         group.runs += group is not self._last
         self._last = group
+        return group
+
+    def judge(self) -> None:
+        """Tell losses on real data that were only looked at from those that something is trained on."""
+        for group in self.of("real"):
+            if not group.trained:
+                group.verdict, group.why = "looked at", "nothing is trained on it"
 
     def of(self, verdict: Verdict) -> list[Group]:
         """Return the groups of one verdict."""

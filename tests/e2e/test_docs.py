@@ -32,6 +32,13 @@ def test_the_same_host_without_an_adapter(guard, tmp_path):
     assert run.returncode == 0 and "6 loss calls seen, 4 of 4 expected guarded" in run.stderr, run.stderr
 
 
+def test_observing_the_same_host_gives_the_command(guard, tmp_path):
+    text = (ROOT / "docs" / "writing-an-adapter.md").read_text()
+    (tmp_path / "train.py").write_text(code_blocks(text)["train.py"])
+    (command,) = re.findall(r"^    guard run .* (auto .*)$", text, flags=re.M)
+    assert command in guard("observe", "train.py").stderr
+
+
 def test_links_between_documents_lead_somewhere():
     documents = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("adapters/*.md")]
     assert len(documents) >= 6

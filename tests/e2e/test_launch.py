@@ -331,3 +331,28 @@ print(executor.submit(int, "7").result())
 def test_an_executor_that_nobody_shut_down_ends_as_under_python(guard_process, tmp_path):
     done = guard_process("run", *SETTINGS, "dc", host(tmp_path / "host", after=EXECUTOR))
     assert done.returncode == 0 and done.stdout == "7\n", done.stderr
+
+
+def test_doctor_says_which_adapters_fit_nearly_fit_or_that_none_does(guard, forks, tmp_path):
+    done = guard("doctor", "--json", forks / "dc")
+    assert done.returncode == 0 and json.loads(done.stdout)["fits"] == ["dc"]
+    (forks / "dc" / "utils.py").write_text(
+        (forks / "dc" / "utils.py").read_text().replace("def epoch(", "def one_epoch(")
+    )
+    done = guard("doctor", forks / "dc")
+    assert done.returncode == 2 and "dc nearly fits:\n  main.py: adapter dc: seam utils.epoch: " in done.stdout
+    assert "guard observe SCRIPT says where GUARD belongs" in done.stdout
+    (tmp_path / "empty").mkdir()
+    done = guard("doctor", tmp_path / "empty")
+    assert done.returncode == 2 and done.stdout.startswith("no adapter fits")
+    assert guard("doctor").returncode == 2 and guard("doctor", "dc", forks, "x").returncode == 2
+
+
+def test_doctor_looks_for_the_seams_that_auto_is_given(guard, baseline):
+    script = baseline / "main.py"
+    done = guard("doctor", "--guard", "main:main", "--suspend", "utils:epoch", "auto", script)
+    assert done.returncode == 0 and "suspends utils.epoch" in done.stdout
+    done = guard("doctor", "auto", "--guard", "main:nowhere", script)
+    assert done.returncode == 2 and "expected a function nowhere in" in done.stdout
+    assert guard("doctor", "auto", "--guard", "main:main", baseline).returncode == 2
+    assert "for adapter auto only" in guard("doctor", "dc", "--guard", "main:main", baseline).stderr
