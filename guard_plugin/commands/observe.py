@@ -13,6 +13,7 @@ from guard_plugin.files import atomic_file
 from guard_plugin.foreign_text import printable
 from guard_plugin.injection.launch import find_script
 from guard_plugin.observation import observe_script, propose
+from guard_plugin.observation.adapter_file import check_new, write_adapter
 from guard_plugin.observation.report import report
 
 __all__ = ["observe"]
@@ -20,10 +21,15 @@ __all__ = ["observe"]
 
 @click.command(context_settings={"allow_interspersed_args": False})
 @click.option("--calls", type=at_least_1, help="Stop after so many losses.  [default: run to the end]")
+@click.option(
+    "--adapter", type=any_path, metavar="FILE.py", help="Write an adapter of your own, and its test beside it."
+)
 @click.option("--json", "json_file", type=any_path, help="Write what was seen to this JSON file, too.")
 @click.argument("script")
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="[SCRIPT ARGS]...")
-def observe(script: str, arguments: tuple[str, ...], calls: int | None, json_file: Path | None) -> int:
+def observe(
+    script: str, arguments: tuple[str, ...], calls: int | None, adapter: Path | None, json_file: Path | None
+) -> int:
     """Run SCRIPT as it is, and say where GUARD belongs in it: the command `guard run auto` that guards it.
 
     For a host without an adapter. Nothing that the script computes is changed. The report goes to stderr. Exit code:
@@ -31,6 +37,9 @@ def observe(script: str, arguments: tuple[str, ...], calls: int | None, json_fil
     """
     path = find_script(script, None)
     json_file = json_file.absolute() if json_file else None
+    adapter = adapter.absolute() if adapter else None
+    if adapter is not None:
+        check_new(adapter)
     observation, code = observe_script(path, [script, *arguments], calls=calls)
     proposal = propose(observation)
     print(printable(f"guard: {report(observation, proposal, script, arguments)}"), file=sys.stderr)
@@ -39,4 +48,7 @@ def observe(script: str, arguments: tuple[str, ...], calls: int | None, json_fil
         found["command"] = None if proposal.why_not else proposal.command(script, arguments)
         with atomic_file(json_file) as file:
             file.write(json.dumps(found, indent=2).encode() + b"\n")
+    if adapter is not None:
+        write_adapter(adapter, observation, proposal, path.resolve())
+        print(printable(f"guard: the adapter is in {adapter}, its test beside it"), file=sys.stderr)
     return code

@@ -38,13 +38,22 @@ class Proposal:
     why_not: str = ""
     notes: tuple[str, ...] = ()
 
+    @property
+    def h(self) -> float:
+        """The paper's h, carried over to images of this shape."""
+        return scale_h(_PAPERS_H, from_shape=_PAPERS_SHAPE, to_shape=self.shape)
+
+    @staticmethod
+    def names(functions: Sequence[Function]) -> list[str]:
+        """Name functions as ``guard run`` takes them."""
+        return [module if name == MODULE_LEVEL else f"{module}:{name}" for module, name in functions]
+
     def command(self, script: str, arguments: Sequence[str]) -> str:
         """Return the command, ready for a shell."""
-        h = scale_h(_PAPERS_H, from_shape=_PAPERS_SHAPE, to_shape=self.shape)
-        words = ["guard", "run", "--strength", "1", "--h", f"{h:.2g}", "auto"]
+        words = ["guard", "run", "--strength", "1", "--h", f"{self.h:.2g}", "auto"]
         for option, functions in (("--guard", self.guard), ("--suspend", self.suspend)):
-            for one in functions:
-                words += [option, _seam(one)]
+            for name in self.names(functions):
+                words += [option, name]
         for line in self.real:
             words += ["--real", line]
         words += [] if self.expect is None else ["--expect", str(self.expect)]
@@ -107,8 +116,3 @@ def _why_nothing(observation: Observation, unsupported: Sequence[Group]) -> str:
         f"no network was seen that learns from real data ({'; '.join(whys)}): GUARD belongs into the script that "
         f"trains networks on real data, such as the teacher's"
     )
-
-
-def _seam(function: Function) -> str:
-    module, name = function
-    return module if name == MODULE_LEVEL else f"{module}:{name}"

@@ -28,6 +28,7 @@ from guard_plugin.injection.real_data import (
     why_not_real_batch,
 )
 from guard_plugin.injection.tap import Tap
+from guard_plugin.observation.formula import numbers_of
 from guard_plugin.observation.sites import Function, Group, Observation, Verdict
 from guard_plugin.observation.sources import Sources
 from guard_plugin.penalties.graph import reached_leaves
@@ -82,6 +83,8 @@ class _Observer:
         site, stack, frame = self._place(sys._getframe(1))
         verdict, why, batch, shape = self._judge(call, frame)
         network = call.made.origin.reference() if call.made is not None else None
+        if verdict == "real":
+            self._observation.numbers = self._numbers(frame)
         group = self._observation.note(
             Group(
                 site=site,
@@ -180,9 +183,19 @@ class _Observer:
             if not stack and site.startswith("outside"):
                 site = f"{file}:{frame.f_lineno}"
             if name == MODULE_LEVEL or not name.startswith("<"):
-                stack.insert(0, (str(file).removesuffix(".py").replace("/", "."), name))
+                stack.insert(0, self._function(frame))
             frame = self._host_frame(frame.f_back)
         return site, tuple(stack), innermost
+
+    def _numbers(self, frame: FrameType | None) -> dict[Function, dict[str, int]]:
+        found: dict[Function, dict[str, int]] = {}
+        while (frame := self._host_frame(frame)) is not None:
+            found = {self._function(frame): numbers_of(frame.f_locals), **found}
+            frame = frame.f_back
+        return found
+
+    def _function(self, frame: FrameType) -> Function:
+        return str(self._file(frame)).removesuffix(".py").replace("/", "."), frame.f_code.co_name
 
     def _host_frame(self, frame: FrameType | None) -> FrameType | None:
         while frame is not None and self._file(frame) is None:

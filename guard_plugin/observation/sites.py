@@ -68,7 +68,8 @@ class Observation:
     """All that was seen of one run.
 
     ``end`` tells whether the script ran to its end, was stopped as enough was seen, or failed; ``children`` are the
-    targets of the processes that it started, with their start methods.
+    targets of the processes that it started, with their start methods. ``numbers`` are the whole numbers that each
+    function on the stack of the last loss on real data knew, outermost first.
     """
 
     script: str
@@ -76,6 +77,7 @@ class Observation:
     calls: int = 0
     end: Literal["complete", "stopped", "failed"] = "complete"
     children: Counter[str] = field(default_factory=Counter)
+    numbers: dict[Function, dict[str, int]] = field(default_factory=dict)
     _last: Group | None = None
 
     def note(self, seen: Group) -> Group:

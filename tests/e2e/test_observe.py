@@ -41,7 +41,8 @@ def observe(guard, tmp_path):
 
     def run(script: Path, *arguments: object, options: tuple[object, ...] = ()):
         done = guard("observe", "--json", "seen.json", *options, script, *arguments)
-        return json.loads((tmp_path / "seen.json").read_text()), done
+        file = tmp_path / "seen.json"
+        return json.loads(file.read_text()) if file.exists() else None, done
 
     return run
 
@@ -215,3 +216,44 @@ def test_child_processes_are_named(observe, host):
     """)
     )
     assert list(seen["children"]) == ["__main__.train, by 'fork'"] and "child processes" in seen["why_not"]
+
+
+ARGUED = """
+import argparse
+
+def train(net, loader):
+    for x, y in loader:
+        criterion(net(x), y).backward()
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--epochs", type=int)
+    parser.add_argument("--workers", type=int, default=5)
+    args = parser.parse_args()
+    net, loader = network(), DataLoader(TensorDataset(real, labels), 3)
+    for _ in range(args.epochs):
+        train(net, loader)
+"""
+
+
+@pytest.mark.parametrize("epochs", [7, 5])
+def test_an_adapter_of_ones_own_is_written_and_works(observe, guard, host, tmp_path, epochs):
+    """With 7 epochs of 2 batches, the 14 losses have one explanation; with 5, the epochs look like the workers."""
+    script, installed = host(ARGUED), tmp_path / "site"
+    (installed / "guard_mine-1.dist-info").mkdir(parents=True)
+    (installed / "guard_mine-1.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: mine\nVersion: 1\n")
+    (installed / "guard_mine-1.dist-info" / "entry_points.txt").write_text("[guard_plugin]\nmine = guard_mine\n")
+    adapter = installed / "guard_mine.py"
+    _, done = observe(script, "--epochs", epochs, options=("--adapter", adapter))
+    assert done.returncode == 0, done.stderr
+    path = {"PYTHONPATH": str(installed)}
+    done = guard("run", "mine", script, "--epochs", 3, **path)
+    assert done.returncode == 0, done.stderr
+    assert ("6 of 6 expected guarded" in done.stderr) == (epochs == 7)
+    assert ("args.epochs * len(loader)" in adapter.read_text()) and "test_every_seam" in (
+        installed / "test_guard_mine.py"
+    ).read_text()
+    script.write_text(script.read_text().replace("def train(net, loader)", "def train(net, loader, _=0)"))
+    assert guard("run", "mine", script, "--epochs", 3, **path).returncode == 2
+    _, done = observe(script, "--epochs", 1, options=("--adapter", adapter))
+    assert done.returncode == 2 and "is there already" in done.stderr
