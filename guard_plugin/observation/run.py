@@ -115,6 +115,8 @@ class _Observer:
     def _judge(self, call: LossCall, frame: FrameType | None) -> tuple[Verdict, str, str, tuple[int, ...]]:
         try:
             reason = why_not_real(call)
+            if reason is not None and call.made is None:
+                return "not guarded", reason, "", ()
             inputs = call.inputs
         except UnsupportedLoss as error:
             return "not guarded", str(error).split("; ")[0], "", ()
