@@ -96,7 +96,10 @@ class Tap:
         def tapped(*args: Any, **kwargs: Any) -> Tensor:
             if is_compiling():
                 return original(*args, **kwargs)
-            return seen(original(*args, **kwargs), args, kwargs)
+            # Under a mode, as torch.set_default_device is one, torch calls a function that it was given by name again.
+            with self.origins.paused():
+                loss = original(*args, **kwargs)
+            return seen(loss, args, kwargs)
 
         @untraced
         def seen(loss: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:

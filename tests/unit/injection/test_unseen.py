@@ -227,6 +227,17 @@ def test_losses_that_are_only_looked_at_or_are_elsewhere_are_none_of_our_busines
         run(GUARDED + "functional.mse_loss(net(real), torch.zeros(6, 3)).backward()")
 
 
+@needs_torch(2, 0)
+@pytest.mark.parametrize("loss", ["functional.cross_entropy(net(real), labels)", "criterion(net(real), labels)"])
+def test_under_a_default_device_each_loss_is_seen_once(run, loss):
+    """torch.device as a context, like set_default_device, is a mode that dispatches each function by its name."""
+    body = f"with torch.device('cpu'):\n    {loss}.backward()"
+    ledger = run(body)
+    assert (ledger.seen, ledger.guarded) == (1, 1)
+    plain = run(f"{loss}.backward()").values.to_json()
+    assert ledger.values.to_json()["first"] == pytest.approx(plain["first"])
+
+
 # torch.compile itself looks at .grad of what a compiled function is given.
 COMPILER_WARNS = pytest.mark.filterwarnings(
     "ignore:The .grad attribute of a Tensor:UserWarning", "ignore:changing options to:UserWarning"
