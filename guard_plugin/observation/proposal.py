@@ -71,7 +71,9 @@ def propose(observation: Observation) -> Proposal:
     notes += tuple(f"{group.calls} losses at {group.site} are {group.why}" for group in observation.of("undecided"))
     if observation.children:
         started = ", ".join(f"{n} x {child}" for child, n in observation.children.items())
-        notes += (f"child processes were started ({started}), whose losses are not listed here",)
+        notes += (
+            f"child processes ({started}) did not say what they saw: they were killed, or have a run() of their own",
+        )
     if not real:
         return Proposal(why_not=_why_nothing(observation, unsupported), notes=notes)
     wrong = [*observation.of("distilled"), *observation.of("looked at")]
@@ -102,7 +104,7 @@ def _why_nothing(observation: Observation, unsupported: Sequence[Group]) -> str:
         what = "failed before one was" if observation.end == "failed" else "was stopped: observe more of them"
         return f"none of the {observation.calls} losses seen was on real data, and the script {what}"
     if observation.children:
-        return "the losses may be in the child processes: run this where they are started in one process"
+        return "the losses may be in child processes that did not say what they saw"
     if unsupported:
         places = ", ".join(dict.fromkeys(f"{group.loss} at {group.site}" for group in unsupported))
         return (

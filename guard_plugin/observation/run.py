@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import multiprocessing
 import sys
-from collections.abc import Callable, Sequence
-from multiprocessing.process import BaseProcess
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -28,6 +25,7 @@ from guard_plugin.injection.real_data import (
     why_not_real_batch,
 )
 from guard_plugin.injection.tap import Tap
+from guard_plugin.observation.children import Children
 from guard_plugin.observation.formula import numbers_of
 from guard_plugin.observation.sites import Function, Group, Observation, Verdict
 from guard_plugin.observation.sources import Sources
@@ -45,37 +43,40 @@ def observe_script(script: Path, argv: Sequence[str], *, calls: int | None = Non
 
     Nothing that the script computes is changed. It is ended after ``calls`` loss calls; by default it runs to its end.
     """
-    observation = Observation(script.name)
-    with contextlib.ExitStack() as undo:
-        observer = _Observer(script.resolve().parent, observation, calls, undo)
+    with observing(script.resolve(), calls=calls) as observation:
         try:
             code = run_plain(script.absolute(), argv, stop=_Enough)
         except _Enough:
             code, observation.end = 0, "stopped"
-        observer.finish()
     if code != 0:
         observation.end = "failed"
     return observation, code
 
 
+@contextlib.contextmanager
+def observing(script: Path, reports: str | None = None, *, calls: int | None = None) -> Iterator[Observation]:
+    """Watch the losses of this process, and of those that it starts; a child process has a folder of reports."""
+    observation = Observation(script.name)
+    with contextlib.ExitStack() as undo:
+        children = Children(script, observation, reports)
+        undo.callback(children.remove)
+        observer = _Observer(script.parent, observation, calls, undo)
+        try:
+            yield observation
+        finally:
+            observer.finish()
+            if reports is None:
+                children.collect()
+
+
 class _Observer:
     def __init__(self, host: Path, observation: Observation, calls: int | None, undo: contextlib.ExitStack) -> None:
         self._host, self._observation, self._calls = host, observation, calls
-        self._script = observation.script
         self._names: dict[str, str | None] = {}
-        self._places: dict[int, tuple[str, tuple[Function, ...], FrameType | None]] = {}
         self._sources = Sources(self._host_frame)
         undo.callback(self._sources.remove)
         self._tap = Tap(self, begins=self._begins, trained_on=self._trained_on)
         undo.callback(self._tap.remove)
-        start = BaseProcess.start
-
-        def started(process: Any) -> None:
-            self._note_child(process)
-            start(process)
-
-        BaseProcess.start = started  # type: ignore[assignment,method-assign]
-        undo.callback(setattr, BaseProcess, "start", start)
 
     def __call__(self, call: LossCall) -> Tensor:
         """Note a loss call, and leave it as it is."""
@@ -168,14 +169,6 @@ class _Observer:
             self._observation.note(found)
 
         return note
-
-    def _note_child(self, process: Any) -> None:
-        method = getattr(process, "_start_method", None) or multiprocessing.get_start_method()
-        target = getattr(process, "_target", None)
-        module = str(getattr(target, "__module__", type(process).__module__))
-        if not module.startswith(("torch.", "multiprocessing.")):
-            name = getattr(target, "__name__", type(process).__name__)
-            self._observation.children[f"{module}.{name}, by {method!r}"] += 1
 
     def _place(self, frame: FrameType | None) -> tuple[str, tuple[Function, ...], FrameType | None]:
         site, stack = "outside the host's files", list[Function]()

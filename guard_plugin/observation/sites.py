@@ -46,6 +46,14 @@ class Group:
     runs: int = 0
     trained: int = 0
 
+    @property
+    def key(self) -> tuple[Any, ...]:
+        """What losses of one group have in common."""
+        return (
+            *(self.site, self.stack, self.loss, self.network, self.training),
+            *(self.verdict, self.why, self.batch, self.shape),
+        )
+
     def note_training(self) -> None:
         """Note that gradients flowed from one of the losses."""
         self.trained += 1
@@ -68,7 +76,7 @@ class Observation:
     """All that was seen of one run.
 
     ``end`` tells whether the script ran to its end, was stopped as enough was seen, or failed; ``children`` are the
-    targets of the processes that it started, with their start methods. ``numbers`` are the whole numbers that each
+    targets of the processes that it started and that did not report. ``numbers`` are the whole numbers that each
     function on the stack of the last loss on real data knew, outermost first.
     """
 
@@ -82,21 +90,32 @@ class Observation:
 
     def note(self, seen: Group) -> Group:
         """Note one loss call; return its group."""
-        key = (seen.site, seen.stack, seen.loss, seen.network, seen.training, seen.verdict, seen.why, seen.batch)
-        for group in self.groups:
-            if key == (
-                *(group.site, group.stack, group.loss, group.network, group.training),
-                *(group.verdict, group.why, group.batch),
-            ):
-                break
-        else:
-            group = seen
-            self.groups.append(group)
+        group = self._like(seen)
         self.calls += 1
         group.calls += 1
         group.runs += group is not self._last
         self._last = group
         return group
+
+    def add(self, seen: Group) -> None:
+        """Add what a child process saw of a group."""
+        group = self._like(seen)
+        self.calls += seen.calls
+        if group is not seen:
+            group.calls, group.runs, group.trained = (
+                group.calls + seen.calls,
+                group.runs + seen.runs,
+                group.trained + seen.trained,
+            )
+
+    def _like(self, seen: Group) -> Group:
+        """Return the group that holds losses like these, which may be this one."""
+        key = seen.key
+        for group in self.groups:
+            if group.key == key:
+                return group
+        self.groups.append(seen)
+        return seen
 
     def judge(self) -> None:
         """Tell losses on real data that were only looked at from those that something is trained on."""

@@ -204,18 +204,32 @@ def test_a_script_that_fails_keeps_its_exit_code(observe, host):
     assert done.returncode == 4 and seen["end"] == "failed" and "failed before one was" in seen["why_not"]
 
 
-def test_child_processes_are_named(observe, host):
-    seen, _ = observe(
-        host("""
-    import multiprocessing
+CHILDREN = """
+    import multiprocessing, os
     def train():
         criterion(network()(real), labels).backward()
+        END
     def main():
-        child = multiprocessing.get_context("fork").Process(target=train)
-        child.start(), child.join()
-    """)
-    )
-    assert list(seen["children"]) == ["__main__.train, by 'fork'"] and "child processes" in seen["why_not"]
+        children = [multiprocessing.get_context(START).Process(target=train) for _ in range(2)]
+        [child.start() for child in children]
+        [child.join() for child in children]
+        multiprocessing.get_context(START).Process(target=print).start()
+"""
+
+
+@pytest.mark.parametrize("start", ["fork", "spawn"])
+def test_what_child_processes_train_is_seen(guard_process, host, tmp_path, start):
+    script = host(textwrap.dedent(CHILDREN.replace("START", repr(start)).replace("END", "")))
+    script.write_text(script.read_text().replace("\nmain()\n", "\nif __name__ == '__main__':\n    main()\n"))
+    guard_process("observe", "--json", "seen.json", script)
+    seen = json.loads((tmp_path / "seen.json").read_text())
+    assert verdicts(seen) == {"real": 2} and "--guard main:train --expect 2" in seen["command"]
+    assert run_proposed(guard_process, seen).returncode == 0
+
+
+def test_child_processes_that_do_not_report_are_named(observe, host):
+    seen, _ = observe(host(textwrap.dedent(CHILDREN.replace("START", "'fork'").replace("END", "os._exit(0)"))))
+    assert seen["children"] == {"__main__.train": 2} and "child processes that did not say" in seen["why_not"]
 
 
 ARGUED = """

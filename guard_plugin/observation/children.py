@@ -1,0 +1,93 @@
+"""Child processes of an observed script: each observes itself, and leaves what it saw to be added."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import multiprocessing
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+from guard_plugin.files import atomic_file
+from guard_plugin.observation.sites import Group, Observation
+
+__all__ = ["Children"]
+
+_HELPERS = ("torch.utils.data", "multiprocessing.managers", "multiprocessing.resource_")
+
+
+class Children:
+    """Has the processes that are started observed, from creation until :meth:`remove`.
+
+    ``script`` is the observed script, and ``folder`` where reports are left, if this process is a child itself.
+    """
+
+    def __init__(self, script: Path, observation: Observation, folder: str | None = None) -> None:
+        self._script, self._observation, self._is_root = script, observation, folder is None
+        self._folder = folder or tempfile.mkdtemp(prefix="guard-")
+        self._start = BaseProcess.start
+        watch = self
+
+        def start(process: Any) -> None:
+            watch._observe(process)
+            watch._start(process)
+
+        BaseProcess.start = start  # type: ignore[assignment,method-assign]
+
+    def remove(self) -> None:
+        """Watch no longer."""
+        BaseProcess.start = self._start  # type: ignore[method-assign]
+        if self._is_root:
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+    def collect(self) -> None:
+        """Wait for the children, as Python does at its end, and add what they saw."""
+        for process in multiprocessing.active_children():
+            if not process.daemon:
+                process.join()
+        for file in sorted(Path(self._folder).glob("*.json")):
+            report = json.loads(file.read_text(encoding="utf-8"))
+            self._observation.children[report["child"]] -= 1
+            for group in report["groups"]:
+                group["stack"], group["shape"] = tuple(map(tuple, group["stack"])), tuple(group["shape"])
+                self._observation.add(Group(**group))
+        self._observation.children = +self._observation.children
+
+    def _observe(self, process: Any) -> None:
+        target = getattr(process, "_target", None)
+        module = str(getattr(target, "__module__", type(process).__module__))
+        if module.startswith(_HELPERS):
+            return
+        name = f"{module}.{getattr(target, '__name__', type(process).__name__)}"
+        self._observation.children[name] += 1
+        if target is not None:
+            process._target = _Observed(target, self._script, self._folder, name)
+
+
+@dataclass(frozen=True)
+class _Observed:
+    """What a child runs in place of its target."""
+
+    target: Callable[..., Any]
+    script: Path
+    folder: str
+    name: str
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        from guard_plugin.observation.run import observing  # which watches children itself
+
+        with observing(self.script, self.folder) as observation, contextlib.ExitStack() as at_end:
+            at_end.callback(self._report, observation)
+            return self.target(*args, **kwargs)
+
+    def _report(self, observation: Observation) -> None:
+        observation.judge()
+        with contextlib.suppress(OSError), atomic_file(Path(self.folder) / f"{os.getpid()}.json") as file:
+            groups = [vars(group) for group in observation.groups]
+            file.write(json.dumps({"child": self.name, "groups": groups}).encode())
