@@ -113,9 +113,9 @@ def _run(folder: Path, command: list[str]) -> _Done:
         try:
             signal.alarm(_SECONDS)
             resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
-            file = os.open(log, os.O_WRONLY | os.O_CREAT)
+            file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
             os.dup2(file, 2)
-            os.dup2(os.open(folder / "stdout.txt", os.O_WRONLY | os.O_CREAT), 1)
+            os.dup2(os.open(folder / "stdout.txt", os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 1)
             sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", closefd=False)  # noqa: SIM115
             os.chdir(folder)
             sys.argv = ["guard", *command]
