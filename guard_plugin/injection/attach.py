@@ -9,7 +9,7 @@ import gc
 import io
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -201,11 +201,14 @@ class Attachment:
         return problem
 
     @contextlib.contextmanager
-    def as_child(self) -> Iterator[None]:
-        """Guard a child process, and leave its report; what is wrong with it is told by the process that started it."""
+    def as_child(self) -> Iterator[Callable[[], None]]:
+        """Guard a child process, and leave its report; what is wrong with it is told by the process that started it.
+
+        The block gets what a worker of a pool is to call when it has done a task.
+        """
         self._children.begin_report()
         try:
-            yield
+            yield self._children.report_task
         finally:
             self._children.report()
             self._undo.pop_all()  # the process ends; the files it wrote are marked by its parent

@@ -14,11 +14,9 @@ import multiprocessing
 import multiprocessing.util
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
-import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
@@ -69,6 +67,7 @@ class Children:
         self._folder = Path(reports or tempfile.mkdtemp(prefix="guard-"))
         self._recipe = recipe(str(self._folder))
         self._reported = 0
+        self._between_tasks = False
         self._undo = contextlib.ExitStack()
         self._replace(BaseProcess, "start", self._start)
         self._replace(subprocess.Popen, "__init__", self._popen)
@@ -83,25 +82,35 @@ class Children:
     def enter(self) -> None:
         """Begin to count for this process, if it was forked from the one that the ledger counts for."""
         if os.getpid() == self._ledger.process:
+            if self._between_tasks:
+                self.begin_report()
             return
         self._ledger.begin_again()
         self.begin_report()
-        # Whichever comes: multiprocessing ends its children without the functions at exit, and pools terminate them.
+        # Whichever comes: multiprocessing ends its children without the functions at exit.
         multiprocessing.util.Finalize(None, self.report, exitpriority=100)
         atexit.register(self.report)
-        if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
-            signal.signal(signal.SIGTERM, self._terminated)
 
     def begin_report(self) -> None:
         """Say that this process counts, so that one that is killed is missed."""
+        self._between_tasks = False
         self._write({"outcome": "running"})
 
     def report(self) -> None:
         """Leave what this process counted."""
         if self._reported != os.getpid() and os.getpid() == self._ledger.process:
-            written = [os.fspath(file) for file in self._written()]
-            self._write({"outcome": "ended", "failure": self._failure(), "written": written, **self._ledger.counts()})
-            self._reported = os.getpid()  # only now: a pool may terminate the process meanwhile, which reports again
+            self._reported = os.getpid()
+            self._report()
+
+    def report_task(self) -> None:
+        """Leave what this worker of a pool has counted when it has done a task: pools terminate their workers."""
+        if os.getpid() == self._ledger.process and not self._between_tasks:
+            self._report()
+            self._between_tasks = True
+
+    def _report(self) -> None:
+        written = [os.fspath(file) for file in self._written()]
+        self._write({"outcome": "ended", "failure": self._failure(), "written": written, **self._ledger.counts()})
 
     def collect(self) -> tuple[NothingGuarded | None, list[Path]]:
         """Add the children's counts to the ledger; return what is wrong with one of them, and the files they wrote."""
@@ -125,11 +134,6 @@ class Children:
         with contextlib.suppress(OSError), atomic_file(self._folder / f"{os.getpid()}.json") as file:
             file.write(json.dumps(content).encode())
 
-    def _terminated(self, number: int, frame: Any) -> None:
-        self.report()
-        signal.signal(number, signal.SIG_DFL)
-        os.kill(os.getpid(), number)
-
     def _replace(self, owner: Any, name: str, replacement: Callable[..., Any]) -> None:
         plain = getattr(owner, name)
 
@@ -151,6 +155,8 @@ class Children:
                     f"guarded; start it with 'fork' (multiprocessing.set_start_method), or give it a target"
                 )
             process._target = _Guarded(target, self._recipe)
+        elif target is not None and _is_worker(target):
+            process._target = functools.partial(_work, self.report_task, target)
         plain(process)
 
     def _popen(self, plain: Callable[..., Any], popen: Any, args: Any, *others: Any, **kwargs: Any) -> None:
@@ -171,6 +177,23 @@ class Children:
             print(printable(f"guard: warning: {text!r} is a program of its own, and is not guarded"), file=sys.stderr)
 
 
+def _is_worker(target: Any) -> bool:
+    """Tell what a pool's process runs: of the standard library, or of torch."""
+    return str(getattr(target, "__module__", "")).endswith("multiprocessing.pool")
+
+
+def _work(report: Callable[[], None], worker: Callable[..., Any], inqueue: Any, outqueue: Any, *others: Any) -> Any:
+    """Work as a worker of a pool does, and report before each result is returned."""
+    put = outqueue.put
+
+    def reported_put(result: Any) -> None:
+        report()
+        put(result)
+
+    outqueue.put = reported_put
+    return worker(inqueue, outqueue, *others)
+
+
 @dataclass(frozen=True)
 class _Guarded:
     """What a child runs in place of its target."""
@@ -186,7 +209,9 @@ class _Guarded:
         attachment = Attachment(
             recipe.adapter, recipe.script, options, arguments=recipe.arguments, reports=recipe.reports
         )
-        with attachment.as_child():
+        with attachment.as_child() as report_task:
+            if _is_worker(self.target):
+                return _work(report_task, self.target, *args, **kwargs)
             return self.target(*args, **kwargs)
 
 

@@ -113,6 +113,28 @@ def test_strength_zero_in_children_is_the_plain_run(run, tmp_path, python_proces
     assert [(tmp_path / f"expert_{i}.pt").read_bytes() for i in range(3)] == zero
 
 
+@pytest.mark.parametrize("start", ["fork", "spawn"])
+def test_a_childs_signals_are_left_alone(run, tmp_path, start):
+    """Python runs a handler of ours too late for a worker that waits for a lock, and its pool would wait for ever."""
+    body = """
+    with multiprocessing.get_context(start).Pool(1) as pool:
+        pool.map(expert, range(2), chunksize=1)
+        kept = pool.apply(signal.getsignal, (signal.SIGTERM,))
+    print("default" if kept == signal.SIG_DFL else kept)
+    """
+    done, ledger = run(body, start, "--expect", "4")
+    assert done.returncode == 0 and "default" in done.stdout and ledger["loss_calls"]["guarded"] == 4, done.stderr
+
+
+def test_torchs_pool_is_counted_too(run):
+    body = """
+    with torch.multiprocessing.get_context("fork").Pool(2) as pool:
+        pool.map(expert, range(3), chunksize=1)
+    """
+    done, ledger = run(body, "fork", "--expect", "6")
+    assert done.returncode == 0 and ledger["loss_calls"]["guarded"] == 6, done.stderr
+
+
 def test_a_child_that_is_killed_makes_the_run_incomplete(run):
     killed = """
     def dies():
