@@ -21,6 +21,8 @@ import torch
 from guard_plugin.errors import UnusableInput
 
 __all__ = [
+    "COMPILER_TRACES_US",
+    "TORCH",
     "WHY_REFERENCE_ONLY",
     "TensorBase",
     "TorchFunctionMode",
@@ -44,7 +46,11 @@ FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
 
 _one_at_a_time = RLock()  # for what is replaced for a while: what is put back must be torch's own
 
-_TORCH = tuple(int(part) for part in re.findall(r"\d+", torch.__version__)[:2])
+TORCH = tuple(int(part) for part in re.findall(r"\d+", torch.__version__)[:2])
+"""torch's version, (major, minor)."""
+
+COMPILER_TRACES_US = (2, 0) <= TORCH < (2, 6)
+"""Whether torch.compile traces our own functions between the host's; torch 2.6 leaves them out by itself."""
 
 if TYPE_CHECKING:
     from builtins import zip as strict_zip
@@ -104,12 +110,12 @@ def keyword_dataclass(kind: type[T]) -> type[T]:
 
 
 # Below 2.0 the fast ways were silently wrong; below 2.1 a node does not tell when it was made (_sequence_nr).
-WHY_REFERENCE_ONLY = "" if _TORCH >= (2, 1) else f"torch {torch.__version__} has no other path, torch 2.1 has"
+WHY_REFERENCE_ONLY = "" if TORCH >= (2, 1) else f"torch {torch.__version__} has no other path, torch 2.1 has"
 """Why the penalty cannot be computed faster than by torch's own graph; empty where it can."""
 
 TensorBase: Any = getattr(torch._C, "TensorBase", None) or torch._C._TensorBase  # torch 2.2
 
-if TYPE_CHECKING or _TORCH >= (2, 0):
+if TYPE_CHECKING or TORCH >= (2, 0):
     from torch.overrides import TorchFunctionMode
 else:
 
@@ -137,9 +143,9 @@ else:
             return lambda *args, **kwargs: self.__torch_function__(function, (), args, kwargs)
 
 
-if TYPE_CHECKING or _TORCH >= (2, 3):
+if TYPE_CHECKING or TORCH >= (2, 3):
     is_compiling = torch.compiler.is_compiling
-elif _TORCH >= (2, 0):
+elif TORCH >= (2, 0):
     is_compiling = torch._utils.is_compiling
 else:
 
@@ -150,14 +156,14 @@ else:
 
 def is_autocast_enabled(device_type: str) -> bool:
     """Tell whether autocast is on for a device (torch 2.4: by its type)."""
-    if _TORCH >= (2, 4):
+    if TORCH >= (2, 4):
         return torch.is_autocast_enabled(device_type)
     return torch.is_autocast_cpu_enabled() if device_type == "cpu" else torch.is_autocast_enabled()
 
 
 def require_torch(major: int, minor: int, *, to: str) -> None:
     """Refuse, with UnusableInput, a torch that is older: what it is needed ``to`` do works in another environment."""
-    if (major, minor) > _TORCH:
+    if (major, minor) > TORCH:
         raise UnusableInput(
             f"expected torch {major}.{minor} or later to {to}, found {torch.__version__}: do it in an environment of "
             f"its own; only files travel there (README, two environments)"
@@ -171,17 +177,17 @@ def require_torch_to_benchmark() -> None:
 
 def is_transformed() -> bool:
     """Tell whether torch.jit.trace or torch.func (torch 2.0) is at work, or torch.compile traces the caller."""
-    functorch = _TORCH >= (2, 0) and torch._C._are_functorch_transforms_active()
+    functorch = TORCH >= (2, 0) and torch._C._are_functorch_transforms_active()
     return torch._C._get_tracing_state() is not None or is_compiling() or functorch
 
 
 def plain_attention() -> AbstractContextManager[Any]:
     """Compute attention in its plain form: the fused ones, of torch 2.0 and later, have no second derivative."""
-    if _TORCH >= (2, 3):
+    if TORCH >= (2, 3):
         from torch.nn.attention import SDPBackend, sdpa_kernel
 
         return sdpa_kernel(SDPBackend.MATH)
-    if _TORCH >= (2, 0):
+    if TORCH >= (2, 0):
         return torch.backends.cuda.sdp_kernel(enable_flash=False, enable_mem_efficient=False)
     return nullcontext()
 
@@ -192,7 +198,7 @@ def force_eager() -> AbstractContextManager[Any]:
     compiler = sys.modules.get("torch._dynamo.eval_frame")
     if compiler is None:
         return nullcontext()
-    if _TORCH >= (2, 6):
+    if TORCH >= (2, 6):
         stance: AbstractContextManager[Any] = torch.compiler.set_stance("force_eager")
         return stance
     return _compiled_as_written(compiler)
@@ -210,16 +216,13 @@ def _compiled_as_written(compiler: Any) -> Iterator[None]:
 
 
 def set_compiler(callback: Any) -> Any:
-    """Set what torch.compile traces this thread's calls with (None: nothing), and return what it was.
-
-    Our own functions between the host's must not be traced; torch 2.6 leaves them out by itself.
-    """
-    return torch._C._dynamo.eval_frame.set_eval_frame(callback) if (2, 0) <= _TORCH < (2, 6) else None
+    """Set what torch.compile traces this thread's calls with (None: nothing), and return what it was."""
+    return torch._C._dynamo.eval_frame.set_eval_frame(callback)
 
 
 def untraced(function: FunctionT) -> FunctionT:
-    """Keep torch.compile from tracing a function and what it calls, as torch 2.6 does by itself."""
-    if not (2, 0) <= _TORCH < (2, 6):
+    """Keep torch.compile from tracing a function and what it calls (:data:`COMPILER_TRACES_US`)."""
+    if not COMPILER_TRACES_US:
         return function
 
     @functools.wraps(function)
@@ -238,4 +241,4 @@ def untraced(function: FunctionT) -> FunctionT:
 def allowed_globals(types: Collection[Any]) -> AbstractContextManager[Any]:
     """Let ``torch.load(weights_only=True)``, which torch 1.13 has, read these types, too (torch 2.5)."""
     require_torch(1, 13, to="read files of torch.save without running code in them")
-    return torch.serialization.safe_globals(list(types)) if _TORCH >= (2, 5) else nullcontext()
+    return torch.serialization.safe_globals(list(types)) if TORCH >= (2, 5) else nullcontext()

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 import pytest
 import torch
 
-from guard_plugin.versions import WHY_REFERENCE_ONLY
-
-TORCH = tuple(int(part) for part in re.findall(r"\d+", torch.__version__)[:2])
+from guard_plugin.versions import TORCH, WHY_REFERENCE_ONLY
 
 needs_fast_paths = pytest.mark.skipif(bool(WHY_REFERENCE_ONLY), reason=WHY_REFERENCE_ONLY)
 

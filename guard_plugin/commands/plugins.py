@@ -74,9 +74,10 @@ def _which_fits(host: Path, as_json: bool) -> int:
     found = fitting([one.value for one in installed_plugins().adapters.values()], host)
     fit = [name for name, scripts in found.items() if not any(diagnosis.problem for diagnosis in scripts)]
     lines = [f"{name} fits: guard doctor {name} {host}" for name in fit]
-    for name in found.keys() - set(fit):
-        lines.append(f"{name} nearly fits:")
-        lines += [f"  {one.profile.script}: {one.problem}" for one in found[name] if one.problem]
+    for name, scripts in found.items():
+        if name not in fit:
+            lines.append(f"{name} nearly fits:")
+            lines += [f"  {one.profile.script}: {one.problem}" for one in scripts if one.problem]
     if not fit:
         lines.append(f"no adapter fits {host}: guard observe SCRIPT says where GUARD belongs in one of its scripts")
     report = {name: [diagnosis.to_json() for diagnosis in scripts] for name, scripts in found.items()}

@@ -28,7 +28,7 @@ from guard_plugin.files import atomic_file
 from guard_plugin.foreign_text import printable
 from guard_plugin.injection.ledger import Ledger
 
-__all__ = ["Children", "Recipe"]
+__all__ = ["Children", "Recipe", "makes_no_loss_call"]
 
 
 @dataclass(frozen=True)
@@ -147,7 +147,7 @@ class Children:
     def _start(self, plain: Callable[..., Any], process: Any) -> None:
         method = getattr(process, "_start_method", None) or multiprocessing.get_start_method()
         target = getattr(process, "_target", None)
-        if method != "fork" and not self._ledger.unguarded and not _makes_no_loss_call(target):
+        if method != "fork" and not self._ledger.unguarded and not makes_no_loss_call(target):
             if target is None or type(process).run is not BaseProcess.run or self._recipe.unless:
                 raise NothingGuarded(
                     f"expected a child process that can be guarded, found {type(process).__name__}, started with "
@@ -215,7 +215,7 @@ class _Guarded:
             return self.target(*args, **kwargs)
 
 
-def _makes_no_loss_call(target: Any) -> bool:
+def makes_no_loss_call(target: Any) -> bool:
     """Tell the helpers of torch and the standard library, such as DataLoader workers, from what a host runs."""
     module = str(getattr(target, "__module__", ""))
     return module.startswith(("torch.utils.data", "multiprocessing.managers", "multiprocessing.resource_"))

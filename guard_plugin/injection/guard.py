@@ -19,6 +19,7 @@ from guard_plugin.injection.origins import Origin, Origins
 from guard_plugin.injection.paths import Paths
 from guard_plugin.injection.real_data import (
     LEARNED,
+    PART_OF_LEARNED,
     UNDECIDED,
     is_part_of_learned,
     is_trained,
@@ -229,7 +230,7 @@ class Guard:
         if self._is_counted or self.real:
             return
         if reason == LEARNED and is_part_of_learned(call.inputs):
-            reason = f"{UNDECIDED}input is a part of a tensor that requires grad, which may hold real images, too"
+            reason = PART_OF_LEARNED
         if reason.startswith(UNDECIDED):
             raise NothingGuarded(
                 f"expected each loss call under an open seam to be on real data or not, found that it is {reason} at "

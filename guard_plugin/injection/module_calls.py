@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import nn
 
-from guard_plugin.versions import is_compiling, set_compiler
+from guard_plugin.versions import COMPILER_TRACES_US, is_compiling, set_compiler
 
 __all__ = ["Watcher", "uncompiled", "watch_module_calls"]
 
@@ -54,17 +54,23 @@ def _remove(watcher: Watcher) -> None:
 def _watched_call(module: nn.Module, /, *args: Any, **kwargs: Any) -> Any:
     if is_compiling():  # what torch.compile traces shall hold nothing of ours
         return _torch_call(module, *args, **kwargs)
+    if not COMPILER_TRACES_US:
+        return _show(_torch_call, module, args, kwargs)
     compiler = set_compiler(None)
     try:
-        proceed: Callable[..., Any] = functools.partial(_own_call, compiler, module)
-        for watcher in _watchers:
-            proceed = functools.partial(watcher, proceed, module)
-        return proceed(*args, **kwargs)
+        return _show(functools.partial(_compiled_call, compiler), module, args, kwargs)
     finally:
         set_compiler(compiler)
 
 
-def _own_call(compiler: Any, module: nn.Module, /, *args: Any, **kwargs: Any) -> Any:
+def _show(call: Callable[..., Any], module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    proceed: Callable[..., Any] = functools.partial(call, module)
+    for watcher in _watchers:
+        proceed = functools.partial(watcher, proceed, module)
+    return proceed(*args, **kwargs)
+
+
+def _compiled_call(compiler: Any, module: nn.Module, /, *args: Any, **kwargs: Any) -> Any:
     set_compiler(compiler)
     try:
         return _torch_call(module, *args, **kwargs)

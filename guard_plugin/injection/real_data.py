@@ -15,6 +15,7 @@ from guard_plugin.penalties.graph import reached_leaves
 
 __all__ = [
     "LEARNED",
+    "PART_OF_LEARNED",
     "UNDECIDED",
     "is_part_of_learned",
     "is_trained",
@@ -28,8 +29,13 @@ LEARNED = "synthetic: input requires grad"
 UNDECIDED = "undecided: "
 """How reasons begin that say that a batch may be real data, or not."""
 
+PART_OF_LEARNED = f"{UNDECIDED}input is a part of a tensor that requires grad, which may hold real images, too"
+
 # Operations that put together what is learned and what is not.
-_MIXING = ("Cat", "Stack", "Where", "SWhere", "CopySlices", "IndexPut", "IndexCopy", "Scatter", "Masked", "SliceSc")
+_MIXING = (
+    *("Cat", "Stack", "Where", "IndexPut", "CopySlices", "Scatter", "MaskedScatter", "SliceScatter", "IndexCopy"),
+    "SWhere",  # torch.where in torch 1.11
+)
 
 
 def why_not_real(call: LossCall) -> str | None:

@@ -13,7 +13,7 @@ from typing import Any
 from guard_plugin.hosts.seams import MODULE_LEVEL, Definition, Seam
 from guard_plugin.versions import strict_zip
 
-__all__ = ["Place", "StackReader"]
+__all__ = ["Place", "StackReader", "file_of_host", "locals_of"]
 
 
 @dataclass(frozen=True)
@@ -50,11 +50,22 @@ class Place:
         """Return the local variables of the innermost frame of a seam, or None where it is not on the stack."""
         for seam, frame in strict_zip(self.seams, self.frames):
             if seam.name == seam_name:
-                return _locals(frame)
+                return locals_of(frame)
         return None
 
 
-def _locals(frame: FrameType) -> dict[str, Any]:
+def file_of_host(name: str, host: Path) -> str | None:
+    """Return a source file's path relative to a host's folder (resolved), or None where it is not the host's.
+
+    A host may hold its own virtual environment: what is installed there is not the host. And "<string>", resolved,
+    would seem to lie in the current folder.
+    """
+    path = Path(name).resolve()
+    own = path.is_relative_to(host) and "site-packages" not in path.parts and path.is_file()
+    return str(path.relative_to(host)) if own else None
+
+
+def locals_of(frame: FrameType) -> dict[str, Any]:
     """Copy a frame's local variables."""
     variables = frame.f_locals
     copied = dict(variables)
@@ -96,8 +107,5 @@ class StackReader:
             path = Path(code.co_filename).resolve()
             first = 0 if code.co_name == MODULE_LEVEL else code.co_firstlineno
             seam = self._by_position.get((str(path), code.co_name, first))
-            # A host may hold its own virtual environment: what is installed there is not the host.
-            # And "<string>", resolved, would seem to lie in the current folder.
-            own = path.is_relative_to(self._host) and "site-packages" not in path.parts and path.is_file()
-            known = self._known[id(code)] = (code, str(path.relative_to(self._host)) if own else None, seam)
+            known = self._known[id(code)] = (code, file_of_host(code.co_filename, self._host), seam)
         return known

@@ -30,7 +30,7 @@ Install it with a pyproject.toml that holds
 """
 
 import guard_plugin
-from guard_plugin.hosts import Adapter, ExpectedCount, Profile, Seam
+from guard_plugin.hosts import {imports}
 
 ADAPTER = Adapter(
     name="{name}",
@@ -52,6 +52,8 @@ ADAPTER = Adapter(
 def register_adapters():
     return [ADAPTER]
 '''
+
+_ALWAYS = ("Adapter", "Profile", "Seam")
 
 _TEST = '''"""The adapter {name} finds its seams in the host: GUARD_HOST names the host's folder."""
 
@@ -109,11 +111,14 @@ def write_adapter(file: Path, observation: Observation, proposal: Proposal, scri
         "host": script.parent.name,
     }
     seams = textwrap.indent("\n".join(map(_seam, found)), " " * 16)
-    text = _ADAPTER.format(**names, count=count, seams=seams, expected=expected, h=f"{proposal.h:.2g}")
-    if expected == "None":
-        text = text.replace("Adapter, ExpectedCount, Profile", "Adapter, Profile")
-    if "MODULE_LEVEL" in seams:
-        text = text.replace("import Adapter", "import MODULE_LEVEL, Adapter")
+    body = f"{seams} {expected}"
+    imports = ", ".join(
+        name
+        for name in ("MODULE_LEVEL", "Adapter", "ExpectedCount", "Profile", "Seam")
+        if name in _ALWAYS or name in body
+    )
+    values = {"count": count, "seams": seams, "expected": expected, "imports": imports, "h": f"{proposal.h:.2g}"}
+    text = _ADAPTER.format(**names, **values)
     for path, content in ((file, text), (_test_of(file), _TEST.format(**names))):
         with atomic_file(path) as stream:
             stream.write(content.encode())

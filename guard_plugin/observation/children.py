@@ -15,11 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from guard_plugin.files import atomic_file
+from guard_plugin.injection.children import makes_no_loss_call
 from guard_plugin.observation.sites import Group, Observation
 
 __all__ = ["Children"]
-
-_HELPERS = ("torch.utils.data", "multiprocessing.managers", "multiprocessing.resource_")
 
 
 class Children:
@@ -61,10 +60,10 @@ class Children:
 
     def _observe(self, process: Any) -> None:
         target = getattr(process, "_target", None)
-        module = str(getattr(target, "__module__", type(process).__module__))
-        if module.startswith(_HELPERS):
+        if makes_no_loss_call(target):
             return
-        name = f"{module}.{getattr(target, '__name__', type(process).__name__)}"
+        runs = type(process) if target is None else target
+        name = f"{getattr(runs, '__module__', '?')}.{getattr(runs, '__name__', type(runs).__name__)}"
         self._observation.children[name] += 1
         if target is not None:
             process._target = _Observed(target, self._script, self._folder, name)
@@ -82,12 +81,12 @@ class _Observed:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         from guard_plugin.observation.run import observing  # which watches children itself
 
-        with observing(self.script, self.folder) as observation, contextlib.ExitStack() as at_end:
+        # The report comes last: the end of observing judges the last step.
+        with contextlib.ExitStack() as at_end, observing(self.script, self.folder) as observation:
             at_end.callback(self._report, observation)
             return self.target(*args, **kwargs)
 
     def _report(self, observation: Observation) -> None:
-        observation.judge()
         with contextlib.suppress(OSError), atomic_file(Path(self.folder) / f"{os.getpid()}.json") as file:
             groups = [vars(group) for group in observation.groups]
             file.write(json.dumps({"child": self.name, "groups": groups}).encode())

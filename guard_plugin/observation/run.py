@@ -18,12 +18,14 @@ from guard_plugin.injection.loss_call import LossCall
 from guard_plugin.injection.origins import Origin
 from guard_plugin.injection.real_data import (
     LEARNED,
+    PART_OF_LEARNED,
     UNDECIDED,
     is_part_of_learned,
     is_trained,
     why_not_real,
     why_not_real_batch,
 )
+from guard_plugin.injection.stack import file_of_host, locals_of
 from guard_plugin.injection.tap import Tap
 from guard_plugin.observation.children import Children
 from guard_plugin.observation.formula import numbers_of
@@ -128,7 +130,7 @@ class _Observer:
         shape = tuple(inputs.shape[1:])
         all_learned = all(self._sources.is_optimized(leaf) for leaf in leaves)
         if reason == LEARNED and not all_learned and is_part_of_learned(inputs):
-            reason = f"{UNDECIDED}input is a part of a tensor that requires grad, which may hold real images, too"
+            reason = PART_OF_LEARNED
         if reason is not None:
             return ("undecided" if reason.startswith(UNDECIDED) else "not guarded"), reason, batch, shape
         if learned:
@@ -185,7 +187,7 @@ class _Observer:
     def _numbers(self, frame: FrameType | None) -> dict[Function, dict[str, int]]:
         found: dict[Function, dict[str, int]] = {}
         while (frame := self._host_frame(frame)) is not None:
-            found = {self._function(frame): numbers_of(frame.f_locals), **found}
+            found = {self._function(frame): numbers_of(locals_of(frame)), **found}
             frame = frame.f_back
         return found
 
@@ -201,7 +203,5 @@ class _Observer:
         """Return a frame's file relative to the host's folder, or None where it is not the host's."""
         name = frame.f_code.co_filename
         if name not in self._names:
-            path = Path(name).resolve()
-            own = path.is_relative_to(self._host) and "site-packages" not in path.parts and path.is_file()
-            self._names[name] = path.relative_to(self._host).as_posix() if own else None
+            self._names[name] = file_of_host(name, self._host)
         return self._names[name]

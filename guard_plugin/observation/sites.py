@@ -102,11 +102,9 @@ class Observation:
         group = self._like(seen)
         self.calls += seen.calls
         if group is not seen:
-            group.calls, group.runs, group.trained = (
-                group.calls + seen.calls,
-                group.runs + seen.runs,
-                group.trained + seen.trained,
-            )
+            group.calls += seen.calls
+            group.runs += seen.runs
+            group.trained += seen.trained
 
     def _like(self, seen: Group) -> Group:
         """Return the group that holds losses like these, which may be this one."""

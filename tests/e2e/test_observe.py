@@ -227,6 +227,15 @@ def test_what_child_processes_train_is_seen(guard_process, host, tmp_path, start
     assert run_proposed(guard_process, seen).returncode == 0
 
 
+def test_the_last_step_of_a_child_process_is_judged_too(guard_process, host, tmp_path):
+    body = (
+        CHILDREN.replace("START", "'fork'").replace("END", "").replace("criterion(network()(real), labels)", "BY_HAND")
+    )
+    script = host(textwrap.dedent(body.replace("BY_HAND", "network()(real).square().mean()")))
+    guard_process("observe", "--json", "seen.json", script)
+    assert verdicts(json.loads((tmp_path / "seen.json").read_text())) == {"unsupported": 2}
+
+
 def test_child_processes_that_do_not_report_are_named(observe, host):
     seen, _ = observe(host(textwrap.dedent(CHILDREN.replace("START", "'fork'").replace("END", "os._exit(0)"))))
     assert seen["children"] == {"__main__.train": 2} and "child processes that did not say" in seen["why_not"]

@@ -1,6 +1,18 @@
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
-from tests.conftest import Runner
+from tests.conftest import ROOT, Runner
+
+SHARED = ROOT.parent / "shared"
+
+
+def materialize(layout: str, folder: Path, *, train: int, test: int) -> None:
+    """Write so many real images of each class, in a layout that hosts read."""
+    command = [sys.executable, SHARED / "data" / "materialize.py", layout, folder, "--train", train, "--test", test]
+    subprocess.run(list(map(str, command)), check=True, capture_output=True)
 
 
 @pytest.fixture

@@ -12,12 +12,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.conftest import ROOT
 from tests.mutations import GUARDED, REFUSED_DURING
 from tests.seam_mutations import check
+from tests.upstream.conftest import SHARED, materialize
 from tests.versions import load_own
 
-SHARED = ROOT.parent / "shared"
 HOST = Path(os.environ.get("GUARD_HOSTS", "/nowhere")) / "DatasetCondensation"
 
 pytestmark = [
@@ -40,8 +39,7 @@ exec(open({offline!r}).read())
 @pytest.fixture(scope="module")
 def data(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("cifar")
-    materialize = [sys.executable, str(SHARED / "data" / "materialize.py"), "cifar10", str(folder)]
-    subprocess.run([*materialize, "--train", "32", "--test", "10"], check=True, capture_output=True)
+    materialize("cifar10", folder, train=32, test=10)
     (folder / "frozen").mkdir()
     offline = str(SHARED / "offline" / "sitecustomize.py")
     (folder / "frozen" / "sitecustomize.py").write_text(FROZEN.format(offline=offline))

@@ -11,9 +11,8 @@ import pytest
 import torch
 
 from guard_plugin.students.augmentation import DSA_STRATEGY, augment
-from tests.conftest import ROOT
+from tests.upstream.conftest import SHARED, materialize
 
-SHARED = ROOT.parent / "shared"
 HOST = Path(os.environ.get("GUARD_HOSTS", "/nowhere")) / "mtt-distillation"
 
 pytestmark = [
@@ -63,8 +62,7 @@ print(json.dumps(finished.results))
 @pytest.fixture(scope="module")
 def data(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("cifar")
-    materialize = [sys.executable, str(SHARED / "data" / "materialize.py"), "cifar10", str(folder)]
-    subprocess.run([*materialize, "--train", "100", "--test", "50"], check=True, capture_output=True)
+    materialize("cifar10", folder, train=100, test=50)
     return folder
 
 

@@ -6,15 +6,13 @@ import json
 import os
 import re
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import ROOT
+from tests.upstream.conftest import SHARED, materialize
 
-SHARED = ROOT.parent / "shared"
 HOSTS = Path(os.environ.get("GUARD_HOSTS", "/nowhere"))
 DC = "--dataset CIFAR10 --model MLP --ipc 1 --num_exp 1 --num_eval 1 --epoch_eval_train 1 --Iteration 1 --batch_real 16"
 EXPERTS = "--dataset CIFAR10 --model ConvNet --train_epochs 1 --num_experts 1 --batch_train 64 --batch_real 64"
@@ -48,8 +46,7 @@ pytestmark = pytest.mark.upstream
 @pytest.fixture(scope="module")
 def data(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("cifar")
-    materialize = [sys.executable, str(SHARED / "data" / "materialize.py"), "cifar10", str(folder)]
-    subprocess.run([*materialize, "--train", "32", "--test", "10"], check=True, capture_output=True)
+    materialize("cifar10", folder, train=32, test=10)
     return folder
 
 

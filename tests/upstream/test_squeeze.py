@@ -11,11 +11,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.conftest import ROOT
 from tests.seam_mutations import check
+from tests.upstream.conftest import SHARED, materialize
 from tests.versions import load_own
 
-SHARED = ROOT.parent / "shared"
 HOSTS = Path(os.environ.get("GUARD_HOSTS", "/nowhere"))
 SRE2L, TINY = HOSTS / "SRe2L", HOSTS / "tiny-imagenet"
 
@@ -67,8 +66,7 @@ exec(open({offline!r}).read())
 def data(tmp_path) -> Path:
     """Both data sets in ./data, where the hosts look; every process begins with the same seeds."""
     for layout, train, test in (("cifar100", 24, 8), ("tinyimagenet", 6, 3)):
-        materialize = [sys.executable, str(SHARED / "data" / "materialize.py"), layout, str(tmp_path / "data")]
-        subprocess.run([*materialize, "--train", str(train), "--test", str(test)], check=True, capture_output=True)
+        materialize(layout, tmp_path / "data", train=train, test=test)
     (tmp_path / "frozen").mkdir()
     offline = str(SHARED / "offline" / "sitecustomize.py")
     (tmp_path / "frozen" / "sitecustomize.py").write_text(FROZEN.format(offline=offline))

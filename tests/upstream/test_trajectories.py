@@ -13,10 +13,9 @@ import pytest
 import torch
 
 from guard_plugin.versions import strict_zip
-from tests.conftest import ROOT
 from tests.seam_mutations import check
+from tests.upstream.conftest import SHARED, materialize
 
-SHARED = ROOT.parent / "shared"
 HOSTS = Path(os.environ.get("GUARD_HOSTS", "/nowhere"))
 
 
@@ -71,8 +70,7 @@ exec(open({offline!r}).read())
 @pytest.fixture(scope="module")
 def data(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("cifar")
-    materialize = [sys.executable, str(SHARED / "data" / "materialize.py"), "cifar10", str(folder)]
-    subprocess.run([*materialize, "--train", "8", "--test", "4"], check=True, capture_output=True)
+    materialize("cifar10", folder, train=8, test=4)
     (folder / "frozen").mkdir()
     offline = str(SHARED / "offline" / "sitecustomize.py")
     (folder / "frozen" / "sitecustomize.py").write_text(FROZEN.format(offline=offline))
