@@ -39,12 +39,14 @@ class Setting:
     h: float
     strength: float
     h_ramp: int = 0
+    seed: int = 0
 
     @property
     def name(self) -> str:
         """The folder's name."""
         ramp = f"-r{self.h_ramp}" if self.h_ramp else ""
-        return f"{self.form}-h{self.h:g}-s{self.strength:g}{ramp}" if self.strength else "plain"
+        setting = f"{self.form}-h{self.h:g}-s{self.strength:g}{ramp}" if self.strength else "plain"
+        return f"{setting}-{self.seed}"
 
     def options(self) -> list[str]:
         """The setting as options of ``guard run``."""
@@ -122,7 +124,7 @@ def run_settings(
     """Measure the settings that are left, one line in OUT/sweep.jsonl each; return all lines in order."""
     out, jobs = args.out, args.jobs
     out.mkdir(parents=True, exist_ok=True)
-    protocol = {key: str(value) for key, value in vars(args).items() if key not in ("out", "jobs", "grid")}
+    protocol = {key: str(value) for key, value in vars(args).items() if key not in ("out", "jobs", "grid", "seeds")}
     claimed = out / "protocol.json"
     if claimed.exists() and json.loads(claimed.read_text()) != protocol:
         raise SystemExit(f"{out} holds a sweep with other arguments ({claimed}): choose another --out, or delete it")

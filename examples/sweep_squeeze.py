@@ -1,9 +1,9 @@
 """Measure settings of the penalty on SRe2L's pipeline: squeeze under ``guard run``, recover, relabel and validate.
 
 Teachers and students are attacked on the validation split (the last tenth of the training images, which no step trains
-on). Each setting adds one line to OUT/sweep.jsonl; run again after a kill, it goes on.
+on). Each setting with each seed adds one line to OUT/sweep.jsonl; run again after a kill, it goes on.
 
-    python examples/sweep_squeeze.py --out sweep --data DIR --grid loss:0.25,0.5,1:1,3 --grid gradient:0.5:0.1,1
+    python examples/sweep_squeeze.py --out sweep --data DIR --grid loss:0.25,0.5:1,3 --grid gradient:0.5:0.1,1 --seeds 3
 
 A grid is FORM:H,...:STRENGTH,...[:RAMP,...]; the plain run (strength 0) is always measured.
 """
@@ -11,15 +11,15 @@ A grid is FORM:H,...:STRENGTH,...[:RAMP,...]; the plain run (strength 0) is alwa
 import argparse
 import json
 import os
-import statistics
 import subprocess
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 
 import torch
-from sweep import Setting, run_settings, settings_of, table
+from sweep import Setting, run_settings, settings_of
+from sweep_table import table_over_seeds
 from torch import nn
 
 import guard_plugin
@@ -30,15 +30,16 @@ from guard_plugin.spaces import Normalization
 BASELINES = Path(__file__).resolve().parent / "baselines"
 sys.path.append(str(BASELINES))
 from common.bn_networks import create_model
-from common.data import DATASETS
+from common.data import DATASETS, enlarge
 
 
-def pipeline(setting: Setting, seed: int, folder: Path, args: argparse.Namespace) -> dict:
+def pipeline(setting: Setting, folder: Path, args: argparse.Namespace) -> dict:
     """Run all four steps; return the squeeze's ledger."""
-    data = ["--dataset", args.dataset, "--data-path", args.data or ".", "--seed", str(seed)]
+    seed = ["--seed", str(setting.seed)]
+    data = ["--dataset", args.dataset, "--data-path", args.data or ".", *seed]
     squeeze = [*data, "--split", "val", "--output-dir", str(folder / "teacher"), *args.squeeze.split()]
     teacher = str(folder / "teacher" / "checkpoint.pth")
-    recover = ["--arch-path", teacher, "--syn-data-path", str(folder), "--exp-name", "syn", "--seed", str(seed)]
+    recover = ["--arch-path", teacher, "--syn-data-path", str(folder), "--exp-name", "syn", *seed]
     validate = [*data, "--split", "val", "--train-dir", str(folder / "syn"), "--teacher", teacher]
     guard = ["-m", "guard_plugin", "run", *setting.options(), "--ledger", str(folder / "ledger.json"), args.method]
     scripts = BASELINES / "sre2l"
@@ -63,30 +64,25 @@ def pixel_model(folder: Path, dataset: str) -> nn.Module:
 
 
 def measure(setting: Setting, args: argparse.Namespace) -> dict[str, object]:
-    """Run the pipeline with one setting, once per seed, and attack its teachers and students."""
+    """Run the pipeline with one setting and one seed, and attack its teacher and its student."""
     torch.set_num_threads(1)
-    images = load_images(args.dataset, args.data, "val", args.n_examples)
-    outcomes: dict[str, list[float]] = {}
-    penalties = []
-    for seed in range(args.seeds):
-        folder = args.out / f"{setting.name}-{seed}"
-        folder.mkdir(parents=True, exist_ok=True)
-        penalties.append(pipeline(setting, seed, folder, args)["penalty_value"]["mean"])
-        for step in ("teacher", "student"):
-            model = pixel_model(folder / step, args.dataset)
-            for eps in args.eps.split(","):
-                found = guard_plugin.benchmark(
-                    model, dataset=(images.pixels, images.labels), eps=eps, attacks=args.attack
-                )
-                outcomes.setdefault(f"{step} clean", []).append(found.clean_accuracy)
-                outcomes.setdefault(f"{step} {eps}", []).append(found.robust_accuracy[args.attack])
-    spread = {name: statistics.stdev(values) if args.seeds > 1 else 0.0 for name, values in outcomes.items()}
+    images = load_images(args.dataset.partition("x")[0], args.data, "val", args.n_examples)
+    pixels = enlarge(images.pixels, DATASETS[args.dataset].enlarged)
+    folder = args.out / setting.name
+    folder.mkdir(parents=True, exist_ok=True)
+    penalty = pipeline(setting, folder, args)["penalty_value"]
+    accuracy: dict[str, float] = {}
+    for step in ("teacher", "student"):
+        model = pixel_model(folder / step, args.dataset)
+        for eps in args.eps.split(","):
+            found = guard_plugin.benchmark(model, dataset=(pixels, images.labels), eps=eps, attacks=args.attack)
+            accuracy[f"{step} clean"] = found.clean_accuracy
+            accuracy[f"{step} {eps}"] = found.robust_accuracy[args.attack]
     return {
         "name": setting.name,
         **asdict(setting),
-        "seeds": args.seeds,
-        "mean_penalty": None if setting.strength == 0 else statistics.mean(penalties),
-        "accuracy": {name: [statistics.mean(values), spread[name]] for name, values in outcomes.items()},
+        "penalty": penalty,
+        "accuracy": accuracy,
         "versions": {"torch": torch.__version__, "guard_plugin": guard_plugin.__version__},
     }
 
@@ -108,7 +104,8 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--jobs", type=int, default=1)
     args = parser.parse_args()
-    print(table(run_settings(settings_of(args.grid), partial(measure, args=args), args)))
+    settings = [replace(setting, seed=seed) for seed in range(args.seeds) for setting in settings_of(args.grid)]
+    print(table_over_seeds(run_settings(settings, partial(measure, args=args), args)))
 
 
 if __name__ == "__main__":

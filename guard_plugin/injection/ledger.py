@@ -180,8 +180,7 @@ class Ledger:
         verb = "on real data, left as they are (strength 0)" if self.strength == 0 else "guarded"
         kind = "a baseline, without any penalty: " if self.strength == 0 else ""
         skipped = ", ".join(f"{count} {reason}" for reason, count in self.skipped.most_common())
-        value = self.values.to_json()["mean"]
-        mean = f"; mean penalty {value:.4g}" if value is not None else ""
+        mean = self.values.in_words()
         phase = f"; nothing to guard here: {self.unguarded}" if self.unguarded else ""
         if self.taken_over or (self.taken_over is not None and self.unguarded):
             phase += _made_under(self.taken_over)

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Union
 
 import torch
 from torch import Tensor
 
-__all__ = ["PathCounts", "PenaltyValues"]
+__all__ = ["PathCounts", "PenaltyValues", "Shares"]
 
-# Of the loss: a penalty below it does not act.
-_NEGLIGIBLE = 1e-6
+# Of the loss: a run with less of a penalty is nearly a plain run (docs/measurements.md).
+_NEGLIGIBLE = 1e-3
+
+# A median of this many values, evenly spread over a run, is that of all of them to a few percent of their rank.
+_KEPT = 1024
 
 
 @dataclass
@@ -39,12 +43,67 @@ class PathCounts:
         }
 
 
+_PenaltyAndLoss = tuple[Union[Tensor, float], Union[Tensor, float]]
+
+
+@dataclass
+class Shares:
+    """What part of the host's loss the penalty was, at up to 1,024 guarded loss calls, evenly spread over the run.
+
+    They are kept as penalty and loss on their device, so that noting one never waits for a GPU.
+    """
+
+    kept: list[_PenaltyAndLoss] = field(default_factory=list)
+    last: _PenaltyAndLoss | None = None
+    count: int = 0
+    every: int = 1
+
+    def note(self, penalty: Tensor, loss: Tensor) -> None:
+        """Note one guarded loss call's penalty and loss, both scalars."""
+        self.last = penalty, loss
+        if self.count % self.every == 0:
+            self.kept.append(self.last)
+        self.count += 1
+        if len(self.kept) == _KEPT:
+            self.kept, self.every = self.kept[::2], 2 * self.every
+
+    @property
+    def median(self) -> float | None:
+        """The median of the finite ones; None where there are none."""
+        finite = [share for share in map(_share, self.kept) if share is not None]
+        return statistics.median(finite) if finite else None
+
+    def to_json(self) -> dict[str, float | None]:
+        """Return the first, the median and the last, null where not finite or none."""
+        first = self.kept[0] if self.kept else None
+        return {"first": _share(first), "median": self.median, "last": _share(self.last)}
+
+    def counts(self) -> dict[str, Any]:
+        """Return all that another process needs to add these shares to its own."""
+        kept = [(float(penalty), float(loss)) for penalty, loss in self.kept]
+        last = None if self.last is None else tuple(map(float, self.last))
+        return {"kept": kept, "last": last, "count": self.count, "every": self.every}
+
+    def add(self, counts: Mapping[str, Any]) -> None:
+        """Add the shares of another process, which came later, at the wider of both spacings."""
+        theirs, every = list(counts["kept"]), int(counts["every"])
+        if not theirs:
+            return
+        wider = max(self.every, every)
+        self.kept = self.kept[:: wider // self.every] + theirs[:: wider // every]
+        self.every, self.count = wider, self.count + int(counts["count"])
+        while len(self.kept) >= _KEPT:
+            self.kept, self.every = self.kept[::2], 2 * self.every
+        self.last = counts["last"]
+
+
 @dataclass
 class PenaltyValues:
     """The penalty's values over a run, and the losses', kept on their device: noting one never waits for a GPU."""
 
     first: Tensor | float | None = None
     last: Tensor | float | None = None
+    shares: Shares = field(default_factory=Shares)
     _count: int = 0
     _sum: Tensor | float = 0.0
     _losses: Tensor | float = 0.0
@@ -65,7 +124,9 @@ class PenaltyValues:
         device = self._sum.device if isinstance(self._sum, Tensor) else value.device
         here = value.to(device)
         self._sum = self._sum + here.double()
-        self._losses = self._losses + loss.detach().to(device).double().mean()
+        loss = loss.detach().to(device).double().mean()
+        self._losses = self._losses + loss
+        self.shares.note(here, loss)
         self._nonzero = self._nonzero + (here != 0).long()
         self._nonfinite = self._nonfinite + (~torch.isfinite(here)).long()
         self._count += 1
@@ -76,27 +137,39 @@ class PenaltyValues:
             return ""
         if not int(self._nonzero):
             return "the penalty was 0 in every guarded loss call: it changed nothing; look at h and at the network"
-        penalty, loss = float(self._sum) / self._count, abs(float(self._losses) / self._count)
-        if abs(penalty) < _NEGLIGIBLE * loss < math.inf:
+        share = self.shares.median
+        if share is not None and share < _NEGLIGIBLE:
             return (
-                f"the mean penalty, {penalty:.2g}, is below a millionth of the mean loss, {loss:.4g}: it changed next "
-                f"to nothing; raise strength or h"
+                f"the penalty was {100 * share:.2g} % of the loss (median), below {100 * _NEGLIGIBLE:g} %: this was "
+                f"nearly a plain run; raise strength or h"
             )
         return ""
 
+    def in_words(self) -> str:
+        """The mean, and the part of the loss that the penalty was, for the ledger's line; empty where there is none."""
+        mean = _finite(self._sum / self._count if self._count else None)
+        share = {when: found for when, found in self.shares.to_json().items() if found is not None}
+        of = ", ".join(f"{100 * found:.2g} % {when}" for when, found in share.items())
+        return "" if mean is None else f"; mean penalty {mean:.4g}{f' (of the loss: {of})' if of else ''}"
+
     def to_json(self) -> dict[str, Any]:
-        """Return first, mean, last, the mean loss (null where not finite or none) and how many were not finite."""
+        """Return the values, the mean loss and the penalty's shares of it, null where not finite or none."""
         return {
             "first": _finite(self.first),
             "mean": _finite(self._sum / self._count if self._count else None),
             "last": _finite(self.last),
             "loss_mean": _finite(self._losses / self._count if self._count else None),
             "nonfinite": self.nonfinite,
+            "share": self.shares.to_json(),
         }
 
-    def counts(self) -> dict[str, float | None]:
+    def counts(self) -> dict[str, Any]:
         """Return all that another process needs to add these values to its own."""
-        return {name: None if value is None else float(value) for name, value in vars(self).items()}
+        values = {name: value for name, value in vars(self).items() if name != "shares"}
+        return {
+            **{name: None if value is None else float(value) for name, value in values.items()},
+            "shares": self.shares.counts(),
+        }
 
     def add(self, counts: Mapping[str, Any]) -> None:
         """Add the values of another process, which came later."""
@@ -106,6 +179,13 @@ class PenaltyValues:
             setattr(self, name, getattr(self, name) + int(counts[name]))
         for name in ("_sum", "_losses"):
             setattr(self, name, getattr(self, name) + counts[name])
+        self.shares.add(counts["shares"])
+
+
+def _share(noted: _PenaltyAndLoss | None) -> float | None:
+    """Return the penalty's part of the loss, in absolute values; None where there is none, or it is not finite."""
+    penalty, loss = (0.0, 0.0) if noted is None else map(float, noted)
+    return _finite(abs(penalty / loss)) if loss else None
 
 
 def _finite(value: Tensor | float | None) -> float | None:

@@ -19,13 +19,17 @@ class DataError(Exception):
 
 @dataclass(frozen=True)
 class DatasetInfo:
-    """What is known of a data set without reading it."""
+    """What is known of a data set without reading it.
+
+    Each pixel of the images as they are stored is shown as `enlarged` x `enlarged` pixels.
+    """
 
     channel: int
     im_size: tuple[int, int]
     num_classes: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    enlarged: int = 1
 
 
 DATASETS: dict[str, DatasetInfo] = {
@@ -33,6 +37,7 @@ DATASETS: dict[str, DatasetInfo] = {
     "MNIST": DatasetInfo(1, (28, 28), 10, (0.1307,), (0.3081,)),
     "FashionMNIST": DatasetInfo(1, (28, 28), 10, (0.2861,), (0.3530,)),
     "CIFAR10": DatasetInfo(3, (32, 32), 10, (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)),
+    "CIFAR10x64": DatasetInfo(3, (64, 64), 10, (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010), enlarged=2),
 }
 
 Split = tuple[torch.Tensor, torch.Tensor]
@@ -78,14 +83,19 @@ def _read_torchvision(name: str, data_path: str) -> tuple[Split, Split]:
 
     def read(train: bool) -> Split:
         try:
-            found = getattr(datasets, name)(data_path, train=train, download=False)
+            found = getattr(datasets, name.partition("x")[0])(data_path, train=train, download=False)
         except (RuntimeError, OSError) as error:
             raise DataError(f"no usable {name} in the folder {data_path!r} (nothing is downloaded): {error}") from error
         pixels = torch.as_tensor(found.data)
         pixels = pixels.unsqueeze(1) if pixels.ndim == 3 else pixels.permute(0, 3, 1, 2)
-        return pixels.float() / 255.0, torch.as_tensor(found.targets).long()
+        return enlarge(pixels.float() / 255.0, DATASETS[name].enlarged), torch.as_tensor(found.targets).long()
 
     return read(train=True), read(train=False)
+
+
+def enlarge(images: torch.Tensor, times: int) -> torch.Tensor:
+    """Show each pixel (NCHW) as `times` x `times` pixels."""
+    return images.repeat_interleave(times, dim=2).repeat_interleave(times, dim=3) if times > 1 else images
 
 
 def get_dataset(name: str, data_path: str, normalise: bool = True) -> tuple[Split, Split]:

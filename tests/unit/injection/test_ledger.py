@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from guard_plugin.injection.ledger import Ledger
+from guard_plugin.injection.tallies import Shares
 
 
 def ledger(strength: float = 1.0) -> Ledger:
@@ -24,9 +25,10 @@ def noted(*values: float, loss: float = 2.0) -> Ledger:
     ("values", "loss", "words"),
     [
         ((0.0, 0.0), 2.0, "the penalty was 0 in every guarded loss call"),
-        ((1e-6, 1e-6), 2.0, "the mean penalty, 1e-06, is below a millionth of the mean loss, 2:"),
-        ((-1e-6, -1e-6), -2.0, "is below a millionth"),
-        ((0.0, 1e-5), 2.0, ""),
+        ((1e-3, 1e-3), 2.0, "the penalty was 0.05 % of the loss (median), below 0.1 %: this was nearly a plain run"),
+        ((-1e-3, -1e-3), -2.0, "nearly a plain run"),
+        ((0.0, 1e-3, 3e-3), 2.0, "nearly a plain run"),
+        ((1e-3, 3e-3, 3e-3), 2.0, ""),
         ((0.1,), 2.0, ""),
         ((0.1,), float("nan"), ""),
         ((float("nan"),), 2.0, ""),
@@ -39,6 +41,36 @@ def test_a_penalty_that_does_not_act_is_a_warning(values, loss, words):
     assert len(found.warnings) == bool(words) and words in "".join(found.warnings)
     assert found.to_json()["warnings"] == found.warnings
     assert ("WARNING" in found.summary()) == bool(words) and words in found.summary()
+
+
+def test_the_share_of_the_loss_is_told_first_median_and_last():
+    found = ledger()
+    for value, loss in ((0.5, 2.0), (0.1, 1.0), (0.3, 1.0), (0.3, 0.0), (0.06, 0.3)):
+        found.note_guarded(None, torch.tensor(value), torch.tensor(loss))
+    share = found.to_json()["penalty_value"]["share"]
+    assert share == pytest.approx({"first": 0.25, "median": 0.225, "last": 0.2})  # of 0.25, 0.1, 0.3, 0.2
+    assert "mean penalty 0.252 (of the loss: 25 % first, 22 % median, 20 % last)" in found.summary()
+
+
+def test_the_median_of_a_long_run_is_that_of_its_calls_and_memory_is_bounded():
+    shares = Shares()
+    for call in range(10_000):
+        shares.note(call, 10_000)
+    assert len(shares.kept) < 1024
+    assert shares.median == pytest.approx(0.5, abs=0.01)
+    assert shares.to_json()["last"] == 0.9999
+
+
+def test_shares_of_child_processes_count_by_their_calls():
+    own, child = Shares(), Shares()
+    for _ in range(100):
+        own.note(1, 10)
+    for _ in range(3000):
+        child.note(2, 10)
+    own.add(child.counts())
+    own.add(Shares().counts())
+    assert own.to_json() == {"first": 0.1, "median": 0.2, "last": 0.2}
+    assert own.every == 4 and own.count == 3100 and len(own.kept) == 25 + 750
 
 
 def test_the_mean_loss_is_kept_and_later_changes_of_the_loss_are_not(capsys):
