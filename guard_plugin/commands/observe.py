@@ -8,11 +8,11 @@ from pathlib import Path
 
 import click
 
-from guard_plugin.commands.options import any_path, at_least_1
+from guard_plugin.commands.options import any_path, at_least_1, module_option
 from guard_plugin.files import atomic_file
 from guard_plugin.foreign_text import printable
-from guard_plugin.injection.launch import find_script
-from guard_plugin.observation import observe_script, propose
+from guard_plugin.injection.program import find_program
+from guard_plugin.observation import observe_program, propose
 from guard_plugin.observation.adapter_file import check_new, write_adapter
 from guard_plugin.observation.report import report
 
@@ -25,30 +25,36 @@ __all__ = ["observe"]
     "--adapter", type=any_path, metavar="FILE.py", help="Write an adapter of your own, and its test beside it."
 )
 @click.option("--json", "json_file", type=any_path, help="Write what was seen to this JSON file, too.")
+@module_option
 @click.argument("script")
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="[SCRIPT ARGS]...")
 def observe(
-    script: str, arguments: tuple[str, ...], calls: int | None, adapter: Path | None, json_file: Path | None
+    script: str,
+    arguments: tuple[str, ...],
+    calls: int | None,
+    adapter: Path | None,
+    json_file: Path | None,
+    is_module: bool,
 ) -> int:
     """Run SCRIPT as it is, and say where GUARD belongs in it: the command `guard run auto` that guards it.
 
     For a host without an adapter. Nothing that the script computes is changed. The report goes to stderr. Exit code:
     the script's own if it failed, else 0.
     """
-    path = find_script(script, None)
+    program = find_program(script, is_module=is_module)
     json_file = json_file.absolute() if json_file else None
     adapter = adapter.absolute() if adapter else None
     if adapter is not None:
         check_new(adapter)
-    observation, code = observe_script(path, [script, *arguments], calls=calls)
+    observation, code = observe_program(program, arguments, calls=calls)
     proposal = propose(observation)
-    print(printable(f"guard: {report(observation, proposal, script, arguments)}"), file=sys.stderr)
+    print(printable(f"guard: {report(observation, proposal, [*program.words, *arguments])}"), file=sys.stderr)
     if json_file is not None:
         found = {**observation.to_json(), "why_not": proposal.why_not, "notes": list(proposal.notes)}
-        found["command"] = None if proposal.why_not else proposal.command(script, arguments)
+        found["command"] = None if proposal.why_not else proposal.command([*program.words, *arguments])
         with atomic_file(json_file) as file:
             file.write(json.dumps(found, indent=2).encode() + b"\n")
     if adapter is not None:
-        write_adapter(adapter, observation, proposal, path.resolve())
+        write_adapter(adapter, observation, proposal, program)
         print(printable(f"guard: the adapter is in {adapter}, its test beside it"), file=sys.stderr)
     return code

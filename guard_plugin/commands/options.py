@@ -17,6 +17,7 @@ __all__ = [
     "device_option",
     "existing_file",
     "json_option",
+    "module_option",
     "penalty_options",
     "show",
     "together",
@@ -31,6 +32,7 @@ existing_file = click.Path(path_type=Path, exists=True, dir_okay=False)
 
 device_option = click.option("--device", default="cpu", show_default=True, help="The device that computes.")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+module_option = click.option("-m", "is_module", is_flag=True, help="SCRIPT is a module, as python -m takes it.")
 zca_option = click.option(
     "--zca/--no-zca", default=None, help="Whether the host ran with --zca.  [default: what its files say]"
 )

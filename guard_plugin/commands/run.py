@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import click
 
-from guard_plugin.commands.options import penalty_options
-from guard_plugin.injection.launch import find_script, run_script
+from guard_plugin.commands.options import module_option, penalty_options
+from guard_plugin.injection.launch import run_guarded
+from guard_plugin.injection.program import find_program
 from guard_plugin.penalties.settings import assigned
 
 __all__ = ["run"]
@@ -18,7 +20,7 @@ _file = click.Path(path_type=Path, dir_okay=False)
 
 
 class _RunCommand(click.Command):
-    """Options may stand before ADAPTER and before SCRIPT; everything after SCRIPT belongs to the script."""
+    """Options may stand before ADAPTER and before SCRIPT (-m is one); what comes after SCRIPT belongs to the script."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         adapter = self._end_of_options(args, 0)
@@ -58,6 +60,7 @@ class _RunCommand(click.Command):
 @click.option("--expect", type=int, metavar="N", help="For adapter auto: how many loss calls must be guarded.")
 @click.option("--ledger", type=_file, help="Write the ledger to this JSON file.")
 @click.option("--cwd", type=click.Path(path_type=Path, exists=True, file_okay=False), help="Run in this folder.")
+@module_option
 @click.argument("adapter")
 @click.argument("script")
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="[SCRIPT ARGS]...")
@@ -69,6 +72,7 @@ def run(
     cwd: Path | None,
     repair: bool,
     teacher: Path | None,
+    is_module: bool,
     assignments: tuple[str, ...],
     **options: Any,
 ) -> int:
@@ -80,11 +84,11 @@ def run(
     was not.
     """
     options |= assigned(assignments, taken=options)
-    path = find_script(script, cwd)
+    program = find_program(script, is_module=is_module, folder=cwd)
     ledger = ledger.absolute() if ledger else None
     teacher = teacher.absolute() if teacher else None
     if cwd is not None:
-        path = path.absolute()
         os.chdir(cwd)
-        script = script if Path(script).is_file() else str(path)
-    return run_script(adapter, path, [script, *arguments], options, ledger_file=ledger, repair=repair, teacher=teacher)
+        if not is_module and not Path(script).is_file():
+            program = replace(program, name=str(program.file))
+    return run_guarded(adapter, program, arguments, options, ledger_file=ledger, repair=repair, teacher=teacher)

@@ -5,6 +5,7 @@ For a host without one, the adapter "auto" is made from functions that the user 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -64,6 +65,7 @@ class Adapter:
 def make_adapter(
     script: Path,
     *,
+    folder: Path | None = None,
     guard: Sequence[str] = (),
     suspend: Sequence[str] = (),
     real: Sequence[str] = (),
@@ -73,9 +75,10 @@ def make_adapter(
 
     Args:
         script: The script.
+        folder: Its host's folder, in which its imports are looked up; by default its own.
         guard: Where loss calls are candidates: "MODULE:FUNCTION", or "MODULE" for a file's module level.
         suspend: Where they are not, even under one of the former.
-        real: Lines, "FILE:LINE" with FILE relative to the script's folder, whose loss calls are on real data although
+        real: Lines, "FILE:LINE" with FILE relative to the host's folder, whose loss calls are on real data although
             that cannot be told from their input.
         expect: How many loss calls the run must guard, if the user knows; else at least one.
 
@@ -92,13 +95,22 @@ def make_adapter(
         raise UnusableInput(f"adapter auto: {', '.join(both)} cannot be both guarded and suspended")
     if expect is not None and expect < 1:
         raise UnusableInput(f"adapter auto: expected --expect >= 1, got {expect}")
+    folder = folder or script.parent
     for text in real:
-        _check_line(text, script.parent)
+        _check_line(text, folder)
     seams = (*(_seam(text, "opens") for text in guard), *(_seam(text, "suspends") for text in suspend))
     return Adapter(
         name=AUTO,
-        host=f"{script.parent} (as described on the command line)",
-        profiles=(Profile(script=script.name, seams=seams, expected=expect, real=tuple(real)),),
+        host=f"{folder} (as described on the command line)",
+        profiles=(
+            Profile(
+                script=script.relative_to(folder).as_posix(),
+                seams=seams,
+                expected=expect,
+                real=tuple(real),
+                roots=() if folder == script.parent else (os.path.relpath(folder, script.parent),),
+            ),
+        ),
     )
 
 

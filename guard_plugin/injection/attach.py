@@ -29,6 +29,7 @@ from guard_plugin.injection.guard import Guard
 from guard_plugin.injection.ledger import Ledger
 from guard_plugin.injection.paths import Paths
 from guard_plugin.injection.penalty_choice import make_penalty
+from guard_plugin.injection.program import folder_of_module
 from guard_plugin.injection.provenance import Provenance
 from guard_plugin.injection.stack import StackReader
 from guard_plugin.injection.tap import Tap
@@ -44,7 +45,8 @@ class Attachment:
 
     As a context manager, it detaches at the end of the block and then checks that every due call was guarded.
 
-    ``adapter``, ``script`` and ``options`` are those of :func:`attach`, ``arguments`` the script's own. With
+    ``adapter``, ``script`` and ``options`` are those of :func:`attach`, ``arguments`` the script's own, and ``folder``
+    the one that its imports are looked up in first. With
     ``repair``, known faults of the host are mended in memory; callers of torchvision get the checkpoint ``teacher``
     in place of pretrained weights. A child process leaves its report in the folder ``reports``. Where anything does not
     fit, GuardError is raised and nothing has been changed.
@@ -58,6 +60,7 @@ class Attachment:
         script: Path,
         options: Mapping[str, Any],
         *,
+        folder: Path | None = None,
         arguments: Sequence[str] = (),
         repair: bool = False,
         teacher: Path | None = None,
@@ -67,8 +70,9 @@ class Attachment:
             raise UnusableInput("guarding is on already in this process: detach it first; one host per process")
         plugins = installed_plugins()
         settings = dict(options)
-        known, distribution = _choose(plugins, adapter, script, settings)
+        known, distribution = _choose(plugins, adapter, script, folder or script.parent, settings)
         self._process = os.getpid()
+        self._entered: Callable[[], None] = lambda: None
         self.profile = profile = known.profile(script)
         profile.check_arguments(arguments)
         self.definitions = known.locate(profile, script)
@@ -134,6 +138,7 @@ class Attachment:
                 Recipe,
                 adapter,
                 script,
+                folder,
                 dict(options),
                 tuple(arguments),
                 unless="in which --repair cannot mend the host's faults" if self._repaired else "",
@@ -160,6 +165,20 @@ class Attachment:
         sys.exit = exit_noted
         atexit.register(self._at_exit, codes)
         self._undo.callback(atexit.unregister, self._at_exit)
+
+    def require_block(self) -> None:
+        """Refuse a loss call, or a network's, that is made before the block of a ``with`` statement was entered."""
+        enters = self._guard.enters
+
+        def refuse() -> None:
+            self.detach("failed")
+            raise UnusableInput(
+                "expected the training to be in a block, `with guard_plugin.attach(...): ...`, at whose end it is "
+                "checked what was guarded; found an interactive session, at whose end nobody would see it"
+            )
+
+        self._guard.enters = refuse
+        self._entered = lambda: setattr(self._guard, "enters", enters)
 
     def detach(self, outcome: str = "detached") -> None:
         """Remove every hook and restore every patched name; safe to call twice."""
@@ -214,6 +233,7 @@ class Attachment:
             self._undo.pop_all()  # the process ends; the files it wrote are marked by its parent
 
     def __enter__(self) -> Attachment:
+        self._entered()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
@@ -253,11 +273,12 @@ def attach(adapter: str, *, script: str | os.PathLike[str] | None = None, **opti
         guard_plugin.attach("dc", strength=1.0, h=0.5)
 
     or around a part of it: ``with guard_plugin.attach("dc") as g: ...``, where ``g.ledger`` is the block's ledger.
-    Without a block, the check is made when the process ends, which then exits with the error's code if it fails.
+    Without a block, the check is made when the process ends, which then exits with the error's code if it fails. In a
+    notebook nobody would see that: there the block is needed, around the training, and its cell can be run again.
 
     Args:
         adapter: The adapter's name, as in ``guard plugins``.
-        script: The host's script; by default the one that this process runs.
+        script: The host's script; by default the program that this process runs.
         **options: The penalty's settings (``strength``, ``h``, ``form``, ``h_ramp``; docs/penalty.md has those of
             others), by default the adapter's recommended ones, and ``penalty``, its name (default "curvature");
             ``memory`` ("normal" or "low") and ``path`` (docs/performance.md) say how it is computed. For
@@ -267,15 +288,24 @@ def attach(adapter: str, *, script: str | os.PathLike[str] | None = None, **opti
     Raises:
         GuardError: If adapter, script, seams or settings do not fit, before anything is changed.
     """
-    if script is None:
-        script = getattr(sys.modules["__main__"], "__file__", None)
-        if script is None:
-            raise UnusableInput("expected a script to guard, found an interactive session: pass script='main.py'")
-    path = Path(script)
+    main = sys.modules["__main__"]
+    program = getattr(main, "__file__", None)
+    if script is None and program is None:
+        raise UnusableInput(
+            "expected a script to guard, found an interactive session: pass script='main.py', the file whose functions "
+            "it calls; for training that is written in the session itself, wrap its criterion: "
+            "criterion = guard_plugin.wrap(criterion, model, strength=1.0, h=0.43)"
+        )
+    path = Path(str(program) if script is None else script).resolve()
     if not path.is_file():
         raise UnusableInput(f"no such script: {path}")
-    attachment = Attachment(adapter, path.resolve(), options, arguments=sys.argv[1:])
-    attachment.conclude_at_exit()
+    module = main.__spec__.name if script is None and main.__spec__ is not None else ""
+    folder = folder_of_module(module, path) if module else None
+    attachment = Attachment(adapter, path, options, folder=folder, arguments=sys.argv[1:] if program else ())
+    if program is None:
+        attachment.require_block()
+    else:
+        attachment.conclude_at_exit()
     return attachment
 
 
@@ -284,12 +314,12 @@ def _described(host: Path) -> dict[str, Any]:
     return {"folder": str(host), "commit": commit, "modified": None if commit is None else is_modified(host)}
 
 
-def _choose(plugins: Plugins, name: str, script: Path, options: dict[str, Any]) -> tuple[Adapter, str]:
+def _choose(plugins: Plugins, name: str, script: Path, folder: Path, options: dict[str, Any]) -> tuple[Adapter, str]:
     """Return an adapter and the distribution it comes from; take the options of "auto" out of ``options``."""
     given = {key: options.pop(key, None) for key in ("guard", "suspend", "real", "expect")}
     described = {key: value for key, value in given.items() if value is not None and value != ()}
     if name == AUTO:
-        return make_adapter(script, **described), f"guard-plugin {__version__}"
+        return make_adapter(script, folder=folder, **described), f"guard-plugin {__version__}"
     if described:
         raise UnusableInput(f"{', '.join(described)}: for adapter auto only; {name} knows its seams")
     return look_up("adapter", name, plugins.adapters), plugins.adapters[name].distribution

@@ -37,6 +37,7 @@ class Recipe:
 
     adapter: str
     script: Path
+    folder: Path | None
     options: Mapping[str, Any]
     arguments: tuple[str, ...]
     reports: str
@@ -207,7 +208,12 @@ class _Guarded:
         recipe = self.recipe
         options = dict(recipe.options)
         attachment = Attachment(
-            recipe.adapter, recipe.script, options, arguments=recipe.arguments, reports=recipe.reports
+            recipe.adapter,
+            recipe.script,
+            options,
+            folder=recipe.folder,
+            arguments=recipe.arguments,
+            reports=recipe.reports,
         )
         with attachment.as_child() as report_task:
             if _is_worker(self.target):

@@ -1,13 +1,11 @@
-"""Running a host's script in this process, as ``python script`` would, under guard."""
+"""Running a host's program in this process, as Python itself would, under guard."""
 
 from __future__ import annotations
 
-import builtins
 import importlib.machinery
 import sys
 import threading
 import traceback
-import types
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,31 +16,37 @@ from guard_plugin.hosts.seams import Definition
 from guard_plugin.injection.attach import Attachment
 from guard_plugin.injection.ledger import Ledger
 from guard_plugin.injection.ledger_file import LedgerFile
+from guard_plugin.injection.program import Program
 from guard_plugin.ranks import is_main_process
 
-__all__ = ["find_script", "run_plain", "run_script"]
+__all__ = ["run_guarded", "run_plain"]
 
 
-def run_script(
+def run_guarded(
     adapter: str,
-    script: Path,
-    argv: Sequence[str],
+    program: Program,
+    arguments: Sequence[str],
     options: Mapping[str, Any],
     *,
     ledger_file: Path | None,
     repair: bool = False,
     teacher: Path | None = None,
 ) -> int:
-    """Run a host's script under guard, report the ledger, and return the exit code.
+    """Run a host's program under guard, report the ledger, and return the exit code.
 
-    The script gets ``argv``, its name as the user gave it and its arguments, as ``sys.argv``. Its own exit code is
-    returned if it failed or ended early (``--help``), else 0. GuardError is raised if it could not be run, or a loss
-    call that had to be guarded was not.
+    Its own exit code is returned if it failed or ended early (``--help``), else 0. GuardError is raised if it could not
+    be run, or a loss call that had to be guarded was not.
     """
-    script = script.absolute()
-    file = LedgerFile(ledger_file, script) if ledger_file is not None and is_main_process() else None
-    # Python, too, looks up a script's imports beside the file that a link leads to.
-    attachment = Attachment(adapter, script.resolve(), options, arguments=argv[1:], repair=repair, teacher=teacher)
+    file = LedgerFile(ledger_file, program.file) if ledger_file is not None and is_main_process() else None
+    attachment = Attachment(
+        adapter,
+        program.file.resolve(),
+        options,
+        folder=program.folder,
+        arguments=arguments,
+        repair=repair,
+        teacher=teacher,
+    )
     ended_early, problem = False, None
     try:
         if file is not None:
@@ -51,11 +55,11 @@ def run_script(
         attachment.detach("failed")
         raise
     try:
-        folders = [script.resolve().parent, *attachment.profile.import_roots(script)]
-        _refuse_shadowed_modules(folders)
-        _become_python(script, argv, folders)
+        roots = [root for root in attachment.profile.import_roots(program.file) if root != program.folder]
+        _refuse_shadowed_modules([program.folder, *roots])
+        program.become(arguments, roots)
         _refuse_other_packages(attachment.definitions)
-        code, ended_early = _execute(script, attachment.repairs.source(script))
+        code, ended_early = _execute(program, attachment.repairs.source(program.file))
         if attachment.is_copy:
             return code
         _join_threads()
@@ -71,12 +75,11 @@ def run_script(
     return code or (unwritten.exit_code if unwritten is not None else 0)
 
 
-def run_plain(script: Path, argv: Sequence[str], *, stop: type[BaseException]) -> int:
-    """Run a script as ``python script`` would, and return its exit code; an error ``stop`` is raised, not shown."""
-    folders = [script.resolve().parent]
-    _refuse_shadowed_modules(folders)
-    _become_python(script, argv, folders)
-    code, _ = _execute(script, script.read_bytes(), stop=stop)
+def run_plain(program: Program, arguments: Sequence[str], *, stop: type[BaseException]) -> int:
+    """Run a program as Python would, and return its exit code; an error ``stop`` is raised, not shown."""
+    _refuse_shadowed_modules([program.folder])
+    program.become(arguments)
+    code, _ = _execute(program, program.file.read_bytes(), stop=stop)
     _join_threads()
     return code
 
@@ -103,16 +106,6 @@ def _join_threads() -> None:
             thread.join()
 
 
-def find_script(script: str, folder: Path | None) -> Path:
-    """Find the one script named on the command line, as seen from here or from the folder that it shall run in."""
-    places = [Path.cwd(), *([folder] if folder else [])]
-    found = {(place / script).resolve(): place / script for place in places if (place / script).is_file()}
-    if len(found) != 1:
-        looked = " and ".join(str((place / script).absolute()) for place in places)
-        raise UnusableInput(f"expected one script {script}, found {len(found)}: looked at {looked}")
-    return next(iter(found.values()))
-
-
 def _refuse_shadowed_modules(folders: Sequence[Path]) -> None:
     """Refuse a process in which a module of the host's name was imported from elsewhere: the script would get that."""
     for file in [file for folder in folders for file in folder.glob("*.py")]:
@@ -136,28 +129,10 @@ def _refuse_other_packages(definitions: Sequence[Definition]) -> None:
             )
 
 
-def _become_python(script: Path, argv: Sequence[str], folders: Sequence[Path]) -> None:
-    """Give the process what ``python script arguments`` would have: argv, the import path and ``__main__``."""
-    sys.argv = list(argv)
-    own, *roots = (str(folder) for folder in folders)
-    if not getattr(sys.flags, "safe_path", False):  # python -P gives a script no folder of its own
-        sys.path[0:1] = [own]
-    sys.path += roots
-    main = types.ModuleType("__main__")
-    main.__dict__.update(
-        __file__=str(script),
-        __builtins__=builtins,
-        __cached__=None,
-        __loader__=importlib.machinery.SourceFileLoader("__main__", str(script)),
-    )
-    sys.modules["__main__"] = main
-
-
-def _execute(script: Path, source: bytes | str, *, stop: type[BaseException] = GuardError) -> tuple[int, bool]:
-    """Run the script's source as ``__main__``; return its exit code, and whether its argument parser ended it."""
-    namespace = sys.modules["__main__"].__dict__
+def _execute(program: Program, source: bytes | str, *, stop: type[BaseException] = GuardError) -> tuple[int, bool]:
+    """Run the program's source; return its exit code, and whether its argument parser ended it."""
     try:
-        exec(compile(source, str(script), "exec", dont_inherit=True), namespace)
+        program.execute(source)
     except SystemExit as stop:
         # --help ends in argparse; a sys.exit(0) of the script's own does not.
         last, _ = list(traceback.walk_tb(stop.__traceback__))[-1]
@@ -167,7 +142,8 @@ def _execute(script: Path, source: bytes | str, *, stop: type[BaseException] = G
         raise
     except BaseException as error:  # noqa: BLE001 - the script's own, shown as Python shows it
         trace = error.__traceback__
-        ended_by = error.with_traceback(trace.tb_next if trace else None)
+        within = trace.tb_next if trace else None  # of execute, too, which Python does not show
+        ended_by = error.with_traceback(within.tb_next if within else None)
     else:
         return 0, False
     return _show(ended_by), False

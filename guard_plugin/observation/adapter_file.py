@@ -10,6 +10,7 @@ from guard_plugin.errors import UnusableInput
 from guard_plugin.files import atomic_file
 from guard_plugin.hosts.adapter import make_adapter
 from guard_plugin.hosts.seams import MODULE_LEVEL, Definition, Seam, find_definitions
+from guard_plugin.injection.program import Program
 from guard_plugin.observation.formula import explain
 from guard_plugin.observation.proposal import Proposal
 from guard_plugin.observation.sites import Function, Observation
@@ -37,7 +38,7 @@ ADAPTER = Adapter(
     host="{host}",
     profiles=(
         Profile(
-            script="{script}",
+            script="{script}",{roots}
             seams=(
 {seams}
             ),
@@ -82,33 +83,38 @@ def check_new(file: Path) -> None:
             raise UnusableInput(f"{one} is there already: name another file, or move it away")
 
 
-def write_adapter(file: Path, observation: Observation, proposal: Proposal, script: Path) -> None:
-    """Write an adapter for a script, and its test, ``test_FILE.py``, beside it.
+def write_adapter(file: Path, observation: Observation, proposal: Proposal, program: Program) -> None:
+    """Write an adapter for a program, and its test, ``test_FILE.py``, beside it.
 
     Raises:
         UnusableInput: If nothing was proposed, or a seam is not found in the source.
     """
     if proposal.why_not:
         raise UnusableInput(f"no adapter was written: {proposal.why_not}")
-    described = make_adapter(script, guard=proposal.names(proposal.guard), suspend=proposal.names(proposal.suspend))
-    found = described.locate(described.profiles[0], script)
+    script, names = program.file.resolve(), Proposal.names
+    described = make_adapter(
+        script, folder=program.folder, guard=names(proposal.guard), suspend=names(proposal.suspend)
+    )
+    (profile,) = described.profiles
+    found = described.locate(profile, script)
     told_by, formulas = _explained(observation, proposal)
-    expected, words = "None", " or ".join(map(_in_words, formulas[:6]))
+    expected, in_words = "None", " or ".join(map(_in_words, formulas[:6]))
     count = "the number of losses that must be guarded is not known, so that one is enough for it."
     if len(formulas) == 1:
         if told_by not in proposal.guard:
-            found += find_definitions(Seam(*told_by, "tells", parameters=None), script)
-        expected = f'ExpectedCount("{".".join(told_by)}", lambda v: {formulas[0]}, "{words}")'
-        count = f"it explains the {proposal.expect} losses of that run as {words}."
+            seam = Seam(*told_by, "tells", parameters=None)
+            found += find_definitions(seam, script, profile.import_roots(script))
+        expected = f'ExpectedCount("{".".join(told_by)}", lambda v: {formulas[0]}, "{in_words}")'
+        count = f"it explains the {proposal.expect} losses of that run as {in_words}."
     elif formulas:
         count += (
-            f"\nThe {proposal.expect} losses of that run may be {words}:\nobserve again, with arguments that differ."
+            f"\nThe {proposal.expect} losses of that run may be {in_words}:\nobserve again, with arguments that differ."
         )
-    names = {
+    words = {
         "name": file.stem.removeprefix("guard_").replace("_", "-"),
         "module": file.stem,
-        "script": script.name,
-        "host": script.parent.name,
+        "script": profile.script,
+        "host": program.folder.name,
     }
     seams = textwrap.indent("\n".join(map(_seam, found)), " " * 16)
     body = f"{seams} {expected}"
@@ -117,9 +123,17 @@ def write_adapter(file: Path, observation: Observation, proposal: Proposal, scri
         for name in ("MODULE_LEVEL", "Adapter", "ExpectedCount", "Profile", "Seam")
         if name in _ALWAYS or name in body
     )
-    values = {"count": count, "seams": seams, "expected": expected, "imports": imports, "h": f"{proposal.h:.2g}"}
-    text = _ADAPTER.format(**names, **values)
-    for path, content in ((file, text), (_test_of(file), _TEST.format(**names))):
+    roots = f"\n            roots={_tuple(profile.roots)}," if profile.roots else ""
+    values = {
+        "roots": roots,
+        "count": count,
+        "seams": seams,
+        "expected": expected,
+        "imports": imports,
+        "h": f"{proposal.h:.2g}",
+    }
+    text = _ADAPTER.format(**words, **values)
+    for path, content in ((file, text), (_test_of(file), _TEST.format(**words))):
         with atomic_file(path) as stream:
             stream.write(content.encode())
 

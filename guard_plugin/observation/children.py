@@ -24,11 +24,12 @@ __all__ = ["Children"]
 class Children:
     """Has the processes that are started observed, from creation until :meth:`remove`.
 
-    ``script`` is the observed script, and ``folder`` where reports are left, if this process is a child itself.
+    ``script`` is the observed script, ``host`` the folder that its files are named from, and ``folder`` where reports
+    are left, if this process is a child itself.
     """
 
-    def __init__(self, script: Path, observation: Observation, folder: str | None = None) -> None:
-        self._script, self._observation, self._is_root = script, observation, folder is None
+    def __init__(self, script: Path, host: Path, observation: Observation, folder: str | None = None) -> None:
+        self._script, self._host, self._observation, self._is_root = script, host, observation, folder is None
         self._folder = folder or tempfile.mkdtemp(prefix="guard-")
         self._start = BaseProcess.start
         watch = self
@@ -66,7 +67,7 @@ class Children:
         name = f"{getattr(runs, '__module__', '?')}.{getattr(runs, '__name__', type(runs).__name__)}"
         self._observation.children[name] += 1
         if target is not None:
-            process._target = _Observed(target, self._script, self._folder, name)
+            process._target = _Observed(target, self._script, self._host, self._folder, name)
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,7 @@ class _Observed:
 
     target: Callable[..., Any]
     script: Path
+    host: Path
     folder: str
     name: str
 
@@ -82,7 +84,7 @@ class _Observed:
         from guard_plugin.observation.run import observing  # which watches children itself
 
         # The report comes last: the end of observing judges the last step.
-        with contextlib.ExitStack() as at_end, observing(self.script, self.folder) as observation:
+        with contextlib.ExitStack() as at_end, observing(self.script, self.host, self.folder) as observation:
             at_end.callback(self._report, observation)
             return self.target(*args, **kwargs)
 

@@ -48,8 +48,8 @@ class Proposal:
         """Name functions as ``guard run`` takes them."""
         return [module if name == MODULE_LEVEL else f"{module}:{name}" for module, name in functions]
 
-    def command(self, script: str, arguments: Sequence[str]) -> str:
-        """Return the command, ready for a shell."""
+    def command(self, script: Sequence[str]) -> str:
+        """Return the command for a script and its arguments, ready for a shell."""
         words = ["guard", "run", "--strength", "1", "--h", f"{self.h:.2g}", "auto"]
         for option, functions in (("--guard", self.guard), ("--suspend", self.suspend)):
             for name in self.names(functions):
@@ -57,7 +57,7 @@ class Proposal:
         for line in self.real:
             words += ["--real", line]
         words += [] if self.expect is None else ["--expect", str(self.expect)]
-        return shlex.join([*words, script, *arguments])
+        return shlex.join([*words, *script])
 
 
 def propose(observation: Observation) -> Proposal:

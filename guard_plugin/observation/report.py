@@ -21,8 +21,8 @@ _ENDS = {"complete": "to the script's end", "stopped": "until it was stopped", "
 _HEADS = ("calls", "line", "function", "loss", "network", "batch", "guard?", "why")
 
 
-def report(observation: Observation, proposal: Proposal, script: str, arguments: Sequence[str]) -> str:
-    """Return the text that ``guard observe`` prints."""
+def report(observation: Observation, proposal: Proposal, script: Sequence[str]) -> str:
+    """Return the text that ``guard observe`` prints; ``script`` is what was run, with its arguments."""
     seen = f"{observation.calls} losses seen, {_ENDS[observation.end]}; nothing was changed"
     lines = [f"{observation.script}: {seen}", ""]
     rows = [_HEADS, *map(_row, sorted(observation.groups, key=lambda group: -group.calls))]
@@ -33,7 +33,7 @@ def report(observation: Observation, proposal: Proposal, script: str, arguments:
     if proposal.why_not:
         return "\n".join([*lines, f"nothing to propose: {proposal.why_not}"])
     whole = "" if proposal.expect is not None else "; with --expect N, if you know how many there must be"
-    command = proposal.command(script, arguments)
+    command = proposal.command(script)
     return "\n".join([*lines, f"GUARD belongs to the lines that say so{whole}:", "", f"    {command}"])
 
 

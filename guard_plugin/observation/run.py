@@ -16,6 +16,7 @@ from guard_plugin.hosts.seams import MODULE_LEVEL
 from guard_plugin.injection.launch import run_plain
 from guard_plugin.injection.loss_call import LossCall
 from guard_plugin.injection.origins import Origin
+from guard_plugin.injection.program import Program
 from guard_plugin.injection.real_data import (
     LEARNED,
     PART_OF_LEARNED,
@@ -33,21 +34,21 @@ from guard_plugin.observation.sites import Function, Group, Observation, Verdict
 from guard_plugin.observation.sources import Sources
 from guard_plugin.penalties.graph import reached_leaves
 
-__all__ = ["observe_script"]
+__all__ = ["observe_program"]
 
 
 class _Enough(BaseException):
     """Ends a script of which enough was seen; no Exception, so that the script does not handle it."""
 
 
-def observe_script(script: Path, argv: Sequence[str], *, calls: int | None = None) -> tuple[Observation, int]:
-    """Run a script as ``python script`` would, watch its losses, and return what was seen and its exit code.
+def observe_program(program: Program, arguments: Sequence[str], *, calls: int | None = None) -> tuple[Observation, int]:
+    """Run a program as Python would, watch its losses, and return what was seen and its exit code.
 
     Nothing that the script computes is changed. It is ended after ``calls`` loss calls; by default it runs to its end.
     """
-    with observing(script.resolve(), calls=calls) as observation:
+    with observing(program.file.resolve(), program.folder, calls=calls) as observation:
         try:
-            code = run_plain(script.absolute(), argv, stop=_Enough)
+            code = run_plain(program, arguments, stop=_Enough)
         except _Enough:
             code, observation.end = 0, "stopped"
     if code != 0:
@@ -56,13 +57,15 @@ def observe_script(script: Path, argv: Sequence[str], *, calls: int | None = Non
 
 
 @contextlib.contextmanager
-def observing(script: Path, reports: str | None = None, *, calls: int | None = None) -> Iterator[Observation]:
+def observing(
+    script: Path, host: Path, reports: str | None = None, *, calls: int | None = None
+) -> Iterator[Observation]:
     """Watch the losses of this process, and of those that it starts; a child process has a folder of reports."""
     observation = Observation(script.name)
     with contextlib.ExitStack() as undo:
-        children = Children(script, observation, reports)
+        children = Children(script, host, observation, reports)
         undo.callback(children.remove)
-        observer = _Observer(script.parent, observation, calls, undo)
+        observer = _Observer(host, observation, calls, undo)
         try:
             yield observation
         finally:
