@@ -59,10 +59,12 @@ def register_attacks() -> Sequence[type[Attack]]:  # type: ignore[empty-body]
 
 
 @_hookspec(firstresult=True)
-def is_real_data(call: LossCall, place: Place) -> bool | None:
+def is_real_data(call: LossCall, place: Place, source: str) -> bool | None:
     """Decide whether a loss call under an open seam is on real data; None leaves it to the next plugin, then to us.
 
-    ``place.site`` is the host's line, "main.py:191", and ``place.function`` the name of its function.
+    ``place.site`` is the host's line, "main.py:191", and ``place.function`` the name of its function. ``source`` says
+    what made the batch, in the words of ``guard observe``: "a DataLoader over CIFAR10", "a copy of learned images".
+    Where an implementation takes it, what the host computes is followed for it, which takes time.
     """
 
 

@@ -57,6 +57,12 @@ class _RunCommand(click.Command):
     metavar="FILE:LINE",
     help="For adapter auto: this line's loss is on real data, though unclear.",
 )
+@click.option(
+    "--made-by",
+    multiple=True,
+    metavar="WORDS",
+    help="For adapter auto: only batches made by this are real data, as guard observe names it.",
+)
 @click.option("--expect", type=int, metavar="N", help="For adapter auto: how many loss calls must be guarded.")
 @click.option("--ledger", type=_file, help="Write the ledger to this JSON file.")
 @click.option("--cwd", type=click.Path(path_type=Path, exists=True, file_okay=False), help="Run in this folder.")

@@ -69,6 +69,7 @@ def make_adapter(
     guard: Sequence[str] = (),
     suspend: Sequence[str] = (),
     real: Sequence[str] = (),
+    made_by: Sequence[str] = (),
     expect: int | None = None,
 ) -> Adapter:
     """Make an adapter for one script.
@@ -80,6 +81,8 @@ def make_adapter(
         suspend: Where they are not, even under one of the former.
         real: Lines, "FILE:LINE" with FILE relative to the host's folder, whose loss calls are on real data although
             that cannot be told from their input.
+        made_by: What makes batches of real data, as ``guard observe`` names it, where lines and functions do not tell
+            them from others.
         expect: How many loss calls the run must guard, if the user knows; else at least one.
 
     Raises:
@@ -108,6 +111,7 @@ def make_adapter(
                 seams=seams,
                 expected=expect,
                 real=tuple(real),
+                made_by=tuple(made_by),
                 roots=() if folder == script.parent else (os.path.relpath(folder, script.parent),),
             ),
         ),

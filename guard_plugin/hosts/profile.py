@@ -109,6 +109,8 @@ class Profile:
         reads: Names, as a glob, of the files that it reads from another script: their markers are checked.
         faults: Faults that the host is known to have.
         real: Lines ("main.py:191") whose loss calls under an open seam are on real data, whatever they look like.
+        made_by: What makes batches of real data, in the words of ``guard observe`` ("a DataLoader over CIFAR10"); empty
+            where that does not matter.
     """
 
     script: str
@@ -123,6 +125,7 @@ class Profile:
     reads: str = ""
     faults: tuple[Fault, ...] = ()
     real: tuple[str, ...] = ()
+    made_by: tuple[str, ...] = ()
 
     def host(self, script: Path) -> Path:
         """Return the host's folder, from where the script lies."""

@@ -31,6 +31,7 @@ from guard_plugin.injection.paths import Paths
 from guard_plugin.injection.penalty_choice import make_penalty
 from guard_plugin.injection.program import folder_of_module
 from guard_plugin.injection.provenance import Provenance
+from guard_plugin.injection.sources import Sources
 from guard_plugin.injection.stack import StackReader
 from guard_plugin.injection.tap import Tap
 from guard_plugin.injection.teacher import Teacher
@@ -103,13 +104,15 @@ class Attachment:
             paths=paths.counts,
         )
         self._hooks = plugins.hook
+        reader = StackReader(host, self.definitions)
         self._guard = Guard(
             penalty=penalty,
-            reader=StackReader(host, self.definitions),
+            reader=reader,
             expected=expected if isinstance(expected, ExpectedCount) else None,
             paths=paths,
             ledger=self.ledger,
             real=profile.real,
+            made_by=profile.made_by,
         )
         self._teacher = Teacher(teacher) if teacher is not None else None
         self._repaired = repair and bool(faults)
@@ -148,6 +151,10 @@ class Attachment:
             )
             undo.callback(self._children.remove)
             self._guard.enters = self._children.enter
+            if profile.made_by or any("source" in one.argnames for one in plugins.hook.is_real_data.get_hookimpls()):
+                sources = Sources(reader.host_frame)
+                undo.callback(sources.remove)
+                self._guard.source_of = lambda batch: sources.of(batch, sys._getframe(1))[0]
             self._guard.origins = tap.origins
             undo.callback(watch_compiled_functions(self._guard.compiled_loss, tap.origins.paused))
             self._undo = undo.pop_all()
@@ -283,7 +290,8 @@ def attach(adapter: str, *, script: str | os.PathLike[str] | None = None, **opti
             others), by default the adapter's recommended ones, and ``penalty``, its name (default "curvature");
             ``memory`` ("normal" or "low") and ``path`` (docs/performance.md) say how it is computed. For
             the adapter "auto" also ``guard`` and ``suspend``, lists of seams such as "utils:epoch", ``real``, a list
-            of lines such as "main.py:191", and ``expect``, the number of loss calls to guard.
+            of lines such as "main.py:191", ``made_by``, a list of what makes batches of real data, and ``expect``, the
+            number of loss calls to guard.
 
     Raises:
         GuardError: If adapter, script, seams or settings do not fit, before anything is changed.
@@ -316,7 +324,7 @@ def _described(host: Path) -> dict[str, Any]:
 
 def _choose(plugins: Plugins, name: str, script: Path, folder: Path, options: dict[str, Any]) -> tuple[Adapter, str]:
     """Return an adapter and the distribution it comes from; take the options of "auto" out of ``options``."""
-    given = {key: options.pop(key, None) for key in ("guard", "suspend", "real", "expect")}
+    given = {key: options.pop(key, None) for key in ("guard", "suspend", "real", "made_by", "expect")}
     described = {key: value for key, value in given.items() if value is not None and value != ()}
     if name == AUTO:
         return make_adapter(script, folder=folder, **described), f"guard-plugin {__version__}"

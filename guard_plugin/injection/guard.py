@@ -53,10 +53,11 @@ _WHAT_TO_DO = (
 class Guard:
     """Handles the loss calls of one run: ``expected`` tells, from the host's variables, how many must be guarded.
 
-    ``real`` are the lines ("main.py:191") whose loss calls are on real data, says the user. With ``counted``, somebody
-    vouches for the number of guarded calls; else a loss on real data that is left unguarded ends the run. ``failure``
-    keeps the error of a call that could not be guarded, for hosts that catch everything. ``enters`` is called first by
-    each network call and loss call, which may be in a child process.
+    ``real`` are the lines ("main.py:191") whose loss calls are on real data, says the user, and ``made_by`` what makes
+    batches of real data, where that is to tell them apart: ``source_of`` then says what made a batch. Where nobody
+    vouches for the number of guarded calls, a loss on real data that is left unguarded ends the run. ``failure`` keeps
+    the error of a call that could not be guarded, for hosts that catch everything. ``enters`` is called first by each
+    network call and loss call, which may be in a child process.
     """
 
     penalty: Penalty
@@ -65,6 +66,8 @@ class Guard:
     paths: Paths
     ledger: Ledger
     real: Collection[str] = ()
+    made_by: Collection[str] = ()
+    source_of: Callable[[Tensor], str] | None = None
     failure: GuardError | None = None
     origins: Origins | None = None
     enters: Callable[[], None] = lambda: None
@@ -248,14 +251,16 @@ class Guard:
     def _why_skipped(self, call: LossCall, place: Place) -> str | None:
         if place.why_unguarded:
             return place.why_unguarded
-        verdict: bool | None = self.paths.hooks.is_real_data(call=call, place=place)
+        source = "not known" if self.source_of is None or call.made is None else self.source_of(call.inputs)
+        verdict: bool | None = self.paths.hooks.is_real_data(call=call, place=place, source=source)
         if verdict is None and place.site in self.real:
             verdict = True
         if verdict is not None:
             if verdict:
                 refuse_features(call)
             return None if verdict else "not real data, says a plugin"
-        return why_not_real(call)
+        reason = why_not_real(call)
+        return f"batch made by {source}" if reason is None and self.made_by and source not in self.made_by else reason
 
     def _expected_calls(self) -> str:
         why = self.expected.explanation if self.expected else "as given"

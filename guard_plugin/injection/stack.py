@@ -101,6 +101,12 @@ class StackReader:
             frame = frame.f_back
         return Place(site, function, tuple(seams), tuple(frames))
 
+    def host_frame(self, frame: FrameType | None) -> FrameType | None:
+        """Return the innermost frame of the host's files, from a frame outwards; None where there is none."""
+        while frame is not None and self._look_up(frame.f_code)[1] is None:
+            frame = frame.f_back
+        return frame
+
     def _look_up(self, code: CodeType) -> tuple[CodeType, str | None, Seam | None]:
         known = self._known.get(id(code))
         if known is None:

@@ -24,6 +24,7 @@ class Proposal:
         guard: Functions under which the losses on real data are.
         suspend: Functions under which losses are that look like these.
         real: Lines that are on real data although that cannot be told.
+        made_by: What makes batches of real data, where nothing else tells them from others.
         expect: How many losses must be guarded, if the script ran to its end.
         shape: The shape of one real input.
         why_not: Why no command can be proposed; empty where one can.
@@ -33,6 +34,7 @@ class Proposal:
     guard: tuple[Function, ...] = ()
     suspend: tuple[Function, ...] = ()
     real: tuple[str, ...] = ()
+    made_by: tuple[str, ...] = ()
     expect: int | None = None
     shape: tuple[int, ...] = ()
     why_not: str = ""
@@ -54,8 +56,9 @@ class Proposal:
         for option, functions in (("--guard", self.guard), ("--suspend", self.suspend)):
             for name in self.names(functions):
                 words += [option, name]
-        for line in self.real:
-            words += ["--real", line]
+        for option, texts in (("--real", self.real), ("--made-by", self.made_by)):
+            for text in texts:
+                words += [option, text]
         words += [] if self.expect is None else ["--expect", str(self.expect)]
         return shlex.join([*words, *script])
 
@@ -82,21 +85,27 @@ def propose(observation: Observation) -> Proposal:
         return Proposal(why_not="losses on real data are computed outside of the host's files", notes=notes)
     on_real = {function for group in real for function in group.stack}
     suspend: dict[Function, None] = {}
+    real_made_by = tuple(dict.fromkeys(group.batch for group in real))
+    made_by: tuple[str, ...] = ()
     for group in (group for group in wrong if set(guard) & set(group.stack)):
         apart = [function for function in group.stack if function not in on_real and function[1] != MODULE_LEVEL]
-        if not apart:
+        if not apart and group.batch not in real_made_by:
+            made_by = real_made_by
+        elif not apart:
             return Proposal(
                 why_not=f"{group.site} computes losses that GUARD belongs to, and others ({group.why}), by the same "
-                f"functions: write a plugin whose is_real_data tells them apart (docs/writing-an-adapter.md)",
+                f"functions on batches that are made alike: write a plugin whose is_real_data tells them apart "
+                f"(docs/writing-an-adapter.md)",
                 notes=notes,
             )
-        suspend[apart[-1]] = None
+        else:
+            suspend[apart[-1]] = None
     number = sum(group.calls for group in real)
     expect = number if observation.end == "complete" and not observation.children else None
     # Without a number, auto asks what cannot be told, which a part of learned images cannot be.
     unclear = any("requires grad" in group.batch and set(guard) & set(group.stack) for group in observation.groups)
     lines = tuple(dict.fromkeys(group.site for group in real)) if expect is None and unclear else ()
-    return Proposal(guard, tuple(suspend), lines, expect, real[0].shape, notes=notes)
+    return Proposal(guard, tuple(suspend), lines, made_by, expect, real[0].shape, notes=notes)
 
 
 def _why_nothing(observation: Observation, unsupported: Sequence[Group]) -> str:

@@ -26,12 +26,12 @@ from guard_plugin.injection.real_data import (
     why_not_real,
     why_not_real_batch,
 )
+from guard_plugin.injection.sources import Sources
 from guard_plugin.injection.stack import file_of_host, locals_of
 from guard_plugin.injection.tap import Tap
 from guard_plugin.observation.children import Children
 from guard_plugin.observation.formula import numbers_of
 from guard_plugin.observation.sites import Function, Group, Observation, Verdict
-from guard_plugin.observation.sources import Sources
 from guard_plugin.penalties.graph import reached_leaves
 
 __all__ = ["observe_program"]
@@ -129,7 +129,7 @@ class _Observer:
         leaves = reached_leaves(inputs) if inputs.requires_grad else []
         for leaf in leaves:
             self._sources.note_learned(leaf)
-        batch, learned = self._sources_of(inputs, frame)
+        batch, learned = self._sources.of(inputs, frame)
         shape = tuple(inputs.shape[1:])
         all_learned = all(self._sources.is_optimized(leaf) for leaf in leaves)
         if reason == LEARNED and not all_learned and is_part_of_learned(inputs):
@@ -144,11 +144,6 @@ class _Observer:
         except UnsupportedLoss as error:
             return "unsupported", str(error), batch, shape
         return "real", "a network in training sees real data", batch, shape
-
-    def _sources_of(self, inputs: Tensor, frame: FrameType | None) -> tuple[str, bool]:
-        if not inputs.requires_grad:
-            return self._sources.of(inputs, frame)
-        return ("a leaf that requires grad" if inputs.is_leaf else "computed from what requires grad"), False
 
     def _begins(self, origin: Origin) -> None:
         self._stop_if_enough()

@@ -45,7 +45,7 @@ def test_a_module_gets_what_python_gives_it_and_strength_0_is_the_plain_run(pyth
     plain = python("-m", "package.train", "2")
     assert plain.returncode == 0, plain.stderr
     grads = (package / "grads.pt").read_bytes()
-    done = guard("run", "--strength", "0", "--h", "1", "auto", "--guard", "package.train:fit", "-m", "package.train", "2")
+    done = guard("run", "--strength=0", "--h=1", "auto", "--guard", "package.train:fit", "-m", "package.train", "2")
     assert done.returncode == 0 and "2 on real data, left as they are" in done.stderr, done.stderr
     assert done.stdout == plain.stdout and (package / "grads.pt").read_bytes() == grads
 

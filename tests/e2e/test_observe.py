@@ -165,8 +165,8 @@ def test_images_that_are_computed_from_what_is_learned_are_known_by_their_lineag
     assert run_proposed(guard, seen).returncode == 0
 
 
-def test_what_one_function_computes_on_both_is_no_proposal(observe, host):
-    seen, done = observe(
+def test_what_one_function_computes_on_both_is_told_apart_by_what_makes_the_batch(guard, observe, host):
+    seen, _ = observe(
         host("""
     def fit(x, y):
         criterion(network()(x), y).backward()
@@ -174,6 +174,22 @@ def test_what_one_function_computes_on_both_is_no_proposal(observe, host):
     def main():
         fit(real, labels)
         fit(learned.detach().clone(), labels[:3])
+    """)
+    )
+    assert "--guard main:fit --made-by 'a tensor on which nothing is learned' --expect 1" in seen["command"]
+    done = run_proposed(guard, seen)
+    assert done.returncode == 0 and "1 batch made by a copy of learned images" in done.stderr, done.stderr
+
+
+def test_what_cannot_be_told_apart_is_no_proposal(observe, host):
+    seen, done = observe(
+        host("""
+    def fit(net):
+        criterion(net(real), labels).backward()
+        print(criterion(net(real), labels))
+
+    def main():
+        fit(network())
     """)
     )
     assert seen["command"] is None and "write a plugin whose is_real_data tells them apart" in seen["why_not"]

@@ -277,6 +277,50 @@ def test_a_plugin_decides_what_is_real_data(script, net, monkeypatch):
         run_main(script, lambda: functional.cross_entropy(net.train()(X), Y))
 
 
+class FromSource:
+    """A plugin that goes by what made the batch."""
+
+    def __init__(self):
+        self.seen = []
+
+    @hookimpl
+    def is_real_data(self, call, source):
+        self.seen.append(source)
+        return False if source == "a copy of learned images" else None
+
+
+def test_a_plugin_is_told_what_made_the_batch_if_it_asks(script, net, monkeypatch):
+    plugin = FromSource()
+    with_plugin(monkeypatch, plugin)
+    loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(X, Y), len(X))
+    learned = torch.rand(X.shape, requires_grad=True)
+    init, mode = torch.optim.Optimizer.__init__, len(torch.overrides._get_current_function_mode_stack())
+
+    steps = iter([[(X, Y)]] * 3 + [loader] * 3)
+
+    def train():
+        for x, y in ((learned.detach().clone(), Y), (learned, Y), *next(steps)):
+            functional.cross_entropy(net(x), y)
+
+    with attached(script) as g:
+        torch.optim.SGD([learned], lr=0.1)
+        run_main(script, train)
+    real = ["a tensor on which nothing is learned"] * 3 + ["a DataLoader over TensorDataset"] * 3
+    assert plugin.seen[2::3] == real
+    assert set(plugin.seen) - set(real) == {"a copy of learned images", "a leaf that requires grad"}
+    assert g.ledger.guarded == 6 and g.ledger.skipped["not real data, says a plugin"] == 6
+    assert torch.optim.Optimizer.__init__ is init
+    assert len(torch.overrides._get_current_function_mode_stack()) == mode
+
+
+def test_nothing_is_followed_for_a_plugin_that_does_not_ask(script, net, monkeypatch):
+    with_plugin(monkeypatch, Opinion(real=True))
+    init = torch.optim.Optimizer.__init__
+    with attached(script):
+        assert torch.optim.Optimizer.__init__ is init
+        run_main(script, lambda: functional.cross_entropy(net(X), Y))
+
+
 def test_a_plugin_computes_the_penalty(script, net, monkeypatch):
     with_plugin(monkeypatch, Opinion(value=lambda call: call.network.weight.sum() * 0 + 7.0))
     with attached(script) as g:

@@ -73,10 +73,12 @@ class Sources:
         return any(known() is tensor for known in self._optimized)
 
     def of(self, batch: Tensor, frame: FrameType | None) -> tuple[str, bool]:
-        """Say where the values of a batch that requires no grad come from, and whether they are learned images.
+        """Say where the values of a batch come from, and whether it requires no grad and they are learned images.
 
         ``frame`` is the one that the network was called from.
         """
+        if batch.requires_grad:
+            return "a leaf that requires grad" if batch.is_leaf else "computed from what requires grad", False
         if self._lineage.is_learned(batch) or self._holds_learned(batch):
             return "a copy of learned images", True
         frame = self._host_frame(frame)
