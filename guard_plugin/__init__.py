@@ -11,12 +11,21 @@ __version__ = "0.1.0"
 from guard_plugin.hookspecs import hookimpl
 from guard_plugin.injection.attach import attach
 from guard_plugin.injection.wrap import wrap
-from guard_plugin.penalties import curvature_penalty, scale_h
+from guard_plugin.penalties import curvature_penalty, scale_h, scale_strength
 
 if TYPE_CHECKING:
     from guard_plugin.evaluation import benchmark
 
-__all__ = ["__version__", "attach", "benchmark", "curvature_penalty", "hookimpl", "scale_h", "wrap"]
+__all__ = [
+    "__version__",
+    "attach",
+    "benchmark",
+    "curvature_penalty",
+    "hookimpl",
+    "scale_h",
+    "scale_strength",
+    "wrap",
+]
 
 
 def __getattr__(name: str) -> Any:

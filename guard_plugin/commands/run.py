@@ -10,7 +10,10 @@ from typing import Any
 import click
 
 from guard_plugin.commands.options import module_option, penalty_options
+from guard_plugin.foreign_text import printable
+from guard_plugin.injection.dry_run import describe
 from guard_plugin.injection.launch import run_guarded
+from guard_plugin.injection.plan import Plan
 from guard_plugin.injection.program import find_program
 from guard_plugin.penalties.settings import assigned
 
@@ -64,6 +67,7 @@ class _RunCommand(click.Command):
     help="For adapter auto: only batches made by this are real data, as guard observe names it.",
 )
 @click.option("--expect", type=int, metavar="N", help="For adapter auto: how many loss calls must be guarded.")
+@click.option("--dry-run", is_flag=True, help="Say what would be guarded, and how, and run nothing.")
 @click.option("--ledger", type=_file, help="Write the ledger to this JSON file.")
 @click.option("--cwd", type=click.Path(path_type=Path, exists=True, file_okay=False), help="Run in this folder.")
 @module_option
@@ -79,6 +83,7 @@ def run(
     repair: bool,
     teacher: Path | None,
     is_module: bool,
+    dry_run: bool,
     assignments: tuple[str, ...],
     **options: Any,
 ) -> int:
@@ -97,4 +102,10 @@ def run(
         os.chdir(cwd)
         if not is_module and not Path(script).is_file():
             program = replace(program, name=str(program.file))
+    if dry_run:
+        plan = Plan.make(adapter, program.file.resolve(), program.folder, options, arguments)
+        lines = describe(plan, arguments, repair=repair, teacher=teacher)
+        head = f"{adapter} {plan.profile.script}: what a run would do; nothing is run"
+        click.echo(printable("\n".join([head, *lines])))
+        return 0
     return run_guarded(adapter, program, arguments, options, ledger_file=ledger, repair=repair, teacher=teacher)

@@ -16,7 +16,7 @@ from guard_plugin.errors import UnusableInput
 from guard_plugin.evaluation import benchmark_distilled, load_images, parse_attacks, parse_eps
 from guard_plugin.evaluation.tables import column_label, percent, text_table
 from guard_plugin.files import explain_write_errors, read_json_object, refuse_foreign_files
-from guard_plugin.injection.penalty_choice import make_penalty
+from guard_plugin.injection.penalty_choice import choose_penalty
 from guard_plugin.networks.architectures import build_network
 from guard_plugin.plugins import Plugins, installed_plugins, look_up
 
@@ -54,7 +54,7 @@ def _check(settings: DcSettings | RecoverySettings, penalty: Mapping[str, Any], 
     channels, height, width = images.pixels.shape[1:]
     build_network(settings.arch, channels=channels, num_classes=images.num_classes, im_size=(height, width))
     parse_attacks(settings.attacks, plugins.attack_classes, [parse_eps(settings.eps)])
-    make_penalty(plugins, look_up("adapter", settings.method, plugins.adapters), dict(penalty))
+    choose_penalty(plugins, look_up("adapter", settings.method, plugins.adapters), dict(penalty))
 
 
 def _claim(out: Path, settings: DcSettings | RecoverySettings) -> None:

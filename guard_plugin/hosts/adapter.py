@@ -29,13 +29,16 @@ class Adapter:
         host: The repository it is for, and the commit it was tried on.
         profiles: Its scripts.
         settings: Recommended settings: of the curvature penalty by its form, of another by its name:
-            {"gradient": {"h": 0.5, "strength": 1.0}, "gradient_norm": {"strength": 1.0}}.
+            {"gradient": {"h": 3.0, "strength": 100.0}, "gradient_norm": {"strength": 1.0}}.
+        settings_for: The shape of one input that a recommended h is for, (3, 224, 224): a run gets it carried over to
+            its own inputs (scale_h). None: h holds at every size.
     """
 
     name: str
     host: str
     profiles: tuple[Profile, ...]
     settings: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    settings_for: tuple[int, ...] | None = None
 
     def profile(self, script: Path) -> Profile:
         """Find the profile of a script by its path's end.

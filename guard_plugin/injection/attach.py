@@ -19,7 +19,6 @@ import torch
 from guard_plugin import __version__
 from guard_plugin.errors import GuardError, UnusableInput
 from guard_plugin.foreign_text import printable
-from guard_plugin.hosts.adapter import AUTO, Adapter, make_adapter
 from guard_plugin.hosts.doctor import commit_of, is_modified
 from guard_plugin.hosts.faults import Repairs
 from guard_plugin.hosts.profile import ExpectedCount
@@ -27,15 +26,13 @@ from guard_plugin.injection.children import Children, Recipe
 from guard_plugin.injection.compiled_functions import watch_compiled_functions
 from guard_plugin.injection.guard import Guard
 from guard_plugin.injection.ledger import Ledger
-from guard_plugin.injection.paths import Paths
-from guard_plugin.injection.penalty_choice import make_penalty
+from guard_plugin.injection.plan import Plan
 from guard_plugin.injection.program import folder_of_module
 from guard_plugin.injection.provenance import Provenance
 from guard_plugin.injection.sources import Sources
 from guard_plugin.injection.stack import StackReader
 from guard_plugin.injection.tap import Tap
 from guard_plugin.injection.teacher import Teacher
-from guard_plugin.plugins import Plugins, installed_plugins, look_up
 from guard_plugin.ranks import is_main_process
 
 __all__ = ["Attachment", "attach"]
@@ -69,56 +66,49 @@ class Attachment:
     ) -> None:
         if Attachment._active is not None:
             raise UnusableInput("guarding is on already in this process: detach it first; one host per process")
-        plugins = installed_plugins()
-        settings = dict(options)
-        known, distribution = _choose(plugins, adapter, script, folder or script.parent, settings)
+        plan = Plan.make(adapter, script, folder, options, arguments)
         self._process = os.getpid()
         self._entered: Callable[[], None] = lambda: None
-        self.profile = profile = known.profile(script)
-        profile.check_arguments(arguments)
-        self.definitions = known.locate(profile, script)
-        paths = Paths(plugins.hook, settings)
-        penalty = make_penalty(plugins, known, settings)
-        paths.check(penalty)
-        faults = profile.find_faults(script)
-        host = profile.host(script)
-        unguarded = profile.why_unguarded(arguments)
-        expected = None if unguarded else profile.expected
+        self.profile = profile = plan.profile
+        self.definitions = plan.definitions
+        penalty, faults, expected = plan.penalty.penalty, plan.faults, plan.expected
         self.ledger = Ledger(
             adapter=adapter,
             script=profile.script,
-            penalty=penalty.settings(),
+            penalty=plan.penalty.settings(),
             strength=penalty.strength,
-            unguarded=unguarded,
+            unguarded=plan.unguarded,
             definitions=self.definitions,
             versions={
                 "guard_plugin": __version__,
-                "adapter": distribution,
+                "adapter": plan.distribution,
                 "torch": torch.__version__,
                 "numpy": numpy.__version__,
                 "python": sys.version.split()[0],
             },
-            host=_described(host),
+            host=_described(plan.host),
             faults=[fault.to_json(repaired=repair) for fault in faults],
             expected=expected if isinstance(expected, int) else None,
-            paths=paths.counts,
+            paths=plan.paths.counts,
         )
-        self._hooks = plugins.hook
-        reader = StackReader(host, self.definitions)
+        self._hooks = plan.plugins.hook
+        reader = StackReader(plan.host, self.definitions)
         self._guard = Guard(
-            penalty=penalty,
+            chosen=plan.penalty,
             reader=reader,
             expected=expected if isinstance(expected, ExpectedCount) else None,
-            paths=paths,
+            paths=plan.paths,
             ledger=self.ledger,
             real=profile.real,
             made_by=profile.made_by,
         )
         self._teacher = Teacher(teacher) if teacher is not None else None
         self._repaired = repair and bool(faults)
-        for fault in faults if is_main_process() and reports is None else []:
+        if is_main_process() and reports is None:
             mended = "mended in memory" if repair else "guard run --repair mends it in memory"
-            print(printable(f"guard: known fault of this host, {fault.describe()}; {mended}"), file=sys.stderr)
+            lines = [f"known fault of this host, {fault.describe()}; {mended}" for fault in faults]
+            for line in [*lines, *([] if plan.unguarded else [plan.penalty.in_words()])]:
+                print(printable(f"guard: {line}"), file=sys.stderr)
         with contextlib.ExitStack() as undo:  # what fails here leaves nothing behind
             self._hooks.run_started(ledger=self.ledger)
             undo.callback(self._tell_that_it_ended)
@@ -151,11 +141,13 @@ class Attachment:
             )
             undo.callback(self._children.remove)
             self._guard.enters = self._children.enter
-            if profile.made_by or any("source" in one.argnames for one in plugins.hook.is_real_data.get_hookimpls()):
+            if profile.made_by or any("source" in one.argnames for one in self._hooks.is_real_data.get_hookimpls()):
                 sources = Sources(reader.host_frame)
                 undo.callback(sources.remove)
                 self._guard.source_of = lambda batch: sources.of(batch, sys._getframe(1))[0]
             self._guard.origins = tap.origins
+            if is_main_process() and reports is None:
+                self._guard.tells = lambda line: print(printable(f"guard: {line}"), file=sys.stderr)
             undo.callback(watch_compiled_functions(self._guard.compiled_loss, tap.origins.paused))
             self._undo = undo.pop_all()
         Attachment._active = self
@@ -320,14 +312,3 @@ def attach(adapter: str, *, script: str | os.PathLike[str] | None = None, **opti
 def _described(host: Path) -> dict[str, Any]:
     commit = commit_of(host)
     return {"folder": str(host), "commit": commit, "modified": None if commit is None else is_modified(host)}
-
-
-def _choose(plugins: Plugins, name: str, script: Path, folder: Path, options: dict[str, Any]) -> tuple[Adapter, str]:
-    """Return an adapter and the distribution it comes from; take the options of "auto" out of ``options``."""
-    given = {key: options.pop(key, None) for key in ("guard", "suspend", "real", "made_by", "expect")}
-    described = {key: value for key, value in given.items() if value is not None and value != ()}
-    if name == AUTO:
-        return make_adapter(script, folder=folder, **described), f"guard-plugin {__version__}"
-    if described:
-        raise UnusableInput(f"{', '.join(described)}: for adapter auto only; {name} knows its seams")
-    return look_up("adapter", name, plugins.adapters), plugins.adapters[name].distribution

@@ -17,6 +17,7 @@ from guard_plugin.injection.ledger import OUTSIDE, Ledger
 from guard_plugin.injection.loss_call import LossCall
 from guard_plugin.injection.origins import Origin, Origins
 from guard_plugin.injection.paths import Paths
+from guard_plugin.injection.penalty_choice import ChosenPenalty, in_pixels
 from guard_plugin.injection.real_data import (
     LEARNED,
     PART_OF_LEARNED,
@@ -57,10 +58,10 @@ class Guard:
     batches of real data, where that is to tell them apart: ``source_of`` then says what made a batch. Where nobody
     vouches for the number of guarded calls, a loss on real data that is left unguarded ends the run. ``failure`` keeps
     the error of a call that could not be guarded, for hosts that catch everything. ``enters`` is called first by each
-    network call and loss call, which may be in a child process.
+    network call and loss call, which may be in a child process. ``tells`` shows a line to the user.
     """
 
-    penalty: Penalty
+    chosen: ChosenPenalty
     reader: StackReader
     expected: ExpectedCount | None
     paths: Paths
@@ -71,6 +72,12 @@ class Guard:
     failure: GuardError | None = None
     origins: Origins | None = None
     enters: Callable[[], None] = lambda: None
+    tells: Callable[[str], None] = lambda _: None
+
+    @property
+    def penalty(self) -> Penalty:
+        """The penalty, as it is for inputs of its reference."""
+        return self.chosen.penalty
 
     def __call__(self, call: LossCall) -> Tensor:
         """Return the loss that the host gets; raise GuardError if it must be guarded and cannot, or is one too many."""
@@ -213,11 +220,12 @@ class Guard:
             self._refuse_undecided(call, place, reason)
             return call.loss
         call.check_guardable()
+        fitted = self._fitted(call.inputs.shape[1:])
         if self.penalty.strength == 0:
             loss, value = call.loss, None
             call.settle_by(loss)
         else:
-            penalty = self.penalty.at(self.ledger.before + self.ledger.guarded)
+            penalty = fitted.at(self.ledger.before + self.ledger.guarded)
             loss, value = guarded_loss(call, penalty, self.paths)
             self.ledger.reached = {name: getattr(penalty, name) for name in self.penalty.ramps()}
         self.ledger.note_guarded(place.site, value, call.loss)
@@ -227,6 +235,13 @@ class Guard:
                 f"real data looks like it; guard this fork with an adapter of its own"
             )
         return loss
+
+    def _fitted(self, shape: torch.Size) -> Penalty:
+        """Return the penalty for inputs of this shape; note, and say once, the h that it has there."""
+        penalty = self.chosen.for_inputs(shape)
+        if penalty is not self.penalty and self.ledger.note_h(in_pixels(shape), penalty.settings()["h"]):
+            self.tells(f"images of {in_pixels(shape)}: {self.chosen.in_words_at(shape)}")
+        return penalty
 
     def _refuse_undecided(self, call: LossCall, place: Place, reason: str) -> None:
         """Refuse a call of which cannot be told whether it is on real data, where nobody vouches for the number."""

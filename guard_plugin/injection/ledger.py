@@ -59,6 +59,7 @@ class Ledger:
         reached: The penalty's settings that rise, as they were at the last guarded loss call.
         unguarded_losses: By line of the host, losses on real data that have no form per example or are not seen.
         programs: Python programs that the script started, in which nothing is guarded.
+        h_at: Where h follows the size of the inputs: by their shape ("3x32x32"), the h that they got.
         before: In a child process, how many loss calls were guarded before it was forked.
         expected_here: In a child process, how many it must guard, as its own variables tell.
         process: The id of the process that keeps the ledger.
@@ -88,6 +89,7 @@ class Ledger:
     unguarded_losses: dict[str, Counter[str]] = field(default_factory=dict)
     values: PenaltyValues = field(default_factory=PenaltyValues)
     programs: list[str] = field(default_factory=list)
+    h_at: dict[str, float] = field(default_factory=dict)
     before: int = 0
     expected_here: int | None = None
     outcome: str = "running"
@@ -112,6 +114,7 @@ class Ledger:
             "expected": self.expected,
             "expected_here": self.expected_here,
             "programs": self.programs,
+            "h_at": self.h_at,
         }
 
     def add(self, counts: Mapping[str, Any]) -> None:
@@ -134,6 +137,7 @@ class Ledger:
             self.expected = (self.expected or 0) + counts["expected_here"]
         elif self.expected is None:
             self.expected = counts["expected"]
+        self.h_at = {**counts["h_at"], **self.h_at}
         self.programs += [one for one in counts["programs"] if one not in self.programs]
 
     def end(self, outcome: str) -> None:
@@ -151,6 +155,12 @@ class Ledger:
         """Note that the loss call was left as it was, and why."""
         self.skipped[reason] += 1
         self._site(site)[reason] += 1
+
+    def note_h(self, shape: str, h: float) -> bool:
+        """Note the h that inputs of a shape ("3x32x32") get; tell whether it was not known before."""
+        known = self.h_at.get(shape) is not None
+        self.h_at.setdefault(shape, h)
+        return not known
 
     def note_guarded(self, site: str | None, value: Tensor | None, loss: Tensor) -> None:
         """Note that the loss call received the penalty (None: would have, at strength 0), and the host's own loss."""
@@ -210,7 +220,7 @@ class Ledger:
             "process": {"id": self.process, "started": self.started, "ended": self.ended},
             "summary": self.summary(),
             "warnings": self.warnings,
-            "penalty": {**self.penalty, **({"reached": dict(self.reached)} if self.reached else {})},
+            "penalty": self._settings(),
             "loss_calls": {
                 "seen": self.seen,
                 "guarded": self.guarded,
@@ -231,6 +241,13 @@ class Ledger:
             "taken_over": None if self.taken_over is None else dict(self.taken_over),
             "versions": dict(self.versions),
         }
+
+    def _settings(self) -> dict[str, Any]:
+        """The penalty's settings; h is that of the first inputs, if it follows their size."""
+        settings = dict(self.penalty)
+        if self.h_at:
+            settings |= {"h": next(iter(self.h_at.values())), "h_at": dict(self.h_at)}
+        return {**settings, **({"reached": dict(self.reached)} if self.reached else {})}
 
     def write(self, path: Path) -> None:
         """Write the ledger as JSON, whole or not at all."""

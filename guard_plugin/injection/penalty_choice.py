@@ -2,29 +2,81 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from inspect import signature
 from typing import Any
 
 from guard_plugin.errors import UnusableInput
 from guard_plugin.hosts import Adapter
-from guard_plugin.penalties import Penalty
+from guard_plugin.penalties import Curvature, Penalty, scale_h
 from guard_plugin.penalties.adversarial import WHY_NOT_FREE
 from guard_plugin.penalties.settings import read_settings
 from guard_plugin.plugins import Plugins, look_up
 
-__all__ = ["make_penalty"]
+__all__ = ["ChosenPenalty", "choose_penalty", "in_pixels"]
 
 
-def make_penalty(plugins: Plugins, adapter: Adapter | None, options: dict[str, Any]) -> Penalty:
+@dataclass(frozen=True)
+class ChosenPenalty:
+    """A penalty, and the shape of one input that its h is for, where h follows the size of the inputs.
+
+    ``reference`` is None where it does not: the user gave h, or the penalty has none.
+    """
+
+    penalty: Penalty
+    reference: tuple[int, ...] | None = None
+
+    def for_inputs(self, shape: Sequence[int]) -> Penalty:
+        """Return the penalty for inputs of this shape."""
+        if self.reference is None or not isinstance(self.penalty, Curvature):
+            return self.penalty
+        return replace(self.penalty, h=scale_h(self.penalty.h, from_shape=self.reference, to_shape=shape))
+
+    def in_words_at(self, shape: Sequence[int]) -> str:
+        """Say which h the penalty has for inputs of this shape, and from which reference."""
+        h, here = self.penalty.settings()["h"], self.for_inputs(shape).settings()["h"]
+        return f"h {h:g} at {in_pixels(self.reference or ())} -> {here:.4g}"
+
+    def settings(self) -> dict[str, Any]:
+        """Return the settings, as the ledger writes them."""
+        settings = self.penalty.settings()
+        if self.reference is None:
+            return settings
+        return {**settings, "reference": {"shape": list(self.reference), "h": settings["h"]}}
+
+    def in_words(self) -> str:
+        """Say what the run is made under."""
+        settings = self.penalty.settings()
+        if self.penalty.strength == 0:
+            return "strength 0: a plain run, in which loss calls are counted"
+        if not isinstance(self.penalty, Curvature):
+            return f"penalty {self.penalty.name}, strength {self.penalty.strength:g}"
+        h = f"h {settings['h']:g}"
+        if self.reference is not None:
+            h += f" at {in_pixels(self.reference)}, which follows the size of the images"
+        return f"penalty curvature, {self.penalty.form} form, strength {self.penalty.strength:g}, {h}"
+
+
+def in_pixels(shape: Sequence[int]) -> str:
+    """Write the shape of an input: "3x32x32"."""
+    return "x".join(map(str, shape))
+
+
+def choose_penalty(plugins: Plugins, adapter: Adapter | None, options: dict[str, Any]) -> ChosenPenalty:
     """Make a penalty from a user's options, filled up with the adapter's recommended settings."""
     options = {key: value for key, value in options.items() if value is not None}
     name = options.pop("penalty", "curvature")
     if name == "free" and name not in plugins.penalties:
         raise UnusableInput(WHY_NOT_FREE)
     kind: type[Penalty] = look_up("penalty", name, plugins.penalties)
+    reference = None
     if adapter is not None:
         recommended = options.get("form", "gradient") if name == "curvature" else name
-        options = {**adapter.settings.get(recommended, {}), **options}
+        settings = adapter.settings.get(recommended, {})
+        if "h" in settings and "h" not in options:
+            reference = adapter.settings_for
+        options = {**settings, **options}
     parameters = signature(kind).parameters
     strange = sorted(set(options) - set(parameters))
     if strange:
@@ -35,7 +87,7 @@ def make_penalty(plugins: Plugins, adapter: Adapter | None, options: dict[str, A
             f"penalty {name!r} needs {', '.join(missing)}: there is no recommended value for this run; "
             f"give {' '.join(map(_how_to_give, missing))}"
         )
-    return kind(**read_settings(kind, options))
+    return ChosenPenalty(kind(**read_settings(kind, options)), reference)
 
 
 def _how_to_give(setting: str) -> str:

@@ -20,7 +20,7 @@ from guard_plugin.foreign_text import printable
 from guard_plugin.injection.ledger import Ledger
 from guard_plugin.ranks import is_main_process
 
-__all__ = ["Provenance", "marker_of", "why_not_guarded"]
+__all__ = ["Provenance", "marker_of", "penalty_of", "why_not_guarded"]
 
 
 def marker_of(file: Path) -> Path:
@@ -31,6 +31,11 @@ def marker_of(file: Path) -> Path:
 def why_not_guarded(file: Path) -> str:
     """Say why a file, by the marker beside it, is not known to be made under GUARD; an empty text where it is."""
     return _origin(file)[1]
+
+
+def penalty_of(file: Path) -> str:
+    """Return the penalty that a file is known, by its marker, to be made under; an empty text where it is not."""
+    return _origin(file)[0]
 
 
 def _origin(file: Path) -> tuple[str, str]:

@@ -16,7 +16,7 @@ from guard_plugin.injection.guarded_loss import guarded_loss
 from guard_plugin.injection.loss_call import LossCall, per_example
 from guard_plugin.injection.origins import Origin, Origins
 from guard_plugin.injection.paths import Paths
-from guard_plugin.injection.penalty_choice import make_penalty
+from guard_plugin.injection.penalty_choice import choose_penalty
 from guard_plugin.injection.real_data import UNDECIDED, why_not_real, why_not_real_batch
 from guard_plugin.penalties import LossFunction
 from guard_plugin.penalties.fast.shared_forward import SharedForward
@@ -46,7 +46,7 @@ class GuardedCriterion(nn.Module):
         plugins = installed_plugins()
         self._paths = Paths(plugins.hook, options)
         self.paths = self._paths.counts
-        self._penalty = make_penalty(plugins, None, options)
+        self._penalty = choose_penalty(plugins, None, options).penalty
         self._paths.check(self._penalty)
         self._per_example()
         # The reference is weak: what watches the network must not keep the criterion alive, with which it ends.

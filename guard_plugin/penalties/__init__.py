@@ -2,8 +2,9 @@
 
 from guard_plugin.penalties.adversarial import FastTraining, PgdTraining, Trades
 from guard_plugin.penalties.base import LossFunction, Penalty
-from guard_plugin.penalties.curvature import Curvature, curvature_penalty, scale_h
+from guard_plugin.penalties.curvature import Curvature, curvature_penalty
 from guard_plugin.penalties.gradient_norm import GradientNorm
+from guard_plugin.penalties.sizes import scale_h, scale_strength
 from guard_plugin.penalties.undisturbed import undisturbed
 
 __all__ = [
@@ -16,5 +17,6 @@ __all__ = [
     "Trades",
     "curvature_penalty",
     "scale_h",
+    "scale_strength",
     "undisturbed",
 ]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import ClassVar, Literal, get_args
@@ -30,7 +28,7 @@ from guard_plugin.penalties.per_example import Losses, cross_entropy, full_preci
 from guard_plugin.penalties.undisturbed import undisturbed
 from guard_plugin.versions import keyword_dataclass, plain_attention
 
-__all__ = ["Curvature", "Form", "curvature_penalty", "scale_h"]
+__all__ = ["Curvature", "Form", "curvature_penalty"]
 
 Form = Literal["gradient", "loss"]
 
@@ -93,31 +91,6 @@ def curvature_penalty(
         check_batch(model, x, y)
         check_examples_apart(model, x)
     return curvature(model, x, y, loss_fn=loss_fn or cross_entropy)
-
-
-def scale_h(h: float, *, from_shape: Sequence[int], to_shape: Sequence[int]) -> float:
-    """Carry a step length over to inputs of another size, keeping the step per input value the same.
-
-    h is the L2 length of a step over all values of an input: spread evenly, each value moves by h / sqrt(number of
-    values). The paper's h = 3 at 3x224x224 moves each by 0.0077; the same h at 3x32x32 would move each seven times
-    as far.
-
-    Args:
-        h: A step length > 0 for inputs of shape ``from_shape``.
-        from_shape: The shape of one input, e.g. (3, 224, 224).
-        to_shape: The shape of one input of the other size, e.g. (3, 32, 32).
-
-    Returns:
-        ``h * sqrt(prod(to_shape) / prod(from_shape))``.
-
-    Example:
-        >>> round(scale_h(3.0, from_shape=(3, 224, 224), to_shape=(3, 32, 32)), 4)
-        0.4286
-    """
-    check_h(h)
-    if not from_shape or not to_shape or min(*from_shape, *to_shape) < 1:
-        raise UnusableInput(f"expected shapes of positive sizes, got {tuple(from_shape)} and {tuple(to_shape)}")
-    return h * math.sqrt(math.prod(to_shape) / math.prod(from_shape))
 
 
 @keyword_dataclass

@@ -9,7 +9,7 @@ from guard_adapters.dc import read_result
 from guard_plugin import hosts, injection
 from guard_plugin.distilled import read_distilled
 from guard_plugin.errors import UnsafeFile, UnusableInput
-from guard_plugin.injection.penalty_choice import make_penalty
+from guard_plugin.injection.penalty_choice import choose_penalty
 from guard_plugin.plugins import Plugins
 
 PLUGINS = Plugins()
@@ -27,7 +27,7 @@ def test_each_script_is_guarded_or_says_why_not(adapter):
 @pytest.mark.parametrize("adapter", ADAPTERS.values(), ids=ADAPTERS)
 def test_each_adapter_recommends_settings_for_both_forms(adapter):
     for form in ("gradient", "loss"):
-        penalty = make_penalty(PLUGINS, adapter, {"form": form})
+        penalty = choose_penalty(PLUGINS, adapter, {"form": form}).penalty
         assert penalty.strength > 0 and penalty.settings()["form"] == form
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from guard_plugin.errors import UnusableInput
 from guard_plugin.hosts import Adapter
-from guard_plugin.injection.penalty_choice import make_penalty
+from guard_plugin.injection.penalty_choice import choose_penalty
 from guard_plugin.penalties import Curvature, GradientNorm, PgdTraining
 from guard_plugin.penalties.settings import assigned, read_settings
 from guard_plugin.plugins import Plugins
@@ -75,9 +75,9 @@ def test_what_is_no_assignment_is_refused(texts, message):
 def test_an_adapter_recommends_settings_for_a_penalty_by_its_name():
     settings = {"gradient": {"h": 0.5, "strength": 100.0}, "trades": {"eps": 0.1}}
     adapter = Adapter(name="mine", host="someone/host", profiles=(), settings=settings)
-    trades = make_penalty(Plugins(found=[]), adapter, {"penalty": "trades"})
+    trades = choose_penalty(Plugins(found=[]), adapter, {"penalty": "trades"}).penalty
     assert (trades.strength, trades.eps) == (6.0, 0.1)
     with pytest.raises(UnusableInput, match="penalty 'pgd_at' needs eps"):
-        make_penalty(Plugins(found=[]), adapter, {"penalty": "pgd_at"})
+        choose_penalty(Plugins(found=[]), adapter, {"penalty": "pgd_at"})
     with pytest.raises(UnusableInput, match="penalty 'gradient_norm' needs strength"):
-        make_penalty(Plugins(found=[]), adapter, {"penalty": "gradient_norm"})
+        choose_penalty(Plugins(found=[]), adapter, {"penalty": "gradient_norm"})
