@@ -1,6 +1,7 @@
 """DC and DSA: VICO-UoE/DatasetCondensation (Zhao et al., ICLR 2021; Zhao & Bilen, ICML 2021).
 
-GUARD's Algorithm 1: the loss on each real mini-batch of the inner loop gets the penalty, the synthetic loss does not.
+GUARD's Algorithm 1 (Appendix C): the loss on each real mini-batch of the inner loop gets the penalty, and the synthetic
+loss does not.
 The real loss is evaluated in the body of ``main.py``; ``utils.epoch`` and ``utils.evaluate_synset`` train and test
 networks on the synthetic images with loss calls that look the same, and are suspended.
 """

@@ -49,7 +49,7 @@ def _diagnostics_options(split: str) -> Decorator:
             type=click.Choice(["input", "pixel"]),
             default="input",
             show_default=True,
-            help="Space of lengths and curvature: the network's input, as in the paper, or pixels in [0, 1].",
+            help="Space of lengths and curvature: the network's input, as in the authors' code, or pixels in [0, 1].",
         ),
         click.option("--steps", type=at_least_1, default=30, show_default=True, help="The most Lanczos steps."),
         click.option(
@@ -164,7 +164,7 @@ def bound(
     as_json: bool,
     **settings: Any,
 ) -> None:
-    """Measure both sides of GUARD's bound on the adversarial loss of distilled images, class by class.
+    """Measure both sides of GUARD's bound (Proposition 1) on the adversarial loss of distilled images, class by class.
 
     The right side is of the real images (by default the first N for training), the left side what an L2 attack finds
     around the distilled ones. docs/diagnostics.md lists what the bound assumes.

@@ -1,13 +1,13 @@
-"""GUARD's bound on the adversarial loss of distilled images, with every term measured.
+"""GUARD's bound on the adversarial loss of distilled images (the paper's Proposition 1), with every term measured.
 
-The authors' project page (github.com/yumozi/GUARD, index.html at 206aaf3) prints the bound, for an image x' distilled
-from class c, by a quadratic Taylor expansion of the loss and assuming convexity, as
+For an image x' distilled from class c, Proposition 1 (section 4.2, Eq. 7) says that
 
-    ladv_rho(x') <= E_c l(x) + rho^2 / 2 E_c lambda_1(x) + L sigma,
+    ladv_rho(x') <= E_c l(x) + rho E_c ||grad l(x)|| + rho^2 / 2 E_c lambda_1(x) + L sigma,
 
 where E_c is the mean over the real images of class c, ladv_rho the adversarial loss of the quadratic model in the L2
-ball of radius rho, lambda_1 the largest eigenvalue of the Hessian, and ||h(x') - E_c h(x)|| <= sigma for a feature
-extractor h. docs/diagnostics.md names the sources, and what they leave open; ``bound`` says what is taken for L.
+ball of radius rho, lambda_1 the largest eigenvalue of the Hessian, and ||f(x') - E_c f(x)|| <= sigma for a feature
+extractor f. Eq. 8 drops the gradient term; Eq. 6 is the same for real images, without L sigma. docs/diagnostics.md has
+the assumptions, and what they leave open; ``bound`` says what is taken for L.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def bound(
     tol: float = 1e-3,
     batch_size: int = 32,
 ) -> BoundReport:
-    """Measure both sides of GUARD's bound on the adversarial loss of distilled images.
+    """Measure both sides of Proposition 1, GUARD's bound on the adversarial loss of distilled images.
 
     Args:
         model: A classifier in pixel space, in eval mode; for space "input", a ``PixelModel``.
@@ -55,7 +55,7 @@ def bound(
         distilled: The distilled set; of soft labels, the likeliest class counts.
         rho: The ball's L2 radius > 0, in ``space``.
         space: As for ``input_curvature``.
-        features: The feature extractor h, on what is in ``space``; by default, what the last linear layer takes. Then
+        features: The feature extractor f, on what is in ``space``; by default, what the last linear layer takes. Then
             L is exact for the clean loss: max_k ||w_k - w_c|| (``lipschitz_of_head``). Otherwise L is the largest slope
             of the clean loss between two images of the class, real or distilled.
         attack: What looks for the largest loss in the ball; by default ``Ascent()``.

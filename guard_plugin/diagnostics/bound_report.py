@@ -19,11 +19,11 @@ NOTES = (
     "terms; that the inequality held is not proved.",
     "The proposition speaks of the quadratic model of the loss. Where the real images' own adversarial loss is above "
     "what that model allows (loss, gradient and curvature term), the expansion fails at this rho.",
-    "The proposition assumes that the adversarial loss is convex and L-Lipschitz in the features. For penultimate "
-    "features and a linear last layer this is so for the clean loss, and L is exact for it; for the adversarial loss "
-    "it is an assumption. For other features L is the largest slope between two examples: a lower estimate.",
-    "The bound as the authors' page prints it has no gradient term, which the quadratic model has: that takes for "
-    "granted that the gradient on real images is small.",
+    "The proposition assumes that the loss is convex in the input, that the features are invertible and linear, and "
+    "that the adversarial loss is L-Lipschitz in them. Penultimate features are neither linear nor invertible. For "
+    "these, L is exact for the clean loss, and taken for the adversarial one. For others it is the largest slope "
+    "between two examples: a lower estimate.",
+    "Eq. 8 drops the gradient term of Proposition 1 (Eq. 7): gradients on real images are taken to be small.",
 )
 """What a reader of the numbers has to know."""
 
@@ -43,13 +43,13 @@ class ClassBound:
         gradient_term: rho times ``gradient_norm``.
         curvature_term: rho^2 / 2 times E max(lambda_1(x), 0).
         lipschitz: L.
-        sigma: Mean of ||h(x') - E h(x)||_2 over distilled images.
-        distance_of_means: ||E h(x') - E h(x)||_2, what distribution matching makes small; at most ``sigma``. The bound
+        sigma: Mean of ||f(x') - E f(x)||_2 over distilled images.
+        distance_of_means: ||E f(x') - E f(x)||_2, what distribution matching makes small; at most ``sigma``. The bound
             is about single images x', each at its own distance, so it needs ``sigma``.
         adversarial_loss: Mean of the largest loss that the attack found around each distilled image.
         adversarial_loss_real: The same around real images.
-        images_held: Distilled images whose own adversarial loss stays below the bound with their own sigma.
-        images_held_with_gradient: The same, with the gradient term.
+        images_held: Distilled images whose own adversarial loss stays below Eq. 8 with their own sigma.
+        images_held_with_gradient: The same for Eq. 7, which has the gradient term.
     """
 
     label: int
@@ -71,17 +71,17 @@ class ClassBound:
 
     @property
     def right(self) -> float:
-        """The right side as the authors print it: loss, curvature term and L sigma."""
+        """The right side of Eq. 8: loss, curvature term and L sigma."""
         return self.loss + self.curvature_term + self.lipschitz * self.sigma
 
     @property
     def right_with_gradient(self) -> float:
-        """The right side with the gradient term, which the quadratic model has."""
+        """The right side of Eq. 7 (Proposition 1), which has the gradient term too."""
         return self.right + self.gradient_term
 
     @property
     def quadratic(self) -> float:
-        """The largest mean adversarial loss on real images that the quadratic model allows."""
+        """The right side of Eq. 6: the largest mean adversarial loss on real images that the quadratic model allows."""
         return self.loss + self.gradient_term + self.curvature_term
 
     def to_json(self) -> dict[str, Any]:
@@ -154,10 +154,10 @@ def bound_table(report: BoundReport) -> str:
         [
             text_table([tuple(_COLUMNS.values()), *([_cell(one[name]) for name in _COLUMNS] for one in verdicts)]),
             "",
-            f"held, as published: {count('held')} of {n} classes, {count('images_held')} of {images} distilled images",
-            f"held, with the gradient term: {count('held_with_gradient')} of {n} classes, "
+            f"held, Eq. 8: {count('held')} of {n} classes, {count('images_held')} of {images} distilled images",
+            f"held, Eq. 7, with the gradient term: {count('held_with_gradient')} of {n} classes, "
             f"{count('images_held_with_gradient')} of {images} distilled images",
-            f"real images' adversarial loss within the quadratic model: {count('quadratic_model_held')} of {n} classes",
+            f"the quadratic model, Eq. 6, held on real images: {count('quadratic_model_held')} of {n} classes",
             f"L sigma is {share:.0%} of the right side, on average over the classes",
             f"lambda_1 did not converge on {count('not_converged')} of {count('n_real')} real images",
             f"L: {report.lipschitz}; rho: {report.rho:g} in {report.space} space"

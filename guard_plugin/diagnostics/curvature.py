@@ -35,13 +35,13 @@ class CurvatureReport:
     Args:
         loss: The loss l(x).
         gradient_norm: ||g||_2 of the input gradient g.
-        largest: The algebraically largest eigenvalue of the input Hessian H (the paper's lambda_1).
+        largest: The algebraically largest eigenvalue of the input Hessian H: lambda_1 in the paper's Eq. 6 to 9.
         residual: ||H v1 - largest v1||_2 for the unit eigenvector v1 that was found: an eigenvalue of H lies within
             this distance of ``largest``.
         converged: Whether ``residual`` is at most tol times |largest|, or rounding next to ||H||.
         steps: How many Hessian-vector products Lanczos' method spent.
         surrogate: What GUARD penalises in place of ``largest``: ||grad l(x + h z) - grad l(x)||_2 / h with
-            z = g / ||g||_2.
+            z = g / ||g||_2, which takes the place of v1 in the paper's Eq. 10.
         cosine: |<z, v1>|; NaN where g or H is 0.
         h: The length of the surrogate's step.
         tol: The tolerance of ``converged``.
@@ -82,7 +82,7 @@ def input_curvature(
     """Measure the curvature of the cross entropy around images.
 
     Curvature depends on the space: with per-channel normalisation by one std, pixel space has 1/std^2 times the
-    curvature of the network's input space, and 1/std times the gradient. The paper's h is in input space.
+    curvature of the network's input space, and 1/std times the gradient. The authors' code takes h in input space.
 
     Args:
         model: A classifier in pixel space, in eval mode; for space "input", a ``PixelModel``.

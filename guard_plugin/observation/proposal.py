@@ -12,7 +12,7 @@ from guard_plugin.penalties import scale_h
 
 __all__ = ["Proposal", "propose"]
 
-# The paper's h, for images of this shape (section 5.1).
+# The paper's h (section 5.1), and the shape that the authors' scripts train on.
 _PAPERS_H, _PAPERS_SHAPE = 3.0, (3, 224, 224)
 
 

@@ -1,4 +1,4 @@
-"""GUARD's curvature penalty (Xue et al., AAAI 2025), in the paper's and in the published code's form."""
+"""GUARD's curvature penalty (Xue et al., AAAI 2025), in the form of its Eq. 11, and in that of the published code."""
 
 from __future__ import annotations
 
@@ -48,8 +48,8 @@ def curvature_penalty(
     With per-example losses :math:`l_i`, :math:`g_i = \nabla_x l_i(x_i)` and
     :math:`z_i = g_i / \lVert g_i \rVert_2` (0 where :math:`g_i` is 0, and never differentiated through):
 
-    - form "gradient": ``strength * mean_i || grad l_i(x_i + h z_i) - grad l_i(x_i) ||_2^2``  (paper, Eq. 11)
-    - form "loss": ``strength * | mean_i l_i(x_i + h z_i) - mean_i l_i(x_i) |``  (paper, section 6.2)
+    - form "gradient": ``strength * mean_i || grad l_i(x_i + h z_i) - grad l_i(x_i) ||_2^2``  (the paper's Eq. 11)
+    - form "loss": ``strength * | mean_i l_i(x_i + h z_i) - mean_i l_i(x_i) |``  (the authors' ``pretrain.py``)
 
     The model's passes are those of evaluation (running statistics, no dropout), with autocast off and so in the
     parameters' own precision, and leave the model, its buffers and flags, ``.grad`` and random streams as they were.
@@ -60,9 +60,9 @@ def curvature_penalty(
         x: A batch of shape (n, ...), n >= 1, of any number of dimensions and memory layout, in the model's own input
             space. It is not modified, and no gradient flows into it.
         y: Targets of length n: class indices, shape (n,), or class probabilities, shape (n, classes).
-        h: The step's length, > 0: an L2 length in the model's input space (the paper's is 3, in normalised space at
-            224x224; see :func:`scale_h` for other sizes).
-        strength: The weight ("lambda"), >= 0 (the paper's is 100, in the gradient form).
+        h: The step's length, > 0: an L2 length in the model's input space (the paper's is 3, section 5.1, in normalised
+            space at 224x224; see :func:`scale_h` for other sizes).
+        strength: The weight ("lambda"), >= 0 (the paper's is 100, section 5.1, in the gradient form).
         form: "gradient" or "loss".
         loss_fn: From outputs and targets to n losses, shape (n,). Default: cross entropy. A weighted criterion's
             weights belong inside; the mean is over all n examples.

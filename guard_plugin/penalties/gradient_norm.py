@@ -20,8 +20,9 @@ __all__ = ["GradientNorm"]
 class GradientNorm(Penalty):
     """``strength * mean_i || grad_x l_i(x_i) ||_2^2``: double backpropagation (Drucker and LeCun, 1992).
 
-    As a defence: Ross and Doshi-Velez, AAAI 2018. The passes are those of the curvature penalty: evaluation behaviour,
-    autocast off, no trace left. The value does not depend on the batch size.
+    As a defence: Ross and Doshi-Velez, AAAI 2018. GUARD's paper compares with a penalty on the gradient in section 5.4
+    (Table 3). The passes are those of the curvature penalty: evaluation behaviour, autocast off, no trace left. The
+    value does not depend on the batch size.
     """
 
     name: ClassVar[str] = "gradient_norm"

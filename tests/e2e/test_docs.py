@@ -47,6 +47,18 @@ def test_links_between_documents_lead_somewhere():
             assert (document.parent / link).exists(), f"{document}: {link}"
 
 
+def test_links_to_a_heading_lead_to_one():
+    found = 0
+    for document in ROOT.glob("docs/*.md"):
+        text = document.read_text()
+        headings = re.findall(r"^#+ (.+)$", text, flags=re.M)
+        anchors = {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+        links = set(re.findall(r"\]\(#([^)]+)\)", text))
+        assert links <= anchors, document
+        found += len(links)
+    assert found >= 4
+
+
 def test_the_readme_has_the_two_commands_on_its_first_screen():
     first_screen = (ROOT / "README.md").read_text().splitlines()[:40]
     commands = [line.strip() for line in first_screen if line.startswith("    python3 -m venv ")]

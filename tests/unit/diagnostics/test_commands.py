@@ -121,7 +121,7 @@ def test_the_bound_is_printed_per_class_with_its_notes():
     assert [(row[0], row[1]) for row in rows] == [(str(one["label"]), f"{one['loss']:.3g}") for one in classes]
     assert [row[9] for row in rows] == ["yes" if one["held"] else "no" for one in classes]
     assert [row[12] for row in rows] == [f"{one['quadratic']:.3g}" for one in classes]
-    assert "held, as published: " in shown and "lower estimates" in shown
+    assert "held, Eq. 8: " in shown and "held, Eq. 7, with the gradient term: " in shown and "lower estimates" in shown
 
 
 def test_the_bounds_file_holds_every_term():
