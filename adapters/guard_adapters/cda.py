@@ -4,8 +4,9 @@ It differs from SRe2L in how images are recovered; its teachers, labels and stud
 """
 
 from guard_adapters.hooks import hooks_of
+from guard_adapters.recommended import SETTINGS, SETTINGS_FOR
 from guard_adapters.recovered_files import read_recovered
-from guard_adapters.squeeze import SETTINGS, SQUEEZE, later_step, our_step
+from guard_adapters.squeeze import SQUEEZE, later_step, our_step
 from guard_adapters.sre2l import RECOVERS, STEPS_AFTER_RECOVERY
 from guard_plugin.hosts import Adapter
 
@@ -22,6 +23,7 @@ _CDA = Adapter(
         *STEPS_AFTER_RECOVERY,
     ),
     settings=SETTINGS,
+    settings_for=SETTINGS_FOR,
 )
 
 register_adapters, read_distilled = hooks_of(_CDA, read_recovered)

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from guard_adapters.hooks import hooks_of
 from guard_adapters.normalizations import DC_DATASETS, HostDataset
+from guard_adapters.recommended import SETTINGS, SETTINGS_FOR
 from guard_plugin.distilled import DistilledSet
 from guard_plugin.distilled.arrays import whole_numbers
 from guard_plugin.errors import UnusableInput
@@ -58,8 +59,8 @@ _DC = Adapter(
         _MAIN,
         *(Profile(script=script, refused=_MATCHES_DISTRIBUTIONS) for script in ("main_DM.py", "CL_DM.py")),
     ),
-    # The paper's h = 3 at 224x224, carried over to 32x32 (scale_h), and its lambda = 100: docs/measurements.md.
-    settings={"gradient": {"h": 0.43, "strength": 100.0}, "loss": {"h": 0.43, "strength": 1.0}},
+    settings=SETTINGS,
+    settings_for=SETTINGS_FOR,
 )
 
 

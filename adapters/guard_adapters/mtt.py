@@ -4,7 +4,8 @@ Also FTD (Du et al., CVPR 2023) and DATM (Guo et al., ICLR 2024), whose experts 
 """
 
 from guard_adapters.hooks import hooks_of
-from guard_adapters.trajectories import SETTINGS, buffer_profile, distill_profile
+from guard_adapters.recommended import SETTINGS, SETTINGS_FOR
+from guard_adapters.trajectories import buffer_profile, distill_profile
 from guard_adapters.trajectory_files import read_trajectory_sets
 from guard_plugin.hosts import Adapter, Profile
 
@@ -25,6 +26,7 @@ _MTT = Adapter(
         Profile("distill/evaluation.py", unguarded="it evaluates images that were distilled before", roots=_BELOW),
     ),
     settings=SETTINGS,
+    settings_for=SETTINGS_FOR,
 )
 
 register_adapters, read_distilled = hooks_of(_MTT, read_trajectory_sets)

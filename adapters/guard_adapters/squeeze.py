@@ -9,10 +9,7 @@ from typing import Any
 
 from guard_plugin.hosts import MODULE_LEVEL, ExpectedCount, Profile, Seam, UnguardedOption
 
-__all__ = ["SETTINGS", "SQUEEZE", "later_step", "our_step"]
-
-# For images of 1x28x28, by the sweep in docs/measurements.md; h follows the size of the input (scale_h).
-SETTINGS = {"gradient": {"h": 0.5, "strength": 1.0}, "loss": {"h": 0.5, "strength": 1.0}}
+__all__ = ["SQUEEZE", "later_step", "our_step"]
 
 _TEACHER = "*.pth"
 

@@ -1,8 +1,9 @@
 """SRe2L: Yin, Xing and Shen, "Squeeze, Recover and Relabel", NeurIPS 2023."""
 
 from guard_adapters.hooks import hooks_of
+from guard_adapters.recommended import SETTINGS, SETTINGS_FOR
 from guard_adapters.recovered_files import read_recovered
-from guard_adapters.squeeze import SETTINGS, SQUEEZE, later_step, our_step
+from guard_adapters.squeeze import SQUEEZE, later_step, our_step
 from guard_plugin.hosts import Adapter
 
 __all__ = ["RECOVERS", "STEPS_AFTER_RECOVERY", "read_distilled", "register_adapters"]
@@ -32,6 +33,7 @@ _SRE2L = Adapter(
         *STEPS_AFTER_RECOVERY,
     ),
     settings=SETTINGS,
+    settings_for=SETTINGS_FOR,
 )
 
 register_adapters, read_distilled = hooks_of(_SRE2L, read_recovered)

@@ -12,9 +12,7 @@ import torch
 
 from guard_plugin.hosts import ExpectedCount, Fault, Profile, RefusedOption, Seam
 
-__all__ = ["SETTINGS", "buffer_profile", "distill_profile"]
-
-SETTINGS = {"gradient": {"h": 0.43, "strength": 1.0}, "loss": {"h": 0.43, "strength": 1.0}}
+__all__ = ["buffer_profile", "distill_profile"]
 
 _BUFFERS = "replay_buffer_*.pt"
 

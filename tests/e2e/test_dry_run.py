@@ -5,6 +5,8 @@ import shlex
 
 import pytest
 
+from tests.conftest import BASELINES
+
 ARGUMENTS = shlex.split("--dataset digits --ipc 1 --save_path out")
 
 
@@ -39,23 +41,29 @@ def test_what_a_run_would_refuse_is_refused(guard, baseline, tmp_path, options, 
     assert done.returncode == 2 and words in done.stderr, done.stderr
 
 
-def test_the_markers_of_files_that_would_be_read_are_looked_at(guard, examples, tmp_path):
-    squeeze = examples / "baselines" / "sre2l" / "squeeze.py"
+def test_the_markers_of_files_that_would_be_read_are_looked_at(guard, tmp_path):
+    squeeze = BASELINES / "sre2l" / "squeeze.py"
     teacher = shlex.split("--dataset digits --model ConvNetBN16-32 --epochs 1 --n-train 64 --output-dir")
     assert guard("run", "sre2l", squeeze, *teacher, "teacher").returncode == 0
-    recover = examples / "baselines" / "sre2l" / "recover.py"
+    recover = BASELINES / "sre2l" / "recover.py"
     file = tmp_path / "teacher" / "checkpoint.pth"
     done = guard("run", "--dry-run", "sre2l", recover, "--arch-path=teacher/checkpoint.pth")
     assert "guards         nothing: " in done.stdout
     assert "may read       teacher/checkpoint.pth, made under curvature" in done.stdout
     assert guard("run", "--strength=0", "sre2l", squeeze, *teacher, "plain").returncode == 0
     done = guard("run", "--dry-run", "--teacher", file, "sre2l", recover, "--arch-path", "plain")
-    assert "may read       plain/checkpoint.pth, not known to be made under GUARD: it was made at strength 0" in done.stdout
+    assert (
+        "may read       plain/checkpoint.pth, not known to be made under GUARD: it was made at strength 0"
+        in done.stdout
+    )
     assert f"teacher        {file}, made under curvature" in done.stdout
 
 
 def test_auto_says_the_number_that_is_given(guard, baseline):
     options = ["--strength=1", "--h=1", "auto", "--guard=utils:epoch", "--expect=5"]
     done = guard("run", "--dry-run", *options, baseline / "main.py")
-    assert "must guard     5 loss calls, as given" in done.stdout and "guards under   utils.epoch, utils.py:" in done.stdout
+    assert (
+        "must guard     5 loss calls, as given" in done.stdout
+        and "guards under   utils.epoch, utils.py:" in done.stdout
+    )
     assert json.dumps(done.stdout).isascii()

@@ -8,6 +8,7 @@ import pytest
 
 from guard_plugin.penalties import scale_h
 from guard_plugin.plugins import Plugins
+from tests.conftest import BASELINES
 
 DIGITS = (1, 8, 8)
 SQUEEZE = shlex.split("--dataset digits --model ConvNetBN16-32 --epochs 1 --n-train 128 --output-dir out")
@@ -15,8 +16,8 @@ BY_DEFAULT = Plugins().adapters["sre2l"].value
 
 
 @pytest.fixture
-def squeeze(examples):
-    return examples / "baselines" / "sre2l" / "squeeze.py"
+def squeeze():
+    return BASELINES / "sre2l" / "squeeze.py"
 
 
 def test_h_follows_the_size_of_the_images_and_the_run_says_so(guard, squeeze, tmp_path):
