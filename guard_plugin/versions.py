@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import re
 import sys
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import MISSING, dataclass, fields
 from importlib.metadata import EntryPoint, distributions
@@ -17,6 +17,7 @@ from threading import RLock
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import torch
+from torch import Tensor
 
 from guard_plugin.errors import UnusableInput
 
@@ -27,6 +28,7 @@ __all__ = [
     "TensorBase",
     "TorchFunctionMode",
     "allowed_globals",
+    "copies_of",
     "entry_points_of",
     "force_eager",
     "is_autocast_enabled",
@@ -34,6 +36,7 @@ __all__ = [
     "is_transformed",
     "keyword_dataclass",
     "plain_attention",
+    "products_with",
     "require_torch",
     "require_torch_to_benchmark",
     "set_compiler",
@@ -242,3 +245,28 @@ def allowed_globals(types: Collection[Any]) -> AbstractContextManager[Any]:
     """Let ``torch.load(weights_only=True)``, which torch 1.13 has, read these types, too (torch 2.5)."""
     require_torch(1, 13, to="read files of torch.save without running code in them")
     return torch.serialization.safe_globals(list(types)) if TORCH >= (2, 5) else nullcontext()
+
+
+def products_with(tensors: Sequence[Tensor], weight: Tensor | float) -> list[Tensor]:
+    """Multiply each tensor with a number or a scalar tensor: in one operation, where torch has it (2.1 has not)."""
+    alike = not isinstance(weight, Tensor) or (
+        hasattr(torch.ops.aten._foreach_mul, "Tensor")
+        and all((one.dtype, one.device) == (weight.dtype, weight.device) for one in tensors)
+    )
+    if tensors and alike:
+        return list(torch._foreach_mul(list(tensors), weight))  # type: ignore[arg-type, unused-ignore]
+    return [one * (weight.to(one.device) if isinstance(weight, Tensor) else weight) for one in tensors]
+
+
+def copies_of(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """Copy tensors, those of floating point, dtype by dtype, in one operation; copies of others keep their history."""
+    copies: dict[int, Tensor] = {}
+    kinds: dict[tuple[torch.dtype, torch.device], list[int]] = {}
+    for number, one in enumerate(tensors):
+        if one.is_floating_point() and not one.requires_grad and one.is_contiguous() and type(one) is Tensor:
+            kinds.setdefault((one.dtype, one.device), []).append(number)
+        else:
+            copies[number] = one.clone()
+    for numbers in kinds.values():
+        copies.update(zip(numbers, torch._foreach_mul([tensors[number] for number in numbers], 1.0)))
+    return [copies[number] for number in range(len(tensors))]

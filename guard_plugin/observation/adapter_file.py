@@ -45,7 +45,8 @@ ADAPTER = Adapter(
             expected={expected},
         ),
     ),
-    settings={{"gradient": {{"h": {h}, "strength": 1.0}}}},
+    settings={{"gradient": {{"h": 3.0, "strength": 100.0}}}},
+    settings_for=(3, 224, 224),
 )
 
 
@@ -130,7 +131,6 @@ def write_adapter(file: Path, observation: Observation, proposal: Proposal, prog
         "seams": seams,
         "expected": expected,
         "imports": imports,
-        "h": f"{proposal.h:.2g}",
     }
     text = _ADAPTER.format(**words, **values)
     for path, content in ((file, text), (_test_of(file), _TEST.format(**words))):

@@ -12,8 +12,8 @@ from guard_plugin.penalties import scale_h
 
 __all__ = ["Proposal", "propose"]
 
-# The paper's h (section 5.1), and the shape that the authors' scripts train on.
-_PAPERS_H, _PAPERS_SHAPE = 3.0, (3, 224, 224)
+# The paper's h and strength (section 5.1), and the shape that the authors' scripts train on.
+_PAPERS_H, _PAPERS_SHAPE, _PAPERS_STRENGTH = 3.0, (3, 224, 224), 100.0
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Proposal:
 
     def command(self, script: Sequence[str]) -> str:
         """Return the command for a script and its arguments, ready for a shell."""
-        words = ["guard", "run", "--strength", "1", "--h", f"{self.h:.2g}", "auto"]
+        words = ["guard", "run", "--strength", f"{_PAPERS_STRENGTH:g}", "--h", f"{self.h:.2g}", "auto"]
         for option, functions in (("--guard", self.guard), ("--suspend", self.suspend)):
             for name in self.names(functions):
                 words += [option, name]

@@ -45,9 +45,8 @@ def full_precision(inputs: Tensor, targets: Tensor, network: nn.Module) -> tuple
 def unit(gradient: Tensor) -> Tensor:
     """Scale each example's gradient to length 1 (0 stays 0), without underflow where it is tiny."""
     flat = gradient.detach().reshape(len(gradient), -1)
-    flat = _divide(flat, flat.abs().amax(dim=1, keepdim=True))
-    return _divide(flat, flat.norm(dim=1, keepdim=True)).reshape(gradient.shape)
-
-
-def _divide(rows: Tensor, sizes: Tensor) -> Tensor:
-    return rows / torch.where(sizes == 0, torch.ones_like(sizes), sizes)
+    numbers = torch.finfo(flat.dtype)
+    largest = torch.linalg.vector_norm(flat, float("inf"), dim=1, keepdim=True)
+    flat = flat / largest.clamp_min_(numbers.tiny * numbers.eps)  # the smallest number there is: only 0 is below it
+    lengths = torch.linalg.vector_norm(flat, dim=1, keepdim=True)
+    return torch.div(flat, lengths.clamp_min_(1.0)).reshape(gradient.shape)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from guard_plugin.errors import UnusableInput
-from guard_plugin.versions import force_eager
+from guard_plugin.versions import copies_of, force_eager, strict_zip
 
 __all__ = ["random_state", "random_streams_kept", "undisturbed"]
 
@@ -47,8 +47,9 @@ def undisturbed(network: nn.Module, device: torch.device) -> Iterator[None]:
             module.training = False
         # Copies in the meantime: torch counts no change of running statistics, so that a graph that the host keeps
         # would be differentiated with those that a later pass of its own has left.
-        for module, name, buffer in buffers:
-            module._buffers[name] = buffer.clone()
+        copies = copies_of([buffer for *_, buffer in buffers])
+        for (module, name, _), copy in strict_zip(buffers, copies):
+            module._buffers[name] = copy
         try:
             yield
         finally:

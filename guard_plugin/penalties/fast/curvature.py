@@ -65,7 +65,7 @@ def loss_form(step: Step, x: Tensor, *, size: int) -> PrecomputedGradient:
         mean = losses(here).sum() / step.n
         (of_here,) = gap.differentiate([-mean], reached_leaves(mean, but=[here], since=step.begin), also=[here])
         gap.value = gap.value - mean.detach()
-        _add_mean(gap, step, losses, here.detach() + step.h * unit(-of_here))
+        gap = gap.plus(_mean(step, losses, here.detach() + step.h * unit(-of_here)))
     return gap.scaled(step.strength * gap.value.abs(), step.strength * gap.value.sign())
 
 
@@ -84,17 +84,17 @@ def loss_form_on_host(
         return None
     # The gap is l(x + h z) - l(x): what belongs to x carries a minus.
     own = PrecomputedGradient(loss.detach())
-    minus_here, gap = PrecomputedGradient(-mean.detach()), PrecomputedGradient(-mean.detach())
+    minus_here, gap = PrecomputedGradient(mean.new_zeros(())), PrecomputedGradient(-mean.detach())
     (of_output,) = own.differentiate([loss], direct, also=[output], keep=True)
     (ours,) = gap.differentiate([-mean], direct, also=[output], keep=True)
     ratio = _ratio(of_output, ours)
     if ratio is None:
         return None
     (of_batch,) = minus_here.differentiate([output], leaves, [ours], also=[shared.batch], keep=True)
-    _add_mean(gap, step, step.losses, shared.batch.detach() + step.h * unit(-of_batch))
+    gap = gap.plus(_mean(step, step.losses, shared.batch.detach() + step.h * unit(-of_batch)))
     weight, value = step.strength * gap.value.sign(), step.strength * gap.value.abs()
-    total = gap.scaled(loss.detach() + value, weight)
-    return total.plus(minus_here.scaled(minus_here.value, ratio + weight)).plus(own), value
+    total = gap.scaled(value, weight).plus(minus_here.scaled(minus_here.value, ratio + weight)).plus(own)
+    return total, value
 
 
 def gradient_form(step: Step, x: Tensor, *, size: int, low_memory: bool) -> PrecomputedGradient:
@@ -129,11 +129,12 @@ def gradient_form_on_host(
     return PrecomputedGradient(loss.detach() + total.value, total.gradients), total.value
 
 
-def _add_mean(gap: PrecomputedGradient, step: Step, losses: Losses, shifted: Tensor) -> None:
-    """Add the mean loss at the second point, and its gradient."""
+def _mean(step: Step, losses: Losses, shifted: Tensor) -> PrecomputedGradient:
+    """Compute the mean loss at the second point, and its gradient."""
     mean = losses(shifted).sum() / step.n
-    gap.differentiate([mean], reached_leaves(mean, since=step.begin))
-    gap.value = gap.value + mean.detach()
+    found = PrecomputedGradient(mean.detach())
+    found.differentiate([mean], reached_leaves(mean, since=step.begin))
+    return found
 
 
 def _add_second_point(total: PrecomputedGradient, step: Step, losses: Losses, x: Tensor, gradient: Tensor) -> Tensor:
@@ -165,8 +166,9 @@ def _add(
 
 
 def _ratio(host: Tensor, ours: Tensor) -> Tensor | None:
-    """Return c where host = c * ours, up to rounding; None where there is no such c."""
-    theirs, mine = host.double(), ours.double()
-    ratio = (theirs * mine).sum() / mine.square().sum()
-    rounding = 64 * torch.finfo(host.dtype).eps * theirs.abs().max()
-    return ratio.to(host.dtype) if (theirs - ratio * mine).abs().max() <= rounding else None
+    """Return c where host = c * ours, up to rounding; None where there is no such c. A GPU is waited for once."""
+    theirs, mine = host.reshape(-1).double(), ours.reshape(-1).double()
+    ratio = torch.dot(theirs, mine) / torch.dot(mine, mine)
+    difference = torch.addcmul(theirs, ratio, mine, value=-1)
+    off, largest = (torch.linalg.vector_norm(one, float("inf")) for one in (difference, theirs))
+    return ratio.to(host.dtype) if off <= largest * (64 * torch.finfo(host.dtype).eps) else None

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.autograd import Function
 
 from guard_plugin.errors import UnsupportedLoss
-from guard_plugin.versions import strict_zip
+from guard_plugin.versions import products_with, strict_zip
 
 __all__ = [
     "PrecomputedGradient",
@@ -35,13 +35,19 @@ class PrecomputedGradient:
 
     value: Tensor
     gradients: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    _own: set[int] = field(default_factory=set)  # whose gradients are in tensors that nobody else has
 
     def add(self, tensor: Tensor, gradient: Tensor) -> None:
-        """Add a gradient to what is known of a tensor's gradient."""
-        if id(tensor) in self.gradients:
-            self.gradients[id(tensor)][1].add_(gradient)
+        """Add a gradient, which is not modified, to what is known of a tensor's gradient."""
+        key = id(tensor)
+        if key not in self.gradients:
+            # A view is copied: what autograd hands out for two tensors may lie in one memory.
+            self.gradients[key] = (tensor, gradient.clone() if gradient._is_view() else gradient)
+        elif key in self._own:
+            self.gradients[key][1].add_(gradient)
         else:
-            self.gradients[id(tensor)] = (tensor, gradient.clone())  # the caller's tensor may be part of something else
+            self.gradients[key] = (tensor, self.gradients[key][1] + gradient)
+            self._own.add(key)
 
     def differentiate(
         self,
@@ -59,7 +65,8 @@ class PrecomputedGradient:
         """
         if not (leaves or also):
             return []
-        handles = [leaf.register_hook(partial(self._take, leaf)) for leaf in leaves]  # type: ignore[no-untyped-call]
+        zeros: dict[tuple[torch.dtype, torch.device], Tensor] = {}
+        handles = [leaf.register_hook(partial(self._take, leaf, zeros)) for leaf in leaves]  # type: ignore[no-untyped-call]
         try:
             found = torch.autograd.grad(outputs, [*also, *leaves], cotangents, retain_graph=keep, allow_unused=True)
         finally:
@@ -69,22 +76,33 @@ class PrecomputedGradient:
             raise UnsupportedLoss("expected the loss to depend on the network's batch, found that it does not")
         return list(found[: len(also)])
 
-    def _take(self, leaf: Tensor, gradient: Tensor | None) -> Tensor | None:
+    def _take(
+        self, leaf: Tensor, zeros: dict[tuple[torch.dtype, torch.device], Tensor], gradient: Tensor | None
+    ) -> Tensor | None:
         if gradient is None:  # torch runs hooks on undefined gradients, too
             return None
         self.add(leaf, gradient)
-        return gradient.new_zeros(()).expand_as(gradient)  # what autograd then holds takes no memory
+        kind = gradient.dtype, gradient.device
+        zeros[kind] = zeros[kind] if kind in zeros else gradient.new_zeros(())
+        return zeros[kind].expand_as(gradient)  # what autograd then holds takes no memory
 
     def scaled(self, value: Tensor, weight: Tensor | float) -> PrecomputedGradient:
         """Return ``value`` with these gradients times ``weight``. This object is not to be used any more."""
-        for _, gradient in self.gradients.values():
-            gradient.mul_(weight)
-        return PrecomputedGradient(value, self.gradients)
+        products = products_with([gradient for _, gradient in self.gradients.values()], weight)
+        scaled = {key: (tensor, one) for (key, (tensor, _)), one in strict_zip(self.gradients.items(), products)}
+        return PrecomputedGradient(value, scaled, set(scaled))
 
     def plus(self, other: PrecomputedGradient) -> PrecomputedGradient:
-        """Return this value with the sum of both gradients. Neither object is to be used any more."""
-        for tensor, gradient in other.gradients.values():
-            self.add(tensor, gradient)
+        """Return the sum of both values and gradients. Neither object is to be used any more."""
+        both = [key for key in self.gradients if key in other.gradients]
+        if both:
+            pairs = ([known.gradients[key][1] for key in both] for known in (self, other))
+            for key, gradient in strict_zip(both, torch._foreach_add(*pairs)):
+                self.gradients[key] = (self.gradients[key][0], gradient)
+            self._own.update(both)
+        for key in other.gradients.keys() - set(both):
+            self.add(*other.gradients[key])
+        self.value = self.value + other.value
         return self
 
 
@@ -162,7 +180,8 @@ class _Precomputed(Function):
         batched = torch._C._functorch.is_batchedtensor(weight)  # is_grads_batched=True
         if len(saved) == count and not batched and not weight.is_cuda and weight == 1:
             return *[None] * 5, *saved
-        return *[None] * 5, *(gradient * weight for gradient in saved[:count])
+        weighted = [one * weight for one in saved[:count]] if batched else products_with(saved[:count], weight)
+        return *[None] * 5, *weighted
 
 
 def _keeps_graph() -> bool:
