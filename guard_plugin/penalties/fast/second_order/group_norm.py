@@ -81,13 +81,17 @@ class _InputGradient(Function):
         (n, c, values), groups = _sizes(x), ctx.groups
         u, v_x = _gradient(v.contiguous(), x, mean, r, None, groups)
         rows, size = n * groups, c // groups * values
-        mean, r = mean.reshape(rows, 1), r.reshape(rows, 1)
         g_u = torch.bmm(g.reshape(n * c, 1, values), u.reshape(n * c, values, 1)).reshape(n, c)
-        of_u = -r * _group_sums(g_x, w, groups) / size
-        of_gradient = -r * _group_sums(v_x, None, groups) / size
-        of_centred = -r * r * _group_sums(g_u, w, groups) / size
+        # All three sums over groups at once: small operations cost a GPU as much as large ones.
+        weighted = torch.stack([g_x, g_u])
+        if w is not None:
+            weighted.mul_(w)
+        sums = torch.cat([weighted, v_x.unsqueeze(0)]).reshape(3, rows, c // groups).sum(dim=2)
+        of_u, of_centred, of_gradient = sums.mul_(r.reshape(rows) * (-1 / size)).unsqueeze(2)
+        of_centred.mul_(r.reshape(rows, 1))
+        shift = (of_centred * mean.reshape(rows, 1)).neg_()
         # In place, as every new tensor of this size costs as much as the arithmetic on it.
-        of_x = torch.addcmul(-of_centred * mean, x.reshape(rows, size), of_centred)
+        of_x = torch.addcmul(shift, x.reshape(rows, size), of_centred)
         of_x.addcmul_(u.reshape(rows, size), of_u).addcmul_(gradient.reshape(rows, size), of_gradient)
         of_w = None if w is None else g_u.sum(dim=0)
         of_g = u if w is None else u.mul_(w.view(1, c, *[1] * (x.dim() - 2)))
@@ -114,12 +118,6 @@ def _gradient(g: Tensor, x: Tensor, mean: Tensor, r: Tensor, w: Tensor | None, g
         g, x_as_one, mean, r, weights, 1, n * c, values, n * groups, mask
     )
     return gradient.reshape(x.shape), g_x.reshape(n, c)
-
-
-def _group_sums(per_channel: Tensor, w: Tensor | None, groups: int) -> Tensor:
-    """Add up the channels of each group, weighted: shape (n * groups, 1)."""
-    weighted = per_channel if w is None else per_channel * w
-    return weighted.reshape(len(per_channel), groups, -1).sum(dim=2).reshape(-1, 1)
 
 
 def _composed(g: Tensor, x: Tensor, w: Tensor | None, groups: int, eps: float, needed: tuple[bool, ...]) -> list[Any]:

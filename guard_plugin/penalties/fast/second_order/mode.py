@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from guard_plugin.penalties.fast.second_order.batch_norm import FrozenBatchNorm
 from guard_plugin.penalties.fast.second_order.convolution import Convolution, Geometry, Wanted
 from guard_plugin.penalties.fast.second_order.group_norm import GroupNorm
 from guard_plugin.versions import TorchFunctionMode, is_autocast_enabled, is_transformed, plain_attention, untraced
@@ -23,7 +24,7 @@ _DIMENSIONS: dict[Any, int] = {functional.conv1d: 1, functional.conv2d: 2, funct
 
 
 class SecondOrder(TorchFunctionMode):
-    """While entered, convolutions and group normalisations are this package's: same values, same derivatives.
+    """While entered, convolutions and normalisations are this package's: same values, same derivatives.
 
     They compute them by the kernels of torch's own first derivatives. Up to rounding nothing changes but the cost.
 
@@ -77,6 +78,8 @@ class SecondOrder(TorchFunctionMode):
         kwargs = kwargs or {}
         if func is functional.group_norm and _plain(args, kwargs):
             return self._group_norm(*args, **kwargs)
+        if func is functional.batch_norm and _plain(args, kwargs):
+            return self._batch_norm(*args, **kwargs)
         if func in _DIMENSIONS and _plain(args, kwargs):
             return self._convolution(func, *args, **kwargs)
         return func(*args, **kwargs)
@@ -94,6 +97,26 @@ class SecondOrder(TorchFunctionMode):
             return functional.group_norm(input, num_groups, weight, bias, eps)
         # Outside of the function: what it is given must be what it saves, or the second derivative loses its way.
         normalised: Tensor = GroupNorm.apply(input, weight, bias, num_groups, eps, self._wanted)[0]
+        return normalised
+
+    def _batch_norm(
+        self,
+        input: Tensor,
+        running_mean: Tensor | None,
+        running_var: Tensor | None,
+        weight: Tensor | None = None,
+        bias: Tensor | None = None,
+        training: bool = False,
+        momentum: float = 0.1,
+        eps: float = 1e-5,
+    ) -> Tensor:
+        if training or running_mean is None or running_var is None or input.dim() < 2 or input.numel() == 0:
+            return functional.batch_norm(
+                input, running_mean, running_var, weight, bias, training=training, momentum=momentum, eps=eps
+            )
+        if running_mean.requires_grad or running_var.requires_grad:
+            return functional.batch_norm(input, running_mean, running_var, weight, bias, eps=eps)
+        normalised: Tensor = FrozenBatchNorm.apply(input, weight, bias, running_mean, running_var, eps, self._wanted)
         return normalised
 
     def _convolution(

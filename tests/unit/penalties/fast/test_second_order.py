@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -10,6 +12,7 @@ from torch.overrides import _len_torch_function_stack
 
 from guard_plugin.penalties.fast.precomputed import PrecomputedGradient
 from guard_plugin.penalties.fast.second_order import SecondOrder
+from guard_plugin.penalties.fast.second_order.batch_norm import FrozenBatchNorm
 from guard_plugin.penalties.fast.second_order.convolution import Convolution, Wanted
 from guard_plugin.penalties.fast.second_order.group_norm import GroupNorm
 from guard_plugin.versions import plain_attention, strict_zip
@@ -52,7 +55,22 @@ def norms() -> list:
     ]
 
 
-LAYERS = [*convolutions(), *norms(), pytest.param(Attention, SIZES[2], id="attention")]
+def frozen(module: nn.Module) -> nn.Module:
+    """A batch normalisation in evaluation, with statistics of its own."""
+    module.running_mean.normal_()
+    module.running_var.uniform_(0.5, 2)
+    return randomised(module).eval()
+
+
+def frozen_norms() -> list:
+    kinds = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
+    return [
+        pytest.param(lambda d=d, a=a: frozen(kinds[d](4, affine=a)), SIZES[d], id=f"batchnorm{d}d-{a}")
+        for d, a in [(1, True), (2, True), (2, False), (3, True)]
+    ] + [pytest.param(lambda: frozen(nn.BatchNorm1d(4)), (), id="batchnorm-features")]
+
+
+LAYERS = [*convolutions(), *norms(), *frozen_norms(), pytest.param(Attention, SIZES[2], id="attention")]
 
 
 def randomised(module: nn.Module) -> nn.Module:
@@ -138,6 +156,33 @@ def test_the_group_norms_derivatives_are_finite_differences(affine):
 
 
 @pytest.mark.parametrize("affine", [True, False])
+def test_the_frozen_batch_norms_derivatives_are_finite_differences(affine):
+    x, statistics = torch.randn(2, 4, 3, requires_grad=True), (torch.randn(4), torch.rand(4) + 0.5)
+    parameters = [torch.randn(4, requires_grad=True) for _ in range(2)] if affine else [None, None]
+
+    def normalise(x: Tensor, *parameters: Tensor) -> Tensor:
+        return FrozenBatchNorm.apply(x, *parameters, *statistics, 1e-5, Wanted())
+
+    assert torch.autograd.gradcheck(normalise, (x, *parameters))
+
+    def input_gradient(g: Tensor, w: Tensor | None) -> Tensor:
+        y = FrozenBatchNorm.apply(x, w, None, *statistics, 1e-5, Wanted("inputs"))
+        return torch.autograd.grad(y, x, g, create_graph=True)[0]
+
+    w = parameters[0]
+    assert torch.autograd.gradcheck(input_gradient, (torch.randn(2, 4, 3, requires_grad=True), w))
+
+
+def test_a_batch_norm_in_training_is_torchs():
+    norm, x = nn.BatchNorm2d(4), torch.randn(2, 4, *SIZES[2], requires_grad=True)
+    plain = copy.deepcopy(norm)
+    with SecondOrder(x):
+        y = norm(x)
+    assert y.grad_fn.name() == "NativeBatchNormBackward0" and torch.equal(y, plain(x))
+    assert torch.equal(norm.running_mean, plain.running_mean) and norm.num_batches_tracked == 1
+
+
+@pytest.mark.parametrize("affine", [True, False])
 def test_the_closed_form_of_the_group_norms_second_derivative_is_finite_differences(affine):
     x = torch.randn(2, 4, 3, requires_grad=True)
     parameters = [torch.randn(4, requires_grad=True), None] if affine else [None, None]
@@ -157,6 +202,7 @@ def test_the_closed_form_of_the_group_norms_second_derivative_is_finite_differen
         (lambda: nn.Conv2d(4, 2, 3), SIZES[2], "ConvolutionBackward"),
         (lambda: nn.Conv3d(4, 2, 3), SIZES[3], "ConvolutionBackward"),
         (lambda: nn.GroupNorm(2, 4), SIZES[2], "GroupNormBackward"),
+        (lambda: frozen(nn.BatchNorm2d(4)), SIZES[2], "FrozenBatchNormBackward"),
     ],
 )
 def test_the_operations_are_ours_inside_and_torchs_afterwards(layer, size, name):

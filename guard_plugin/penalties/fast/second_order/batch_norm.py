@@ -1,0 +1,79 @@
+"""Batch normalisation by running statistics, whose input gradient has a derivative in closed form.
+
+With running mean m, r = 1 / sqrt(running variance + eps) and weight w per channel, y = (x - m) r w + b is linear in x:
+for an output gradient g, the gradient for x is g r w. Its derivative, for a cotangent v, is v r w for g, the sum of
+g v r for w, and 0 for x. torch's own second derivative adds up many terms that are 0.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
+
+from guard_plugin.penalties.fast.second_order.convolution import Wanted
+
+__all__ = ["FrozenBatchNorm"]
+
+
+class FrozenBatchNorm(Function):
+    """x, w, b -> x normalised by running statistics, times w, plus b."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        w: Tensor | None,
+        b: Tensor | None,
+        mean: Tensor,
+        variance: Tensor,
+        eps: float,
+        wanted: Wanted,
+    ) -> Tensor:
+        """Normalise, by the kernel that the plain run takes."""
+        ctx.save_for_backward(x, w, b, mean, variance)
+        ctx.eps, ctx.wanted = eps, wanted
+        y: Tensor = torch.batch_norm(x, w, b, mean, variance, False, 0.0, eps, torch.backends.cudnn.enabled)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> Any:
+        """Compute the gradients that are wanted."""
+        x, w, b, mean, variance = ctx.saved_tensors
+        of_x, of_w, of_b = ctx.needs_input_grad[:3]
+        of_w, of_b = of_w and ctx.wanted.parameter(w), of_b and ctx.wanted.parameter(b)
+        if not torch.is_grad_enabled():
+            gradients = torch.ops.aten.native_batch_norm_backward(
+                g, x, w, mean, variance, None, None, False, ctx.eps, [of_x, of_w, of_b]
+            )
+            return *gradients, None, None, None, None
+        r, over = (variance + ctx.eps).rsqrt(), [0, *range(2, g.dim())]
+        x_grad = _InputGradient.apply(g, w, r) if of_x else None
+        w_grad = (g * (x - _per_channel(mean, x)) * _per_channel(r, x)).sum(over) if of_w else None
+        return x_grad, w_grad, g.sum(over) if of_b else None, None, None, None, None
+
+
+class _InputGradient(Function):
+    """g, w -> the gradient for x."""
+
+    @staticmethod
+    def forward(ctx: Any, g: Tensor, w: Tensor | None, r: Tensor) -> Tensor:
+        scale = r if w is None else w * r
+        ctx.save_for_backward(g, r, scale)
+        return g * _per_channel(scale, g)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, v: Tensor) -> Any:
+        g, r, scale = ctx.saved_tensors
+        of_g, of_w = ctx.needs_input_grad[:2]
+        g_grad = v * _per_channel(scale, v) if of_g else None
+        w_grad = (g * v).sum([0, *range(2, v.dim())]) * r if of_w else None
+        return g_grad, w_grad, None
+
+
+def _per_channel(values: Tensor, like: Tensor) -> Tensor:
+    return values.view(1, -1, *[1] * (like.dim() - 2))
