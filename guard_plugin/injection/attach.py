@@ -108,7 +108,6 @@ class Attachment:
             real=profile.real,
         )
         self._teacher = Teacher(teacher) if teacher is not None else None
-        self._repaired = repair and bool(faults)
         for fault in faults if is_main_process() and reports is None else []:
             mended = "mended in memory" if repair else "guard run --repair mends it in memory"
             print(printable(f"guard: known fault of this host, {fault.describe()}; {mended}"), file=sys.stderr)
@@ -130,14 +129,7 @@ class Attachment:
                 trained_on=self._guard.trained_on,
             )
             undo.callback(tap.remove)
-            recipe = functools.partial(
-                Recipe,
-                adapter,
-                script,
-                dict(options),
-                tuple(arguments),
-                unless="in which --repair cannot mend the host's faults" if self._repaired else "",
-            )
+            recipe = functools.partial(Recipe, adapter, script, dict(options), tuple(arguments))
             self._children = Children(
                 self.ledger, recipe, lambda: str(self._guard.last_failure() or ""), self._provenance.written, reports
             )

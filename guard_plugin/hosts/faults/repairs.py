@@ -66,9 +66,7 @@ class Repairs(importlib.abc.MetaPathFinder):
         """Find a module that holds a fault (the import system calls this); None for every other one."""
         if self._main is not None and fullname == self._main[0]:
             file = str(self._main[1])
-            return importlib.util.spec_from_file_location(
-                fullname, file, loader=_RepairedLoader(fullname, file, self)
-            )
+            return importlib.util.spec_from_file_location(fullname, file, loader=_RepairedLoader(fullname, file, self))
         spec = importlib.machinery.PathFinder.find_spec(fullname, path, target)
         if spec is None or spec.origin is None or Path(spec.origin).resolve() not in [one.file for one in self._found]:
             return None
