@@ -54,8 +54,8 @@ _MAIN = Profile(
             file="utils.py",
             pattern=r"\b(\w+)\[:\] = \1\[0\](?!\.clone)",
             repaired=r"\1[:] = \1[0].clone()",
-            harm="with --method DSA --ipc 1, the augmentation of a batch of one image copies a number onto itself, which "
-            "torch refuses",
+            harm="with --method DSA --ipc 1, the augmentation of a batch of one image copies a number onto itself, "
+            "which torch refuses",
             stops=True,
         ),
     ),

@@ -47,8 +47,8 @@ _UNPREFIXED_KEYS = Fault(
     file="CDA/utils.py",
     pattern=r"\bif Flag:",
     repaired='if Flag and "module." + key in state:',
-    harm="of a checkpoint with a 'state_dict' whose names do not begin with 'module.', it loads no weight, says so, and "
-    "goes on with a random teacher",
+    harm="of a checkpoint with a 'state_dict' whose names do not begin with 'module.', it loads no weight, says so, "
+    "and goes on with a random teacher",
 )
 
 

@@ -31,7 +31,7 @@ class Repairs(importlib.abc.MetaPathFinder):
         with ExitStack() as undo:
             if found:
                 sys.meta_path.insert(0, self)
-                undo.callback(sys.meta_path.remove, self)
+                undo.callback(self._find_no_more)
                 undo.enter_context(mend_processes(found))
             for meanwhile in dict.fromkeys(one.fault.meanwhile for one in found):
                 if meanwhile is not None:
@@ -41,6 +41,10 @@ class Repairs(importlib.abc.MetaPathFinder):
     def remove(self) -> None:
         """Read files as they are again; safe to call twice."""
         self._undo.close()
+
+    def _find_no_more(self) -> None:
+        if self in sys.meta_path:
+            sys.meta_path.remove(self)
 
     def source(self, file: Path) -> bytes | str:
         """Return a file's source, mended where it holds a fault."""
