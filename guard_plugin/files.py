@@ -21,6 +21,7 @@ from guard_plugin.errors import UnsafeFile, UnusableInput
 from guard_plugin.versions import allowed_globals
 
 __all__ = [
+    "NUMPY_SCALARS",
     "atomic_file",
     "existing_file",
     "explain_write_errors",
@@ -38,15 +39,16 @@ _UNFINISHED = re.compile(r"\..+\.\d+\.unfinished")
 
 _CHUNK = 1 << 20  # bytes: a file need not fit into memory
 
-# Hosts store accuracies as numpy scalars beside their tensors, and training scripts their arguments beside the weights.
-# These rebuild numbers, names and plain values, and nothing else.
 _SCALAR = type(np.float64(0)).__reduce__(np.float64(0))[0]
-_SAFE: list[Any] = [
-    argparse.Namespace,
+NUMPY_SCALARS: list[Any] = [
     np.dtype,
     *(type(np.dtype(code)) for code in ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "?")),
     *((_SCALAR, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
 ]
+"""What ``torch.load(weights_only=True)`` must know to read numpy's scalars: it rebuilds numbers, and nothing else."""
+
+# Hosts store accuracies as numpy scalars beside their tensors, and training scripts their arguments beside the weights.
+_SAFE = [argparse.Namespace, *NUMPY_SCALARS]
 
 _INTEGERS = (torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 _DTYPES = (*_INTEGERS, torch.float16, torch.bfloat16, torch.float32, torch.float64)

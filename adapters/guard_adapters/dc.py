@@ -20,7 +20,7 @@ from guard_plugin.distilled import DistilledSet
 from guard_plugin.distilled.arrays import whole_numbers
 from guard_plugin.errors import UnusableInput
 from guard_plugin.files import load_untrusted
-from guard_plugin.hosts import Adapter, ExpectedCount, Profile, Seam
+from guard_plugin.hosts import Adapter, ExpectedCount, Fault, Profile, Seam
 
 __all__ = ["read_distilled", "read_result", "register_adapters"]
 
@@ -49,6 +49,17 @@ _MAIN = Profile(
         seam="main.main",
         formula=_real_loss_calls,
         explanation="args.num_exp * (args.Iteration + 1) * args.outer_loop * num_classes",
+    ),
+    faults=(
+        Fault(
+            name="augments-one-image",
+            file="utils.py",
+            pattern=r"\b(\w+)\[:\] = \1\[0\](?!\.clone)",
+            repaired=r"\1[:] = \1[0].clone()",
+            harm="with --method DSA --ipc 1, the augmentation of a batch of one image copies a number onto itself, "
+            "which torch refuses",
+            stops=True,
+        ),
     ),
 )
 

@@ -8,11 +8,13 @@ from guard_adapters.recommended import SETTINGS, SETTINGS_FOR
 from guard_adapters.trajectories import buffer_profile, distill_profile
 from guard_adapters.trajectory_files import read_trajectory_sets
 from guard_plugin.hosts import Adapter, Profile
+from guard_plugin.hosts.faults import cuda_only
 
 __all__ = ["read_distilled", "register_adapters"]
 
 # FTD's and DATM's scripts lie a folder below the modules that they import, and say so relative to the current folder.
 _BELOW = ("..",)
+_BASELINE = "utils/utils_baseline.py"
 
 _MTT = Adapter(
     name="mtt",
@@ -22,8 +24,16 @@ _MTT = Adapter(
         buffer_profile("buffer.py"),
         distill_profile("distill.py"),
         buffer_profile("buffer/buffer_FTD.py", "utils.utils_gsam", losses_per_step=2, roots=_BELOW),
-        *(distill_profile(f"distill/{name}.py", roots=_BELOW) for name in ("distill_FTD", "DATM", "DATM_tesla")),
-        Profile("distill/evaluation.py", unguarded="it evaluates images that were distilled before", roots=_BELOW),
+        *(
+            distill_profile(f"distill/{name}.py", _BASELINE, roots=_BELOW)
+            for name in ("distill_FTD", "DATM", "DATM_tesla")
+        ),
+        Profile(
+            "distill/evaluation.py",
+            unguarded="it evaluates images that were distilled before",
+            roots=_BELOW,
+            faults=cuda_only(_BASELINE),
+        ),
     ),
     settings=SETTINGS,
     settings_for=SETTINGS_FOR,

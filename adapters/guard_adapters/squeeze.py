@@ -7,6 +7,7 @@ relabelled by it, and students trained on them; losses there are on synthetic im
 from collections.abc import Mapping
 from typing import Any
 
+from guard_adapters.squeeze_faults import faults_of
 from guard_plugin.hosts import MODULE_LEVEL, ExpectedCount, Profile, Seam, UnguardedOption
 
 __all__ = ["SQUEEZE", "later_step", "our_step"]
@@ -37,16 +38,19 @@ def _classification(script: str, parameters: tuple[str, ...], evaluation: tuple[
         unguarded_options=(UnguardedOption("--test-only", "it only tests a network"),),
         writes=_TEACHER,
         reads=_TEACHER,  # --resume
+        faults=faults_of(script),
     )
 
 
 _TRAIN = ("model", "criterion", "optimizer", "data_loader", "device", "epoch", "args")
 _EVALUATE = ("model", "criterion", "data_loader", "device")
 
+_CIFAR = "SRe2L/*small_dataset/squeeze_cifar.py"
+
 SQUEEZE = (
     # SRe2L for CIFAR-100: all code is at the module's level.
     Profile(
-        script="SRe2L/*small_dataset/squeeze_cifar.py",
+        script=_CIFAR,
         seams=(
             Seam("squeeze_cifar", "train", "opens", ("epoch",)),
             Seam("squeeze_cifar", "test", "suspends", ("epoch",)),
@@ -60,6 +64,7 @@ SQUEEZE = (
         unguarded_options=(UnguardedOption("--check-ckpt", "it only reads a checkpoint"),),
         writes=_TEACHER,
         reads=_TEACHER,  # --resume
+        faults=faults_of(_CIFAR),
     ),
     # zeyuanyin/tiny-imagenet, for Tiny-ImageNet; torchvision's reference; ours.
     _classification(
@@ -69,10 +74,10 @@ SQUEEZE = (
 )
 
 
-def later_step(script: str, what: str, seams: tuple[Seam, ...] = ()) -> Profile:
+def later_step(script: str, what: str, seams: tuple[Seam, ...] = (), roots: tuple[str, ...] = ()) -> Profile:
     """Return the profile of a step after the teacher's training; ``seams`` tell it from scripts of the same name."""
     unguarded = f"it {what}; the teacher's training is what GUARD guards"
-    return Profile(script, seams, unguarded=unguarded, reads=_TEACHER)
+    return Profile(script, seams, unguarded=unguarded, roots=roots, reads=_TEACHER, faults=faults_of(script))
 
 
 def our_step(name: str, what: str) -> Profile:

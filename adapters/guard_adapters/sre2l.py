@@ -15,8 +15,8 @@ _VALIDATES = "trains students on recovered images"
 STEPS_AFTER_RECOVERY = (
     later_step("SRe2L/*small_dataset/relabel_cifar.py", _VALIDATES),
     later_step("SRe2L/relabel/generate_soft_label.py", _RELABELS),
-    later_step("SRe2L/validate/train_FKD.py", _VALIDATES),
-    later_step("SRe2L/validate/train_KD.py", _VALIDATES),
+    # They import from the folder above theirs, which they put on the path relative to the current one.
+    *(later_step(f"SRe2L/validate/train_{labels}.py", _VALIDATES, roots=("..",)) for labels in ("FKD", "KD")),
     later_step("classification/train_kd.py", _VALIDATES),
     our_step("relabel", _RELABELS),
     our_step("validate", _VALIDATES),

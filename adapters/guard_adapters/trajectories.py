@@ -8,9 +8,8 @@ training; distillation runs as it is.
 from collections.abc import Mapping
 from typing import Any
 
-import torch
-
 from guard_plugin.hosts import ExpectedCount, Fault, Profile, RefusedOption, Seam
+from guard_plugin.hosts.faults import cuda_only, without_cuda
 
 __all__ = ["buffer_profile", "distill_profile"]
 
@@ -60,7 +59,7 @@ def buffer_profile(
                 repaired="[p.detach().cpu().clone() for",
                 harm="on a CPU, every snapshot of an expert's weights is the same tensor, so that all of them hold the "
                 "final weights and there is no trajectory to match",
-                only_if=lambda: not torch.cuda.is_available(),
+                only_if=without_cuda,
             ),
             Fault(
                 name="teacher-label-undefined",
@@ -69,17 +68,19 @@ def buffer_profile(
                 repaired='getattr(args, "teacher_label", False)',
                 harm="buffer.py does not define the argument, so that training stops at the first batch with an "
                 "AttributeError",
+                stops=True,
                 unless=(script, r"args\.teacher_label\s*=|[\"']--teacher_label[\"']"),
             ),
         ),
     )
 
 
-def distill_profile(script: str, roots: tuple[str, ...] = ()) -> Profile:
-    """Return the profile of a script that matches the experts' trajectories."""
+def distill_profile(script: str, *modules: str, roots: tuple[str, ...] = ()) -> Profile:
+    """Return the profile of a script that matches the experts' trajectories; some ``modules`` ask for CUDA, too."""
     return Profile(
         script=script,
         unguarded="it matches the experts' trajectories with losses on synthetic images; buffers are what GUARD guards",
         reads=_BUFFERS,
         roots=roots,
+        faults=cuda_only(script, *modules),
     )

@@ -103,7 +103,6 @@ class Attachment:
             made_by=profile.made_by,
         )
         self._teacher = Teacher(teacher) if teacher is not None else None
-        self._repaired = repair and bool(faults)
         if is_main_process() and reports is None:
             mended = "mended in memory" if repair else "guard run --repair mends it in memory"
             lines = [f"known fault of this host, {fault.describe()}; {mended}" for fault in faults]
@@ -127,15 +126,7 @@ class Attachment:
                 trained_on=self._guard.trained_on,
             )
             undo.callback(tap.remove)
-            recipe = functools.partial(
-                Recipe,
-                adapter,
-                script,
-                folder,
-                dict(options),
-                tuple(arguments),
-                unless="in which --repair cannot mend the host's faults" if self._repaired else "",
-            )
+            recipe = functools.partial(Recipe, adapter, script, folder, dict(options), tuple(arguments))
             self._children = Children(
                 self.ledger, recipe, lambda: str(self._guard.last_failure() or ""), self._provenance.written, reports
             )

@@ -41,7 +41,6 @@ class Recipe:
     options: Mapping[str, Any]
     arguments: tuple[str, ...]
     reports: str
-    unless: str = ""
 
 
 class Children:
@@ -149,11 +148,11 @@ class Children:
         method = getattr(process, "_start_method", None) or multiprocessing.get_start_method()
         target = getattr(process, "_target", None)
         if method != "fork" and not self._ledger.unguarded and not makes_no_loss_call(target):
-            if target is None or type(process).run is not BaseProcess.run or self._recipe.unless:
+            if target is None or type(process).run is not BaseProcess.run:
                 raise NothingGuarded(
                     f"expected a child process that can be guarded, found {type(process).__name__}, started with "
-                    f"{method!r}, {self._recipe.unless or 'whose run() is its own'}: what it trains would not be "
-                    f"guarded; start it with 'fork' (multiprocessing.set_start_method), or give it a target"
+                    f"{method!r}, whose run() is its own: what it trains would not be guarded; start it with 'fork' "
+                    f"(multiprocessing.set_start_method), or give it a target"
                 )
             process._target = _Guarded(target, self._recipe)
         elif target is not None and _is_worker(target):

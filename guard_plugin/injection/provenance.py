@@ -53,7 +53,8 @@ def _origin(file: Path) -> tuple[str, str]:
 
 def _doubt(marker: Any, file: Path) -> str:
     ledger = marker["ledger"]
-    faults = [str(fault["name"]) for fault in ledger["faults"] if not fault["repaired"]]
+    # A fault at which a script stops did no harm to one that ended; older markers do not tell.
+    faults = [str(fault["name"]) for fault in ledger["faults"] if not (fault["repaired"] or fault.get("stops"))]
     if ledger["outcome"] == "running":
         return "the run that wrote it did not end, or goes on"
     if marker["sha256"] != file_sha256(file):

@@ -70,8 +70,16 @@ def test_a_file_is_not_guards_for_a_reason(tmp_path):
     assert why_not_guarded(tmp_path / "replay_0.pt") == "there is no replay_0.pt.guard.json beside it"
     assert why_not_guarded(write(tmp_path / "replay_1.pt", ledger(0.0))) == "it was made at strength 0"
     assert "ended as 'failed'" in why_not_guarded(write(tmp_path / "replay_2.pt", ledger(outcome="failed")))
-    for repaired, reason in ((False, "a fault of the host, 'alias', which --repair mends"), (True, "")):
-        file = write(tmp_path / f"replay_{4 + repaired}.pt", ledger(faults=({"name": "alias", "repaired": repaired},)))
+    harmed = "a fault of the host, 'alias', which --repair mends"
+    for number, (fault, reason) in enumerate(
+        (
+            ({"repaired": False}, harmed),
+            ({"repaired": False, "stops": False}, harmed),
+            ({"repaired": False, "stops": True}, ""),  # the script went on: it did not meet it
+            ({"repaired": True}, ""),
+        )
+    ):
+        file = write(tmp_path / f"replay_{4 + number}.pt", ledger(faults=({"name": "alias", **fault},)))
         assert reason in why_not_guarded(file) and bool(reason) == bool(why_not_guarded(file))
     file = write(tmp_path / "replay_3.pt", ledger())
     file.write_bytes(b"another")

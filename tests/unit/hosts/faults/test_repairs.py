@@ -2,11 +2,13 @@
 
 import importlib
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from guard_plugin.hosts.faults import Fault, Repairs, find_faults
+from guard_plugin.errors import UnusableInput
+from guard_plugin.hosts.faults import AS_IT_IS, Fault, Repairs, find_faults
 
 FAULT = Fault("answer", "lib_of_host.py", r"= 41\b", "= 42", "it is wrong")
 
@@ -81,3 +83,54 @@ def test_a_file_in_another_encoding_is_read_as_python_reads_it(host):
     module = importlib.import_module("lib_of_host")
     repairs.remove()
     assert (module.name, module.answer) == ("é", 42)
+
+
+def test_several_faults_of_one_line_are_mended_beside_each_other(host):
+    (host / "lib_of_host.py").write_text("values = [41, 7, 41]; answer = 41\n")
+    faults = [
+        Fault("list", "lib_of_host.py", "41(?=[],])", "forty", "", also=((r"\b7\b", "seven"),)),
+        Fault("answer", "lib_of_host.py", "= 41", "= 42", ""),
+        Fault("seen", "lib_of_host.py", "answer = 41", AS_IT_IS, ""),
+    ]
+    repairs = Repairs(find_faults(faults, host))
+    repairs.remove()
+    assert repairs.source(host / "lib_of_host.py") == "values = [forty, seven, forty]; answer = 42\n"
+    overlapping = Repairs(find_faults([*faults, Fault("more", "lib_of_host.py", "er = 41", "er = 43", "")], host))
+    overlapping.remove()
+    with pytest.raises(UnusableInput, match="lib_of_host.py:1: two of the faults .*more"):
+        overlapping.source(host / "lib_of_host.py")
+
+
+def test_what_is_around_the_faulty_code_counts(host):
+    fault = Fault("answer", "lib_of_host.py", r"(?<=answer )= 41(?=\n)", "= 42", "")
+    repairs = Repairs(find_faults([fault], host))
+    repairs.remove()
+    assert repairs.source(host / "lib_of_host.py") == "# comment\nanswer = 42\nanswer_too = 41\nother = 410\n"
+
+
+def test_what_holds_meanwhile_begins_once_and_ends(host):
+    events = []
+
+    @contextmanager
+    def meanwhile():
+        events.append("on")
+        yield
+        events.append("off")
+
+    faults = [Fault(name, "lib_of_host.py", "= 41", AS_IT_IS, "", meanwhile=meanwhile) for name in "ab"]
+    assert find_faults(faults, host) and events == []
+    repairs = Repairs(find_faults(faults, host))
+    assert events == ["on"]
+    repairs.remove()
+    repairs.remove()
+    assert events == ["on", "off"]
+
+
+def test_what_cannot_begin_leaves_nothing_behind(host):
+    def meanwhile():
+        raise UnusableInput("no")
+
+    before = list(sys.meta_path)
+    with pytest.raises(UnusableInput):
+        Repairs(find_faults([Fault("a", "lib_of_host.py", "= 41", "= 42", "", meanwhile=meanwhile)], host))
+    assert sys.meta_path == before

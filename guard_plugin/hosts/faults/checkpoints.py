@@ -1,0 +1,59 @@
+"""Files that an earlier step wrote and that ``torch.load`` refuses since torch 2.6, where it reads tensors alone.
+
+Mended, ``torch.load`` goes on reading nothing that runs code, and for the time of the run knows the types that the
+host's own steps put into these files: plain data, named one by one.
+"""
+
+from __future__ import annotations
+
+import argparse
+from contextlib import AbstractContextManager
+from typing import Any
+
+from guard_plugin.files import NUMPY_SCALARS
+from guard_plugin.hosts.faults.fault import AS_IT_IS, Fault
+from guard_plugin.versions import TORCH, allowed_globals
+
+__all__ = ["arguments_refused", "numbers_refused"]
+
+
+def _refuses_unknown_types() -> bool:
+    return TORCH >= (2, 6)
+
+
+def _reading_arguments() -> AbstractContextManager[Any]:
+    return allowed_globals([argparse.Namespace])
+
+
+def _reading_numbers() -> AbstractContextManager[Any]:
+    return allowed_globals(NUMPY_SCALARS)
+
+
+def arguments_refused(file: str, pattern: str = r"\btorch\.load\(") -> Fault:
+    """Return the fault of a file that reads checkpoints in which a training script left its arguments."""
+    return Fault(
+        name="arguments-in-checkpoint",
+        file=file,
+        pattern=pattern,
+        repaired=AS_IT_IS,
+        harm="torch.load refuses, since torch 2.6, the argparse.Namespace that the training script saves with the "
+        "weights; mended, it reads this type, too, and no other",
+        only_if=_refuses_unknown_types,
+        meanwhile=_reading_arguments,
+        stops=True,
+    )
+
+
+def numbers_refused(file: str, pattern: str = r"\btorch\.load\(") -> Fault:
+    """Return the fault of a file that reads what an earlier step saved numpy's numbers in."""
+    return Fault(
+        name="numpy-numbers-in-file",
+        file=file,
+        pattern=pattern,
+        repaired=AS_IT_IS,
+        harm="torch.load refuses, since torch 2.6, the numpy numbers that the step before saves; mended, it reads "
+        "them, too, and no other type",
+        only_if=_refuses_unknown_types,
+        meanwhile=_reading_numbers,
+        stops=True,
+    )
