@@ -7,7 +7,7 @@ import statistics
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Union
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -43,58 +43,67 @@ class PathCounts:
         }
 
 
-_PenaltyAndLoss = tuple[Union[Tensor, float], Union[Tensor, float]]
-
-
 @dataclass
 class Shares:
     """What part of the host's loss the penalty was, at up to 1,024 guarded loss calls, evenly spread over the run.
 
-    They are kept as penalty and loss on their device, so that noting one never waits for a GPU.
+    Penalty and loss are kept on their device, so that noting them never waits for a GPU, and in one tensor: small ones
+    that live on would keep apart the memory that training frees.
     """
 
-    kept: list[_PenaltyAndLoss] = field(default_factory=list)
-    last: _PenaltyAndLoss | None = None
     count: int = 0
     every: int = 1
+    used: int = 0
+    _noted: Tensor | None = None  # rows of penalty and loss; the last row is the last call's
 
     def note(self, penalty: Tensor, loss: Tensor) -> None:
         """Note one guarded loss call's penalty and loss, both scalars."""
-        self.last = penalty, loss
+        if self._noted is None:
+            self._noted = torch.zeros(_KEPT + 1, 2, dtype=torch.float64, device=penalty.device)
+        self._noted[-1, 0].copy_(penalty.detach(), non_blocking=True)
+        self._noted[-1, 1].copy_(loss.detach(), non_blocking=True)
         if self.count % self.every == 0:
-            self.kept.append(self.last)
+            self._keep(self._noted[-1])
         self.count += 1
-        if len(self.kept) == _KEPT:
-            self.kept, self.every = self.kept[::2], 2 * self.every
 
-    @property
-    def median(self) -> float | None:
-        """The median of the finite ones; None where there are none."""
-        finite = [share for share in map(_share, self.kept) if share is not None]
-        return statistics.median(finite) if finite else None
+    def _keep(self, row: Tensor) -> None:
+        noted = self._table()
+        noted[self.used].copy_(row)
+        self.used += 1
+        if self.used == _KEPT:
+            noted[: _KEPT // 2] = noted[0:_KEPT:2].clone()
+            self.used, self.every = _KEPT // 2, 2 * self.every
+
+    def _table(self) -> Tensor:
+        if self._noted is None:
+            self._noted = torch.zeros(_KEPT + 1, 2, dtype=torch.float64)
+        return self._noted
 
     def to_json(self) -> dict[str, float | None]:
-        """Return the first, the median and the last, null where not finite or none."""
-        first = self.kept[0] if self.kept else None
-        return {"first": _share(first), "median": self.median, "last": _share(self.last)}
+        """Return the first, the median and the last; null where not finite or none."""
+        if not self.count:
+            return {"first": None, "median": None, "last": None}
+        shares = [_share(*row) for row in self._table().tolist()]
+        finite = [share for share in shares[: self.used] if share is not None]
+        return {"first": shares[0], "median": statistics.median(finite) if finite else None, "last": shares[-1]}
 
     def counts(self) -> dict[str, Any]:
         """Return all that another process needs to add these shares to its own."""
-        kept = [(float(penalty), float(loss)) for penalty, loss in self.kept]
-        last = None if self.last is None else tuple(map(float, self.last))
-        return {"kept": kept, "last": last, "count": self.count, "every": self.every}
+        rows = self._table()[[*range(self.used), -1]].tolist() if self.count else []
+        return {"rows": rows, "count": self.count, "every": self.every}
 
     def add(self, counts: Mapping[str, Any]) -> None:
         """Add the shares of another process, which came later, at the wider of both spacings."""
-        theirs, every = list(counts["kept"]), int(counts["every"])
-        if not theirs:
+        if not counts["count"]:
             return
-        wider = max(self.every, every)
-        self.kept = self.kept[:: wider // self.every] + theirs[:: wider // every]
-        self.every, self.count = wider, self.count + int(counts["count"])
-        while len(self.kept) >= _KEPT:
-            self.kept, self.every = self.kept[::2], 2 * self.every
-        self.last = counts["last"]
+        *theirs, last = torch.tensor(counts["rows"], dtype=torch.float64)
+        wider = max(self.every, int(counts["every"]))
+        own = [row.clone() for row in self._table()[: self.used : wider // self.every]]
+        self.used, self.every = 0, wider
+        for row in [*own, *theirs[:: wider // int(counts["every"])]]:
+            self._keep(row)
+        self._table()[-1].copy_(last)
+        self.count += int(counts["count"])
 
 
 @dataclass
@@ -137,7 +146,7 @@ class PenaltyValues:
             return ""
         if not int(self._nonzero):
             return "the penalty was 0 in every guarded loss call: it changed nothing; look at h and at the network"
-        share = self.shares.median
+        share = self.shares.to_json()["median"]
         if share is not None and share < _NEGLIGIBLE:
             return (
                 f"the penalty was {100 * share:.2g} % of the loss (median), below {100 * _NEGLIGIBLE:g} %: this was "
@@ -182,9 +191,8 @@ class PenaltyValues:
         self.shares.add(counts["shares"])
 
 
-def _share(noted: _PenaltyAndLoss | None) -> float | None:
+def _share(penalty: float, loss: float) -> float | None:
     """Return the penalty's part of the loss, in absolute values; None where there is none, or it is not finite."""
-    penalty, loss = (0.0, 0.0) if noted is None else map(float, noted)
     return _finite(abs(penalty / loss)) if loss else None
 
 
