@@ -202,7 +202,7 @@ class _Guarded:
     recipe: Recipe
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        from guard_plugin.injection.attach import Attachment  # which watches children itself
+        from guard_plugin.injection.attachment import Attachment  # which watches children itself
 
         recipe = self.recipe
         options = dict(recipe.options)

@@ -4,7 +4,7 @@ import pytest
 
 from guard_plugin.errors import SeamError
 from guard_plugin.hosts.doctor import examine
-from guard_plugin.injection.attach import Attachment
+from guard_plugin.injection.attachment import Attachment
 from guard_plugin.plugins import Plugins
 from tests.conftest import BASELINES
 from tests.seam_mutations import MUTATIONS, check, mutants

@@ -13,8 +13,8 @@ from torch.nn import functional
 import guard_plugin
 from guard_plugin import hookimpl
 from guard_plugin.errors import NothingGuarded, UnsupportedLoss, UnusableInput
-from guard_plugin.injection import attach
-from guard_plugin.injection.attach import Attachment
+from guard_plugin.injection import attachment
+from guard_plugin.injection.attachment import Attachment
 from guard_plugin.plugins import Plugins, installed_plugins
 from tests.versions import needs_torch
 
@@ -116,7 +116,7 @@ def test_a_guard_that_cannot_begin_leaves_nothing_behind(script, monkeypatch, br
 
     installed_plugins().register(Plugin(), "test", "test 1.0")
     if breaks != "run_started":
-        monkeypatch.setattr(attach, breaks, fail)
+        monkeypatch.setattr(attachment, breaks, fail)
     before = state()
     with pytest.raises(ZeroDivisionError):
         attached(script)
