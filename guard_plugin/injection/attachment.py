@@ -42,10 +42,11 @@ class Attachment:
 
     As a context manager, it detaches at the end of the block and then checks that every due call was guarded.
 
-    ``adapter``, ``script`` and ``options`` are those of :func:`guard_plugin.attach`, ``arguments`` the script's own, and
-    ``folder`` the one that its imports are looked up in first. With ``repair``, known faults of the host are mended in
-    memory; callers of torchvision get the checkpoint ``teacher`` in place of pretrained weights. A child process leaves
-    its report in the folder ``reports``. Where anything does not fit, GuardError is raised and nothing has been changed.
+    ``adapter``, ``script`` and ``options`` are those of :func:`guard_plugin.attach`, ``arguments`` the script's own,
+    and ``folder`` the one that its imports are looked up in first. With ``repair``, known faults of the host are mended
+    in memory; callers of torchvision get the checkpoint ``teacher`` in place of pretrained weights. A child process
+    leaves its report in the folder ``reports``. Where anything does not fit, GuardError is raised and nothing has been
+    changed.
     """
 
     _active: Attachment | None = None
@@ -101,11 +102,9 @@ class Attachment:
             made_by=profile.made_by,
         )
         self._teacher = Teacher(teacher) if teacher is not None else None
-        if is_main_process() and reports is None:
+        for fault in faults if is_main_process() and reports is None else []:
             mended = "mended in memory" if repair else "guard run --repair mends it in memory"
-            lines = [f"known fault of this host, {fault.describe()}; {mended}" for fault in faults]
-            for line in [*lines, *([] if plan.unguarded else [plan.penalty.in_words()])]:
-                print(printable(f"guard: {line}"), file=sys.stderr)
+            _tell(f"known fault of this host, {fault.describe()}; {mended}")
         with contextlib.ExitStack() as undo:  # what fails here leaves nothing behind
             self._hooks.run_started(ledger=self.ledger)
             undo.callback(self._tell_that_it_ended)
@@ -136,7 +135,7 @@ class Attachment:
                 self._guard.source_of = lambda batch: sources.of(batch, sys._getframe(1))[0]
             self._guard.origins = tap.origins
             if is_main_process() and reports is None:
-                self._guard.tells = lambda line: print(printable(f"guard: {line}"), file=sys.stderr)
+                self._guard.tells = _tell
             undo.callback(watch_compiled_functions(self._guard.compiled_loss, tap.origins.paused))
             self._undo = undo.pop_all()
         Attachment._active = self
@@ -242,6 +241,10 @@ class Attachment:
             return
         print(printable(f"guard: error: {problem}"), file=sys.stderr)
         _end_process(problem.exit_code)
+
+
+def _tell(line: str) -> None:
+    print(printable(f"guard: {line}"), file=sys.stderr)
 
 
 def _described(host: Path) -> dict[str, Any]:

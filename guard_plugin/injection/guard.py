@@ -237,10 +237,12 @@ class Guard:
         return loss
 
     def _fitted(self, shape: torch.Size) -> Penalty:
-        """Return the penalty for inputs of this shape; note, and say once, the h that it has there."""
+        """Return the penalty for inputs of this shape; say, once, what it is, and note an h that follows the shape."""
         penalty = self.chosen.for_inputs(shape)
-        if penalty is not self.penalty and self.ledger.note_h(in_pixels(shape), penalty.settings()["h"]):
-            self.tells(f"images of {in_pixels(shape)}: {self.chosen.in_words_at(shape)}")
+        follows = self.chosen.reference is not None
+        is_new = self.ledger.note_h(in_pixels(shape), penalty.settings()["h"]) if follows else not self.ledger.guarded
+        if is_new:
+            self.tells(self.chosen.in_words(shape))
         return penalty
 
     def _refuse_undecided(self, call: LossCall, place: Place, reason: str) -> None:

@@ -33,11 +33,6 @@ class ChosenPenalty:
             return self.penalty
         return replace(self.penalty, h=scale_h(self.penalty.h, from_shape=self.reference, to_shape=shape))
 
-    def in_words_at(self, shape: Sequence[int]) -> str:
-        """Say which h the penalty has for inputs of this shape, and from which reference."""
-        h, here = self.penalty.settings()["h"], self.for_inputs(shape).settings()["h"]
-        return f"h {h:g} at {in_pixels(self.reference or ())} -> {here:.4g}"
-
     def settings(self) -> dict[str, Any]:
         """Return the settings, as the ledger writes them."""
         settings = self.penalty.settings()
@@ -45,8 +40,8 @@ class ChosenPenalty:
             return settings
         return {**settings, "reference": {"shape": list(self.reference), "h": settings["h"]}}
 
-    def in_words(self) -> str:
-        """Say what the run is made under."""
+    def in_words(self, shape: Sequence[int] | None = None) -> str:
+        """Say what a run is made under; where h follows the size of the inputs, which it is for those of a shape."""
         settings = self.penalty.settings()
         if self.penalty.strength == 0:
             return "strength 0: a plain run, in which loss calls are counted"
@@ -54,7 +49,11 @@ class ChosenPenalty:
             return f"penalty {self.penalty.name}, strength {self.penalty.strength:g}"
         h = f"h {settings['h']:g}"
         if self.reference is not None:
-            h += f" at {in_pixels(self.reference)}, which follows the size of the images"
+            h += f" at {in_pixels(self.reference)}"
+            if shape is None:
+                h += ", which follows the size of the images"
+            else:
+                h += f" -> {self.for_inputs(shape).settings()['h']:.4g} at {in_pixels(shape)}"
         return f"penalty curvature, {self.penalty.form} form, strength {self.penalty.strength:g}, {h}"
 
 

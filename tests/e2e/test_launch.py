@@ -257,7 +257,7 @@ def test_a_forked_copy_of_the_process_reports_nothing(guard, tmp_path, code):
     fork = f"\n    if os.fork() == 0:\n        sys.exit({code})\n    print(os.waitstatus_to_exitcode(os.wait()[1]))"
     done = guard("run", *SETTINGS, "--ledger", "ledger.json", "dc", host(tmp_path / "host", body=fork + GUARDED_ONCE))
     assert done.returncode == 0 and done.stdout.strip() == str(code), done.stderr
-    assert done.stderr.count("guard: ") == 1
+    assert done.stderr.count("guard: dc main.py") == 1
 
 
 def test_the_scripts_name_leads_to_it_from_where_it_runs(guard, tmp_path):

@@ -30,15 +30,16 @@ def test_h_follows_the_size_of_the_images_and_the_run_says_so(guard, squeeze, tm
     assert penalty["reference"] == {"shape": list(reference), "h": recommended["h"]}
     assert penalty["h_at"] == {"1x8x8": h}
     size = "x".join(map(str, reference))
-    first, second = [line for line in done.stderr.splitlines() if line.startswith("guard: ")][:2]
-    assert f"h {recommended['h']:g} at {size}, which follows the size of the images" in first
-    assert second == f"guard: images of 1x8x8: h {recommended['h']:g} at {size} -> {h:.4g}"
+    first = next(line for line in done.stderr.splitlines() if line.startswith("guard: "))
+    assert first.endswith(f"gradient form, strength 100, h {recommended['h']:g} at {size} -> {h:.4g} at 1x8x8")
+    assert done.stderr.count("-> ") == 1
 
 
 def test_a_given_h_is_taken_as_it_is(guard, squeeze, tmp_path):
     done = guard("run", "--h", "0.7", "--ledger", "ledger.json", "sre2l", squeeze, *SQUEEZE)
     penalty = json.loads((tmp_path / "ledger.json").read_text())["penalty"]
-    assert penalty["h"] == 0.7 and "reference" not in penalty and "images of" not in done.stderr
+    assert penalty["h"] == 0.7 and "reference" not in penalty
+    assert "guard: penalty curvature, gradient form, strength 100, h 0.7\n" in done.stderr
 
 
 def test_the_recommended_settings_are_the_given_ones_bit_for_bit(guard, squeeze, tmp_path):
