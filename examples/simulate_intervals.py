@@ -26,7 +26,8 @@ from typing import NamedTuple
 import numpy as np
 import scipy
 from numpy.typing import NDArray
-from scipy.stats import norm, t
+from scipy.special import stdtrit
+from scipy.stats import norm
 from tqdm import tqdm
 
 from guard_plugin.evaluation.statistics import confidence_interval, paired_difference
@@ -132,7 +133,7 @@ def _cells(scenario: Scenario, sets: int, students: int, given: argparse.Namespa
     for target, estimates in found.items():
         truth = truths[target.split(",")[0]]
         value, low, high = np.array(estimates).T
-        ideal = 2 * norm.ppf(UPPER) * value.std(ddof=1)
+        ideal = 2 * float(norm.ppf(UPPER)) * value.std(ddof=1)
         yield Cell(100 * np.mean((low <= truth) & (truth <= high)), np.mean(high - low) / ideal)
 
 
@@ -180,7 +181,7 @@ def _former_half_width(values: NDArray[np.float64]) -> float:
     if variance == 0:
         return 0.0
     freedom = variance**2 / sum(part**2 / df for part, df in parts)
-    return float(t.ppf(UPPER, int(freedom + 1e-9))) * sqrt(variance)
+    return float(stdtrit(int(freedom + 1e-9), UPPER)) * sqrt(variance)
 
 
 if __name__ == "__main__":

@@ -36,8 +36,9 @@ def benchmark_distilled(
 ) -> FinishedBenchmark:
     """Train students on distilled sets and measure them; continue where an earlier run of the same protocol stopped.
 
-    Student k is trained with seed k on ``sets[k % len(sets)]``, which "set_of_student" in results.json tells. Writes ``out/results.json``, the students as state
-    dicts in ``out/students/``, and an outcome per example, student and column in ``out/records/``.
+    Student k is trained with seed k on ``sets[k % len(sets)]``, as "set_of_student" in results.json says. Writes
+    ``out/results.json``, the students as state dicts in ``out/students/``, and an outcome per example, student and
+    column in ``out/records/``.
 
     Args:
         sets: What a host distilled by one method, at least one set; several differ by the seed of the distillation.

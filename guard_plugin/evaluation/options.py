@@ -51,10 +51,10 @@ class BenchmarkOptions:
             with the images.
         zca: For students: whether the host ran with ``--zca``; by default, what its files say.
         fkd: For recipe "sre2l": a folder of soft labels that the host stored (``FkdLabels``); students then see the
-            views that these labels describe; or one for each distilled set. Without this and ``teacher``, students learn
-            the classes of the images.
-        teacher: For recipe "sre2l": the checkpoint of a network that labels newly drawn views; or one for each distilled
-            set.
+            views that these labels describe. Without this and ``teacher``, students learn the classes of the images.
+            Of several distilled sets, a folder for each.
+        teacher: For recipe "sre2l": the checkpoint of a network that labels newly drawn views; of several distilled
+            sets, one for all or one for each.
         teacher_arch: The architecture of ``teacher``; by default, that of the students.
         host_dataset: For students: the host's name for the data set ("ImageNet"), where its files do not contain it and
             ``dataset`` is another name, such as that of a folder.

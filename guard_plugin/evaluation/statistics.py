@@ -64,12 +64,12 @@ class _Part(NamedTuple):
 
 
 def require_scipy() -> Any:
-    """Return scipy.stats.
+    """Return scipy.special.
 
     Raises:
         UnusableInput: If scipy is not installed.
     """
-    return require("scipy.stats", needed_by="a confidence interval")
+    return require("scipy.special", needed_by="a confidence interval")
 
 
 def confidence_interval(outcomes: _Outcomes, sets: Sequence[int]) -> Estimate:
@@ -181,7 +181,7 @@ def _half_width(arms: Sequence[_Table], students: float, *, one_set: bool) -> tu
         return 0.0, {"examples": 1.0}
     by_rows, by_examples = sum(map(_weighted, rows)), _weighted(examples)
     width = by_rows + by_examples
-    by_students = by_rows if one_set else min(students * float(require_scipy().norm.ppf(_UPPER)), by_rows)
+    by_students = by_rows if one_set else min(students * _normal_quantile(), by_rows)
     parts = {"sets": by_rows - by_students, "students": by_students, "examples": by_examples}
     shares = {name: part / width for name, part in parts.items() if part or name == "examples"}
     return width / math.sqrt(variance), shares
@@ -212,7 +212,11 @@ def _variance_of_mean(values: _Table) -> float:
 
 def _weighted(part: _Part) -> float:
     """Return the variance times Student's quantile: divided by the standard error, its part of half the width."""
-    return part.variance * float(require_scipy().t.ppf(_UPPER, part.freedom)) if part.variance else 0.0
+    return part.variance * float(require_scipy().stdtrit(part.freedom, _UPPER)) if part.variance else 0.0
+
+
+def _normal_quantile() -> float:
+    return float(require_scipy().ndtri(_UPPER))
 
 
 def _limit(shares: dict[str, float], sets: Sequence[int]) -> str:
@@ -221,4 +225,4 @@ def _limit(shares: dict[str, float], sets: Sequence[int]) -> str:
 
 def _unseen(examples: int) -> float:
     """Return the squared normal quantile over so many examples, from which Wilson's bounds are computed."""
-    return float(require_scipy().norm.ppf(_UPPER)) ** 2 / examples
+    return _normal_quantile() ** 2 / examples

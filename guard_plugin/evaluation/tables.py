@@ -26,23 +26,19 @@ def results_table(finished: FinishedBenchmark) -> str:
 def counted(results: Mapping[str, Any]) -> str:
     """Write how many sets, students and examples were measured, and what the intervals hold for."""
     subject, protocol = results["subject"], results["protocol"]
-    networks, examples = protocol["seeds"], f"{number(protocol['n_examples'], 'example')}"
-    unit = unit_of(subject)
-    sets = len(set(sets_of(subject, networks)))
-    if unit == "networks":
-        told = f"{number(networks, 'network')}, {examples}"
-        what, advice = "network", "measure networks of other seeds, too (--checkpoint, repeated)"
-    else:
-        given = subject.get("experiments", sets)
-        of = "" if given == sets else f" (of {given} that were given)"
-        told = f"{number(sets, 'distilled set')}{of}, {number(networks, 'student')}, {examples}"
-        what, advice = "distilled set", "distil with other seeds, and give each result (--distilled, repeated)"
-    if sets == 1:
-        return (
-            f"{told}: the intervals hold for this {what} alone. What others of the same method would give is not seen, "
-            f"and more {'examples do' if unit == 'networks' else 'students do'} not show it: {advice}"
-        )
-    return f"{told}: the intervals are for other {what}s of this method; more of what limits one would narrow it"
+    seeds, unit = protocol["seeds"], unit_of(subject)
+    count = len(set(sets_of(subject, seeds)))
+    noun, option = ("network", "--checkpoint") if unit == "networks" else ("distilled set", "--distilled")
+    unused = subject.get("experiments", count) - count if unit == "sets" else 0
+    told = [number(count, noun) + (f" ({unused} more unused, for want of --seeds)" if unused else "")]
+    told += [number(seeds, "student")] if unit == "sets" else []
+    told += [number(protocol["n_examples"], "example")]
+    if count > 1:
+        return f"{', '.join(told)}: the intervals are for other {noun}s of this method, and for other examples"
+    return (
+        f"{', '.join(told)}: the intervals hold for this {noun} alone. Neither more students nor more examples show "
+        f"what other seeds of this method give: repeat {option} for each of 5 or more"
+    )
 
 
 def number(count: int, noun: str) -> str:
