@@ -150,9 +150,10 @@ def _one_set(scenario: Scenario, students: int, given: argparse.Namespace) -> tu
 def _pairs(scenario: Scenario, sets: int, students: int, given: argparse.Namespace) -> Iterator[tuple[Drawn, Drawn]]:
     """Draw both arms, again and again."""
     random = np.random.default_rng([given.seed, zlib.crc32(repr(scenario).encode()), sets, students])
+    levels = scenario.levels
     for _ in range(given.repeats):
         difficulty = random.normal(0, scenario.difficulty, given.examples)
-        first, second = (_arm(random, scenario, level, difficulty, sets, students) for level in scenario.levels)
+        first, second = (_arm(random, scenario, level, difficulty, sets, students) for level in levels)
         yield first, second
 
 
@@ -167,10 +168,11 @@ def _arm(
     n = len(difficulty)
     by_set = level + random.normal(0, scenario.sets, (sets, 1, 1))
     by_student = random.normal(0, scenario.students, (sets, students, 1))
-    by_example = difficulty + random.normal(0, scenario.method_by_example, n)
-    by_both = random.normal(0, scenario.set_by_example, (sets, 1, n)) if scenario.set_by_example else 0.0
+    by_example = by_set + difficulty + random.normal(0, scenario.method_by_example, n)
+    if scenario.set_by_example:
+        by_example = by_example + random.normal(0, scenario.set_by_example, (sets, 1, n))
     noise = random.standard_normal((sets, students, n), dtype=np.float32)
-    outcomes = by_set + by_student + by_example + by_both + noise > 0
+    outcomes = noise + by_student.astype(np.float32) > -by_example.astype(np.float32)
     return Drawn(outcomes.reshape(sets * students, n), float(by_set[0, 0, 0]))
 
 

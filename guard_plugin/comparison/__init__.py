@@ -2,6 +2,7 @@
 
 from guard_plugin.comparison.comparing import Comparison, compare
 from guard_plugin.comparison.images import draw_distilled
+from guard_plugin.comparison.notes import notes
 from guard_plugin.comparison.page import comparison_page, write_page
 from guard_plugin.comparison.reading import Measured, read_benchmark
 from guard_plugin.comparison.report import comparison_json, comparison_text
@@ -14,6 +15,7 @@ __all__ = [
     "comparison_page",
     "comparison_text",
     "draw_distilled",
+    "notes",
     "read_benchmark",
     "write_page",
 ]

@@ -53,7 +53,7 @@ def _on_intervals(comparison: Comparison) -> Iterator[str]:
         yield "Networks that were trained on one distilled set hang together: of such, the intervals are too narrow."
     untold = [label for label, one in comparison.benchmarks.items() if not one.is_told]
     if untold:
-        yield f"{listed(untold)} does not say which student is of which distilled set: all count as of one set."
+        yield f"Not told is which student is of which distilled set in {listed(untold)}: all count as of one set."
 
 
 def _on_one(comparison: Comparison) -> Iterator[str]:

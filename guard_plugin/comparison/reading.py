@@ -104,7 +104,8 @@ class Measured:
     @property
     def ledgers(self) -> list[Mapping[str, Any]]:
         """The ledgers of the distilling runs, as far as they were given."""
-        given = self.results.get("ledgers") or [self.results.get("ledger")]
+        given = self.results.get("ledgers")
+        given = given if isinstance(given, list) else [self.results.get("ledger")]
         return [ledger for ledger in given if isinstance(ledger, Mapping)]
 
     @property

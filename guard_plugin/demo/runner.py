@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from guard_plugin.comparison import Comparison, compare, draw_distilled, read_benchmark
+from guard_plugin.comparison import Comparison, compare, draw_distilled, notes, read_benchmark
 from guard_plugin.demo.methods import LEDGER, distil, student_options
 from guard_plugin.demo.settings import DcSettings, RecoverySettings
 from guard_plugin.distilled import read_distilled, subject_of
@@ -90,12 +90,15 @@ def _benchmark(settings: DcSettings | RecoverySettings, distilled: Path, folder:
 def _compare(settings: DcSettings | RecoverySettings, out: Path, say: Callable[[str], None]) -> None:
     """Compare both arms as ``guard compare`` does; write comparison.json and the images, and print the table."""
     arms = [read_benchmark(out / arm) for arm in ("baseline", "guard")]
-    values, table = summarise(compare(arms))
+    comparison = compare(arms)
+    values, table = summarise(comparison)
     summary = {"schema": 1, "settings": asdict(settings), "comparison": values}
     (out / "comparison.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
     draw_distilled(arms, out / "distilled.png")
     say(f"\n{table}\n")
-    say(f"students: {settings.students} per column, eps {settings.eps} (Linf, pixel space), seed {settings.seed}")
+    for note in notes(comparison):
+        say(note)
+    say(f"\neps {settings.eps} (Linf, pixel space), seed {settings.seed}")
     say(f"ledger: {arms[1].results['ledger']['summary']}")
     say(f"files: {out / 'baseline' / 'results.json'}, {out / 'guard' / 'results.json'}, {out / 'comparison.json'},")
     say(f"       {out / 'distilled.png'} (top: baseline, bottom: GUARD)")
@@ -106,12 +109,19 @@ def summarise(comparison: Comparison) -> tuple[dict[str, dict[str, Any]], str]:
 
     Returns:
         Per column: "baseline" and "guard" (mean accuracies), "difference" (guard - baseline) and its "ci95", all
-        as fractions; and a table with accuracies in percent, and differences in percent points.
+        as fractions, and what the interval is "limited_by"; and a table with accuracies in percent, and differences in
+        percent points.
     """
     values, rows = {}, [("accuracy (%)", "baseline", "GUARD", "difference [95 % CI]")]
     for column, entries in comparison.accuracy.items():
         baseline, guard = (entry["mean"] for entry in entries.values())
         (one,) = comparison.differences[column].values()
-        values[column] = {"baseline": baseline, "guard": guard, "difference": one.value, "ci95": [one.low, one.high]}
+        values[column] = {
+            "baseline": baseline,
+            "guard": guard,
+            "difference": one.value,
+            "ci95": [one.low, one.high],
+            "limited_by": one.limited_by,
+        }
         rows.append((column_label(column), percent(baseline), percent(guard), str(one)))
     return values, text_table(rows)
