@@ -7,9 +7,9 @@ from typing import Any
 from guard_plugin import __version__
 from guard_plugin.comparison import charts, settings
 from guard_plugin.comparison.beard import beard_scores
+from guard_plugin.comparison.caveats import measured_on, notes
 from guard_plugin.comparison.comparing import Comparison
 from guard_plugin.comparison.images import image_sheet
-from guard_plugin.comparison.notes import measured_on, notes
 from guard_plugin.comparison.verdicts import points, verdicts
 from guard_plugin.evaluation.tables import percent
 from guard_plugin.files import atomic_file, explain_write_errors

@@ -2,8 +2,8 @@
 
 from typing import Any
 
+from guard_plugin.comparison.caveats import notes
 from guard_plugin.comparison.comparing import Comparison
-from guard_plugin.comparison.notes import notes
 from guard_plugin.comparison.verdicts import verdicts
 from guard_plugin.evaluation.tables import column_label, percent, text_table
 

@@ -162,7 +162,8 @@ def _by_set(outcomes: _Outcomes, sets: Sequence[int]) -> _Table:
     if _count(sets) == 1:
         return values
     members = np.equal.outer(np.unique(sets), sets)
-    return members / members.sum(axis=1, keepdims=True) @ values
+    table: _Table = members / members.sum(axis=1, keepdims=True) @ values
+    return table
 
 
 def _students_part(outcomes: _Outcomes, sets: Sequence[int]) -> float:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from guard_plugin.comparison import compare, comparison_json, comparison_page, comparison_text, read_benchmark
-from guard_plugin.comparison.notes import notes
+from guard_plugin.comparison.caveats import notes
 from guard_plugin.comparison.verdicts import points, verdicts
 from guard_plugin.errors import UnusableInput
 from guard_plugin.versions import strict_zip
