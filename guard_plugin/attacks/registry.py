@@ -28,14 +28,14 @@ ATTACKS: tuple[type[Attack], ...] = (FGSM, PGD, MIM, APGDCE, APGDT, FABT, AutoAt
 
 
 class Preset(NamedTuple):
-    """A comma list of attacks, with the radius where a user gives none; if eps is None, a user must give one."""
+    """A comma list of attacks, with the radius where a user gives none."""
 
     attacks: str
-    eps: str | None = None
+    eps: str
 
 
 PRESETS: dict[str, Preset] = {
-    "quick": Preset("fgsm,pgd10"),
+    "quick": Preset("fgsm,pgd10", "1/255"),
     "paper": Preset("pgd100,square,autoattack,cw,mim20", "1/255"),
     "guard-official": Preset("official-pgd,official-square,official-autoattack,official-cw,official-mim", "1/255"),
     "robustbench": Preset("autoattack", "8/255"),
@@ -61,7 +61,7 @@ def parse_radii(attacks: str, eps: Sequence[str | float] | None) -> list[Eps]:
     if eps or not without:
         return [parse_eps(one) for one in eps or []]
     preset = PRESETS.get(attacks.strip())
-    if preset is None or preset.eps is None:
+    if preset is None:
         raise UnusableInput(f"expected eps, such as 8/255, for {', '.join(without)}")
     return [parse_eps(preset.eps)]
 

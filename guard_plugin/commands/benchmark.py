@@ -18,13 +18,13 @@ from guard_plugin.commands.options import (
     show,
     zca_option,
 )
-from guard_plugin.distilled import read_distilled, subject_of
+from guard_plugin.distilled import read_distilled, subject_of_several
 from guard_plugin.errors import UnusableInput
 from guard_plugin.evaluation.checkpoint_benchmark import benchmark_checkpoints
 from guard_plugin.evaluation.distilled_benchmark import benchmark_distilled
-from guard_plugin.evaluation.options import FOR_CHECKPOINTS, FOR_STUDENTS, BenchmarkOptions
+from guard_plugin.evaluation.options import FEWEST_STUDENTS, FOR_CHECKPOINTS, FOR_STUDENTS, BenchmarkOptions
 from guard_plugin.evaluation.results import FinishedBenchmark
-from guard_plugin.evaluation.tables import results_table
+from guard_plugin.evaluation.tables import counted, results_table
 from guard_plugin.files import read_json_object
 from guard_plugin.plugins import installed_plugins, look_up
 from guard_plugin.ranks import is_main_process
@@ -35,7 +35,12 @@ __all__ = ["benchmark"]
 
 @click.command()
 @click.option("--out", type=any_path, required=True, help="Folder to write, and to continue in.")
-@click.option("--distilled", type=any_path, help="What a host wrote: students are trained on it.")
+@click.option(
+    "--distilled",
+    type=any_path,
+    multiple=True,
+    help="What a host wrote: students are trained on it. Repeat it for each seed that a method was distilled with.",
+)
 @click.option("--adapter", help='Adapter of the host that wrote it; "plain" for a .pt or .npz of images and labels.')
 @click.option(
     "--checkpoint",
@@ -50,7 +55,11 @@ __all__ = ["benchmark"]
 @click.option("--arch", help="The networks' architecture.  [default: the network that distilled]")
 @click.option("--attacks", default="quick", show_default=True, help="Attacks, comma separated, or a preset.")
 @click.option("--eps", help="Radii in pixel space, comma separated: 1/255,8/255.  [default: the preset's]")
-@click.option("--seeds", type=at_least_1, help=f"Number of students.  [default: {BenchmarkOptions.seeds}]")
+@click.option(
+    "--seeds",
+    type=at_least_1,
+    help=f"Number of students.  [default: {FEWEST_STUDENTS} or more, equally many for each distilled set]",
+)
 @click.option(
     "--batch-size", type=at_least_1, default=128, show_default=True, help="Examples per pass; changes no result."
 )
@@ -58,9 +67,15 @@ __all__ = ["benchmark"]
 @click.option(
     "--fkd",
     type=click.Path(path_type=Path, exists=True, file_okay=False),
-    help="For recipe sre2l: soft labels that relabel wrote, the folder of epoch_0.",
+    multiple=True,
+    help="For recipe sre2l: soft labels that relabel wrote, the folder of epoch_0; once for each distilled set.",
 )
-@click.option("--teacher", type=existing_file, help="For recipe sre2l: checkpoint of a network that labels the views.")
+@click.option(
+    "--teacher",
+    type=existing_file,
+    multiple=True,
+    help="For recipe sre2l: checkpoint of a network that labels the views; for all distilled sets, or once for each.",
+)
 @click.option("--teacher-arch", help="The teacher's architecture.  [default: the students']")
 @click.option("--learning-rate", type=float, help="Of the students, such as the one that MTT learned and logged.")
 @zca_option
@@ -71,28 +86,35 @@ __all__ = ["benchmark"]
 @click.option("--source-arch", help="Its architecture.")
 @click.option("--source-normalization", help="Its normalization.  [default: what is usual for the data set]")
 @device_option
-@click.option("--ledger", type=existing_file, help="Ledger of the guarded run, to keep in the results.")
+@click.option(
+    "--ledger",
+    "ledgers",
+    type=existing_file,
+    multiple=True,
+    help="Ledger of the guarded run, to keep in the results; once for each --distilled.",
+)
 @json_option
 def benchmark(
-    distilled: Path | None,
+    distilled: tuple[Path, ...],
     checkpoints: tuple[Path, ...],
     eps: str | None,
-    ledger: Path | None,
+    ledgers: tuple[Path, ...],
     source: Path | None,
     source_arch: str | None,
     source_normalization: str | None,
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Train students on a distilled set (or take a checkpoint), attack them in pixel space, and write OUT/results.json.
+    """Train students on distilled sets (or take checkpoints), attack them in pixel space, and write OUT/results.json.
 
+    What a method is worth shows in several sets that were distilled with different seeds, not in more students of one.
     A run that was killed is continued when the same command is given again. Under torchrun the processes share the
     work: torchrun --nproc-per-node N -m guard_plugin benchmark ...
     """
     require_torch_to_benchmark()
     if bool(distilled) == bool(checkpoints):
         raise UnusableInput("expected either --distilled PATH with --adapter NAME, or --checkpoint FILE")
-    given = {name: value for name, value in options.items() if value is not None}
+    given = {name: value for name, value in options.items() if value not in (None, ())}
     other, names = ("--checkpoint", FOR_CHECKPOINTS) if distilled else ("--distilled", ("adapter", *FOR_STUDENTS))
     misplaced = [f"--{name.replace('_', '-')}" for name in names if name in given]
     if misplaced:
@@ -100,7 +122,7 @@ def benchmark(
     given |= {
         "eps": eps.split(",") if eps else None,
         "registry": installed_plugins().attack_classes,
-        "ledger": read_json_object(ledger) if ledger else None,
+        "ledger": [read_json_object(ledger) for ledger in ledgers],
         "source": _source(source, source_arch, source_normalization),
     }
     if distilled:
@@ -111,16 +133,23 @@ def benchmark(
         show(finished.results, _text(finished, given["out"]), as_json)
 
 
-def _benchmark_students(distilled: Path, given: dict[str, Any]) -> FinishedBenchmark:
+def _benchmark_students(distilled: tuple[Path, ...], given: dict[str, Any]) -> FinishedBenchmark:
     adapter, plugins = given.pop("adapter", None), installed_plugins()
     if adapter is None:
         raise UnusableInput("expected --adapter, whose host wrote the distilled set (plain: of no host)")
     if adapter != "plain":  # files of no host: there is nothing to adapt
         look_up("adapter", adapter, plugins.adapters)
-    sets = read_distilled(plugins.hook, adapter, distilled)
+    if len(set(distilled)) < len(distilled):
+        raise UnusableInput(f"expected --distilled that are all different, got {', '.join(map(str, distilled))}")
+    if len(given["ledger"]) not in (0, len(distilled)):
+        raise UnusableInput(
+            f"expected a --ledger for each of {len(distilled)} --distilled, or none, got {len(given['ledger'])}"
+        )
+    by_path = {path: read_distilled(plugins.hook, adapter, path) for path in distilled}
+    sets = [one for of in by_path.values() for one in of]
     found = {"dataset": sets[0].dataset, "arch": sets[0].arch}
     given = {name: value for name, value in found.items() if value is not None} | given
-    return benchmark_distilled(sets, subject=subject_of(adapter, distilled, sets), **_complete(given))
+    return benchmark_distilled(sets, subject=subject_of_several(adapter, by_path), **_complete(given))
 
 
 def _complete(given: dict[str, Any]) -> dict[str, Any]:
@@ -131,7 +160,7 @@ def _complete(given: dict[str, Any]) -> dict[str, Any]:
 
 
 def _text(finished: FinishedBenchmark, out: Path) -> str:
-    parts = [results_table(finished)]
+    parts = [results_table(finished), counted(finished.results)]
     if finished.results["subject"]["kind"] == "checkpoint":
         parts.append(f"normalization: {json.dumps(finished.results['protocol']['normalization'])}")
     parts += [f"warning: {warning['column']}: {warning['reason']}" for warning in finished.results["flags"]]

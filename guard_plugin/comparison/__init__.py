@@ -1,5 +1,6 @@
 """Finished benchmarks side by side, for ``guard compare`` and ``guard demo``."""
 
+from guard_plugin.comparison.caveats import notes
 from guard_plugin.comparison.comparing import Comparison, compare
 from guard_plugin.comparison.images import draw_distilled
 from guard_plugin.comparison.page import comparison_page, write_page
@@ -14,6 +15,7 @@ __all__ = [
     "comparison_page",
     "comparison_text",
     "draw_distilled",
+    "notes",
     "read_benchmark",
     "write_page",
 ]

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from guard_plugin.comparison.comparing import Comparison
-from guard_plugin.comparison.reading import Measured
 
 __all__ = ["BeardScores", "beard_scores"]
 
@@ -31,14 +30,14 @@ def beard_scores(comparison: Comparison) -> dict[str, list[BeardScores]]:
     """Return label -> scores per ball."""
     balls = [column for column in comparison.columns if column.kind == "worst"]
     return {
-        label: [_scores(benchmark, column.ball, column.members) for column in balls]
-        for label, benchmark in comparison.benchmarks.items()
+        label: [_scores(comparison, label, column.ball, column.members) for column in balls]
+        for label in comparison.benchmarks
     }
 
 
-def _scores(benchmark: Measured, ball: str, attacks: Sequence[str]) -> BeardScores:
-    clean, *accuracies = (float(benchmark.correct[column].mean()) for column in ("clean", *attacks))
-    seconds = benchmark.results["cost"]["seconds"]
+def _scores(comparison: Comparison, label: str, ball: str, attacks: Sequence[str]) -> BeardScores:
+    clean, *accuracies = (comparison.accuracy[column][label]["mean"] for column in ("clean", *attacks))
+    seconds = comparison.benchmarks[label].results["cost"]["seconds"]
     clean_seconds, *attack_seconds = (float(seconds[column]) for column in ("clean", *attacks))
     loss = _share(clean, accuracies, min(accuracies))
     ae = _share(clean_seconds, attack_seconds, max(attack_seconds))

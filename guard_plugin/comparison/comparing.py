@@ -1,4 +1,4 @@
-"""Benchmarks against the first of them: accuracies, and differences that are paired by student and example."""
+"""Benchmarks against the first of them: accuracies, and differences that are paired by distilled set and example."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,7 +21,6 @@ _OPTIONS = {
     "data_sha256": "--data",
     "arch": "--arch",
     "recipe": "--recipe and --learning-rate",
-    "seeds": "--seeds",
     "attacks": "--attacks and --eps",
     "source": "--source",
 }
@@ -31,17 +30,28 @@ _LEARNED = "distilled set"
 
 @dataclass(frozen=True)
 class Difference:
-    """An accuracy minus the first folder's, as a fraction, with its 95 % confidence interval."""
+    """An accuracy minus the first folder's, as a fraction, with its 95 % confidence interval.
+
+    Args:
+        value: The difference.
+        low: Lower bound.
+        high: Upper bound.
+        shares: The parts of the interval's width, as in ``Estimate``.
+        limited_by: The largest of them.
+        is_judged: Whether the interval speaks of the methods: one set on a side shows nothing of others.
+    """
 
     value: float
     low: float
     high: float
-    pairs: int  # how many networks there are on each side
+    shares: dict[str, float]
+    limited_by: str
+    is_judged: bool
 
     @property
     def sign(self) -> int:
-        """1 or -1 where the interval excludes 0, else 0; one network on each side shows nothing of others."""
-        return ((self.low > 0) - (self.high < 0)) if self.pairs > 1 else 0
+        """1 or -1 where the interval excludes 0, else 0; also 0 where nothing is judged."""
+        return ((self.low > 0) - (self.high < 0)) if self.is_judged else 0
 
     def __str__(self) -> str:
         """Write the difference and its interval in percent points: "+2.7 [+1.0, +4.4]"."""
@@ -55,9 +65,8 @@ class Comparison:
     Args:
         columns: The columns, which all benchmarks share.
         protocol: The protocol of the first; those of the others may differ in their normalization.
-        accuracy: Column -> label -> "mean", "std", "per_seed", "ci95", computed from the records.
-        differences: Column -> label of another benchmark -> its accuracy minus the first's, paired by student and
-            example.
+        accuracy: Column -> label -> what ``accuracy_entry`` computes, from the records.
+        differences: Column -> label of another benchmark -> its accuracy minus the first's.
     """
 
     benchmarks: dict[str, Measured]
@@ -90,12 +99,11 @@ def compare(benchmarks: Sequence[Measured]) -> Comparison:
     for label, benchmark in others:
         _check_comparable(first, reference, label, benchmark)
     accuracy, differences = {}, {}
-    for column, correct in reference.correct.items():
-        accuracy[column] = {label: accuracy_entry(benchmark.correct[column]) for label, benchmark in labelled.items()}
-        differences[column] = {
-            label: Difference(*paired_difference(benchmark.correct[column], correct), pairs=len(correct))
-            for label, benchmark in others
+    for column in reference.correct:
+        accuracy[column] = {
+            label: accuracy_entry(one.correct[column], one.sets, one.unit) for label, one in labelled.items()
         }
+        differences[column] = {label: _difference(column, one, reference) for label, one in others}
     return Comparison(
         benchmarks=labelled,
         first=first,
@@ -105,6 +113,11 @@ def compare(benchmarks: Sequence[Measured]) -> Comparison:
         accuracy=accuracy,
         differences=differences,
     )
+
+
+def _difference(column: str, one: Measured, reference: Measured) -> Difference:
+    estimate = paired_difference(one.correct[column], reference.correct[column], one.sets, reference.sets)
+    return Difference(*estimate.of(one.unit), is_judged=min(one.count, reference.count) > 1)
 
 
 def _check_comparable(first: str, reference: Measured, label: str, benchmark: Measured) -> None:

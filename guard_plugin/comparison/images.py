@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 
 from guard_plugin.comparison.reading import Measured
-from guard_plugin.distilled import DistilledSet, read_distilled, subject_of
+from guard_plugin.distilled import DistilledSet, read_distilled, subject_of_several
 from guard_plugin.drawing import draw_all, rows_of_classes, sheet
 from guard_plugin.errors import GuardError, UnusableInput
 from guard_plugin.plugins import installed_plugins
@@ -70,11 +70,13 @@ def _distilled_sets(benchmark: Measured) -> list[DistilledSet]:
     subject = benchmark.results["subject"]
     if subject["kind"] != "distilled":
         raise UnusableInput(f"{benchmark.folder} is a benchmark of a {subject['kind']}: it has no distilled images")
-    path = Path(subject["path"])
-    if not path.exists():
-        raise UnusableInput(f"the distilled images are no longer at {path} (from {Path.cwd()})")
-    sets = read_distilled(installed_plugins().hook, subject["adapter"], path)
-    if subject_of(subject["adapter"], path, sets)["sha256"] != subject["sha256"]:
-        raise UnusableInput(f"{path} has changed since it was benchmarked (its SHA-256 differs)")
+    paths = [Path(path) for path in subject.get("paths") or [subject["path"]]]
+    gone = [str(path) for path in paths if not path.exists()]
+    if gone:
+        raise UnusableInput(f"the distilled images are no longer at {', '.join(gone)} (from {Path.cwd()})")
+    found = {path: read_distilled(installed_plugins().hook, subject["adapter"], path) for path in paths}
+    if subject_of_several(subject["adapter"], found)["sha256"] != subject["sha256"]:
+        places = ", ".join(map(str, paths))
+        raise UnusableInput(f"{places} has changed since it was benchmarked (its SHA-256 differs)")
     dataset = subject.get("dataset") or benchmark.protocol["dataset"]
-    return [distilled.for_dataset(dataset) for distilled in sets]
+    return [distilled.for_dataset(dataset) for sets in found.values() for distilled in sets]

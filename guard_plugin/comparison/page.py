@@ -7,9 +7,10 @@ from typing import Any
 from guard_plugin import __version__
 from guard_plugin.comparison import charts, settings
 from guard_plugin.comparison.beard import beard_scores
+from guard_plugin.comparison.caveats import measured_on, notes
 from guard_plugin.comparison.comparing import Comparison
 from guard_plugin.comparison.images import image_sheet
-from guard_plugin.comparison.verdicts import counted_networks, notes, points, verdicts
+from guard_plugin.comparison.verdicts import points, verdicts
 from guard_plugin.evaluation.tables import percent
 from guard_plugin.files import atomic_file, explain_write_errors
 from guard_plugin.foreign_text import printable
@@ -45,7 +46,8 @@ def comparison_page(comparison: Comparison) -> str:
         title=f"Robustness of {compared} against {comparison.first}",
         comparison=comparison,
         benchmarks=list(comparison.benchmarks.values()),
-        networks=counted_networks(comparison),
+        measured_on=measured_on(comparison),
+        judged=any(one.is_judged for one in differences),
         verdicts=verdicts(comparison),
         notes=notes(comparison),
         limit=max(max(abs(one.low), abs(one.high)) for one in differences),

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from guard_plugin.errors import UnusableInput
 from guard_plugin.evaluation.records import RecordFolder
-from guard_plugin.evaluation.results import SCHEMA
+from guard_plugin.evaluation.results import SCHEMA, sets_of, unit_of
 from guard_plugin.files import read_json_object
 from guard_plugin.versions import strict_zip
 
@@ -38,6 +38,7 @@ _TYPES: dict[str, tuple[type, ...]] = {
 _TYPES_OF_DISTILLED: dict[str, tuple[type, ...]] = {
     "subject.path": (str,),
     "subject.sha256": (str,),
+    "subject.paths": (list, _NONE),
     "subject.adapter": (str,),
     "subject.dataset": (str, _NONE),
 }
@@ -75,12 +76,37 @@ class Measured:
         results: What results.json holds.
         correct: Column -> shape (students, examples), bool: whether a student is right on an example, by the records.
         columns: The columns, in the order of ``correct``.
+        sets: The number of the distilled set of each student; a network that was given stands for itself.
     """
 
     folder: Path
     results: dict[str, Any]
     correct: dict[str, NDArray[np.bool_]]
     columns: tuple[Column, ...]
+    sets: tuple[int, ...]
+
+    @property
+    def count(self) -> int:
+        """How many independent units there are: distilled sets, or networks that were given."""
+        return len(set(self.sets))
+
+    @property
+    def unit(self) -> str:
+        """What is independent of each other: "sets" or "networks"."""
+        return unit_of(self.results["subject"])
+
+    @property
+    def is_told(self) -> bool:
+        """Whether the results say which student is of which distilled set; if not, all count as of one."""
+        subject = self.results["subject"]
+        return self.unit == "networks" or any(subject.get(key) for key in ("set_of_student", "experiments"))
+
+    @property
+    def ledgers(self) -> list[Mapping[str, Any]]:
+        """The ledgers of the distilling runs, as far as they were given."""
+        given = self.results.get("ledgers")
+        given = given if isinstance(given, list) else [self.results.get("ledger")]
+        return [ledger for ledger in given if isinstance(ledger, Mapping)]
 
     @property
     def protocol(self) -> dict[str, Any]:
@@ -121,7 +147,9 @@ def read_benchmark(folder: Path) -> Measured:
     try:
         columns = tuple(columns_of(results))
         _check_fingerprint(folder, results["protocol"])
-        measured = Measured(folder, results, _recorded_outcomes(folder, results["protocol"], columns), columns)
+        correct = _recorded_outcomes(folder, results["protocol"], columns)
+        sets = tuple(sets_of(results["subject"], results["protocol"]["seeds"]))
+        measured = Measured(folder, results, correct, columns, sets)
         _check_accuracies(measured)
         _check_types(measured)
     except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
@@ -175,9 +203,12 @@ def _check_accuracies(measured: Measured) -> None:
         per_seed, mean = accuracy["per_seed"], float(accuracy["mean"])
         recorded = correct.mean(axis=1)
         same = len(per_seed) == len(recorded) and np.allclose(per_seed, recorded, rtol=0, atol=_TOLERANCE)
-        if not same or abs(mean - recorded.mean()) > _TOLERANCE:
+        # Version 0.1, which did not write "per_set", took the mean over all students.
+        sets = measured.sets if "per_set" in accuracy else range(len(recorded))
+        found = np.mean([recorded[np.equal(sets, one)].mean() for one in set(sets)])
+        if not same or abs(mean - found) > _TOLERANCE:
             raise UnusableInput(
-                f"{measured.folder}: the records of column {column} give an accuracy of {recorded.mean():.6f}, but "
+                f"{measured.folder}: the records of column {column} give an accuracy of {found:.6f}, but "
                 f"results.json says {mean:.6f}: the files are of two benchmarks, or were changed; {_AGAIN}"
             )
 
@@ -195,7 +226,7 @@ def _check_types(measured: Measured) -> None:
         value: Any = results
         for key in path.split("."):
             value = value.get(key)
-        if not isinstance(value, expected):
+        if not isinstance(value, expected) or (isinstance(value, list) and not all(type(one) is str for one in value)):
             raise TypeError(f"{path} is {type(value).__name__}")
 
 

@@ -2,8 +2,9 @@
 
 from typing import Any
 
+from guard_plugin.comparison.caveats import notes
 from guard_plugin.comparison.comparing import Comparison
-from guard_plugin.comparison.verdicts import notes, verdicts
+from guard_plugin.comparison.verdicts import verdicts
 from guard_plugin.evaluation.tables import column_label, percent, text_table
 
 __all__ = ["comparison_json", "comparison_text"]
@@ -21,7 +22,9 @@ def comparison_text(comparison: Comparison) -> str:
     for column, by_label in comparison.differences.items():
         cells = [f"{one} {_MARK if one.sign else ' '}" for one in by_label.values()]
         differences.append((column_label(column), *cells))
-    lines = [text_table(accuracies), "", text_table(differences), f"{_MARK} the interval excludes 0", ""]
+    judged = any(one.is_judged for by_label in comparison.differences.values() for one in by_label.values())
+    legend = f"{_MARK} the interval excludes 0" if judged else "no difference is marked: see below"
+    lines = [text_table(accuracies), "", text_table(differences), legend, ""]
     flags = [f"FLAGGED {label}, {column_label(column)}: {reason}" for label, column, reason in comparison.flags]
     if flags:
         lines += [*flags, ""]
@@ -31,7 +34,10 @@ def comparison_text(comparison: Comparison) -> str:
 
 
 def comparison_json(comparison: Comparison) -> dict[str, Any]:
-    """Describe the comparison for programs; accuracies and differences are fractions."""
+    """Describe the comparison for programs; accuracies and differences are fractions.
+
+    "excludes_0" is null where one distilled set on a side shows nothing of others.
+    """
     return {
         "schema": 1,
         "first": comparison.first,
@@ -39,6 +45,7 @@ def comparison_json(comparison: Comparison) -> dict[str, Any]:
             label: {
                 "path": str(benchmark.folder),
                 "subject": benchmark.results["subject"],
+                benchmark.unit: benchmark.count,
                 "flags": [{"column": column, "reason": reason} for column, reason in benchmark.flags],
             }
             for label, benchmark in comparison.benchmarks.items()
@@ -51,7 +58,13 @@ def comparison_json(comparison: Comparison) -> dict[str, Any]:
                 "eps_value": column.eps_value,
                 "accuracy": comparison.accuracy[column.name],
                 "differences": {
-                    label: {"difference": one.value, "ci95": [one.low, one.high], "excludes_0": bool(one.sign)}
+                    label: {
+                        "difference": one.value,
+                        "ci95": [one.low, one.high],
+                        "excludes_0": bool(one.sign) if one.is_judged else None,
+                        "limited_by": one.limited_by,
+                        "shares": one.shares,
+                    }
                     for label, one in comparison.differences[column.name].items()
                 },
             }

@@ -13,7 +13,8 @@ __all__ = ["ledger_settings", "names_in", "own_settings", "settings_rows", "shar
 
 def shared_settings(comparison: Comparison) -> dict[str, Any]:
     """Return the protocol that all benchmarks share, without the attacks, which have a table of their own."""
-    shared = {key: value for key, value in comparison.protocol.items() if key not in ("attacks", "normalization")}
+    own = ("attacks", "normalization", "seeds")
+    shared = {key: value for key, value in comparison.protocol.items() if key not in own}
     # Students may learn at a rate that was learned along with the images: it is listed with each benchmark's own.
     shared["recipe"] = {key: value for key, value in (shared["recipe"] or {}).items() if key != "learning_rate"}
     return shared
@@ -24,6 +25,7 @@ def own_settings(comparison: Comparison) -> dict[str, dict[str, Any]]:
     return {
         label: {
             **benchmark.results["subject"],
+            "seeds": benchmark.protocol["seeds"],
             "normalization": benchmark.protocol.get("normalization"),
             "learning_rate": (benchmark.protocol["recipe"] or {}).get("learning_rate"),
         }
@@ -32,12 +34,14 @@ def own_settings(comparison: Comparison) -> dict[str, dict[str, Any]]:
 
 
 def ledger_settings(comparison: Comparison) -> dict[str, dict[str, Any]]:
-    """Return by label what the page lists of a distilling run's ledger, where there is a ledger."""
+    """Return by label, and run where there are several, what the page lists of the distilling runs' ledgers."""
     keys = ("adapter", "script", "outcome", "penalty", "loss_calls", "penalty_value", "host", "versions")
     return {
-        label: {key: ledger[key] for key in keys if key in ledger}
+        f"{label}, run {run}" if len(benchmark.ledgers) > 1 else label: {
+            key: ledger[key] for key in keys if key in ledger
+        }
         for label, benchmark in comparison.benchmarks.items()
-        if isinstance(ledger := benchmark.results.get("ledger"), Mapping)
+        for run, ledger in enumerate(benchmark.ledgers, start=1)
     }
 
 

@@ -20,20 +20,28 @@ _TEACHER = Path("teacher", "checkpoint.pth")
 _RECOVERED = "recovered"
 
 
-def distil(settings: DcSettings | RecoverySettings, penalty: Mapping[str, Any], folder: Path) -> Path:
-    """Run the baseline's scripts, which write into the folder, and return the distilled file or folder in it.
+def distil(settings: DcSettings | RecoverySettings, penalty: Mapping[str, Any], folder: Path) -> list[Path]:
+    """Run the baseline's scripts, which write into the folder, and return the distilled files or folders in it.
+
+    Beside each lies the ledger of the run that made it.
 
     Raises:
         GuardError: If a script failed.
     """
     if isinstance(settings, DcSettings):
-        return _match_gradients(settings, penalty, folder)
-    _train_teacher(settings, penalty, folder)
-    return _recover(settings, folder)
+        return [_match_gradients(settings, penalty, folder)]
+    distilled = []
+    for number in range(settings.experiments):
+        own = folder / f"set-{number}"
+        own.mkdir(exist_ok=True)
+        seeded = replace(settings, seed=settings.seed + number)
+        _train_teacher(seeded, penalty, own)
+        distilled.append(_recover(seeded, own))
+    return distilled
 
 
-def student_options(settings: DcSettings | RecoverySettings, folder: Path) -> dict[str, Any]:
-    """Return the arguments of ``benchmark_distilled`` that depend on the method, for what lies in the folder.
+def student_options(settings: DcSettings | RecoverySettings, distilled: Sequence[Path]) -> dict[str, Any]:
+    """Return the arguments of ``benchmark_distilled`` that depend on the method, for what was distilled.
 
     After a recovery, students learn the teacher's answers to new views of the recovered images.
     """
@@ -43,7 +51,8 @@ def student_options(settings: DcSettings | RecoverySettings, folder: Path) -> di
     recipe = replace(
         published, epochs=settings.student_epochs, batch_size=settings.batch_size, min_scale=settings.min_scale
     )
-    return {"recipe": recipe, "teacher": folder / _TEACHER, "teacher_arch": settings.arch}
+    teachers = [path.parent / _TEACHER for path in distilled]
+    return {"recipe": recipe, "teacher": teachers, "teacher_arch": settings.arch}
 
 
 def _match_gradients(settings: DcSettings, penalty: Mapping[str, Any], folder: Path) -> Path:

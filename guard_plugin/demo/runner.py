@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from guard_plugin.comparison import Comparison, compare, draw_distilled, read_benchmark
+from guard_plugin.comparison import Comparison, compare, draw_distilled, notes, read_benchmark
 from guard_plugin.demo.methods import LEDGER, distil, student_options
 from guard_plugin.demo.settings import DcSettings, RecoverySettings
-from guard_plugin.distilled import read_distilled, subject_of
+from guard_plugin.distilled import read_distilled, subject_of_several
 from guard_plugin.errors import UnusableInput
 from guard_plugin.evaluation import benchmark_distilled, load_images, parse_attacks, parse_eps
 from guard_plugin.evaluation.tables import column_label, percent, text_table
@@ -41,7 +41,7 @@ def run_demo(settings: DcSettings | RecoverySettings, out: Path, say: Callable[[
     for arm, changes in (("baseline", {"strength": 0.0}), ("guard", {})):
         folder = out / arm
         folder.mkdir(exist_ok=True)
-        say(f"{arm}: distilling {settings.dataset}, {settings.ipc} image(s) per class")
+        say(f"{arm}: distilling {settings.dataset}, {settings.experiments} sets of {settings.ipc} image(s) per class")
         distilled = distil(settings, penalty | changes, folder)
         say(f"{arm}: training and attacking {settings.students} students")
         _benchmark(settings, distilled, folder, plugins)
@@ -68,8 +68,11 @@ def _claim(out: Path, settings: DcSettings | RecoverySettings) -> None:
         file.write_text(json.dumps(wanted, indent=2) + "\n", encoding="utf-8")
 
 
-def _benchmark(settings: DcSettings | RecoverySettings, distilled: Path, folder: Path, plugins: Plugins) -> None:
-    sets = read_distilled(plugins.hook, settings.method, distilled)
+def _benchmark(
+    settings: DcSettings | RecoverySettings, distilled: Sequence[Path], folder: Path, plugins: Plugins
+) -> None:
+    by_path = {path: read_distilled(plugins.hook, settings.method, path) for path in distilled}
+    sets = [one for of in by_path.values() for one in of]
     benchmark_distilled(
         sets,
         dataset=settings.dataset,
@@ -80,22 +83,25 @@ def _benchmark(settings: DcSettings | RecoverySettings, distilled: Path, folder:
         n_examples=settings.n_examples,
         seeds=settings.students,
         out=folder,
-        subject=subject_of(settings.method, distilled, sets),
+        subject=subject_of_several(settings.method, by_path),
         registry=plugins.attack_classes,
-        ledger=read_json_object(folder / LEDGER),
-        **student_options(settings, folder),
+        ledger=[read_json_object(path.parent / LEDGER) for path in distilled],
+        **student_options(settings, distilled),
     )
 
 
 def _compare(settings: DcSettings | RecoverySettings, out: Path, say: Callable[[str], None]) -> None:
     """Compare both arms as ``guard compare`` does; write comparison.json and the images, and print the table."""
     arms = [read_benchmark(out / arm) for arm in ("baseline", "guard")]
-    values, table = summarise(compare(arms))
+    comparison = compare(arms)
+    values, table = summarise(comparison)
     summary = {"schema": 1, "settings": asdict(settings), "comparison": values}
     (out / "comparison.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
     draw_distilled(arms, out / "distilled.png")
     say(f"\n{table}\n")
-    say(f"students: {settings.students} per column, eps {settings.eps} (Linf, pixel space), seed {settings.seed}")
+    for note in notes(comparison):
+        say(note)
+    say(f"\neps {settings.eps} (Linf, pixel space), seed {settings.seed}")
     say(f"ledger: {arms[1].results['ledger']['summary']}")
     say(f"files: {out / 'baseline' / 'results.json'}, {out / 'guard' / 'results.json'}, {out / 'comparison.json'},")
     say(f"       {out / 'distilled.png'} (top: baseline, bottom: GUARD)")
@@ -106,12 +112,19 @@ def summarise(comparison: Comparison) -> tuple[dict[str, dict[str, Any]], str]:
 
     Returns:
         Per column: "baseline" and "guard" (mean accuracies), "difference" (guard - baseline) and its "ci95", all
-        as fractions; and a table with accuracies in percent, and differences in percent points.
+        as fractions, and what the interval is "limited_by"; and a table with accuracies in percent, and differences in
+        percent points.
     """
     values, rows = {}, [("accuracy (%)", "baseline", "GUARD", "difference [95 % CI]")]
     for column, entries in comparison.accuracy.items():
         baseline, guard = (entry["mean"] for entry in entries.values())
         (one,) = comparison.differences[column].values()
-        values[column] = {"baseline": baseline, "guard": guard, "difference": one.value, "ci95": [one.low, one.high]}
+        values[column] = {
+            "baseline": baseline,
+            "guard": guard,
+            "difference": one.value,
+            "ci95": [one.low, one.high],
+            "limited_by": one.limited_by,
+        }
         rows.append((column_label(column), percent(baseline), percent(guard), str(one)))
     return values, text_table(rows)

@@ -11,7 +11,7 @@ from guard_plugin.versions import keyword_dataclass
 
 __all__ = ["METHODS", "DcSettings", "DemoSettings", "RecoverySettings", "settings_for"]
 
-METHODS = ("dc", "sre2l", "cda")
+METHODS = ("sre2l", "dc", "cda")
 
 
 @keyword_dataclass
@@ -24,6 +24,7 @@ class DemoSettings:
         arch: The network that distils, and the students' architecture.
         ipc: Images per class.
         iterations: Updates of the distilled images.
+        experiments: Independently distilled sets per arm; student k is trained on set k modulo this number.
         students: Students per arm.
         attacks: As for ``guard benchmark``.
         eps: Linf radius in pixel units.
@@ -41,7 +42,8 @@ class DemoSettings:
     arch: str
     ipc: int = 10
     iterations: int
-    students: int = 4
+    experiments: int
+    students: int
     attacks: str = "fgsm,pgd20"
     eps: str = "16/255"
     n_examples: int = 500
@@ -64,7 +66,6 @@ class DcSettings(DemoSettings):
     """The settings of gradient matching; examples/sweep.py chose the defaults on the validation split of digits.
 
     Args:
-        experiments: Independently distilled sets per arm; student k is trained on set k modulo this number.
         lr_img: Learning rate of the distilled images.
     """
 
@@ -73,6 +74,7 @@ class DcSettings(DemoSettings):
     arch: str = "ConvNetD1"
     iterations: int = 11
     experiments: int = 2
+    students: int = 4
     lr_img: float = 1.0
 
 
@@ -92,6 +94,8 @@ class RecoverySettings(DemoSettings):
     method: str
     arch: str = "ConvNetBN16-32"
     iterations: int = 200
+    experiments: int = 4
+    students: int = 4
     n_train: int | None = None
     teacher_epochs: int = 10
     student_epochs: int = 300
@@ -99,23 +103,29 @@ class RecoverySettings(DemoSettings):
     min_scale: float = 0.5
 
     def __post_init__(self) -> None:
-        if self.method not in METHODS[1:]:
-            raise UnusableInput(f"expected method {' or '.join(METHODS[1:])}, got {self.method!r}")
+        if self.method not in METHODS or self.method == DcSettings.method:
+            raise UnusableInput(f"expected method sre2l or cda, got {self.method!r}")
 
 
 # The defaults for larger data sets than digits, with which a demo takes minutes on two cores.
 _LARGER: dict[str, dict[str, Any]] = {
     "dc": {"arch": "ConvNetW32", "experiments": 1, "iterations": 3, "lr_img": 0.1, "students": 2},
-    "sre2l": {"arch": "ConvNetBN32-64-128", "n_train": 8000, "teacher_epochs": 5, "students": 2},
+    "sre2l": {
+        "arch": "ConvNetBN32-64-128",
+        "n_train": 8000,
+        "teacher_epochs": 5,
+        "experiments": 2,
+        "students": 2,
+    },
 }
 
 
-def settings_for(dataset: str, method: str = "dc", **given: Any) -> DcSettings | RecoverySettings:
+def settings_for(dataset: str, method: str = METHODS[0], **given: Any) -> DcSettings | RecoverySettings:
     """Return the settings for a data set: those given, over defaults that take minutes on two cores.
 
     Args:
         dataset: Its name.
-        method: "dc", "sre2l" or "cda".
+        method: "sre2l", "dc" or "cda".
         given: Settings by name.
 
     Raises:

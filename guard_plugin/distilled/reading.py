@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from guard_plugin.distilled.distilled_set import DistilledSet
 from guard_plugin.errors import UnusableInput
 from guard_plugin.files import file_sha256, joint_sha256
 
-__all__ = ["read_distilled", "subject_of"]
+__all__ = ["read_distilled", "subject_of", "subject_of_several"]
 
 _MOST_NAMED = 20  # files; a folder of images has thousands
 
@@ -39,20 +39,35 @@ def subject_of(adapter: str, path: Path, sets: Sequence[DistilledSet]) -> dict[s
     ``sha256sum FILE... | sha256sum`` prints, with the files in the order of their paths and without their folders'
     names; "files" then lists them or, if they are too many, "n_files" counts them.
     """
-    found = {file for one in sets for file in one.files}
-    if not found and path.is_dir():  # the plugin does not say which files it read: all that lie there
-        found = {file for file in path.rglob("*") if file.is_file()}
-    files = sorted(found) or [path]
+    return subject_of_several(adapter, {path: sets})
+
+
+def subject_of_several(adapter: str, found: Mapping[Path, Sequence[DistilledSet]]) -> dict[str, Any]:
+    """Describe several distilled files or folders as ``subject_of`` does one, with the sets read from each.
+
+    Their files come one after the other; "path" is the first of what was named, and "paths" are all.
+    """
+    paths, sets = list(found), [one for of in found.values() for one in of]
+    files = [file for path, of in found.items() for file in _files(path, of)]
     several: dict[str, Any] = {}
-    if files != [path]:
+    if files != paths[:1]:
         named = len(files) <= _MOST_NAMED
         several = {"files": [str(file) for file in files]} if named else {"n_files": len(files)}
     return {
         "kind": "distilled",
-        "path": str(path),
-        "sha256": joint_sha256((file.name, file) for file in files) if several else file_sha256(path),
+        "path": str(paths[0]),
+        **({"paths": [str(path) for path in paths]} if len(paths) > 1 else {}),
+        "sha256": joint_sha256((file.name, file) for file in files) if several else file_sha256(paths[0]),
         **several,
         "adapter": adapter,
         "ipc": sets[0].images_per_class,
         "experiments": len(sets),
     }
+
+
+def _files(path: Path, sets: Sequence[DistilledSet]) -> list[Path]:
+    """Return the files that the sets were read from."""
+    found = {file for one in sets for file in one.files}
+    if not found and path.is_dir():  # the plugin does not say which files it read: all that lie there
+        found = {file for file in path.rglob("*") if file.is_file()}
+    return sorted(found) or [path]

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
+from itertools import zip_longest
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -24,6 +26,7 @@ from guard_plugin.spaces import InputSpace
 from guard_plugin.students.recipes import recipe_named, train_student
 from guard_plugin.students.soft_labels import LabelSource, label_source
 from guard_plugin.students.training import TrainingRecipe
+from guard_plugin.versions import strict_zip
 
 __all__ = ["benchmark_distilled"]
 
@@ -33,11 +36,12 @@ def benchmark_distilled(
 ) -> FinishedBenchmark:
     """Train students on distilled sets and measure them; continue where an earlier run of the same protocol stopped.
 
-    Student k is trained with seed k on ``sets[k % len(sets)]``. Writes ``out/results.json``, the students as state
-    dicts in ``out/students/``, and an outcome per example, student and column in ``out/records/``.
+    Student k is trained with seed k on ``sets[k % len(sets)]``, as "set_of_student" in results.json says. Writes
+    ``out/results.json``, the students as state dicts in ``out/students/``, and an outcome per example, student and
+    column in ``out/records/``.
 
     Args:
-        sets: What a host distilled, at least one set.
+        sets: What a host distilled by one method, at least one set; several differ by the seed of the distillation.
         subject: The description of the sets for results.json.
         options: The fields of :class:`guard_plugin.evaluation.BenchmarkOptions`, by name; ``dataset``, ``arch``,
             ``attacks`` and ``out`` are required.
@@ -51,8 +55,7 @@ def benchmark_distilled(
     """
     chosen = BenchmarkOptions(**options)
     chosen.refuse(FOR_CHECKPOINTS, belong_to="checkpoints")
-    if not sets:
-        raise UnusableInput("expected at least one distilled set, got none")
+    _check_sets(sets)
     sets = [one.for_dataset(chosen.host_dataset or chosen.dataset) for one in sets]
     run = BenchmarkRun(chosen)
     return run.measure(_students(sets, subject, chosen, run.images))
@@ -64,15 +67,15 @@ class _Students(Subject):
 
     sets: Sequence[DistilledSet]
     network: Callable[[], nn.Module]
-    recipe: TrainingRecipe
+    recipes: Sequence[TrainingRecipe]  # one for each set; they differ by the source of the labels
     space: Callable[[], InputSpace]
 
     def prepare(self, folder: BenchmarkFolder, group: Group, device: torch.device) -> None:
         """Train the students that are missing, each process its own share of them."""
         missing = group.first(lambda: [k for k in range(self.protocol["seeds"]) if not folder.has_student(k)])
         for k in missing[group.rank :: group.size]:
-            distilled = self.sets[k % len(self.sets)]
-            folder.keep_student(k, train_student(distilled, self.network, self.recipe, seed=k, device=device))
+            distilled, recipe = self.sets[k % len(self.sets)], self.recipes[k % len(self.sets)]
+            folder.keep_student(k, train_student(distilled, self.network, recipe, seed=k, device=device))
         group.gather(None)  # until everyone is ready
 
     def pixel_model(self, folder: BenchmarkFolder, k: int) -> nn.Module:
@@ -84,49 +87,95 @@ def _students(
 ) -> _Students:
     """Check that the sets fit the options and the images, and describe the students that will be trained."""
     _check_fit(sets, images)
+    hashes = [tensors_sha256(one.images, one.labels) for one in sets]
+    if len(set(hashes)) < len(hashes):
+        raise UnusableInput("expected distilled sets that are all different: a copy is no other seed of a distillation")
     network = _network(options.arch, images)
     with torch.device("meta"):
         network()  # An unknown or unfit architecture is refused here.
     space, normalization = _input_space(sets, options)
-    teacher_arch = options.teacher_arch or options.arch
-    labels = label_source(options.fkd, options.teacher, teacher_arch, _network(teacher_arch, images))
-    recipe = _recipe(sets, options, labels)
+    labels = _label_sources(options, len(sets), images)
+    recipes = _recipes(sets, options, labels)
     # Like the images, soft labels are what is compared, not how: they belong to the subject.
-    soft = labels.identity() if labels else None
+    soft = [one.identity() for one in labels]
+    seeds = options.students(len(sets))
     return _Students(
         description={
             **description,
             **({"dataset": options.host_dataset} if options.host_dataset else {}),
-            **({"soft_labels": soft} if soft else {}),
+            **({"soft_labels": _one_or_all(soft)} if soft else {}),
+            "set_of_student": [k % len(sets) for k in range(seeds)],
         },
         protocol={
             "arch": options.arch,
             "normalization": normalization,
-            "recipe": {**recipe.describe(), **_learning_rate(recipe, options.learning_rate, sets)},
-            "seeds": options.seeds,
+            "recipe": {**recipes[0].describe(), **_learning_rate(recipes[0], options.learning_rate, sets)},
+            "seeds": seeds,
         },
         # The protocol contains the rest that the students depend on: normalization and learning rate.
         identity={
-            "distilled_sha256": [tensors_sha256(one.images, one.labels) for one in sets],
-            **({"labels_sha256": soft["sha256"]} if soft else {}),
+            "distilled_sha256": hashes,
+            **({"labels_sha256": _one_or_all([one["sha256"] for one in soft])} if soft else {}),
         },
         sets=sets,
         network=network,
-        recipe=recipe,
+        recipes=recipes,
         space=space,
     )
 
 
-def _recipe(sets: Sequence[DistilledSet], options: BenchmarkOptions, labels: LabelSource | None) -> TrainingRecipe:
+def _label_sources(options: BenchmarkOptions, sets: int, images: ImageSet) -> list[LabelSource]:
+    """Return the source of labels of each set, or one teacher for all; [] where students learn the sets' own labels."""
+    fkd, teachers = _paths(options.fkd), _paths(options.teacher)
+    arch = options.teacher_arch or options.arch
+    network = _network(arch, images)
+    sources = [label_source(*one, arch, network) for one in zip_longest(fkd, teachers)]
+    if (fkd and len(fkd) != sets) or len(teachers) not in (0, 1, sets):
+        raise UnusableInput(
+            f"expected --teacher once, or --fkd or --teacher as often as there are distilled sets, in their order; got "
+            f"{len(sources)} for {sets}"
+        )
+    return [source for source in sources if source]
+
+
+def _paths(given: Path | Sequence[Path] | None) -> list[Path]:
+    if given is None:
+        return []
+    return [given] if isinstance(given, Path) else list(given)
+
+
+def _recipes(
+    sets: Sequence[DistilledSet], options: BenchmarkOptions, labels: Sequence[LabelSource]
+) -> list[TrainingRecipe]:
+    """Return the recipe of each set, checked."""
     wanted = sets[0].recipe if options.recipe is None else options.recipe
     recipe = recipe_named(wanted) if isinstance(wanted, str) else wanted
     if options.learning_rate is not None:
         recipe = recipe.with_learning_rate(options.learning_rate)
-    if labels:
-        recipe = recipe.with_labels(labels)
-    for one in sets:
-        recipe.check(one)
-    return recipe
+    of_labels = [recipe.with_labels(one) for one in labels] or [recipe]
+    recipes = of_labels if len(of_labels) == len(sets) else of_labels * len(sets)
+    if any(one.describe() != recipes[0].describe() for one in recipes):
+        raise UnusableInput("expected soft labels of one kind for all distilled sets: benchmark these sets one by one")
+    for one, distilled in strict_zip(recipes, sets):
+        one.check(distilled)
+    return recipes
+
+
+def _one_or_all(values: Sequence[Any]) -> Any:
+    return values[0] if len(values) == 1 else list(values)
+
+
+def _check_sets(sets: Sequence[DistilledSet]) -> None:
+    """Refuse sets that are none, or not of one method."""
+    if not sets:
+        raise UnusableInput("expected at least one distilled set, got none")
+    for what in ("dataset", "arch", "recipe", "images_per_class", "num_classes"):
+        found = list(dict.fromkeys(getattr(one, what) for one in sets))
+        if len(found) > 1:
+            raise UnusableInput(
+                f"expected distilled sets of one method, which differ by their seed alone, got {what} "
+                f"{', '.join(map(str, found))}: benchmark them one by one, and compare"
+            )
 
 
 def _learning_rate(recipe: TrainingRecipe, given: float | None, sets: Sequence[DistilledSet]) -> dict[str, Any]:

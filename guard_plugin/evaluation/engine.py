@@ -119,7 +119,10 @@ class _Evaluation:
         return record
 
     def _record(self, column: str, work: _Work, candidates: Outcomes, batch: int | None = None) -> Record:
-        record = self._kept(column) or Record.begun(candidates)
+        record = self._kept(column)
+        if record is None:
+            record = Record.begun(candidates)
+            self._keep(column, record)  # also where there is nothing to measure: a finished folder holds every record
         rounds = self._rounds(np.flatnonzero(~record.done), batch)
         for mine in tqdm(rounds, column, unit="round", leave=False, disable=None if is_main_process() else True):
             parts = [(examples, work(examples)) for examples in mine]

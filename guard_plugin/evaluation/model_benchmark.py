@@ -90,7 +90,8 @@ def benchmark(
         dataset: A name that ``load_images`` knows (its test split), RobustBench's name or enum member, or pixels in
             [0, 1] with int64 labels.
         threat_model: RobustBench's: "Linf" or "L2", and for its own data sets "corruptions" or "corruptions_3d".
-        eps: Radius of the ball, in pixel units for Linf: a number, or text such as "8/255". Not for corruptions.
+        eps: Radius of the ball, in pixel units for Linf: a number, or text such as "8/255"; by default, the preset's
+            (1/255 for "quick"). Not for corruptions.
         data_dir: Where the data set lies; for robustbench ./data by default.
         attacks: A comma list such as "fgsm,pgd100", or a preset. By default AutoAttack where ``threat_model`` is given,
             and "quick" where it is not.

@@ -14,11 +14,14 @@ from guard_plugin.errors import UnusableInput
 from guard_plugin.students.training import TrainingRecipe
 from guard_plugin.versions import keyword_dataclass
 
-__all__ = ["FOR_CHECKPOINTS", "FOR_STUDENTS", "BenchmarkOptions"]
+__all__ = ["FEWEST_STUDENTS", "FOR_CHECKPOINTS", "FOR_STUDENTS", "BenchmarkOptions"]
 
 # The options that only one of the two kinds of subject has.
 FOR_STUDENTS = ("host_dataset", "seeds", "recipe", "fkd", "teacher", "teacher_arch", "learning_rate", "zca")
 FOR_CHECKPOINTS = ("normalization",)
+
+FEWEST_STUDENTS = 5
+"""Of a benchmark that does not say how many."""
 
 
 @keyword_dataclass
@@ -39,17 +42,19 @@ class BenchmarkOptions:
         source: Checkpoint, architecture and normalization (None for the usual one) of the model on which transferred
             attacks are made.
         registry: Attack classes by family; guard-plugin's own by default.
-        ledger: The ledger of the run that made what is measured, for results.json.
+        ledger: The ledger of the run that made what is measured, for results.json; or one for each of several runs.
         normalization: For checkpoints: what their training fed the networks (``parse_normalization``); by default, what
             is usual for the data set.
-        seeds: For students: their number, >= 1.
+        seeds: For students: their number, >= 1; by default 5 or more, equally many for each distilled set.
         recipe: For students: how they are trained, as a name or a recipe; by default, as the host of the sets does it.
         learning_rate: For students: their learning rate, in place of the recipe's and of one that was learned along
             with the images.
         zca: For students: whether the host ran with ``--zca``; by default, what its files say.
         fkd: For recipe "sre2l": a folder of soft labels that the host stored (``FkdLabels``); students then see the
             views that these labels describe. Without this and ``teacher``, students learn the classes of the images.
-        teacher: For recipe "sre2l": the checkpoint of a network that labels newly drawn views.
+            Of several distilled sets, a folder for each.
+        teacher: For recipe "sre2l": the checkpoint of a network that labels newly drawn views; of several distilled
+            sets, one for all or one for each.
         teacher_arch: The architecture of ``teacher``; by default, that of the students.
         host_dataset: For students: the host's name for the data set ("ImageNet"), where its files do not contain it and
             ``dataset`` is another name, such as that of a folder.
@@ -70,21 +75,33 @@ class BenchmarkOptions:
     device: torch.device | str = "cpu"
     source: tuple[Path, str, str | None] | None = None
     registry: Mapping[str, type[Attack]] | None = None
-    ledger: Mapping[str, Any] | None = None
+    ledger: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None
     normalization: str | None = None
-    seeds: int = 5
+    seeds: int | None = None
     recipe: str | TrainingRecipe | None = None
     learning_rate: float | None = None
     zca: bool | None = None
-    fkd: Path | None = None
-    teacher: Path | None = None
+    fkd: Path | Sequence[Path] | None = None
+    teacher: Path | Sequence[Path] | None = None
     teacher_arch: str | None = None
     host_dataset: str | None = None
 
     def __post_init__(self) -> None:
         for name in ("seeds", "batch_size"):
-            if getattr(self, name) < 1:
-                raise UnusableInput(f"expected {name} >= 1, got {getattr(self, name)}")
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UnusableInput(f"expected {name} >= 1, got {value}")
+
+    @property
+    def ledgers(self) -> list[Mapping[str, Any]]:
+        """Every ledger that was given."""
+        if self.ledger is None:
+            return []
+        return [self.ledger] if isinstance(self.ledger, Mapping) else list(self.ledger)
+
+    def students(self, sets: int) -> int:
+        """Return how many students there are of so many distilled sets."""
+        return self.seeds or -(-FEWEST_STUDENTS // sets) * sets
 
     def refuse(self, names: Sequence[str], *, belong_to: str) -> None:
         """Refuse options of the other kind of subject.

@@ -27,6 +27,8 @@ __all__ = [
     "attack_columns",
     "data_protocol",
     "finish",
+    "sets_of",
+    "unit_of",
     "versions",
     "worst_case_members",
     "worst_cases",
@@ -98,14 +100,45 @@ def worst_case_members(attacks: Mapping[str, Attack]) -> dict[str, list[str]]:
     return {summary: [column for column in of if column in held] or of for summary, of in members.items()}
 
 
-def accuracy_entry(correct: Outcomes) -> dict[str, Any]:
-    """Summarise outcomes, shape (students, examples), as fractions; "std" is over students, with ddof=1."""
-    per_seed = correct.mean(axis=1)
+def sets_of(subject: Mapping[str, Any], networks: int) -> list[int]:
+    """Return the number of the distilled set that each network was trained on, from "subject" of results.json.
+
+    Networks that were given stand for themselves. Results of version 0.1 say how many sets there are, from which
+    networks took theirs in turn; where they do not say that either, all networks count as of one set.
+
+    Raises:
+        UnusableInput: If the numbers are not one for each network.
+    """
+    if subject.get("kind") == "checkpoint":
+        return list(range(networks))
+    told = subject.get("set_of_student")
+    if told is None:
+        return [k % (subject.get("experiments") or 1) for k in range(networks)]
+    if len(told) != networks or not all(type(one) is int for one in told):
+        raise UnusableInput(f"expected set_of_student as a whole number for each of {networks} students, got {told}")
+    return list(told)
+
+
+def unit_of(subject: Mapping[str, Any]) -> str:
+    """Return what is independent of each other: "sets", or "networks" that were given."""
+    return "networks" if subject.get("kind") == "checkpoint" else "sets"
+
+
+def accuracy_entry(correct: Outcomes, sets: Sequence[int], unit: str = "sets") -> dict[str, Any]:
+    """Summarise outcomes, shape (students, examples), of students of these sets, as fractions.
+
+    The mean is over sets of the means over their students; "std" is over students, with ddof=1. ``Estimate`` explains
+    "shares" and "limited_by".
+    """
+    per_seed, estimate = correct.mean(axis=1), confidence_interval(correct, sets).of(unit)
     return {
-        "mean": float(correct.mean()),
+        "mean": estimate.value,
         "std": float(per_seed.std(ddof=1)) if len(per_seed) > 1 else 0.0,
         "per_seed": [float(accuracy) for accuracy in per_seed],
-        "ci95": list(confidence_interval(correct)),
+        "per_set": [float(per_seed[np.equal(sets, one)].mean()) for one in sorted(set(sets))],
+        "ci95": [estimate.low, estimate.high],
+        "limited_by": estimate.limited_by,
+        "shares": estimate.shares,
     }
 
 
@@ -122,10 +155,11 @@ def finish(
     subject: Mapping[str, Any],
     protocol: Mapping[str, Any],
     run: Mapping[str, Any],
-    ledger: Mapping[str, Any] | None,
+    ledgers: Sequence[Mapping[str, Any]],
     versions: Mapping[str, Any],
 ) -> FinishedBenchmark:
     """Summarise the records of each network, by column; what follows ``num_classes`` are entries of results.json."""
+    sample = sets_of(subject, len(records)), unit_of(subject)
     correct = {column: np.stack([of[column].correct for of in records]) for column in (CLEAN, *attacks)}
     cost = {
         part: {column: sum(getattr(of[column].cost, part) for of in records) for column in correct}
@@ -136,9 +170,9 @@ def finish(
         "schema": SCHEMA,
         "subject": dict(subject),
         "protocol": dict(protocol),
-        "accuracy": {column: accuracy_entry(outcomes) for column, outcomes in correct.items()},
+        "accuracy": {column: accuracy_entry(outcomes, *sample) for column, outcomes in correct.items()},
         "target_reached": {
-            column: accuracy_entry(np.stack([of[column].reached for of in records]))
+            column: accuracy_entry(np.stack([of[column].reached for of in records]), *sample)
             for column, attack in attacks.items()
             if attack.targeted
         },
@@ -147,7 +181,8 @@ def finish(
         "flags": find_warnings(records, attacks, correct, num_classes),
         "run": dict(run),
         "cost": cost,
-        "ledger": None if ledger is None else dict(ledger),
+        "ledger": dict(ledgers[0]) if ledgers else None,
+        **({"ledgers": [dict(ledger) for ledger in ledgers]} if len(ledgers) > 1 else {}),
         "versions": dict(versions),
     }
     return FinishedBenchmark(results, correct)

@@ -21,6 +21,7 @@ from guard_plugin.evaluation.engine import evaluate_model
 from guard_plugin.evaluation.folder import BenchmarkFolder
 from guard_plugin.evaluation.options import BenchmarkOptions
 from guard_plugin.evaluation.results import FinishedBenchmark, attack_columns, data_protocol, finish, versions
+from guard_plugin.evaluation.statistics import require_scipy
 from guard_plugin.files import file_sha256
 from guard_plugin.networks.checkpoints import load_checkpoint
 from guard_plugin.networks.pixel_model import PixelModel
@@ -61,6 +62,7 @@ class BenchmarkRun:
 
     def __init__(self, options: BenchmarkOptions) -> None:
         self.options = options
+        require_scipy()  # for the intervals, at the end
         self.attacks = _attacks(options)
         self.device = usable_device(options.device)
         self.images = load_images(options.dataset, options.data_dir, options.split, options.n_examples)
@@ -99,7 +101,7 @@ class BenchmarkRun:
                 subject=subject.description,
                 protocol=protocol,
                 run={"batch_size": self.options.batch_size, "processes": group.size},
-                ledger=self.options.ledger,
+                ledgers=self.options.ledgers,
                 versions=used,
             )
             if is_main_process():

@@ -38,6 +38,18 @@ def benchmark(*arguments: object) -> None:
     cli.main(["benchmark", *map(str, arguments)], standalone_mode=False)
 
 
+@pytest.fixture(scope="module")
+def seeds(plain) -> list[Path]:
+    """Other real digits of each class, as if distilled with other seeds; of the last file, all labels are wrong."""
+    digits, files = load_images("digits", split="train"), []
+    for k in range(3):
+        chosen = torch.cat([torch.nonzero(digits.labels == c)[10 * k : 10 * k + 10, 0] for c in range(10)])
+        files.append(plain.with_name(f"seed-{k}.npz"))
+        labels = digits.labels[chosen] if k < 2 else (digits.labels[chosen] + 1) % 10
+        np.savez(files[-1], images=digits.pixels[chosen].numpy(), labels=labels.numpy())
+    return files
+
+
 def accuracy(folder: Path) -> str:
     return json.dumps(json.loads((folder / "results.json").read_text())["accuracy"])
 
@@ -64,6 +76,44 @@ def test_one_process_and_two_and_any_batch_size_give_the_same_bytes(guard, plain
     for k in (0, 1):
         students = [torch.load(tmp_path / out / "students" / f"student-{k}.pt") for out in ("one", "two")]
         assert all(torch.equal(students[0][name], students[1][name]) for name in students[0])
+
+
+def test_several_distilled_sets_are_the_sample(seeds, tmp_path, capsys):
+    sets = [word for file in seeds[:2] for word in ("--distilled", file)]
+    asked = (*SHARED, "--adapter", "plain", "--seeds", 4, "--attacks", "fgsm", "--eps", "32/255")
+    benchmark("--out", tmp_path / "two", *sets, *asked)
+    table, told = capsys.readouterr().out.split("\n\n")[:2]
+    assert table.splitlines()[0].endswith("limited by")
+    assert told.startswith("2 distilled sets, 4 students, 100 examples: the intervals are for other distilled sets")
+    results = json.loads((tmp_path / "two" / "results.json").read_text())
+    subject, clean = results["subject"], results["accuracy"]["clean"]
+    assert subject["paths"] == list(map(str, seeds[:2])) and subject["experiments"] == 2
+    assert subject["set_of_student"] == [0, 1, 0, 1]
+    first, second, third, fourth = clean["per_seed"]
+    assert clean["per_set"] == pytest.approx([(first + third) / 2, (second + fourth) / 2])
+    benchmark("--out", tmp_path / "one", "--distilled", seeds[0], *asked)
+    assert (
+        "1 distilled set, 4 students, 100 examples: the intervals hold for this distilled set alone"
+        in capsys.readouterr().out
+    )
+    cli.main(["compare", str(tmp_path / "two"), str(tmp_path / "one")], standalone_mode=False)
+    assert "No verdict on one against two: of one there is one distilled set only" in capsys.readouterr().out
+
+
+def test_compare_reads_what_benchmark_finished_with_its_default_attacks(seeds, tmp_path, capsys):
+    """One student is wrong on all of its examples; the attacks and their eps are the command's."""
+    for out, file in (("right", seeds[0]), ("wrong", seeds[2])):
+        asked = ("--distilled", file, "--adapter", "plain", *SHARED[:-2], "--n-examples", 10, "--seeds", 1)
+        benchmark("--out", tmp_path / out, *asked)
+    results = json.loads((tmp_path / "wrong" / "results.json").read_text())
+    assert results["accuracy"]["clean"]["mean"] == 0 and results["protocol"]["preset"] == "quick"
+    assert [(attack["name"], attack["eps"]) for attack in results["protocol"]["attacks"]] == [
+        ("fgsm", "1/255"),
+        ("pgd10", "1/255"),
+    ]
+    capsys.readouterr()
+    cli.main(["compare", str(tmp_path / "right"), str(tmp_path / "wrong"), "--json"], standalone_mode=False)
+    assert json.loads(capsys.readouterr().out)["columns"]["pgd10"]["accuracy"]["wrong"]["mean"] == 0
 
 
 def test_a_benchmark_survives_being_killed(tmp_path, capsys):
@@ -205,9 +255,18 @@ def test_a_ledger_that_is_no_json_is_refused_at_the_start(checkpoint, tmp_path):
         (("--distilled", "x", "--adapter", "plain", "--normalization", "none"), "belongs to --checkpoint"),
         (("--checkpoint", "{checkpoint}", "--source-arch", "MLP"), "expected --source"),
         (("--checkpoint", "{checkpoint}", "--dataset", "digits"), "expected --arch"),
+        (
+            ("--distilled", "x", "--distilled", "x", "--adapter", "plain"),
+            "--distilled that are all different, got x, x",
+        ),
+        (
+            ("--distilled", "x", "--distilled", "y", "--adapter", "plain", "--ledger", "{checkpoint}.json"),
+            "a --ledger for each of 2 --distilled, or none, got 1",
+        ),
     ],
 )
 def test_contradictory_options_are_refused(checkpoint, tmp_path, options, message):
+    checkpoint.with_name(f"{checkpoint.name}.json").write_text("{}")
     options = [option.replace("{checkpoint}", str(checkpoint)) for option in options]
     with pytest.raises(UnusableInput, match=message):
         benchmark("--out", tmp_path / "out", "--eps", "1/255", *options)

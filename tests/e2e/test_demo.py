@@ -13,7 +13,7 @@ from PIL import Image
 from guard_plugin.versions import strict_zip
 from tests.conftest import ROOT
 
-SHORT = shlex.split("--iterations 1 --students 1 --experiments 2 --n-examples 40 --attacks fgsm,pgd3 --eps 16/255")
+SHORT = shlex.split("--iterations 1 --students 2 --experiments 2 --n-examples 40 --attacks fgsm,pgd3 --eps 16/255")
 
 
 def table(stdout: str) -> list[str]:
@@ -49,6 +49,7 @@ def test_the_demo_measures_and_prints_and_from_the_wheel_it_is_the_same(guard, w
     rows = table(done.stdout)
     assert [row.split("  ")[0].strip() for row in rows[2:]] == ["clean", "fgsm", "pgd3", "worst case"]
     assert "of 100 expected guarded" in done.stdout  # 2 experiments, 1 iteration, 5 outer loops, 10 classes
+    assert "2 distilled sets and 2 students per folder, and 40 examples" in done.stdout
     results = {arm: json.loads((tmp_path / "demo" / arm / "results.json").read_text()) for arm in ("baseline", "guard")}
     for arm, name in (("baseline", 1), ("guard", 2)):
         for row, column in strict_zip(rows[2:], ("clean", "fgsm", "pgd3", "worst_case")):
@@ -133,7 +134,7 @@ def test_benchmark_of_a_distilled_file(guard, baseline, tmp_path):
         (["--device", "foo"], "cannot compute on device 'foo'"),
         (["--ledger", "b/students/student-0.pt"], "cannot be read as JSON"),
         (["--eps", "8/255,16/510"], "all different"),
-        (["--distilled", "text.pt"], "expected a file named res_METHOD"),
+        (["--distilled", "text.pt", "--ledger", "l.json"], "expected a file named res_METHOD"),
         (["--dataset", "digitz"], "digits"),
         (["--arch", "ConvNetW9"], "ConvNetW32"),
     ):

@@ -11,6 +11,8 @@ from guard_plugin.evaluation.results import (
     SCHEMA,
     accuracy_entry,
     attack_columns,
+    sets_of,
+    unit_of,
     versions,
     worst_case_members,
     worst_cases,
@@ -39,11 +41,12 @@ def attacks_at(*eps, names=("fgsm", "pgd10")):
     ]
 
 
-def write_benchmark(folder, correct, *, attacks=None, ledger=None, subject=None, flagged=None, **protocol):
+def write_benchmark(folder, correct, *, sets=None, attacks=None, ledger=None, subject=None, flagged=None, **protocol):
     """Write the folder.
 
     Args:
         correct: Column -> flags of shape (students, examples), without worst cases.
+        sets: The distilled set of each student; each has its own by default. Unless ``subject`` is given.
         attacks: In the order of their columns; FGSM and PGD at 8/255 by default.
         flagged: What results.json holds under "flags".
         protocol: Over what is there by default.
@@ -52,6 +55,8 @@ def write_benchmark(folder, correct, *, attacks=None, ledger=None, subject=None,
     columns = attack_columns(attacks)
     assert list(correct) == ["clean", *columns]
     students, examples = correct["clean"].shape
+    subject = subject or {**GONE, "set_of_student": list(range(students) if sets is None else sets)}
+    sample = sets_of(subject, students), unit_of(subject)
     protocol = {
         "dataset": "digits",
         "split": "test",
@@ -73,9 +78,9 @@ def write_benchmark(folder, correct, *, attacks=None, ledger=None, subject=None,
     summarised = {**correct, **worst_cases(correct, columns)}
     results = {
         "schema": SCHEMA,
-        "subject": subject or GONE,
+        "subject": subject,
         "protocol": protocol,
-        "accuracy": {column: accuracy_entry(outcomes) for column, outcomes in summarised.items()},
+        "accuracy": {column: accuracy_entry(outcomes, *sample) for column, outcomes in summarised.items()},
         "worst_cases": worst_case_members(columns),
         "flags": flagged or [],
         "cost": {

@@ -1,11 +1,14 @@
+import re
+
 import numpy as np
 import pytest
 
 from guard_plugin.comparison import compare, comparison_json, comparison_page, comparison_text, read_benchmark
-from guard_plugin.comparison.verdicts import notes, points, verdicts
+from guard_plugin.comparison.caveats import notes
+from guard_plugin.comparison.verdicts import points, verdicts
 from guard_plugin.errors import UnusableInput
 from guard_plugin.versions import strict_zip
-from tests.unit.comparison.folders import attacks_at, flags, shaken, write_benchmark
+from tests.unit.comparison.folders import GONE, attacks_at, flags, shaken, write_benchmark
 
 
 def benchmark(folder, clean=0.9, fgsm=0.5, pgd=0.3, students=3, **options):
@@ -24,6 +27,7 @@ def test_a_difference_is_the_other_minus_the_first(tmp_path):
     compared = compare([benchmark(tmp_path / "plain"), benchmark(tmp_path / "ours", clean=0.85, pgd=0.5)])
     one = compared.differences["pgd10"]["ours"]
     assert one.value == pytest.approx(0.2) and 0.1 < one.low < 0.2 < one.high < 0.3 and one.sign == 1
+    assert one.is_judged and one.limited_by == "examples" and one.shares["examples"] == 1
     assert compared.differences["clean"]["ours"].sign == -1
     assert compared.differences["fgsm"]["ours"].sign == 0
     assert compared.accuracy["pgd10"]["ours"]["mean"] == pytest.approx(0.5)
@@ -46,7 +50,6 @@ def test_a_difference_is_paired_by_example(tmp_path):
     ("change", "words"),
     [
         ({"arch": "ConvNet"}, r"arch \(plain: MLP; ours: ConvNet\).*other's --arch"),
-        ({"students": 2}, r"seeds \(plain: 3; ours: 2\).*other's --seeds"),
         ({"recipe": {"name": "dc", "epochs": 4}}, r"recipe.epochs \(plain: 3; ours: 4\)"),
         ({"attacks": attacks_at("4/255")}, r"attacks\[0\].eps \(plain: 8/255; ours: 4/255\).*--attacks and --eps"),
     ],
@@ -109,16 +112,77 @@ def test_the_headline_tells_where_a_difference_was_shown_and_where_not(tmp_path)
 
 
 def test_notes_tell_what_the_intervals_do_not_cover(tmp_path):
-    subject = {"kind": "distilled", "path": "x", "sha256": "0", "adapter": "dc", "experiments": 1}
-    pair = [benchmark(tmp_path / name, students=1, subject=subject) for name in ("a", "b")]
+    pair = [benchmark(tmp_path / name, students=4, sets=[0] * 4) for name in ("a", "b")]
     told = " ".join(notes(compare(pair)))
-    assert "the spread between students is not seen at all" in told
-    assert "One distilled set only: a and b" in told
-    assert "between 1 student and between 100 examples" in told
+    assert "One distilled set only: a and b." in told and "More students do not show" in told
+    assert "1 distilled set and 4 students per folder, and 100 examples" in told and "exclude 0" not in told
+    few = " ".join(
+        notes(compare([benchmark(tmp_path / "f"), benchmark(tmp_path / "g", students=4, sets=[0, 0, 1, 1])]))
+    )
+    assert "Few distilled sets: f (3) and g (2). Their spread is hardly known" in few and "set only" not in few
+    assert "f: 3 distilled sets and 3 students; g: 2 distilled sets and 4 students" in few
+    assert "paired by example." in few
     many = [benchmark(tmp_path / name, students=5) for name in ("c", "d", "e")]
     told = " ".join(notes(compare(many)))
-    assert "hardly known" not in told and "not seen" not in told and "distilled" not in told
+    assert "hardly known" not in told and "not seen" not in told and "set only" not in told
+    assert "5 distilled sets and 5 students per folder" in told and "paired by distilled set and example." in told
     assert "8 differences" in told and "about 0.4 of them" in told  # 4 columns, 2 others, 1 in 20
+
+
+@pytest.mark.parametrize("alone", [("plain", "ours"), ("plain",), ("ours",)])
+def test_one_set_gives_figures_and_no_verdict(tmp_path, alone):
+    """However many students it has: no word, no star and no colour says which is better."""
+    pair = []
+    for name, pgd in (("plain", 0.3), ("ours", 0.5)):
+        sets = [0] * 6 if name in alone else [0, 0, 1, 1, 2, 2]
+        pair.append(benchmark(tmp_path / name, pgd=pgd, clean=pgd + 0.3, students=6, sets=sets))
+    compared = compare(pair)
+    one = compared.differences["pgd10"]["ours"]
+    assert one.value == pytest.approx(0.2) and one.low > 0.1 and one.sign == 0 and one.limited_by == "sets"
+    (verdict,) = verdicts(compared).values()
+    of = " and ".join(sorted(alone))
+    assert verdict.headline == (
+        f"No verdict on ours against plain: of {of} there is one distilled set only, and what another would give is "
+        f"not seen."
+    )
+    assert (
+        verdict.details[0].endswith(" for one distilled set alone).") and "50.0 % against 30.0 %" in verdict.details[0]
+    )
+    text, told = comparison_text(compared), comparison_json(compared)["columns"]["pgd10"]["differences"]["ours"]
+    assert "*" not in text and not re.search("robust than|is higher|is lower|no clear difference|exclude", text)
+    assert "no difference is marked" in text and f"One distilled set only: {' and '.join(alone)}." in text
+    assert told["excludes_0"] is None and told["limited_by"] == "sets"
+    page = comparison_page(compared)
+    assert 'class="number difference clear"' not in page and 'class="dot open"' in page and 'class="dot"' not in page
+    assert "No difference is marked" in page and "Bold differences" not in page
+
+
+def test_a_folder_with_one_set_gets_no_verdict_beside_one_with_several(tmp_path):
+    pair = benchmark(tmp_path / "plain"), benchmark(tmp_path / "ours", pgd=0.6)
+    one = benchmark(tmp_path / "alone", pgd=0.6, sets=[0] * 3)
+    compared = compare([*pair, one])
+    found = verdicts(compared)
+    assert found["ours"].headline.startswith("ours is more robust") and found["alone"].headline.startswith("No verdict")
+    rows = [line for line in comparison_text(compared).splitlines() if line.startswith("pgd10")]
+    assert rows[1].count("*") == 1
+    assert "4 differences are shown" in " ".join(notes(compared))
+
+
+def test_numbers_of_sets_and_students_may_differ(tmp_path):
+    """Then nothing but examples is paired."""
+    one = benchmark(tmp_path / "plain", students=6, sets=[0, 0, 1, 1, 2, 2])
+    other = benchmark(tmp_path / "ours", pgd=0.5, students=4)
+    compared = compare([one, other])
+    assert compared.differences["pgd10"]["ours"].sign == 1
+    page = comparison_page(compared)
+    assert "plain: 3 distilled sets and 6 students; ours: 4 distilled sets and 4 students; attacked with" in page
+
+
+def test_results_that_do_not_say_whose_students_there_are_count_as_of_one_set(tmp_path):
+    pair = [benchmark(tmp_path / name, subject=GONE) for name in ("a", "b")]
+    compared = compare(pair)
+    assert compared.differences["clean"]["b"].is_judged is False
+    assert "Not told is which student is of which distilled set in a and b: all count as of one set." in notes(compared)
 
 
 def test_the_text_has_a_row_per_column_and_marks_what_excludes_0(tmp_path):
@@ -152,7 +216,12 @@ def test_json_has_fractions_per_column(tmp_path):
 def test_checkpoints_are_networks_without_a_recipe(tmp_path):
     subject = {"kind": "checkpoint", "path": "net.pt", "sha256": "0", "adapter": None, "ipc": None}
     compared = compare([benchmark(tmp_path / name, subject=subject, recipe=None) for name in ("a", "b")])
-    assert "between 3 networks and between 100 examples" in notes(compared)[0]
+    assert "There are 3 networks per folder, and 100 examples." in notes(compared)[0]
+    assert "were trained on one distilled set hang together" in notes(compared)[1]
+    assert compared.differences["clean"]["b"].is_judged and "--checkpoint" not in " ".join(notes(compared))
+    alone = compare([benchmark(tmp_path / name, students=1, subject=subject, recipe=None) for name in ("c", "d")])
+    assert verdicts(alone)["d"].headline.startswith("No verdict on d against c: of d and c there is one network only")
+    assert "networks of 5 or more seeds (--checkpoint, repeated)" in " ".join(notes(alone))
     page = comparison_page(compared)
     assert "3 networks per folder" in page and "benchmark of a checkpoint" in page
 

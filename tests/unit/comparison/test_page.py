@@ -8,7 +8,7 @@ from PIL import Image
 
 from guard_plugin.comparison import compare, comparison_page, draw_distilled, read_benchmark, write_page
 from guard_plugin.comparison.page import typeset
-from guard_plugin.distilled import read_distilled, subject_of
+from guard_plugin.distilled import read_distilled, subject_of, subject_of_several
 from guard_plugin.errors import UnusableInput
 from guard_plugin.plugins import Plugins
 from guard_plugin.versions import strict_zip
@@ -200,6 +200,27 @@ def test_images_that_have_changed_are_not_shown(tmp_path, distilled):
     assert not list(tree.iter("img")) and "has changed since it was benchmarked" in texts(tree)
     with pytest.raises(UnusableInput, match="no longer at gone.pt"):
         draw_distilled(list(compared.benchmarks.values()), tmp_path / "images.png")
+
+
+def test_images_of_several_files_are_read_in_their_order(tmp_path, distilled):
+    """The page shows the first set; each file may have changed."""
+    other = tmp_path / "res_DSA_digits_MLP_2ipc.pt"
+    torch.save({"data": [[torch.rand(20, 1, 8, 8), torch.arange(10).repeat_interleave(2)]]}, other)
+    found = {file: read_distilled(Plugins().hook, "dc", file) for file in (distilled[0], other)}
+    subject = subject_of_several("dc", found)
+    assert subject["paths"] == [str(distilled[0]), str(other)] == subject["files"] and subject["experiments"] == 2
+    told = texts(parsed(comparison_page(two(tmp_path, subject=subject))))
+    assert "all classes, 2 of each; first of 2 sets" in told
+    other.write_bytes(distilled[0].read_bytes())
+    assert "has changed since it was benchmarked" in texts(parsed(comparison_page(two(tmp_path, subject=subject))))
+
+
+def test_ledgers_of_several_runs_are_told(tmp_path):
+    compared = two(tmp_path)
+    ledgers = [{**LEDGER, "summary": f"run of seed {seed}"} for seed in (0, 1)]
+    compared.benchmarks["ours"].results["ledgers"] = ledgers
+    told = texts(parsed(comparison_page(compared)))
+    assert "ours: run of seed 0 ours: run of seed 1" in told and "ours, run 1 ours, run 2" in told
 
 
 def test_images_of_both_are_drawn(tmp_path, distilled):

@@ -7,7 +7,7 @@ from guard_plugin.comparison import compare, comparison_page, comparison_text, r
 from guard_plugin.comparison.reading import columns_of
 from guard_plugin.errors import UnusableInput
 from guard_plugin.foreign_text import printable
-from tests.unit.comparison.folders import attacks_at, flags, shaken, write_benchmark
+from tests.unit.comparison.folders import GONE, attacks_at, flags, shaken, write_benchmark
 
 CORRECT = {"clean": flags(0.9, 0.8), "fgsm": flags(0.5, 0.4), "pgd10": flags(0.3, 0.2)}
 
@@ -100,6 +100,35 @@ def test_accuracies_that_were_exchanged_between_students_are_refused(folder):
         read_benchmark(folder)
 
 
+def test_results_of_version_0_1_are_read_as_they_were_computed(tmp_path):
+    """Students took their sets in turn; means were over students, also where sets have different numbers of them."""
+    correct = {
+        column: np.concatenate([flags[:1]] * 3 + [flags[1:]] * 2)[[0, 3, 1, 4, 2]] for column, flags in CORRECT.items()
+    }
+    folder = write_benchmark(tmp_path / "old", correct, subject={**GONE, "experiments": 2})
+
+    def change(results):
+        for entry in results["accuracy"].values():
+            entry["mean"] = float(np.mean(entry["per_seed"]))
+            for key in ("per_set", "limited_by", "shares"):
+                del entry[key]
+
+    edit(folder, change)
+    one = read_benchmark(folder)
+    assert one.sets == (0, 1, 0, 1, 0) and one.count == 2 and one.is_told
+    clean = compare([one, read_benchmark(write_benchmark(tmp_path / "new", CORRECT))]).accuracy["clean"]
+    assert clean["old"]["mean"] == pytest.approx((0.9 + 0.8) / 2)
+    untold = read_benchmark(write_benchmark(tmp_path / "untold", CORRECT, subject=GONE))
+    assert untold.count == 1 and not untold.is_told
+
+
+@pytest.mark.parametrize("told", [[0], [0, 1, 2], ["0", "1"], 7, "01", [[0], [1]]])
+def test_sets_that_do_not_fit_the_students_are_refused(folder, told):
+    edit(folder, lambda results: results["subject"].update(set_of_student=told))
+    with pytest.raises(UnusableInput, match="set_of_student|is not what guard benchmark writes"):
+        read_benchmark(folder)
+
+
 def test_results_of_another_protocol_are_refused(folder):
     edit(folder, lambda results: results["protocol"].update(arch="ConvNet"))
     with pytest.raises(UnusableInput, match="mixes the files of two benchmarks.*differ in arch"):
@@ -140,6 +169,9 @@ def test_columns_are_told_apart_by_norm_and_eps():
         "subject.kind",
         "subject.path",
         "subject.experiments",
+        "subject.set_of_student",
+        "subject.paths",
+        "ledgers",
         "protocol",
         "protocol.seeds",
         "protocol.n_examples",
@@ -164,7 +196,7 @@ def test_wrong_types_are_compared_or_refused_and_never_crash(folder, tmp_path, p
     place = results
     for key in outer:
         place = place[key]
-    place[last] = value
+    place[last] = value  # keys that are not there are added
     (folder / "results.json").write_text(json.dumps(results))
     try:
         compared = compare([read_benchmark(one) for one in (other, folder)])

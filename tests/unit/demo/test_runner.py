@@ -26,7 +26,7 @@ def comparison(tmp_path):
 def test_the_values_are_fractions_of_guard_minus_baseline(comparison):
     values, _ = summarise(comparison)
     assert list(values) == ["clean", "fgsm", "pgd10", "worst_case"]
-    assert list(values["pgd10"]) == ["baseline", "guard", "difference", "ci95"]
+    assert list(values["pgd10"]) == ["baseline", "guard", "difference", "ci95", "limited_by"]
     assert values["pgd10"]["baseline"] == pytest.approx(0.3) and values["pgd10"]["guard"] == pytest.approx(0.5)
     assert values["pgd10"]["difference"] == pytest.approx(0.2)
     low, high = values["pgd10"]["ci95"]

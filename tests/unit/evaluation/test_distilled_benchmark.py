@@ -2,6 +2,7 @@ import dataclasses
 import errno
 import json
 import os
+import sys
 from functools import partial
 
 import numpy as np
@@ -70,15 +71,27 @@ def test_numbers_come_from_the_records(run, tmp_path):
         assert entry["per_seed"] == [flags[0].mean(), flags[1].mean()]
         assert entry["mean"] == flags.mean()
         assert entry["std"] == pytest.approx(abs(flags[0].mean() - flags[1].mean()) / 2**0.5)
-        assert entry["ci95"] == list(confidence_interval(flags))
+        estimate = confidence_interval(flags, [0, 0])
+        assert (entry["ci95"], entry["limited_by"]) == ([estimate.low, estimate.high], "sets")
+        assert entry["per_set"] == [flags.mean()] and entry["shares"] == estimate.shares
     joined = finished.correct["clean"] & finished.correct["fgsm"] & finished.correct["pgd10"]
     np.testing.assert_array_equal(finished.correct["worst_case"], joined)
     assert 0.3 < finished.results["accuracy"]["clean"]["mean"] < 1
 
 
-def test_students_differ_by_seed_and_take_their_sets_in_turn(run, distilled, tmp_path):
-    other = dataclasses.replace(distilled, images=distilled.images.flip(0), labels=distilled.labels.flip(0))
-    run("one", sets=[distilled, other], seeds=3)
+@pytest.fixture
+def other(distilled):
+    """The same images, in another order."""
+    return dataclasses.replace(distilled, images=distilled.images.flip(0), labels=distilled.labels.flip(0))
+
+
+def test_students_differ_by_seed_and_take_their_sets_in_turn(run, distilled, other, tmp_path):
+    results = run("one", sets=[distilled, other], seeds=3).results
+    assert results["subject"]["set_of_student"] == [0, 1, 0]
+    clean = results["accuracy"]["clean"]
+    first, second, third = clean["per_seed"]
+    assert clean["per_set"] == pytest.approx([(first + third) / 2, second])
+    assert clean["mean"] == pytest.approx(np.mean(clean["per_set"]))
     run("two", sets=[distilled], seeds=3)
     weights = {
         (out, k): torch.load(tmp_path / out / "students" / f"student-{k}.pt")["1.weight"]
@@ -87,6 +100,44 @@ def test_students_differ_by_seed_and_take_their_sets_in_turn(run, distilled, tmp
     }
     assert [torch.equal(weights["one", k], weights["two", k]) for k in range(3)] == [True, False, True]
     assert not torch.equal(weights["two", 0], weights["two", 2])
+
+
+@pytest.mark.parametrize(("sets", "students"), [(1, 5), (2, 6), (3, 6), (7, 7)])
+def test_by_default_every_set_has_the_same_number_of_students(tmp_path, sets, students):
+    options = BenchmarkOptions(dataset="digits", arch="MLP", attacks="quick", out=tmp_path)
+    assert options.students(sets) == students
+
+
+def test_sets_of_several_methods_and_copies_are_refused(run, distilled, other, tmp_path):
+    for change, words in (
+        ({"dataset": "FashionMNIST"}, "of one method.* dataset digits, FashionMNIST"),
+        ({"arch": "ConvNet"}, "of one method.* arch .*, ConvNet"),
+        ({"recipe": "mtt"}, "of one method.* recipe dc, mtt"),
+        ({"images": distilled.images[:50], "labels": distilled.labels[:50]}, "of one method.* images_per_class"),
+    ):
+        with pytest.raises(UnusableInput, match=words):
+            run(
+                sets=[
+                    dataclasses.replace(distilled, dataset="digits"),
+                    dataclasses.replace(other, dataset="digits", **change),
+                ]
+            )
+    with pytest.raises(UnusableInput, match="all different: a copy is no other seed"):
+        run(sets=[distilled, other, dataclasses.replace(distilled)])
+    assert not (tmp_path / "out").exists()
+
+
+def test_ledgers_of_several_runs_are_kept(run, distilled, other):
+    results = run(sets=[distilled, other], ledger=[{"schema": 1, "of": 0}, {"schema": 1, "of": 1}]).results
+    assert results["ledger"] == {"schema": 1, "of": 0} and [one["of"] for one in results["ledgers"]] == [0, 1]
+    assert run("none", ledger=[]).results["ledger"] is None and "ledgers" not in run("none", ledger=[]).results
+
+
+def test_scipy_is_asked_for_before_anything_is_measured(run, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "scipy.special", None)
+    with pytest.raises(UnusableInput, match="a confidence interval needs scipy.special"):
+        run()
+    assert not (tmp_path / "out").exists()
 
 
 def test_several_eps_have_columns_and_worst_cases_of_their_own(run, tmp_path):
@@ -347,12 +398,13 @@ def test_students_are_trained_as_the_host_trains_them(
     assert all(torch.equal(kept[key], value) for key, value in student.state_dict().items())
 
 
-def test_sets_with_learning_rates_of_their_own_are_listed(run, distilled, shortened):
-    sets = [dataclasses.replace(distilled, recipe="mtt", learning_rate=rate) for rate in (0.02, None)]
+def test_sets_with_learning_rates_of_their_own_are_listed(run, distilled, other, shortened):
+    rates = ((distilled, 0.02), (other, None))
+    sets = [dataclasses.replace(one, recipe="mtt", learning_rate=rate) for one, rate in rates]
     recipe = run(sets=sets, recipe=None, attacks="fgsm").results["protocol"]["recipe"]
     assert recipe["learning_rate"] == [0.02, 0.01] and recipe["learning_rate_source"] == ["distilled set", "recipe"]
     with pytest.raises(UnusableInput, match="differs in recipe"):
-        run(sets=sets[:1] * 2, recipe=None, attacks="fgsm")
+        run(sets=[sets[0], dataclasses.replace(sets[1], learning_rate=0.03)], recipe=None, attacks="fgsm")
 
 
 def test_the_user_may_say_what_the_host_calls_the_data_set(run, distilled):

@@ -38,6 +38,18 @@ class Cascade(Attack):
         raise NotImplementedError
 
 
+def test_a_model_that_is_wrong_on_all_examples_has_a_record_of_every_column(convnet, digits_test, tmp_path):
+    """Nothing is attacked then, and a finished folder holds every outcome all the same."""
+    right = convnet(digits_test.pixels[:60]).argmax(1)
+    images = images_from_tensors(digits_test.pixels[:60], (right + 1) % 10)
+    attacks = {"fgsm": FGSM(EPS), "cascade": Cascade(EPS), "pgd2": PGD(EPS, steps=2)}
+    records = RecordFolder(tmp_path, 60)
+    measure(convnet, images, attacks, records=records)
+    for column in ("clean", *attacks):
+        record = records.get(column)
+        assert record is not None and record.done.all() and not record.correct.any(), column
+
+
 def test_a_composite_is_the_union_of_its_parts(convnet, digits_test):
     alone = measure(convnet, digits_test, {"cascade": Cascade(EPS)})
     parts = measure(convnet, digits_test, {"fgsm": FGSM(EPS), "pgd5": PGD(EPS, steps=5)})

@@ -286,6 +286,24 @@ def test_results_tell_the_labels(measure, teacher, stored, tmp_path):
         measure("a", teacher=other)
 
 
+def test_each_of_several_sets_may_have_a_teacher_of_its_own(measure, eight_bit, teacher, stored, tmp_path):
+    """The second student learns from the second teacher, as it does alone; one teacher may serve all sets."""
+    other, weights = tmp_path / "other.pth", teacher[1].state_dict()
+    torch.save({name: weight * 2 if name.endswith("bias") else weight for name, weight in weights.items()}, other)
+    sets = [eight_bit, dataclasses.replace(eight_bit, images=eight_bit.images.flip(0), labels=eight_bit.labels.flip(0))]
+    results = measure("each", sets=sets, seeds=2, teacher=[teacher[0], other]).results
+    assert [one["path"] for one in results["subject"]["soft_labels"]] == [str(teacher[0]), str(other)]
+    measure("one", sets=sets, seeds=2, teacher=teacher[0])
+    students = [torch.load(tmp_path / out / "students" / f"student-{k}.pt") for out in ("each", "one") for k in (0, 1)]
+    same = [all(torch.equal(a[name], b[name]) for name in a) for a, b in strict_zip(students[:2], students[2:])]
+    assert same == [True, False]
+    for options, got in (({"teacher": [other] * 3}, "3 for 2"), ({"fkd": stored}, "1 for 2")):
+        with pytest.raises(UnusableInput, match=f"as often as there are distilled sets, in their order; got {got}"):
+            measure("refused", sets=sets, **options)
+    with pytest.raises(UnusableInput, match="got both"):
+        measure("refused", sets=sets, teacher=[teacher[0], other], fkd=[stored, stored])
+
+
 def test_labels_that_cannot_be_used_are_refused_before_training(measure, teacher, stored, distilled, monkeypatch):
     monkeypatch.setattr("guard_plugin.evaluation.distilled_benchmark.train_student", lambda *_, **__: pytest.fail())
     for options, words in (
