@@ -13,7 +13,9 @@ from PIL import Image
 from guard_plugin.versions import strict_zip
 from tests.conftest import ROOT
 
-SHORT = shlex.split("--iterations 1 --students 2 --experiments 2 --n-examples 40 --attacks fgsm,pgd3 --eps 16/255")
+SHORT = shlex.split(
+    "--method dc --iterations 1 --students 2 --experiments 2 --n-examples 40 --attacks fgsm,pgd3 --eps 16/255"
+)
 
 
 def table(stdout: str) -> list[str]:
