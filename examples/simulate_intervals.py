@@ -9,7 +9,8 @@ drawn independently. Printed per scenario, numbers of sets and of students per s
 the true difference (paired by set and example) and the true accuracy of one arm, and their mean width over 2 * 1.96
 standard deviations of the estimate. "Before" is the estimator up to version 0.1: every student counts, and the
 interaction counts twice. Of one set, the second table says how often the interval holds what it is for: the accuracy
-of further students of this very set.
+of further students of this very set. The third table is computed, not simulated: the least and the largest coverage of
+three critical values, over all mixtures of a sets' part that is estimated and an examples' part that is known.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ import numpy as np
 import scipy
 from numpy.typing import NDArray
 from scipy.special import stdtrit
-from scipy.stats import norm
+from scipy.stats import chi2, norm
 from tqdm import tqdm
 
 from guard_plugin.evaluation.statistics import confidence_interval, paired_difference
@@ -113,7 +114,10 @@ def main() -> None:
     print("\n| scenario | students of one set | accuracy of the method | accuracy of this set |\n|---|---|---|---|")
     for name, scenario in SCENARIOS.items():
         for students in tqdm(STUDENTS, name, leave=False):
-            print(f"| {name} | {students} | {' | '.join(map(str, _one_set(scenario, students, given)))} |")
+            print(f"| {name} | {students} | {' | '.join(map(str, _one_set(scenario, students, given)))} |", flush=True)
+    print("\n| sets | Cochran and Cox | Welch and Satterthwaite | sum of squares |\n|---|---|---|---|")
+    for sets in SETS[1:]:
+        print(f"| {sets} | {' | '.join(_range_of_coverage(sets))} |")
 
 
 def _cells(scenario: Scenario, sets: int, students: int, given: argparse.Namespace) -> Iterator[Cell]:
@@ -174,6 +178,24 @@ def _arm(
     noise = random.standard_normal((sets, students, n), dtype=np.float32)
     outcomes = noise + by_student.astype(np.float32) > -by_example.astype(np.float32)
     return Drawn(outcomes.reshape(sets * students, n), float(by_set[0, 0, 0]))
+
+
+def _range_of_coverage(sets: int) -> list[str]:
+    """Compute the least and the largest coverage of each critical value, where the variance of the mean is 1."""
+    freedom, draws = sets - 1, (np.arange(20_000) + 0.5) / 20_000
+    estimated = chi2.ppf(draws, freedom) / freedom
+    by_sets, by_examples = stdtrit(freedom, UPPER), float(norm.ppf(UPPER))
+    covered = []
+    for share in np.linspace(0, 1, 101)[1:-1]:
+        rows, columns = share * estimated, 1 - share
+        variance = rows + columns
+        half_widths = (
+            (rows * by_sets + columns * by_examples) / np.sqrt(variance),
+            stdtrit(variance**2 / (rows**2 / freedom), UPPER) * np.sqrt(variance),
+            np.sqrt(rows * by_sets**2 + columns * by_examples**2),
+        )
+        covered.append([100 * np.mean(2 * norm.cdf(half) - 1) for half in half_widths])
+    return [f"{least:.1f} to {largest:.1f}" for least, largest in zip(np.min(covered, axis=0), np.max(covered, axis=0))]
 
 
 def _former_half_width(values: NDArray[np.float64]) -> float:

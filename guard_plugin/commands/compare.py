@@ -21,7 +21,8 @@ _new_file = click.Path(path_type=Path, dir_okay=False)
 def compare(folders: tuple[Path, ...], html: Path | None, png: Path | None, as_json: bool) -> None:
     """Compare finished benchmarks (each DIR was an --out of guard benchmark) with the first of them.
 
-    Prints accuracies, and differences that are paired by student and example, with 95 % intervals.
+    Prints accuracies, and differences that are paired by distilled set and example, with 95 % intervals. A folder with
+    one distilled set shows what this set is worth, not the method: there is no verdict then.
     """
     from guard_plugin import comparison
 
