@@ -147,7 +147,8 @@ def load_pixel_model(file: Path, arch: str, space: InputSpace, images: ImageSet)
         UnsafeFile: If reading the file would run code.
     """
     channels, height, width = images.pixels.shape[1:]
-    network = load_checkpoint(file, arch, channels=channels, num_classes=images.num_classes, im_size=(height, width))
+    classes = images.num_classes
+    network = load_checkpoint(file, arch, channels=channels, num_classes=classes, im_size=(height, width), space=space)
     return PixelModel(network, space).eval()
 
 

@@ -71,10 +71,29 @@ def test_resnet18_has_the_stem_that_hosts_give_it_for_small_images(channels, sid
         assert torch.equal(ours.eval()(images), theirs.eval()(images))
 
 
+@pytest.mark.parametrize(("arch", "side"), [("resnet18-3x3", 96), ("resnet18-7x7", 32), ("resnet34-3x3", 32)])
+def test_the_stem_of_a_resnet_can_be_named(arch, side):
+    name, stem = arch.split("-")
+    theirs = torchvision.models.get_model(name, num_classes=7)
+    if stem == "3x3":
+        theirs.conv1, theirs.maxpool = nn.Conv2d(3, 64, 3, padding=1, bias=False), nn.Identity()
+    ours = build_network(arch, channels=3, num_classes=7, im_size=(side, side))
+    ours.load_state_dict(theirs.state_dict())
+    images = torch.randn(1, 3, side, side)
+    with torch.no_grad():
+        assert torch.equal(ours.eval()(images), theirs.eval()(images))
+
+
+@pytest.mark.parametrize("arch", ["vgg11-3x3", "resnet18-5x5", "resnet99-7x7"])
+def test_no_other_stem_is_known(arch):
+    with pytest.raises(UnusableInput, match=f"unknown architecture '{arch}'"):
+        build_network(arch, channels=3, num_classes=7, im_size=(32, 32))
+
+
 def test_resnet18_for_large_images_is_torchvisions():
     ours = build_network("resnet18", channels=3, num_classes=7, im_size=(96, 96))
     assert ours.conv1.kernel_size == (7, 7) and isinstance(ours.maxpool, nn.MaxPool2d)
-    with pytest.raises(UnusableInput, match="takes 3 channels, got 1"):
+    with pytest.raises(UnusableInput, match="takes images of 3 channels, got 1"):
         build_network("resnet18", channels=1, num_classes=7, im_size=(96, 96))
 
 
