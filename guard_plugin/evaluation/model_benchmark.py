@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from guard_plugin.attacks import Attack, parse_attacks, parse_radii
 from guard_plugin.datasets import images_from_tensors, load_images
 from guard_plugin.errors import UnusableInput
+from guard_plugin.evaluation.attack_names import usual_attacks
 from guard_plugin.evaluation.distributed import usable_device
 from guard_plugin.evaluation.engine import CLEAN, evaluate_model
 from guard_plugin.evaluation.records import Record
@@ -23,7 +24,6 @@ from guard_plugin.networks.pixel_model import device_of
 from guard_plugin.plugins import installed_plugins
 from guard_plugin.robustbench_bridge import DATASETS, Repair, RobustBenchRun, run_robustbench
 from guard_plugin.robustbench_bridge.model_info import model_info_path, write_model_info
-from guard_plugin.robustbench_bridge.repairs import CIFAR
 from guard_plugin.versions import require_torch_to_benchmark
 
 __all__ = ["BenchmarkResult", "benchmark"]
@@ -139,7 +139,7 @@ def benchmark(
     chosen = _attacks(data, threat, attacks, eps, registry, seed)
     file = _file_name(data, threat, attacks, model_name) if to_disk else None
     if isinstance(data, str):
-        images = load_images(CIFAR.get(data, data), data_dir, "test", n_examples)
+        images = load_images(data, data_dir, "test", n_examples)
     else:
         images = images_from_tensors(*data, n_examples)
     measured = evaluate_model(lambda: model.to(place), images, chosen, batch_size=batch_size, device=place)
@@ -194,8 +194,10 @@ def _attacks(
             f"expected threat model {' or '.join(_STANDARD_ATTACK)} here, got {threat!r}: corruptions are measured by "
             f"robustbench alone, on {', '.join(DATASETS)}, without attacks"
         )
+    families = registry or installed_plugins().attack_classes
+    spec = usual_attacks(spec, families)
     radii = parse_radii(spec, None if eps is None else [eps])
-    chosen = attack_columns(parse_attacks(spec, registry or installed_plugins().attack_classes, radii, seed))
+    chosen = attack_columns(parse_attacks(spec, families, radii, seed))
     if any(attack.transfer for attack in chosen.values()):
         raise UnusableInput("transferred attacks need a source model: use guard benchmark --source")
     others = [column for column, attack in chosen.items() if threat is not None and attack.norm != threat.lower()]

@@ -63,7 +63,9 @@ class BenchmarkRun:
         self.options = options
         self.attacks = _attacks(options)
         self.device = usable_device(options.device)
-        self.images = load_images(options.dataset, options.data_dir, options.split, options.n_examples)
+        self.images = load_images(
+            options.dataset, options.data_dir, options.split, options.n_examples, options.num_classes
+        )
         check_classes(self.attacks, self.images.num_classes)
         self.source: PixelModel | None = None  # the model on which transferred attacks are made
         if options.source is not None:

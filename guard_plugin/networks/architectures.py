@@ -1,26 +1,40 @@
 """Building networks by the names that hosts and torchvision give them."""
 
 import difflib
-import re
 from typing import Any
 
 import torch
 from torch import nn
 
 from guard_plugin.errors import UnusableInput
+from guard_plugin.names import spelled
 from guard_plugin.networks.convnets import CONVNET_GRAMMAR, CONVNETS, ConvNet, parse_convnet
 from guard_plugin.optional import require
 
-__all__ = ["ARCHITECTURES", "build_network"]
+__all__ = ["ARCHITECTURES", "architecture_named", "build_network"]
 
 ARCHITECTURES = (*CONVNETS, "MLP", "resnet18")
 
 _SMALL = 64  # pixels a side
 
-_STEM = re.compile(r"((?:wide_)?resne\w+)-(3x3|7x7)")
+_STEMS = ("3x3", "7x7")  # of a ResNet, behind its name
 
 # In training mode these models return more than logits, unless they are built without auxiliary outputs.
 _AUXILIARY = ("googlenet", "inception_v3")
+
+
+def architecture_named(text: str) -> str:
+    """Return the name of an architecture that a user writes in any case: "ResNet-18" is "resnet18".
+
+    Hosts have other networks of such names (DC's "ResNet18" is without BatchNorm), so what their files tell is not read
+    in this way. An unknown name is returned as it is.
+    """
+    if text.lower().startswith("convnet-"):
+        return f"ConvNet-{text.lower().partition('-')[2]}"
+    base, _, stem = text.rpartition("-")
+    if base and stem.lower() in _STEMS:
+        return f"{architecture_named(base)}-{stem.lower()}"
+    return spelled(text, (*CONVNETS, "MLP", *_torchvision_names()))
 
 
 def build_network(arch: str, *, channels: int, num_classes: int, im_size: tuple[int, int]) -> nn.Module:
@@ -75,9 +89,9 @@ def _torchvision_names() -> tuple[str, ...]:
 
 def _name_and_stem(arch: str, im_size: tuple[int, int]) -> tuple[str, str]:
     """Return torchvision's name of an architecture, and what a ResNet begins with."""
-    match = _STEM.fullmatch(arch)
-    if match:
-        return match[1], match[2]
+    name, _, stem = arch.rpartition("-")
+    if stem in _STEMS and "resne" in name:
+        return name, stem
     return arch, "3x3" if arch == "resnet18" and max(im_size) <= _SMALL else "7x7"
 
 

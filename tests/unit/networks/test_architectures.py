@@ -7,6 +7,7 @@ from torch import nn
 
 from guard_plugin.errors import UnusableInput
 from guard_plugin.networks import ARCHITECTURES, build_network
+from guard_plugin.networks.architectures import architecture_named
 from guard_plugin.versions import strict_zip
 
 
@@ -46,6 +47,28 @@ def test_instancenorm_is_one_affine_group_per_channel():
 def test_mnist_images_are_padded_to_32():
     convolution = build_network("ConvNet", channels=1, num_classes=10, im_size=(28, 28)).features[0]
     assert convolution(torch.rand(1, 1, 28, 28)).shape[2:] == (32, 32)
+
+
+@pytest.mark.parametrize(
+    ("written", "name"),
+    [
+        ("resnet18", "resnet18"),
+        ("ResNet18", "resnet18"),
+        ("RESNET-18", "resnet18"),
+        ("ResNet50-3X3", "resnet50-3x3"),
+        ("Wide-ResNet50-2", "wide_resnet50_2"),
+        ("convnetd3", "ConvNetD3"),
+        ("convnet", "ConvNet"),
+        ("convnet-D4-w64-Batch", "ConvNet-d4-w64-batch"),
+        ("ConvNetBN16-32", "ConvNetBN16-32"),
+        ("mlp", "MLP"),
+        ("VGG11_BN", "vgg11_bn"),
+        ("ResNet99", "ResNet99"),
+        ("-3x3", "-3x3"),
+    ],
+)
+def test_names_are_read_in_any_case(written, name):
+    assert architecture_named(written) == name
 
 
 def test_unknown_architecture_lists_the_known_ones():
