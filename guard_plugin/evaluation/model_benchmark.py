@@ -19,10 +19,11 @@ from guard_plugin.evaluation.distributed import usable_device
 from guard_plugin.evaluation.engine import CLEAN, evaluate_model
 from guard_plugin.evaluation.records import Record
 from guard_plugin.evaluation.results import attack_columns, worst_cases
-from guard_plugin.evaluation.warnings import find_warnings
+from guard_plugin.evaluation.warnings import find_warnings, near_chance
 from guard_plugin.networks.pixel_model import device_of
 from guard_plugin.plugins import installed_plugins
 from guard_plugin.robustbench_bridge import DATASETS, Repair, RobustBenchRun, run_robustbench
+from guard_plugin.robustbench_bridge.checks import CLASSES
 from guard_plugin.robustbench_bridge.model_info import model_info_path, write_model_info
 from guard_plugin.versions import require_torch_to_benchmark
 
@@ -43,7 +44,8 @@ class BenchmarkResult:
             attack; for corruptions, that mean.
         worst_cases: The same for every ball.
         repairs: What was mended in robustbench, where robustbench measured.
-        flags: Warnings that the robustness may be only apparent, each "COLUMN: REASON"; robustbench gives none.
+        flags: Warnings that the robustness may be only apparent, each "COLUMN: REASON"; where robustbench measured,
+            that clean accuracy is next to chance, and no others.
     """
 
     clean_accuracy: float
@@ -131,7 +133,8 @@ def benchmark(
             data, threat, eps, n_examples, to_disk, model_name, folder, batch_size=batch_size, **for_robustbench
         )
         clean, robust, repairs = run_robustbench(model, run, device=place, seed=seed)
-        return BenchmarkResult(clean, {_STANDARD_ATTACK.get(threat, threat): robust}, robust, repairs=repairs)
+        column, flags = _STANDARD_ATTACK.get(threat, threat), _flags(*near_chance(clean, CLASSES[data]))
+        return BenchmarkResult(clean, {column: robust}, robust, repairs=repairs, flags=flags)
     _refuse(
         f"where guard-plugin measures: robustbench does only {', '.join(DATASETS)}, with threat_model, without attacks",
         **for_robustbench,
@@ -170,8 +173,12 @@ def _summary(records: Mapping[str, Record], attacks: Mapping[str, Attack], num_c
     worst = {column: float(outcomes.mean()) for column, outcomes in worst_cases(correct, attacks).items()}
     robust = {column: float(outcomes.mean()) for column, outcomes in correct.items()}
     clean = robust.pop(CLEAN)
-    flags = tuple(f"{warning['column']}: {warning['reason']}" for warning in warnings)
+    flags = _flags(*((warning["column"], warning["reason"]) for warning in warnings))
     return BenchmarkResult(clean, robust, next(iter(worst.values())), worst, flags=flags)
+
+
+def _flags(*warnings: tuple[str, str]) -> tuple[str, ...]:
+    return tuple(f"{column}: {reason}" for column, reason in warnings)
 
 
 def _attacks(
