@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from guard_plugin.errors import UnsafeFile, UnusableInput
+from guard_plugin.state_dicts import USUAL_KEYS, StateDict, find_state_dict
 from guard_plugin.versions import allowed_globals
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "load_untrusted",
     "read_json_object",
     "read_state",
+    "read_state_dict",
     "refuse_foreign_files",
     "remove_unfinished",
 ]
@@ -53,9 +55,6 @@ _SAFE = [argparse.Namespace, *NUMPY_SCALARS]
 _INTEGERS = (torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 _DTYPES = (*_INTEGERS, torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _SMALL = 1 << 29  # bytes that a tensor may always take: where values repeat, it may be larger than its file
-
-# Where training scripts keep the weights in a checkpoint.
-_STATE_KEYS = ("model", "state_dict", "net")
 
 
 @contextmanager
@@ -230,25 +229,25 @@ def _tensors(content: Any) -> Iterator[Tensor]:
             waiting += inner.values() if isinstance(inner, Mapping) else inner
 
 
-def read_state(file: Path) -> dict[str, Tensor]:
-    """Read a network's weights from a checkpoint, as training scripts write it.
-
-    Args:
-        file: A state dict, or a dictionary with one under "model", "state_dict" or "net".
+def read_state_dict(file: Path) -> StateDict:
+    """Read a network's weights from a checkpoint, as training scripts write it (``find_state_dict``).
 
     Raises:
-        UnusableInput: If the file holds none.
+        UnusableInput: If the file holds none, or several between which its keys do not tell.
         UnsafeFile: If reading it would run code.
     """
     content = load_untrusted(file)
-    state = (
-        next((content[key] for key in _STATE_KEYS if isinstance(content.get(key), Mapping)), content)
-        if isinstance(content, Mapping)
-        else None
-    )
-    if not state or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items()):
+    found = find_state_dict(content)
+    if found is None:
+        held = content if isinstance(content, Mapping) else {}
         raise UnusableInput(
-            f"{file}: expected a state dict, or a checkpoint with one under {', '.join(_STATE_KEYS)}, found neither"
+            f"{file}: expected a state dict, or a checkpoint with one, under {', '.join(USUAL_KEYS)} if it holds "
+            f"several; found {', '.join(f'{key!r:.80}' for key in held) or type(content).__name__}: save the network's "
+            f"weights alone, as by torch.save(torch.load({file.name!r})[KEY], 'weights.pt')"
         )
-    # DataParallel and DistributedDataParallel put this before each name.
-    return {name.removeprefix("module."): value for name, value in state.items()}
+    return found
+
+
+def read_state(file: Path) -> dict[str, Tensor]:
+    """Read a network's weights from a checkpoint by name; the arguments and errors are ``read_state_dict``'s."""
+    return read_state_dict(file).tensors

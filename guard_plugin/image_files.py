@@ -1,5 +1,6 @@
-"""8-bit images as Pillow decodes them: grey or RGB, all of one size."""
+"""8-bit images as Pillow decodes them, upright: grey or RGB, all of one size; and their folders, one per class."""
 
+import re
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -15,7 +16,39 @@ from guard_plugin.errors import UnusableInput
 from guard_plugin.files import existing_file
 from guard_plugin.optional import require
 
-__all__ = ["huge_refused", "image_array", "read_image_files", "stack_images"]
+__all__ = [
+    "check_class_names",
+    "huge_refused",
+    "image_array",
+    "read_image_files",
+    "rgb_image",
+    "stack_images",
+    "upright",
+]
+
+# What Pillow converts to RGB as other programs do; of deeper images it keeps only what fits into 8 bits.
+_CONVERTIBLE = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr")
+
+_NUMBERED = re.compile(r"(\D*)(\d+)(\D*)")
+
+
+def check_class_names(names: Sequence[str], folder: Path) -> None:
+    """Refuse folders of classes that are numbered without leading zeros, so that text and numbers are in another order.
+
+    torchvision's ImageFolder numbers classes by the order of their names as text (0, 1, 10, 2), and other programs by
+    value: a network may know either.
+    """
+    numbers = {name: match for name in names if (match := _NUMBERED.fullmatch(name))}
+    if len(numbers) < len(names) or len({(match[1], match[3]) for match in numbers.values()}) > 1:
+        return
+    as_text, by_value = sorted(numbers), sorted(numbers, key=lambda name: int(numbers[name][2]))
+    if as_text != by_value:
+        raise UnusableInput(
+            f"the classes in {folder} are numbered, and sorted as text ({', '.join(as_text[:4])}, ...) they are in "
+            f"another order than by value ({', '.join(by_value[:4])}, ...). Networks are trained with either (by "
+            f"torchvision's ImageFolder: as text): give all folders equally many digits, as 02 beside 10, in the order "
+            f"of the network's classes"
+        )
 
 
 def read_image_files(files: Sequence[Path], formats: Sequence[str] = ("PNG", "JPEG")) -> Tensor:
@@ -28,8 +61,8 @@ def read_image_files(files: Sequence[Path], formats: Sequence[str] = ("PNG", "JP
 
     def decoded(file: Path) -> NDArray[np.uint8]:
         try:
-            with huge_refused(), pillow.open(existing_file(file), formats=formats) as image:
-                image.load()
+            with huge_refused(), pillow.open(existing_file(file), formats=formats) as opened:
+                image = upright(opened)
         except Exception as error:  # damaged files make Pillow fail in many ways
             raise UnusableInput(f"{file} cannot be read as a {' or '.join(formats)} image: {error}") from error
         return image_array(image, str(file))
@@ -44,6 +77,21 @@ def huge_refused() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("error", warning)
         yield
+
+
+def upright(image: Any) -> Any:
+    """Return a Pillow image as viewers show it, turned and mirrored as its EXIF data say; decoded."""
+    return require("PIL.ImageOps", needed_by="reading image files").exif_transpose(image)
+
+
+def rgb_image(image: Any, name: str) -> Any:
+    """Convert a Pillow image of 8 bits per channel to RGB, without its transparency, or refuse another one."""
+    if image.mode not in _CONVERTIBLE:
+        raise UnusableInput(
+            f"{name}: expected an image of at most 8 bits per channel (mode {', '.join(_CONVERTIBLE)}), got mode "
+            f"{image.mode}: scale its values to 8 bits and save it again"
+        )
+    return image.convert("RGB")
 
 
 def image_array(image: Any, name: str, *, fix: str = "convert it") -> NDArray[np.uint8]:

@@ -10,7 +10,9 @@ import click
 
 from guard_plugin.commands.options import (
     any_path,
+    architecture,
     at_least_1,
+    computing_device,
     data_options,
     device_option,
     existing_file,
@@ -26,6 +28,7 @@ from guard_plugin.evaluation.options import FEWEST_STUDENTS, FOR_CHECKPOINTS, FO
 from guard_plugin.evaluation.results import FinishedBenchmark
 from guard_plugin.evaluation.tables import counted, results_table
 from guard_plugin.files import read_json_object
+from guard_plugin.networks.architectures import architecture_named
 from guard_plugin.plugins import installed_plugins, look_up
 from guard_plugin.ranks import is_main_process
 from guard_plugin.versions import require_torch_to_benchmark
@@ -76,14 +79,14 @@ __all__ = ["benchmark"]
     multiple=True,
     help="For recipe sre2l: checkpoint of a network that labels the views; for all distilled sets, or once for each.",
 )
-@click.option("--teacher-arch", help="The teacher's architecture.  [default: the students']")
+@click.option("--teacher-arch", callback=architecture, help="The teacher's architecture.  [default: the students']")
 @click.option("--learning-rate", type=float, help="Of the students, such as the one that MTT learned and logged.")
 @zca_option
 @click.option(
     "--normalization", help='Of --checkpoint: "none", "mean=...;std=...".  [default: what is usual for the data set]'
 )
 @click.option("--source", type=existing_file, help="Checkpoint that attacks such as pgd100-transfer are made on.")
-@click.option("--source-arch", help="Its architecture.")
+@click.option("--source-arch", callback=architecture, help="Its architecture.")
 @click.option("--source-normalization", help="Its normalization.  [default: what is usual for the data set]")
 @device_option
 @click.option(
@@ -120,6 +123,7 @@ def benchmark(
     if misplaced:
         raise UnusableInput(f"{', '.join(misplaced)} belongs to {other}: leave it out")
     given |= {
+        "device": computing_device(given["device"]),
         "eps": eps.split(",") if eps else None,
         "registry": installed_plugins().attack_classes,
         "ledger": [read_json_object(ledger) for ledger in ledgers],
@@ -128,7 +132,7 @@ def benchmark(
     if distilled:
         finished = _benchmark_students(distilled, given)
     else:
-        finished = benchmark_checkpoints(checkpoints, BenchmarkOptions(**_complete(given)))
+        finished = benchmark_checkpoints(checkpoints, BenchmarkOptions(**_complete(given, hosts=None)))
     if is_main_process():
         show(finished.results, _text(finished, given["out"]), as_json)
 
@@ -145,18 +149,23 @@ def _benchmark_students(distilled: tuple[Path, ...], given: dict[str, Any]) -> F
         raise UnusableInput(
             f"expected a --ledger for each of {len(distilled)} --distilled, or none, got {len(given['ledger'])}"
         )
-    by_path = {path: read_distilled(plugins.hook, adapter, path) for path in distilled}
+    classes = given.get("num_classes")
+    by_path = {
+        path: [one.with_num_classes(classes) for one in read_distilled(plugins.hook, adapter, path)]
+        for path in distilled
+    }
     sets = [one for of in by_path.values() for one in of]
     found = {"dataset": sets[0].dataset, "arch": sets[0].arch}
-    given = {name: value for name, value in found.items() if value is not None} | given
-    return benchmark_distilled(sets, subject=subject_of_several(adapter, by_path), **_complete(given))
+    given = _complete({name: value for name, value in found.items() if value is not None} | given, found["arch"])
+    return benchmark_distilled(sets, subject=subject_of_several(adapter, by_path), **given)
 
 
-def _complete(given: dict[str, Any]) -> dict[str, Any]:
+def _complete(given: dict[str, Any], hosts: str | None) -> dict[str, Any]:
+    """Refuse a choice without data set or architecture; the name of a host's network is read as the host writes it."""
     for name in ("dataset", "arch"):
         if name not in given:
             raise UnusableInput(f"expected --{name}: the file does not contain it")
-    return given
+    return given if given["arch"] == hosts else {**given, "arch": architecture_named(given["arch"])}
 
 
 def _text(finished: FinishedBenchmark, out: Path) -> str:

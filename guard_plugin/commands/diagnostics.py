@@ -14,7 +14,9 @@ import click
 from guard_plugin.commands.options import (
     Decorator,
     any_path,
+    architecture,
     at_least_1,
+    computing_device,
     data_options,
     device_option,
     existing_file,
@@ -26,7 +28,6 @@ from guard_plugin.commands.options import (
 from guard_plugin.datasets import load_images, load_training_images
 from guard_plugin.distilled import DistilledSet, read_distilled
 from guard_plugin.errors import UnusableInput
-from guard_plugin.evaluation.distributed import usable_device
 from guard_plugin.evaluation.results import data_protocol
 from guard_plugin.evaluation.run import given_normalization, load_pixel_model
 from guard_plugin.files import atomic_file, explain_write_errors, file_sha256
@@ -42,7 +43,7 @@ def _diagnostics_options(split: str) -> Decorator:
     """Return the options that both commands have; ``split`` is the default part of the data set."""
     tolerance = click.FloatRange(0, 1, min_open=True, max_open=True)
     return together(
-        click.option("--arch", required=True, help="The network's architecture."),
+        click.option("--arch", callback=architecture, required=True, help="The network's architecture."),
         data_options(["train", "val", "test"], split),
         click.option(
             "--space",
@@ -89,6 +90,7 @@ def curvature(
     data_dir: str | None,
     split: str,
     n_examples: int | None,
+    num_classes: int | None,
     device: str,
     as_json: bool,
     **settings: Any,
@@ -106,8 +108,8 @@ def curvature(
         raise UnusableInput("expected different checkpoints, got one of them twice")
     diagnostics.matplotlib_figure()
     _check_writable(out)
-    place = usable_device(device)
-    images = load_images(dataset, data_dir, split, n_examples)
+    place = computing_device(device)
+    images = load_images(dataset, data_dir, split, n_examples, num_classes)
     space = given_normalization(normalization, images)
     pixels, labels = images.pixels.to(place), images.labels.to(place)
     reports = {}
@@ -160,6 +162,7 @@ def bound(
     data_dir: str | None,
     split: str,
     n_examples: int | None,
+    num_classes: int | None,
     device: str,
     as_json: bool,
     **settings: Any,
@@ -175,17 +178,17 @@ def bound(
 
     if out:
         _check_writable(out)
-    place, plugins = usable_device(device), installed_plugins()
+    place, plugins = computing_device(device), installed_plugins()
     look_up("adapter", adapter, plugins.adapters)
     one = _chosen(read_distilled(plugins.hook, adapter, distilled), experiment)
     name = dataset or one.dataset
     if name is None:
         raise UnusableInput("expected --dataset: the distilled file does not contain it")
-    one = one.for_dataset(name)
+    one = one.for_dataset(name).with_num_classes(num_classes)
     space = one.normalization if zca is None else one.normalization.decided(zca)
     if space.needs_fit:
         space = space.fitted(load_training_images(name, data_dir).pixels)
-    images = load_images(name, data_dir, split, n_examples)
+    images = load_images(name, data_dir, split, n_examples, num_classes)
     model = load_pixel_model(checkpoint, arch, space, images).to(place)
     one = replace(one, normalization=space, images=one.images.to(place), labels=one.labels.to(place))
     report = diagnostics.bound(model, images.pixels.to(place), images.labels.to(place), one, rho=rho, **settings)

@@ -1,18 +1,27 @@
 """Options that several commands have, and how commands show what they found."""
 
+from __future__ import annotations
+
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
+import torch
 
+from guard_plugin.evaluation.distributed import usable_device
 from guard_plugin.foreign_text import printable
+from guard_plugin.networks.architectures import architecture_named
+from guard_plugin.ranks import is_main_process
 
 __all__ = [
     "Decorator",
     "any_path",
+    "architecture",
     "at_least_1",
+    "computing_device",
     "data_options",
     "device_option",
     "existing_file",
@@ -30,7 +39,18 @@ any_path = click.Path(path_type=Path)
 at_least_1 = click.IntRange(min=1)
 existing_file = click.Path(path_type=Path, exists=True, dir_okay=False)
 
-device_option = click.option("--device", default="cpu", show_default=True, help="The device that computes.")
+
+def architecture(_context: click.Context, _option: click.Parameter, name: str | None) -> str | None:
+    """Read the name of a network whose weights come from a checkpoint, so that no network but the right one fits."""
+    return name and architecture_named(name)
+
+
+device_option = click.option(
+    "--device",
+    default="auto",
+    show_default=True,
+    help="The device that computes, such as cpu or cuda:1; auto is the GPU where there is one.",
+)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 module_option = click.option("-m", "is_module", is_flag=True, help="SCRIPT is a module, as python -m takes it.")
 zca_option = click.option(
@@ -58,13 +78,25 @@ penalty_options = together(
 
 
 def data_options(splits: list[str], default: str) -> Decorator:
-    """Return the options that choose the images of a measurement: ``data_dir``, ``split`` and ``n_examples``."""
+    """Return the options that choose a measurement's images: ``data_dir, split, n_examples, num_classes``."""
     choice = click.Choice(splits)
     return together(
         click.option("--data", "data_dir", metavar="DIR", help="Folder of the data set; nothing is downloaded."),
         click.option("--split", type=choice, default=default, show_default=True, help="Part of the data set."),
         click.option("--n-examples", type=at_least_1, help="Measure on the first N images.  [default: all]"),
+        click.option(
+            "--num-classes", type=at_least_1, help="Number of classes, where the images show none of the highest ones."
+        ),
     )
+
+
+def computing_device(name: str) -> torch.device:
+    """Return the device that ``--device`` names, and say on stderr which one it is."""
+    place = usable_device(name)
+    if is_main_process():
+        gpu = f" ({torch.cuda.get_device_name(place)})" if place.type == "cuda" else ""
+        print(f"guard: computes on {place}{gpu}", file=sys.stderr)
+    return place
 
 
 def show(found: Any, text: str, as_json: bool) -> None:

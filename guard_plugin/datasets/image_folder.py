@@ -10,6 +10,7 @@ from typing import Any
 from guard_plugin.datasets.parts import SPLITS, Part, Source, data_folder, part_of_files
 from guard_plugin.errors import UnusableInput
 from guard_plugin.files import existing_file
+from guard_plugin.image_files import check_class_names, rgb_image, upright
 from guard_plugin.optional import require
 
 __all__ = ["folder_source"]
@@ -23,9 +24,10 @@ _NAMED = 3  # of the classes that differ
 def folder_source(name: str, data_dir: Path | str | None, size: int | None) -> Source:
     """Open folders of images.
 
-    Files are listed as torchvision's ``ImageFolder`` does, and converted to RGB. The test split is test/, or val/ where
-    there is no test/. In Tiny-ImageNet's own layout, with val/images and val/val_annotations.txt, the test split is
-    val/, since test/ has no labels; ``data_dir`` may also hold that data set's folder tiny-imagenet-200.
+    Files are listed as torchvision's ``ImageFolder`` does, turned upright as their EXIF data say, which it does not do,
+    and converted to RGB. Classes with numbers whose order as text is another one are refused. The test split is test/,
+    or val/ where there is no test/. In Tiny-ImageNet's own layout, with val/images and val/val_annotations.txt, the
+    test split is val/, since test/ has no labels; ``data_dir`` may also hold that data set's folder tiny-imagenet-200.
     """
     root = data_folder(name, data_dir, _FILES)
     if name == "TinyImageNet" and (root / "tiny-imagenet-200").is_dir():
@@ -36,6 +38,7 @@ def folder_source(name: str, data_dir: Path | str | None, size: int | None) -> S
     if not folders["test"].is_dir():
         raise UnusableInput(f"expected {_FILES}, in {root}; found neither val/ nor test/")
     classes = _classes(folders["test"])
+    check_class_names(classes, folders["test"])
     for folder in folders.values():
         found = _classes(folder)
         if len(found) < 2:
@@ -88,6 +91,6 @@ def _part(name: str, folder: Path, classes: Sequence[str], size: int | None) -> 
 
     def item(number: int) -> tuple[Any, int]:
         with pillow.open(existing_file(Path(files[number][0])), formats=_FORMATS) as image:
-            return image.convert("RGB"), files[number][1]
+            return rgb_image(upright(image), files[number][0]), files[number][1]
 
     return part_of_files(item, len(files), len(classes), dataset=name, name=lambda number: files[number][0], size=size)

@@ -14,18 +14,24 @@ from guard_plugin.datasets.image_folder import folder_source
 from guard_plugin.datasets.image_set import ImageSet, check_count, check_labels, tensors_sha256
 from guard_plugin.datasets.npz import npz_source
 from guard_plugin.datasets.parts import SPLITS, Part, Source, part_in_memory
-from guard_plugin.datasets.torchvision_sets import DATASETS, torchvision_source
+from guard_plugin.datasets.torchvision_sets import DATASETS, torchvision_name, torchvision_source
 from guard_plugin.errors import UnusableInput
+from guard_plugin.names import spelled
 from guard_plugin.optional import require
 
 __all__ = ["load_images", "load_training_images"]
 
 _DIGITS = {"train": slice(1000), "val": slice(1000, 1297), "test": slice(1297, None)}
-_FOLDERS = {"imagefolder": "ImageFolder", "tinyimagenet": "TinyImageNet"}
+_FOLDERS = ("ImageFolder", "TinyImageNet")
+_OURS = ("digits", *_FOLDERS)  # the other names are torchvision's
 
 
 def load_images(
-    dataset: str, data_dir: Path | str | None = None, split: str = "test", n_examples: int | None = None
+    dataset: str,
+    data_dir: Path | str | None = None,
+    split: str = "test",
+    n_examples: int | None = None,
+    num_classes: int | None = None,
 ) -> ImageSet:
     """Load the first examples of one split of a data set.
 
@@ -46,10 +52,12 @@ def load_images(
     Where a data set has no val split of its own, val is the last tenth of the training images, and train is the rest.
 
     Args:
-        dataset: The name.
+        dataset: The name, in any case, with hyphens and underscores or without.
         data_dir: The folder that holds the data, which torchvision calls ``root``. "digits" needs none.
         split: "train", "val" or "test".
         n_examples: The number of examples; all by default.
+        num_classes: The number of classes. Only .npz files and some of torchvision's classes do not tell it; of a .npz
+            file it is the highest label + 1 by default.
 
     Returns:
         The images.
@@ -60,13 +68,15 @@ def load_images(
     """
     if split not in SPLITS:
         raise UnusableInput(f"unknown split {split!r}: expected one of {', '.join(SPLITS)}")
-    name, source = _opened(dataset, data_dir)
+    name, source = _opened(dataset, data_dir, num_classes)
     if split == "test" or "val" in source:
         part = _own(name, source, split)
     else:
         part = _own(name, source, "train")
         boundary = len(part.order) - len(part.order) // 10
         part = replace(part, order=part.order[:boundary] if split == "train" else part.order[boundary:])
+    if num_classes not in (None, part.num_classes):
+        raise UnusableInput(f"{name} has {part.num_classes} classes, got --num-classes {num_classes}: leave it out")
     return _read(name, part, n_examples, f"the {split} split of {name}")
 
 
@@ -79,19 +89,29 @@ def load_training_images(dataset: str, data_dir: Path | str | None = None) -> Im
     return _read(name, _own(name, source, "train"), None, f"the training images of {name}")
 
 
-def _opened(dataset: str, data_dir: Path | str | None) -> tuple[str, Source]:
-    """Return the data set's name, as it is usually written, and the functions that open its parts."""
+def _opened(dataset: str, data_dir: Path | str | None, num_classes: int | None = None) -> tuple[str, Source]:
+    """Return the data set's name, as it is usually written, and the functions that open its parts.
+
+    ``num_classes`` counts where the data set does not tell it.
+    """
     match = re.fullmatch(r"(.*)@([1-9]\d*)", dataset)
     name, size = (match[1], int(match[2])) if match else (dataset, None)
+    if not name.endswith(".npz"):
+        name = spelled(name, _OURS)
+        name = name if name in _OURS else torchvision_name(name)
     if size and (name.endswith(".npz") or name in DATASETS):
         raise UnusableInput(f"expected no size behind {name}, whose images are measured as they are; got @{size}")
     if name.endswith(".npz"):
-        return Path(name).name, npz_source(name, data_dir)  # results must not depend on where the file lies
+        return Path(name).name, npz_source(
+            name, data_dir, num_classes
+        )  # results must not depend on where the file lies
     if name == "digits":
         return name, {split: partial(_digits, chosen) for split, chosen in _DIGITS.items()}
-    folder = _FOLDERS.get(name.lower())
-    source = folder_source(folder, data_dir, size) if folder else torchvision_source(name, data_dir, size)
-    return f"{folder or name}{f'@{size}' if size else ''}", source
+    if name in _FOLDERS:
+        source = folder_source(name, data_dir, size)
+    else:
+        source = torchvision_source(name, data_dir, size, num_classes)
+    return f"{name}{f'@{size}' if size else ''}", source
 
 
 def _digits(chosen: slice) -> Part:

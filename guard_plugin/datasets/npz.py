@@ -19,13 +19,13 @@ _KERAS = {part: (f"x_{part}", f"y_{part}") for part in SPLITS}  # the arrays of 
 _MOST_CLASSES = 100_000
 
 
-def npz_source(name: str, data_dir: Path | str | None) -> Source:
+def npz_source(name: str, data_dir: Path | str | None, num_classes: int | None = None) -> Source:
     """Open a .npz file, whose images stay in the file's order.
 
     The file holds ``images`` and ``labels``, which are the test split, or ``x_test`` and ``y_test`` with or without
     ``x_train``, ``y_train``, ``x_val`` and ``y_val``. Images are uint8, or floating point in [0, 1], of shape
     (n, height, width), (n, height, width, channels) or (n, channels, height, width). ``name`` is the file, as a path
-    or in ``data_dir``.
+    or in ``data_dir``. The number of classes is the highest label + 1, or ``num_classes``.
     """
     file = Path(name)
     if not file.is_file() and data_dir is not None:
@@ -39,9 +39,12 @@ def npz_source(name: str, data_dir: Path | str | None) -> Source:
             f"{', '.join(arrays.names) or 'none'}"
         )
     labels = {part: class_indices(arrays[keys[1]], f"{file}, {keys[1]}") for part, keys in held.items()}
-    num_classes = max((int(one.max()) + 1 for one in labels.values() if len(one)), default=0)
-    if num_classes > _MOST_CLASSES:
-        raise UnusableInput(f"{file}: expected class indices below {_MOST_CLASSES}, got {num_classes - 1}")
+    least = max((int(one.max()) + 1 for one in labels.values() if len(one)), default=0)
+    if least > _MOST_CLASSES:
+        raise UnusableInput(f"{file}: expected class indices below {_MOST_CLASSES}, got {least - 1}")
+    if num_classes is not None and num_classes < least:
+        raise UnusableInput(f"{file}: expected --num-classes >= {least}, the highest label + 1, got {num_classes}")
+    num_classes = num_classes or least
     return {part: partial(_part, arrays, keys[0], labels[part], num_classes) for part, keys in held.items()}
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from guard_plugin.errors import UnusableInput
+from guard_plugin.errors import GuardError, UnusableInput
 from guard_plugin.image_files import huge_refused, image_array, stack_images
 from guard_plugin.optional import require
 
@@ -66,7 +66,7 @@ def part_of_files(
     ``size`` is given, the shorter side is resized to size / 0.875, rounded, and size x size pixels are cropped from the
     centre, as torchvision's evaluation does.
     """
-    fix = "convert it, or arrange the data set as ImageFolder, which converts"
+    fix = "convert it, or arrange the data set as ImageFolder, which converts what has 8 bits per channel"
 
     def read(numbers: NDArray[Any]) -> tuple[Tensor, Tensor]:
         labels: list[int] = []
@@ -94,6 +94,8 @@ def _loaded(item: Callable[[int], Any], number: int, name: str) -> tuple[Any, in
             image, label = pair
             if isinstance(image, image_type):
                 image.load()
+    except GuardError:
+        raise
     except Exception as error:  # damaged files make Pillow fail in many ways
         raise UnusableInput(
             f"{name} cannot be read: {type(error).__name__}: {error}; is it damaged or missing?"

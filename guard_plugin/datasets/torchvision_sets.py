@@ -5,20 +5,23 @@ from __future__ import annotations
 import difflib
 import inspect
 import re
+import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 
 from guard_plugin.datasets.parts import Part, Source, data_folder, part_in_memory, part_of_files
 from guard_plugin.distilled.arrays import channels_first
 from guard_plugin.errors import UnusableInput
+from guard_plugin.names import spelled
 from guard_plugin.optional import require
 
-__all__ = ["DATASETS", "torchvision_source"]
+__all__ = ["DATASETS", "torchvision_name", "torchvision_source"]
 
 # The class 0 of "letters" has no images: its labels are 1 to 26.
 _EMNIST_CLASSES = {"balanced": 47, "byclass": 62, "bymerge": 47, "digits": 10, "letters": 27, "mnist": 10}
@@ -45,11 +48,20 @@ _NUM_CLASSES = {"FER2013": 7, "GTSRB": 43, "PCAM": 2, "USPS": 10, "Flowers102": 
 _INSTEAD = "arrange it as ImageFolder (train/ and test/, one folder per class) or as .npz"
 
 
-def torchvision_source(name: str, data_dir: Path | str | None, size: int | None) -> Source:
+def torchvision_name(name: str) -> str:
+    """Return torchvision's name of a data set, which users write in any case; what it does not have, as it is."""
+    datasets = require("torchvision.datasets", needed_by=f"the data set {name}")
+    return spelled(name, (*DATASETS, *datasets.__all__))
+
+
+def torchvision_source(
+    name: str, data_dir: Path | str | None, size: int | None, num_classes: int | None = None
+) -> Source:
     """Open a data set of torchvision's, without downloading it.
 
     ``name`` is one of ``DATASETS``, or another class of ``torchvision.datasets``, whose images are brought to ``size``
-    if that is given. Where torchvision gives a data set a "val" and no "test", "val" is the test split.
+    if that is given. ``num_classes`` counts where that class does not tell it. Where torchvision gives a data set a
+    "val" and no "test", "val" is the test split.
     """
     datasets = require("torchvision.datasets", needed_by=f"the data set {name}")
     if name in _IN_MEMORY:
@@ -58,7 +70,8 @@ def torchvision_source(name: str, data_dir: Path | str | None, size: int | None)
         return {part: partial(_whole_part, name, kind, root, part) for part in ("train", "test")}
     kind = _dataset_class(datasets, name)
     root = data_folder(name, data_dir, _FILES)
-    return {part: partial(_part, name, kind, root, chosen, size) for part, chosen in _parts(name, kind, root).items()}
+    parts = _parts(name, kind, root).items()
+    return {part: partial(_part, name, kind, root, chosen, size, num_classes) for part, chosen in parts}
 
 
 def _whole_part(name: str, kind: Any, root: Path, part: str) -> Part:
@@ -66,39 +79,70 @@ def _whole_part(name: str, kind: Any, root: Path, part: str) -> Part:
     chosen: dict[str, Any] = {"split": part} if name == "SVHN" else {"train": part == "train"}
     if name.startswith("EMNIST-"):
         chosen["split"] = name.removeprefix("EMNIST-")
-    with _explained(name, root, files):
+    with _explained(name, kind, root, files):
         dataset = kind(root, **chosen, download=False)
         values = channels_first(torch.as_tensor(dataset.data), name)
         labels = torch.as_tensor(dataset.labels if name == "SVHN" else dataset.targets).long()
     return part_in_memory(values, labels, num_classes)
 
 
-def _part(name: str, kind: Any, root: Path, chosen: Mapping[str, Any], size: int | None) -> Part:
+def _part(
+    name: str, kind: Any, root: Path, chosen: Mapping[str, Any], size: int | None, num_classes: int | None
+) -> Part:
     offline = {"download": False} if "download" in inspect.signature(kind).parameters else {}
-    with _explained(name, root, _FILES):
+    with _explained(name, kind, root, _FILES):
         dataset = kind(root, **chosen, **offline)
         n = len(dataset)
     split = ", ".join(f"{key}={value!r}" for key, value in chosen.items())
     where = f"of {name}({split})"
     classes = getattr(dataset, "classes", None) or getattr(dataset, "class_to_idx", None)
-    if not classes and name not in _NUM_CLASSES:
-        raise UnusableInput(f"{name} of torchvision does not tell its number of classes: {_INSTEAD}")
-    num_classes = len(classes) if classes else _NUM_CLASSES[name]
+    num_classes = len(classes) if classes else _NUM_CLASSES.get(name, num_classes)
+    if num_classes is None:
+        raise UnusableInput(f"{name} of torchvision does not tell its number of classes: give --num-classes")
     return part_of_files(
         dataset.__getitem__, n, num_classes, dataset=name, name=lambda number: f"image {number} {where}", size=size
     )
 
 
 @contextmanager
-def _explained(name: str, root: Path, files: str) -> Iterator[None]:
-    """Tell the user which files torchvision misses, in place of whatever it raises."""
+def _explained(name: str, kind: Any, root: Path, files: str) -> Iterator[None]:
+    """Tell the user which files torchvision misses or finds damaged, in place of whatever it raises."""
+    damaged: list[str] = []
     try:
-        yield
+        with _failed_checksums(kind, damaged):
+            yield
+    except ImportError as error:
+        raise UnusableInput(f"{name} of torchvision needs a package that is not installed: {error}") from error
     except Exception as error:  # each data set fails in its own way, also with assert statements
-        raise UnusableInput(
-            f"{name} cannot be read: expected {files} in {root}, as torchvision lays it out, unpacked. "
-            f"Nothing is downloaded here: put the files there first. (torchvision: {error})"
-        ) from error
+        if damaged:
+            problem = (
+                f"{damaged[0]} is there, but its checksum is not the one that torchvision expects: it is damaged, "
+                f"incomplete or another version. Put the original there"
+            )
+        elif any(root.glob(files)):
+            problem = f"{root / files} is there, but incomplete, damaged or still packed. Put the original there"
+        else:
+            problem = (
+                f"expected {files} in {root}, as torchvision lays it out, unpacked. Nothing is downloaded here: put "
+                f"the files there first"
+            )
+        raise UnusableInput(f"{name} cannot be read: {problem}. (torchvision: {error})") from error
+
+
+@contextmanager
+def _failed_checksums(kind: Any, damaged: list[str]) -> Iterator[None]:
+    """Note the files that are there and whose checksum torchvision refuses, which it calls missing."""
+    module = sys.modules.get(kind.__module__)
+    check: Any = getattr(module, "check_integrity", None)
+
+    def noted(file: str | Path, md5: str | None = None) -> Any:
+        intact = check(file, md5)
+        if not intact and md5 and Path(file).is_file():
+            damaged.append(str(file))
+        return intact
+
+    with nullcontext() if check is None else patch.object(module, "check_integrity", noted):
+        yield
 
 
 def _dataset_class(datasets: Any, name: str) -> Any:
@@ -142,7 +186,7 @@ def _parts(name: str, kind: Any, root: Path) -> Mapping[str, Mapping[str, Any]]:
 
 def _split_names(name: str, kind: Any, root: Path) -> list[str]:
     """Return the splits that torchvision's class lists when it is asked for one that does not exist."""
-    with _explained(name, root, _FILES):
+    with _explained(name, kind, root, _FILES):
         try:
             kind(root, split="?")
         except ValueError as error:

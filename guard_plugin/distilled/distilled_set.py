@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from guard_plugin.errors import UnusableInput
+from guard_plugin.names import spelled
 from guard_plugin.spaces.input_space import InputSpace
 
 __all__ = ["DistilledSet"]
@@ -110,6 +111,7 @@ class DistilledSet:
         """
         if not self.input_spaces:
             return self
+        dataset = spelled(dataset, self.input_spaces)
         if dataset not in self.input_spaces:
             raise UnusableInput(
                 f"expected a data set whose normalisation by this host is known: {', '.join(self.input_spaces)}; got "
@@ -117,6 +119,14 @@ class DistilledSet:
             )
         space = self.input_spaces[dataset]
         return replace(self, images=space.to_input(self.images), normalization=space, dataset=dataset, input_spaces={})
+
+    def with_num_classes(self, num_classes: int | None) -> DistilledSet:
+        """Return this set as one of so many classes, where the user says it; of the highest it may hold no image.
+
+        Raises:
+            UnusableInput: If that contradicts the labels.
+        """
+        return self if num_classes is None else replace(self, num_classes=num_classes)
 
     def pixels(self) -> Tensor:
         """Return the images in pixel space, clipped to [0, 1]: for looking at, not for training on."""

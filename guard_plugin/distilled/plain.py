@@ -13,7 +13,7 @@ from guard_plugin.distilled.arrays import ArrayFile, channels_first, class_indic
 from guard_plugin.distilled.distilled_set import DistilledSet
 from guard_plugin.errors import UnusableInput
 from guard_plugin.files import load_untrusted
-from guard_plugin.image_files import read_image_files
+from guard_plugin.image_files import check_class_names, read_image_files
 from guard_plugin.spaces import Normalization
 
 __all__ = ["read_labelled_images", "read_plain"]
@@ -31,7 +31,8 @@ def read_plain(path: Path) -> list[DistilledSet]:
 
     - ``.pt`` or ``.pth``: a dictionary with "images" and "labels", or (images, labels), as ``torch.save`` wrote it;
     - ``.npz``: arrays ``images`` and ``labels``;
-    - a folder with one folder of PNG or JPEG images per class; their sorted names give the classes their numbers.
+    - a folder with one folder of PNG or JPEG images per class; their names, sorted as text, give the classes their
+      numbers, and numbers as names that would be sorted otherwise are refused.
 
     Images are uint8, or floating point in [0, 1]: pixels, which students take as they are. A file may hold ``mean`` and
     ``std``, one number per channel in pixel units: then floating-point images are normalised by them already, uint8
@@ -128,6 +129,7 @@ def _numbers(value: Any) -> tuple[float, ...]:
 
 def _read_folder(path: Path) -> DistilledSet:
     folders = _entries(path, _EXPECTED, Path.is_dir)
+    check_class_names([folder.name for folder in folders], path)
     labels = {
         file: label
         for label, folder in enumerate(folders)

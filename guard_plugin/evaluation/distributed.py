@@ -74,11 +74,15 @@ def joined_group() -> Iterator[Group]:
 
 
 def usable_device(device: torch.device | str) -> torch.device:
-    """Return the device of that name; of several GPUs, each process of torchrun gets the one of its local rank.
+    """Return the device of that name, of which "auto" is the GPU where there is one, and else the CPU.
+
+    Of several GPUs, each process of torchrun gets the one of its local rank.
 
     Raises:
         UnusableInput: If nothing can be computed on it.
     """
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         place = torch.device(device)
         if place.type == "cuda" and place.index is None and dist.is_torchelastic_launched():

@@ -14,16 +14,17 @@ from torch import Tensor, nn
 from guard_plugin.attacks import Attack, parse_attacks, parse_radii
 from guard_plugin.datasets import images_from_tensors, load_images
 from guard_plugin.errors import UnusableInput
+from guard_plugin.evaluation.attack_names import usual_attacks
 from guard_plugin.evaluation.distributed import usable_device
 from guard_plugin.evaluation.engine import CLEAN, evaluate_model
 from guard_plugin.evaluation.records import Record
 from guard_plugin.evaluation.results import attack_columns, worst_cases
-from guard_plugin.evaluation.warnings import find_warnings
+from guard_plugin.evaluation.warnings import find_warnings, near_chance
 from guard_plugin.networks.pixel_model import device_of
 from guard_plugin.plugins import installed_plugins
 from guard_plugin.robustbench_bridge import DATASETS, Repair, RobustBenchRun, run_robustbench
+from guard_plugin.robustbench_bridge.checks import CLASSES
 from guard_plugin.robustbench_bridge.model_info import model_info_path, write_model_info
-from guard_plugin.robustbench_bridge.repairs import CIFAR
 from guard_plugin.versions import require_torch_to_benchmark
 
 __all__ = ["BenchmarkResult", "benchmark"]
@@ -43,7 +44,8 @@ class BenchmarkResult:
             attack; for corruptions, that mean.
         worst_cases: The same for every ball.
         repairs: What was mended in robustbench, where robustbench measured.
-        flags: Warnings that the robustness may be only apparent, each "COLUMN: REASON"; robustbench gives none.
+        flags: Warnings that the robustness may be only apparent, each "COLUMN: REASON"; where robustbench measured,
+            that clean accuracy is next to chance, and no others.
     """
 
     clean_accuracy: float
@@ -132,7 +134,8 @@ def benchmark(
             data, threat, eps, n_examples, to_disk, model_name, folder, batch_size=batch_size, **for_robustbench
         )
         clean, robust, repairs = run_robustbench(model, run, device=place, seed=seed)
-        return BenchmarkResult(clean, {_STANDARD_ATTACK.get(threat, threat): robust}, robust, repairs=repairs)
+        column, flags = _STANDARD_ATTACK.get(threat, threat), _flags(*near_chance(clean, CLASSES[data]))
+        return BenchmarkResult(clean, {column: robust}, robust, repairs=repairs, flags=flags)
     _refuse(
         f"where guard-plugin measures: robustbench does only {', '.join(DATASETS)}, with threat_model, without attacks",
         **for_robustbench,
@@ -140,7 +143,7 @@ def benchmark(
     chosen = _attacks(data, threat, attacks, eps, registry, seed)
     file = _file_name(data, threat, attacks, model_name) if to_disk else None
     if isinstance(data, str):
-        images = load_images(CIFAR.get(data, data), data_dir, "test", n_examples)
+        images = load_images(data, data_dir, "test", n_examples)
     else:
         images = images_from_tensors(*data, n_examples)
     measured = evaluate_model(lambda: model.to(place), images, chosen, batch_size=batch_size, device=place)
@@ -171,8 +174,12 @@ def _summary(records: Mapping[str, Record], attacks: Mapping[str, Attack], num_c
     worst = {column: float(outcomes.mean()) for column, outcomes in worst_cases(correct, attacks).items()}
     robust = {column: float(outcomes.mean()) for column, outcomes in correct.items()}
     clean = robust.pop(CLEAN)
-    flags = tuple(f"{warning['column']}: {warning['reason']}" for warning in warnings)
+    flags = _flags(*((warning["column"], warning["reason"]) for warning in warnings))
     return BenchmarkResult(clean, robust, next(iter(worst.values())), worst, flags=flags)
+
+
+def _flags(*warnings: tuple[str, str]) -> tuple[str, ...]:
+    return tuple(f"{column}: {reason}" for column, reason in warnings)
 
 
 def _attacks(
@@ -195,8 +202,10 @@ def _attacks(
             f"expected threat model {' or '.join(_STANDARD_ATTACK)} here, got {threat!r}: corruptions are measured by "
             f"robustbench alone, on {', '.join(DATASETS)}, without attacks"
         )
+    families = registry or installed_plugins().attack_classes
+    spec = usual_attacks(spec, families)
     radii = parse_radii(spec, None if eps is None else [eps])
-    chosen = attack_columns(parse_attacks(spec, registry or installed_plugins().attack_classes, radii, seed))
+    chosen = attack_columns(parse_attacks(spec, families, radii, seed))
     if any(attack.transfer for attack in chosen.values()):
         raise UnusableInput("transferred attacks need a source model: use guard benchmark --source")
     others = [column for column, attack in chosen.items() if threat is not None and attack.norm != threat.lower()]

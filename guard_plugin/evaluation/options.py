@@ -9,8 +9,9 @@ from typing import Any
 
 import torch
 
-from guard_plugin.attacks import Attack
+from guard_plugin.attacks import Attack, builtin_registry
 from guard_plugin.errors import UnusableInput
+from guard_plugin.evaluation.attack_names import usual_attacks
 from guard_plugin.students.training import TrainingRecipe
 from guard_plugin.versions import keyword_dataclass
 
@@ -31,14 +32,15 @@ class BenchmarkOptions:
     Args:
         dataset: A name that ``load_images`` knows.
         arch: A name that ``build_network`` knows: the architecture of the networks that are measured.
-        attacks: A comma list such as "fgsm,pgd100", or a preset.
+        attacks: A comma list such as "fgsm,pgd100", or a preset; in any case.
         out: The folder for results.json, the records and the students. An earlier run in it is continued.
         eps: One radius or several, in pixel units, each a number or text such as "8/255"; by default, the preset's.
         data_dir: The folder of the data set.
         split: The part of the data set: "train", "val" or "test".
         n_examples: How many examples of the split are measured, counted from its first; all by default.
+        num_classes: The number of classes, where the data set's files do not tell it (``load_images``).
         batch_size: Examples per attack pass, >= 1. It changes no result.
-        device: The device that computes.
+        device: The device that computes (``usable_device``).
         source: Checkpoint, architecture and normalization (None for the usual one) of the model on which transferred
             attacks are made.
         registry: Attack classes by family; guard-plugin's own by default.
@@ -71,6 +73,7 @@ class BenchmarkOptions:
     data_dir: Path | str | None = None
     split: str = "test"
     n_examples: int | None = None
+    num_classes: int | None = None
     batch_size: int = 128
     device: torch.device | str = "cpu"
     source: tuple[Path, str, str | None] | None = None
@@ -87,6 +90,8 @@ class BenchmarkOptions:
     host_dataset: str | None = None
 
     def __post_init__(self) -> None:
+        families = builtin_registry() if self.registry is None else self.registry
+        object.__setattr__(self, "attacks", usual_attacks(self.attacks, families))
         for name in ("seeds", "batch_size"):
             value = getattr(self, name)
             if value is not None and value < 1:

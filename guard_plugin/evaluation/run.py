@@ -65,7 +65,9 @@ class BenchmarkRun:
         require_scipy()  # for the intervals, at the end
         self.attacks = _attacks(options)
         self.device = usable_device(options.device)
-        self.images = load_images(options.dataset, options.data_dir, options.split, options.n_examples)
+        self.images = load_images(
+            options.dataset, options.data_dir, options.split, options.n_examples, options.num_classes
+        )
         check_classes(self.attacks, self.images.num_classes)
         self.source: PixelModel | None = None  # the model on which transferred attacks are made
         if options.source is not None:
@@ -149,7 +151,8 @@ def load_pixel_model(file: Path, arch: str, space: InputSpace, images: ImageSet)
         UnsafeFile: If reading the file would run code.
     """
     channels, height, width = images.pixels.shape[1:]
-    network = load_checkpoint(file, arch, channels=channels, num_classes=images.num_classes, im_size=(height, width))
+    classes = images.num_classes
+    network = load_checkpoint(file, arch, channels=channels, num_classes=classes, im_size=(height, width), space=space)
     return PixelModel(network, space).eval()
 
 

@@ -13,7 +13,7 @@ from guard_plugin.attacks.balls import TOLERANCE
 from guard_plugin.evaluation.engine import CLEAN, GRADIENTS
 from guard_plugin.evaluation.records import Outcomes, Record
 
-__all__ = ["find_warnings"]
+__all__ = ["find_warnings", "near_chance"]
 
 _NOTICED = 0.01  # of all examples: below this share, a sign may be chance
 _NEAR_CHANCE = 1.5  # times chance
@@ -30,7 +30,7 @@ def find_warnings(
 ) -> list[dict[str, str]]:
     """Return {"column", "reason"} of each sign; ``records`` are per network, and all mappings by column."""
     found = [
-        *_chance(correct[CLEAN], num_classes),
+        *near_chance(float(correct[CLEAN].mean()), num_classes),
         *_flat(records),
         *_outside(records, attacks),
         *_blind_is_better(attacks, correct),
@@ -39,8 +39,8 @@ def find_warnings(
     return [{"column": column, "reason": reason} for column, reason in found]
 
 
-def _chance(clean: Outcomes, num_classes: int) -> Found:
-    accuracy = float(clean.mean())
+def near_chance(accuracy: float, num_classes: int) -> Found:
+    """Yield the column "clean", if its accuracy is next to that of chance."""
     if accuracy < _NEAR_CHANCE / num_classes:
         yield (
             CLEAN,

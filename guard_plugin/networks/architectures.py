@@ -7,17 +7,34 @@ import torch
 from torch import nn
 
 from guard_plugin.errors import UnusableInput
+from guard_plugin.names import spelled
 from guard_plugin.networks.convnets import CONVNET_GRAMMAR, CONVNETS, ConvNet, parse_convnet
 from guard_plugin.optional import require
 
-__all__ = ["ARCHITECTURES", "build_network"]
+__all__ = ["ARCHITECTURES", "architecture_named", "build_network"]
 
 ARCHITECTURES = (*CONVNETS, "MLP", "resnet18")
 
 _SMALL = 64  # pixels a side
 
+_STEMS = ("3x3", "7x7")  # of a ResNet, behind its name
+
 # In training mode these models return more than logits, unless they are built without auxiliary outputs.
 _AUXILIARY = ("googlenet", "inception_v3")
+
+
+def architecture_named(text: str) -> str:
+    """Return the name of an architecture that a user writes in any case: "ResNet-18" is "resnet18".
+
+    Hosts have other networks of such names (DC's "ResNet18" is without BatchNorm), so what their files tell is not read
+    in this way. An unknown name is returned as it is.
+    """
+    if text.lower().startswith("convnet-"):
+        return f"ConvNet-{text.lower().partition('-')[2]}"
+    base, _, stem = text.rpartition("-")
+    if base and stem.lower() in _STEMS:
+        return f"{architecture_named(base)}-{stem.lower()}"
+    return spelled(text, (*CONVNETS, "MLP", *_torchvision_names()))
 
 
 def build_network(arch: str, *, channels: int, num_classes: int, im_size: tuple[int, int]) -> nn.Module:
@@ -26,7 +43,9 @@ def build_network(arch: str, *, channels: int, num_classes: int, im_size: tuple[
     Args:
         arch: One of ``ARCHITECTURES``; a ConvNet such as "ConvNet-d4-w64-batch", with any of d<DEPTH>, w<WIDTH>, a norm
             (nonorm, batch, layer, instance, group), an activation (relu, leakyrelu, sigmoid) and a pooling (avg, max,
-            nopool), in any order; or a classification model of torchvision's, such as "vgg11", as it is there.
+            nopool), in any order; or a classification model of torchvision's, such as "vgg11", as it is there. Behind a
+            ResNet's name, "-3x3" is a stem of one 3x3 convolution without pooling, as networks for small images have,
+            and "-7x7" is torchvision's own stem; "resnet18" has the former up to 64x64 pixels.
         channels: Channels of the images.
         num_classes: Number of logits.
         im_size: Height and width of the images, in pixels.
@@ -45,11 +64,12 @@ def build_network(arch: str, *, channels: int, num_classes: int, im_size: tuple[
     if arch in CONVNETS or arch.startswith("ConvNet-"):
         config = CONVNETS[arch] if arch in CONVNETS else parse_convnet(arch)
         return ConvNet(config, channels=channels, num_classes=num_classes, im_size=im_size)
-    if arch == "resnet18":  # in lower case, as torchvision names it: DC's "ResNet18" is another, without BatchNorm
-        return _resnet18(channels, num_classes, im_size)
     theirs = _torchvision_names()
-    if arch in theirs:
-        return _torchvision_model(arch, channels, num_classes, im_size)
+    name, stem = _name_and_stem(arch, im_size)
+    if name in theirs or name == "resnet18":
+        if stem == "3x3":
+            return _small_resnet(name, channels, num_classes)
+        return _torchvision_model(name, channels, num_classes, im_size)
     near = difflib.get_close_matches(arch, (*ARCHITECTURES, *theirs), n=3)
     raise UnusableInput(
         f"unknown architecture {arch!r}{'; close to it: ' + ', '.join(near) if near else ''}: expected one of "
@@ -67,14 +87,19 @@ def _torchvision_names() -> tuple[str, ...]:
     return tuple(models.list_models(module=models))
 
 
-def _resnet18(channels: int, num_classes: int, im_size: tuple[int, int]) -> nn.Module:
-    """Build torchvision's ResNet-18; for images up to 64x64, with the stem that SRe2L's scripts give it."""
-    network = _new("resnet18", num_classes)
-    if max(im_size) <= _SMALL:
-        network.conv1 = nn.Conv2d(channels, 64, 3, padding=1, bias=False)
-        network.maxpool = nn.Identity()
-    elif channels != 3:
-        raise UnusableInput(f"resnet18 for images above {_SMALL}x{_SMALL} takes 3 channels, got {channels}")
+def _name_and_stem(arch: str, im_size: tuple[int, int]) -> tuple[str, str]:
+    """Return torchvision's name of an architecture, and what a ResNet begins with."""
+    name, _, stem = arch.rpartition("-")
+    if stem in _STEMS and "resne" in name:
+        return name, stem
+    return arch, "3x3" if arch == "resnet18" and max(im_size) <= _SMALL else "7x7"
+
+
+def _small_resnet(arch: str, channels: int, num_classes: int) -> nn.Module:
+    """Build one of torchvision's ResNets with the stem that SRe2L's scripts give it for small images."""
+    network = _new(arch, num_classes)
+    network.conv1 = nn.Conv2d(channels, 64, 3, padding=1, bias=False)
+    network.maxpool = nn.Identity()
     return network
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
+import logging
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -20,12 +21,16 @@ from guard_plugin.datasets import load_images
 from guard_plugin.errors import UnusableInput
 from guard_plugin.optional import require
 from guard_plugin.robustbench_bridge.autoattack import AutoAttack, finished_state, other_versions_refused
+from guard_plugin.robustbench_bridge.checks import CLASSES, check_corrupted_files
 from guard_plugin.robustbench_bridge.model_info import write_model_info
 
-__all__ = ["CIFAR", "Repair", "load_clean", "load_corrupted", "repaired_robustbench"]
+__all__ = ["CIFAR", "Repair", "check_corrupted", "load_clean", "load_corrupted", "repaired_robustbench"]
 
 CIFAR = {"cifar10": "CIFAR10", "cifar100": "CIFAR100"}
 """RobustBench's name of a data set -> guard-plugin's name."""
+
+_LOGGER = logging.getLogger("guard_plugin")
+_told: set[str] = set()  # names of repairs
 
 _required = partial(require, needed_by="RobustBench's measurement")
 
@@ -57,7 +62,7 @@ class Repair:
 
 @contextmanager
 def repaired_robustbench(*, seed: int | None = None) -> Iterator[tuple[Any, tuple[Repair, ...]]]:
-    """Import the installed robustbench and mend it until the context ends; stderr tells each repair.
+    """Import the installed robustbench and mend it until the context ends; the logger "guard_plugin" tells what, once.
 
     Nothing on the disk is changed and no network is used. Afterwards every name is what it was; robustbench itself
     stays imported, as after any import.
@@ -80,8 +85,15 @@ def repaired_robustbench(*, seed: int | None = None) -> Iterator[tuple[Any, tupl
         with other_versions_refused():
             repairs += _mend(stack, seed)
         for repair in repairs:
-            print(f"guard: robustbench repaired in memory, {repair.name}: {repair.why}", file=sys.stderr)
+            _log(repair)
         yield robustbench, tuple(repairs)
+
+
+def _log(repair: Repair) -> None:
+    """Tell the first time that a thing was mended."""
+    if repair.name not in _told:
+        _told.add(repair.name)
+        _LOGGER.info("robustbench repaired in memory, %s: %s", repair.name, repair.why)
 
 
 def _provide(stack: ExitStack, modules: dict[str, Any], why: str) -> list[Repair]:
@@ -176,15 +188,17 @@ def load_clean(
 def load_corrupted(
     data: Any, member: Any, n_examples: int, severity: int, data_dir: Path | str, corruptions: Sequence[str], **_: Any
 ) -> tuple[Tensor, Tensor]:
-    """Refuse missing files, which robustbench would download, and let robustbench.data read those of ``member``."""
+    """Refuse unusable files, and missing ones, which robustbench would download; let it read the others."""
+    check_corrupted(data, member, n_examples, data_dir, corruptions)
+    loaded: tuple[Tensor, Tensor] = data.load_corruptions_cifar(member, n_examples, severity, data_dir, corruptions)
+    return loaded
+
+
+def check_corrupted(data: Any, member: Any, n_examples: int, data_dir: Path | str, corruptions: Sequence[str]) -> None:
+    """Refuse files of CIFAR's corruptions that are missing, damaged or others."""
     folder = Path(data_dir) / data.CORRUPTIONS_DIR_NAMES[member][data.ThreatModel.corruptions]
-    for name in ("labels", *corruptions):
-        if not (folder / f"{name}.npy").is_file():
-            raise UnusableInput(
-                f"expected {folder / name}.npy, and it is not there. Nothing is downloaded here: put the files of "
-                f"{folder.name} (zenodo.org, record {data.ZENODO_CORRUPTIONS_LINKS[member][0]}) there first"
-            )
-    pixels, labels = data.load_corruptions_cifar(member, n_examples, severity, data_dir, corruptions)
-    if len(labels) != n_examples:
-        raise UnusableInput(f"expected n_examples from 1 to {len(labels)}, which {folder} holds; got {n_examples}")
-    return pixels, labels
+    fix = (
+        f"nothing is downloaded here, put the files of {folder.name} (zenodo.org, record "
+        f"{data.ZENODO_CORRUPTIONS_LINKS[member][0]}) there"
+    )
+    check_corrupted_files(folder, corruptions, n_examples, CLASSES[member.value], fix)

@@ -14,9 +14,11 @@ from torch import nn
 
 from guard_plugin.attacks import parse_eps
 from guard_plugin.errors import UnusableInput, unknown
+from guard_plugin.files import read_json_object
 from guard_plugin.networks.pixel_model import check_mode
+from guard_plugin.robustbench_bridge.checks import CLASSES, check_class_folders, checked_model
 from guard_plugin.robustbench_bridge.model_info import THREAT_MODELS, model_info_path
-from guard_plugin.robustbench_bridge.repairs import Repair, repaired_robustbench
+from guard_plugin.robustbench_bridge.repairs import Repair, check_corrupted, repaired_robustbench
 
 __all__ = ["DATASETS", "RobustBenchRun", "run_robustbench"]
 
@@ -108,15 +110,19 @@ def run_robustbench(
     """
     check_mode(model)
     arguments = vars(run) | {"n_examples": run.examples, "eps": run.radius, "data_dir": str(run.data_dir)}
+    attacked = run.threat_model in _LP_THREATS
     with redirect_stdout(sys.stderr), repaired_robustbench(seed=seed) as (robustbench, repairs):
         _check_known(robustbench.data, run)
-        try:
-            clean, robust = robustbench.benchmark(model, device=device, **arguments)
-        except FileNotFoundError as error:
-            raise UnusableInput(
-                f"robustbench does not find {error.filename} of {run.dataset} in data_dir or corruptions_data_dir; "
-                f"nothing is downloaded here: put the files there first"
-            ) from error
+        _check_files(robustbench, run)
+        with checked_model(robustbench.eval, CLASSES[run.dataset], attacked=attacked):
+            try:
+                clean, robust = robustbench.benchmark(model, device=device, **arguments)
+            except OSError as error:
+                reason = str(error).strip().splitlines()[-1]  # below the traceback of a process that reads images
+                raise UnusableInput(
+                    f"robustbench misses a file or cannot read it ({reason}): nothing is downloaded here, put the "
+                    f"files of {run.dataset} into data_dir and corruptions_data_dir first"
+                ) from error
     return float(clean), float(robust), repairs
 
 
@@ -131,3 +137,21 @@ def _check_known(data: Any, run: RobustBenchRun) -> None:
         if run.model_name not in zoo[threat]:
             where = f"RobustBench's zoo for {run.threat_model} on imagenet"
             raise UnusableInput(f"{run.model_name!r} is not in {where}: give preprocessing, such as 'Res256Crop224'")
+
+
+def _check_files(robustbench: Any, run: RobustBenchRun) -> None:
+    """Refuse folders and files that robustbench would stumble over in the middle, or misread."""
+    data = robustbench.data
+    member, threat = data.BenchmarkDataset(run.dataset), data.ThreatModel(run.threat_model)
+    root = Path(run.data_dir if run.corruptions_data_dir is None else run.corruptions_data_dir)
+    corruptions = () if run.threat_model in _LP_THREATS else data.CORRUPTIONS_DICT[member][threat]
+    if run.dataset != "imagenet":
+        if corruptions:
+            check_corrupted(data, member, run.examples, root, corruptions)
+        return
+    numbers = Path(str(robustbench.__file__)).parent / "helper_files" / "imagenet_class_to_id_map.json"
+    folders = [Path(run.data_dir) / "val"]
+    for name in corruptions:
+        kind = root / data.CORRUPTIONS_DIR_NAMES[member][threat] / name
+        folders += [kind / str(severity) for severity in range(1, 6)]
+    check_class_folders(folders, read_json_object(numbers))

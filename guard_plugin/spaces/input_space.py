@@ -12,6 +12,8 @@ from guard_plugin.errors import UnusableInput
 
 __all__ = ["InputSpace", "Normalization"]
 
+_LARGEST_STD = 10  # of pixels in [0, 1] at most 1/2; networks that take other units have other factors
+
 _CONTRADICTIONS = {
     True: "got --zca, but the host did not whiten these images, as its files tell: leave --zca away",
     False: "got --no-zca, but the images_zca_*.pt beside the images tell that the host ran with --zca: leave "
@@ -64,7 +66,7 @@ class Normalization(InputSpace):
         std: One finite number > 0 per channel.
 
     Raises:
-        UnusableInput: If the numbers are others.
+        UnusableInput: If the numbers are others, or seem to be for pixels from 0 to 255.
 
     Example:
         >>> Normalization(mean=(0.5,), std=(0.25,)).to_input(torch.tensor([[[[0.0, 1.0]]]]))
@@ -80,6 +82,11 @@ class Normalization(InputSpace):
             raise UnusableInput(
                 f"expected a normalisation by finite numbers, as many means as standard deviations, all of these > 0; "
                 f"got mean={self.mean}, std={self.std}"
+            )
+        if max(self.mean, default=0) > 1 or max(self.std, default=0) > _LARGEST_STD:
+            raise UnusableInput(
+                f"expected mean and std in units of pixels in [0, 1], got mean={self.mean}, std={self.std}, which seem "
+                f"to be for pixels from 0 to 255: divide them by 255"
             )
 
     @classmethod

@@ -3,6 +3,7 @@
 import re
 
 from guard_plugin.errors import UnusableInput
+from guard_plugin.names import spelled
 from guard_plugin.spaces import Normalization
 
 __all__ = ["normalization_named", "parse_normalization"]
@@ -32,7 +33,7 @@ def normalization_named(dataset: str) -> Normalization:
     Raises:
         UnusableInput: If no normalisation is usual for it, as for the user's own folders.
     """
-    name = dataset.partition("@")[0]
+    name = spelled(dataset.partition("@")[0], _USUAL)
     if name not in _USUAL:
         raise UnusableInput(
             f"no normalisation is usual for {dataset!r}, only for {', '.join(_USUAL)}: say what the network needs; "

@@ -14,7 +14,8 @@ from torch.nn import functional as F
 
 from guard_plugin.distilled import DistilledSet, FkdLabels, Mix, StoredBatch, View
 from guard_plugin.errors import UnusableInput
-from guard_plugin.files import file_sha256, read_state
+from guard_plugin.files import file_sha256
+from guard_plugin.networks.weights import load_weights
 from guard_plugin.students.eight_bit_images import EightBitImages, draw_view
 
 __all__ = ["ClassLabels", "Epochs", "LabelSource", "StoredLabels", "TeacherLabels", "label_source"]
@@ -108,18 +109,11 @@ class TeacherLabels(_DrawnViews):
     source = "teacher"
 
     def __init__(self, file: Path, arch: str, network: Callable[[], nn.Module]) -> None:
-        state = read_state(file)
         self.arch, self.path, self.sha256 = arch, file, file_sha256(file)
         with torch.random.fork_rng(devices=[]):  # the weights that it draws are replaced at once
             self._teacher = network().eval().requires_grad_(False)
-        try:
-            self._teacher.load_state_dict(state)
-        except RuntimeError as error:
-            reason = " ".join(str(error).split("\n\t", maxsplit=2)[1:2]) or str(error)
-            raise UnusableInput(
-                f"{file} is not a network {arch} for these images and classes: name its architecture by "
-                f"--teacher-arch (torch: {reason})"
-            ) from error
+        what = f"a network {arch} for these images and classes"
+        load_weights(self._teacher, file, what=what, hint=lambda _: "name its architecture by --teacher-arch")
 
     def check(self, distilled: DistilledSet) -> None:
         """Refuse a teacher that does not know the images' classes."""

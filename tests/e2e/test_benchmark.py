@@ -159,6 +159,52 @@ def test_a_checkpoint_is_measured_as_it_is(guard, checkpoint, tmp_path):
         benchmark("--out", out, "--checkpoint", checkpoint, "--normalization", "digits", *asked[4:])
 
 
+def test_names_are_read_as_users_write_them_and_classes_may_be_missing(checkpoint, tmp_path, capsys):
+    digits = load_images("digits", n_examples=60)
+    few = digits.labels < 8
+    np.savez(tmp_path / "few.npz", images=digits.pixels[few].numpy(), labels=digits.labels[few].numpy())
+    asked = ["--checkpoint", checkpoint, "--normalization", "none", "--dataset", tmp_path / "few.npz"]
+    asked += ["--arch", "mlp", "--attacks", "FGSM,PGD-2", "--eps", "8/255", "--out", tmp_path / "out"]
+    with pytest.raises(UnusableInput, match="it fits MLP for 10 classes: another data set, or --num-classes 10"):
+        benchmark(*asked)
+    capsys.readouterr()
+    benchmark(*asked, "--num-classes", 10)
+    assert capsys.readouterr().err.startswith(
+        "guard: computes on " + ("cuda" if torch.cuda.is_available() else "cpu\n")
+    )
+    protocol = json.loads((tmp_path / "out" / "results.json").read_text())["protocol"]
+    assert protocol["arch"] == "MLP" and [attack["name"] for attack in protocol["attacks"]] == ["fgsm", "pgd2"]
+    with pytest.raises(UnusableInput, match="digits has 10 classes, got --num-classes 11"):
+        benchmark(*asked[:4], *SHARED, "--num-classes", 11, *asked[8:])
+
+
+def test_a_distilled_set_may_miss_the_highest_classes_and_its_host_names_its_network(tmp_path):
+    digits = load_images("digits", split="train", n_examples=40)
+    few = digits.labels < 8
+    images, labels = digits.pixels[few], digits.labels[few]
+    np.savez(tmp_path / "few.npz", images=images.numpy(), labels=labels.numpy())
+    asked = ["--out", tmp_path / "out", "--dataset", "Digits", "--n-examples", 20, "--attacks", "fgsm", "--eps", 0.1]
+    plain = ["--distilled", tmp_path / "few.npz", "--adapter", "plain", "--seeds", 1, "--arch", "mlp"]
+    with pytest.raises(UnusableInput, match="does not fit digits"):
+        benchmark(*plain, *asked)
+    benchmark(*plain, *asked, "--num-classes", 10)
+    torch.save({"data": [[torch.zeros(10, 1, 28, 28), torch.arange(10)]]}, tmp_path / "res_DC_MNIST_ResNet18_1ipc.pt")
+    np.savez(tmp_path / "mnist.npz", images=np.zeros((10, 28, 28), np.uint8), labels=np.arange(10))
+    host = [
+        "--distilled",
+        tmp_path / "res_DC_MNIST_ResNet18_1ipc.pt",
+        "--adapter",
+        "dc",
+        "--attacks",
+        "fgsm",
+        "--eps",
+        1,
+    ]
+    for arch in ([], ["--arch", "ResNet18"]):
+        with pytest.raises(UnusableInput, match="unknown architecture 'ResNet18'"):
+            benchmark(*host, *arch, "--dataset", tmp_path / "mnist.npz", "--out", tmp_path / "host")
+
+
 def test_attacks_are_transferred_from_a_source(plain, checkpoint, tmp_path):
     source = ("--source", checkpoint, "--source-arch", "MLP", "--source-normalization", "none")
     asked = ("--distilled", plain, "--adapter", "plain", "--seeds", 1, *SHARED, "--eps", "32/255")

@@ -1,10 +1,10 @@
 """The installed robustbench, through the bridge, on small made-up data. Where it cannot be loaded, nothing runs."""
 
 import json
-import os
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -90,7 +90,9 @@ def quick(monkeypatch):
 
 def test_a_fresh_process_imports_it_and_is_left_as_it_was(environment):
     code = """
-import os, socket, sys
+import logging, os, socket, sys
+
+logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
 
 def connect(*args):
     raise AssertionError("the network was used")
@@ -119,7 +121,7 @@ with repaired_robustbench() as (again, _):
 """
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert done.stderr.count("guard: robustbench repaired in memory, AutoAttack: ") == 2 and done.stdout == ""
+    assert done.stderr.count("guard_plugin: robustbench repaired in memory, AutoAttack: ") == 1 and done.stdout == ""
 
 
 def test_linf_accuracy_is_that_of_the_closed_form(model, cifar, quick, capsys):
@@ -132,7 +134,26 @@ def test_linf_accuracy_is_that_of_the_closed_form(model, cifar, quick, capsys):
     }
     assert accuracies == {"9/255": (15 / 16, 15 / 16), "11/255": (15 / 16, 0)}
     told = capsys.readouterr()
-    assert told.out == "" and told.err.count("guard: robustbench repaired in memory, AutoAttack: ") == 2
+    assert told.out == "" and "repaired" not in told.err
+
+
+class Diverged(nn.Module):
+    def forward(self, pixels):
+        return pixels.flatten(1)[:, :10] * torch.nan
+
+
+def test_models_are_checked_as_on_our_own_path(model, cifar, quick):
+    run = {"dataset": "cifar10", "threat_model": "Linf", "eps": "9/255", "n_examples": N, "data_dir": cifar}
+    with pytest.raises(UnusableInput, match="finite logits"):
+        guard.benchmark(Diverged().eval(), **run)
+    with pytest.raises(UnusableInput, match="sums to 1"):
+        guard.benchmark(nn.Sequential(model, nn.Softmax(1)).eval(), **run)
+    assert guard.benchmark(model, **run).flags == ()
+    blind = nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 10)).eval()
+    with torch.no_grad():
+        blind[1].weight.zero_()
+        blind[1].bias[8] = 1
+    assert guard.benchmark(blind, **run).flags[0].startswith("clean: 0.0 % is next to chance (10.0 %)")
 
 
 def test_the_first_examples_are_taken_in_order(model, cifar, quick):
@@ -197,6 +218,15 @@ def test_corruptions_are_measured_without_an_mce(model, cifar_c, tmp_path):
     assert (known["corruptions_acc"], known["corruptions_mce"], known["eps"]) == ("80.0", None, None)
 
 
+def test_files_of_corruptions_are_looked_at_before_anything_is_measured(model, cifar_c, monkeypatch):
+    file = cifar_c / "CIFAR-10-C" / "snow.npy"
+    with file.open("r+b") as opened:
+        opened.truncate(10**6)
+    monkeypatch.setattr(model, "forward", lambda pixels: pytest.fail("measured"))
+    with pytest.raises(UnusableInput, match="snow.npy is damaged, incomplete .*nothing is downloaded"):
+        guard.benchmark(model, dataset="cifar10", threat_model="corruptions", n_examples=15, data_dir=cifar_c)
+
+
 def test_an_mce_is_there_where_alexnets_errors_are(model, cifar_c, tmp_path):
     folder = tmp_path / "model_info/cifar10/corruptions"
     folder.mkdir(parents=True)
@@ -216,36 +246,70 @@ def test_an_mce_is_there_where_alexnets_errors_are(model, cifar_c, tmp_path):
 def imagenet(tmp_path):
     """The first three images of RobustBench's list, among folders for all of its classes."""
     with repaired_robustbench() as (robustbench, _):
-        listed = os.path.join(os.path.dirname(robustbench.__file__), "helper_files", "imagenet_test_image_ids.txt")
-    with open(listed) as file:
-        names = file.read().split()
-    classes = sorted({name.split("/")[0] for name in names})
-    for name in classes:
+        files = Path(robustbench.__file__).parent / "helper_files"
+    names = (files / "imagenet_test_image_ids.txt").read_text().split()
+    numbers = json.loads((files / "imagenet_class_to_id_map.json").read_text())
+    for name in numbers:
         (tmp_path / "val" / name).mkdir(parents=True)
     for i, name in enumerate(names[:3]):
         # The colours of classes 0, 1, 2, whatever the true class: all wrong, but for a true class below 3.
         Image.fromarray(coloured([i], 224)[0]).save(tmp_path / "val" / name, format="PNG")
-    right = [classes.index(name.split("/")[0]) == i for i, name in enumerate(names[:3])]
+    right = [numbers[name.split("/")[0]] == i for i, name in enumerate(names[:3])]
     return tmp_path, sum(right) / 3
 
 
-@pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning", "ignore:.*fork:DeprecationWarning")
-def test_imagenet_is_read_by_robustbench(imagenet, quick):
-    folder, accuracy = imagenet
+@pytest.fixture
+def colour_model():
+    """A thousand logits, of which the first three are the colour channels' means."""
     model = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 1000)).eval()
     with torch.no_grad():
         model[2].weight.zero_()[:3].copy_(torch.eye(3))
         model[2].bias.fill_(-1)[:3] = 0
-    run = {"dataset": "imagenet", "threat_model": "Linf", "eps": "4/255", "data_dir": folder, "n_examples": 3}
-    assert guard.benchmark(model, preprocessing="Res256Crop224", **run).clean_accuracy == accuracy
+    return model
+
+
+IMAGENET = {"dataset": "imagenet", "threat_model": "Linf", "eps": "4/255", "n_examples": 3}
+of_data_loaders = pytest.mark.filterwarnings(
+    "ignore:This DataLoader will create:UserWarning", "ignore:.*fork:DeprecationWarning"
+)
+
+
+@of_data_loaders
+def test_imagenet_is_read_by_robustbench(imagenet, colour_model, quick):
+    folder, accuracy = imagenet
+    run = {**IMAGENET, "data_dir": folder}
+    assert guard.benchmark(colour_model, preprocessing="Res256Crop224", **run).clean_accuracy == accuracy
     with pytest.raises(UnusableInput, match="unknown preprocessing 'Res7': robustbench has Res256Crop224"):
-        guard.benchmark(model, preprocessing="Res7", **run)
+        guard.benchmark(colour_model, preprocessing="Res7", **run)
     with pytest.raises(UnusableInput, match="'Mine' is not in RobustBench's zoo"):
-        guard.benchmark(model, model_name="Mine", **run)
+        guard.benchmark(colour_model, model_name="Mine", **run)
+
+
+@of_data_loaders
+def test_images_and_classes_that_are_missing_or_damaged_are_named(imagenet, model, colour_model):
+    run = {**IMAGENET, "data_dir": imagenet[0], "preprocessing": "Res256Crop224"}
+    with pytest.raises(UnusableInput, match="expected logits for 1000 classes, got 10"):
+        guard.benchmark(model, **run)
+    first = next((imagenet[0] / "val").glob("*/*.JPEG"))
+    first.write_bytes(b"damaged")
+    with pytest.raises(UnusableInput, match=rf"cannot read it \(.*cannot identify image file .*{first.name}"):
+        guard.benchmark(colour_model, **run)
+    first.unlink()
+    with pytest.raises(UnusableInput, match=rf"misses a file .*No such file.*{first.name}"):
+        guard.benchmark(colour_model, **run)
+    (imagenet[0] / "val" / "n99999999").mkdir()
+    with pytest.raises(UnusableInput, match=r"of the 1000 classes in .*val, .*: 1 are none of these \(n99999999\)"):
+        guard.benchmark(colour_model, **run)
+
+
+def test_the_trees_of_corruptions_are_looked_at_before_anything_is_measured(imagenet, colour_model):
+    run = {"dataset": "imagenet", "threat_model": "corruptions", "preprocessing": "Res224", "n_examples": 3}
+    with pytest.raises(UnusableInput, match="expected .*c/ImageNet-C/shot_noise/1, and it is not there"):
+        guard.benchmark(colour_model, data_dir=imagenet[0], corruptions_data_dir=imagenet[0] / "c", **run)
 
 
 def test_missing_images_are_named(model, tmp_path):
-    with pytest.raises(UnusableInput, match="robustbench does not find .*val"):
+    with pytest.raises(UnusableInput, match="expected .*val, and it is not there"):
         guard.benchmark(
             model, dataset="imagenet", threat_model="Linf", eps=0.1, data_dir=tmp_path, preprocessing="Res256Crop224"
         )

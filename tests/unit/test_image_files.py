@@ -44,6 +44,14 @@ def test_other_images_are_refused(tmp_path, second, words):
         read_image_files(files)
 
 
+def test_images_are_turned_as_their_exif_data_say(tmp_path):
+    values = write(tmp_path / "a.png")
+    exif = Image.Exif()
+    exif[274] = 8  # orientation: the first row is at the left
+    Image.open(tmp_path / "a.png").save(tmp_path / "b.png", exif=exif)
+    np.testing.assert_array_equal(read_image_files([tmp_path / "b.png"])[0].numpy(), np.rot90(values, 1, (1, 2)))
+
+
 def test_damaged_files_and_other_formats_are_refused(tmp_path):
     file = tmp_path / "a.png"
     write(file)

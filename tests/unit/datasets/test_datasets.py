@@ -97,7 +97,7 @@ def test_hosts_train_on_all_of_torchvisions_training_images(mnist):
     assert len({whole.sha256, *(part.sha256 for part in parts)}) == 3
     assert load_training_images("digits").sha256 == load_images("digits", split="train").sha256
     with pytest.raises(UnusableInput, match="unknown data set"):
-        load_training_images("imagenet")
+        load_training_images("imagenet21")
 
 
 @pytest.mark.parametrize("n", [0, -3, 501])
@@ -108,7 +108,7 @@ def test_impossible_numbers_of_examples_are_refused(n):
 
 def test_unknown_names_list_the_known_ones():
     with pytest.raises(UnusableInput, match="digits, MNIST, FashionMNIST, CIFAR10, CIFAR100, SVHN"):
-        load_images("imagenet")
+        load_images("imagenet21")
     with pytest.raises(UnusableInput, match="train, val, test"):
         load_images("digits", split="dev")
 

@@ -1,11 +1,13 @@
 """Folders of images: ImageFolder's layout, and Tiny-ImageNet's own."""
 
 import os
+import struct
+import zlib
 
 import numpy as np
 import pytest
 import torch
-from PIL import EpsImagePlugin, Image
+from PIL import EpsImagePlugin, ExifTags, Image
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
@@ -72,7 +74,7 @@ def test_no_pipe_is_waited_for_and_no_program_is_run(root, monkeypatch, content)
     for file in (root / "val").rglob("*.png"):
         file.unlink()
         os.mkfifo(file) if content is None else file.write_bytes(content)
-    with pytest.raises(UnusableInput, match=r"\.png cannot be read"):
+    with pytest.raises(UnusableInput, match=r"\.png (cannot be read|is a pipe)"):
         load_images("ImageFolder", root)
 
 
@@ -147,6 +149,101 @@ def test_without_training_images_only_the_test_split_is_there(tmp_path):
 def test_more_examples_than_there_are_are_refused(root):
     with pytest.raises(UnusableInput, match="from 1 to 18, which is what the test split of ImageFolder holds; got 19"):
         load_images("ImageFolder", root, n_examples=19)
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        ([str(k) for k in range(12)], r"\(0, 1, 10, 11, ...\) .* by value \(0, 1, 2, 3, ...\).*equally many digits"),
+        (["class8", "class9", "class10"], r"\(class10, class8, class9, ...\)"),
+        ([str(k) for k in range(10)], None),
+        ([f"{k:02d}" for k in range(12)], None),
+        (["9_cats", "10_dogs"], None),
+        (["9", "10", "other"], None),
+    ],
+)
+def test_numbered_classes_are_in_the_order_of_their_numbers_or_refused(tmp_path, names, words):
+    for label, name in enumerate(names):
+        write_image(tmp_path / "test" / name / "0.png", seed=label)
+    if words:
+        with pytest.raises(UnusableInput, match=words):
+            load_images("ImageFolder", tmp_path)
+        return
+    images = load_images("ImageFolder", tmp_path)
+    pixels, labels = expected(tmp_path / "test")
+    assert torch.equal(images.pixels, pixels) and torch.equal(images.labels, labels)
+
+
+VALUES = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+GREY = VALUES[..., 0]
+
+
+def saved_as(folder, image, suffix="png", **options):
+    for name in ("a", "b"):
+        file = folder / "test" / name / f"0.{suffix}"
+        file.parent.mkdir(parents=True)
+        image.save(file, **options)
+    return folder
+
+
+def as_read(folder):
+    return (load_images("ImageFolder", folder).pixels[0] * 255).round().permute(1, 2, 0).numpy()
+
+
+def test_palettes_bits_and_transparency_are_converted(tmp_path):
+    palette = Image.fromarray(GREY // 64, "P")
+    palette.putpalette(VALUES[0, :4].tobytes())
+    np.testing.assert_array_equal(as_read(saved_as(tmp_path / "P", palette)), VALUES[0, :4][GREY // 64])
+    bits = Image.fromarray(GREY > 127)
+    assert bits.mode == "1"
+    np.testing.assert_array_equal(as_read(saved_as(tmp_path / "1", bits)), np.stack([(GREY > 127) * 255] * 3, 2))
+    alpha = Image.fromarray(np.dstack([VALUES, GREY]))
+    np.testing.assert_array_equal(as_read(saved_as(tmp_path / "A", alpha)), VALUES)
+
+
+def test_cmyk_is_converted_by_its_formula(tmp_path):
+    inks = np.full((8, 8, 4), (51, 0, 102, 25), dtype=np.uint8)
+    read = as_read(saved_as(tmp_path, Image.fromarray(inks, "CMYK"), "jpg", quality=100))
+    np.testing.assert_allclose(read[4, 4], [(1 - ink / 255) * (1 - 25 / 255) * 255 for ink in (51, 0, 102)], atol=3)
+
+
+def test_sixteen_bits_of_colour_are_rounded_to_eight(tmp_path):
+    deep = (VALUES.astype(np.uint16) * 257).astype(">u2")
+    lines = b"".join(b"\0" + line.tobytes() for line in deep)
+    chunks = [(b"IHDR", struct.pack(">IIBBBBB", 8, 8, 16, 2, 0, 0, 0)), (b"IDAT", zlib.compress(lines)), (b"IEND", b"")]
+    png = b"".join(struct.pack(">I", len(d)) + t + d + struct.pack(">I", zlib.crc32(t + d)) for t, d in chunks)
+    for name in ("a", "b"):
+        (tmp_path / "test" / name).mkdir(parents=True)
+        (tmp_path / "test" / name / "0.png").write_bytes(b"\x89PNG\r\n\x1a\n" + png)
+    np.testing.assert_array_equal(as_read(tmp_path), VALUES)
+
+
+@pytest.mark.parametrize(
+    ("image", "suffix", "mode"),
+    [
+        (Image.fromarray(GREY.astype(np.uint16) * 257), "png", "I;16"),
+        (Image.fromarray(GREY.astype(np.int32)), "tif", "I"),
+        (Image.fromarray(GREY.astype(np.float32) / 255), "tif", "F"),
+        (Image.fromarray(VALUES).convert("LAB"), "tif", "LAB"),
+    ],
+)
+def test_deeper_images_are_refused(tmp_path, image, suffix, mode):
+    saved_as(tmp_path, image, suffix)
+    words = rf"0.{suffix}: expected an image of at most 8 bits .*, got mode {mode}: scale"
+    with pytest.raises(UnusableInput, match=words) as raised:
+        load_images("ImageFolder", tmp_path)
+    assert "damaged" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("orientation", "turned"), [(1, VALUES), (3, VALUES[::-1, ::-1]), (6, np.rot90(VALUES[:, :5], -1))]
+)
+def test_images_are_turned_as_their_exif_data_say(tmp_path, orientation, turned):
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    values = VALUES[:, :5] if orientation == 6 else VALUES
+    read = as_read(saved_as(tmp_path, Image.fromarray(np.ascontiguousarray(values)), exif=exif))
+    np.testing.assert_array_equal(read, turned)
 
 
 @pytest.fixture

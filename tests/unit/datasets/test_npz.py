@@ -47,6 +47,14 @@ def test_a_file_in_the_data_folder_is_found(tmp_path):
         load_images("yours.npz", tmp_path)
 
 
+def test_the_number_of_classes_can_be_given_where_the_highest_is_missing(tmp_path):
+    path = save(tmp_path, images=IMAGES, labels=LABELS)
+    images = load_images(path, num_classes=10)
+    assert images.num_classes == 10 and images.sha256 == load_images(path).sha256
+    with pytest.raises(UnusableInput, match="expected --num-classes >= 7, the highest label . 1, got 6"):
+        load_images(path, num_classes=6)
+
+
 @pytest.mark.parametrize("column", [False, True])
 def test_keras_names_give_the_splits(tmp_path, column):
     labels = (LABELS[:, None] if column else LABELS).astype(np.uint8)

@@ -1,5 +1,7 @@
 """torchvision's data sets for classification, by class name."""
 
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -111,8 +113,11 @@ def test_train_arguments_and_known_numbers_of_classes(tmp_path, known):
     np.testing.assert_array_equal((images.pixels[0, 1] * 255).round(), values_of("test")[order[0]][..., 1])
     assert images.num_classes == 10
     known(Trains, "Unheard")
-    with pytest.raises(UnusableInput, match="does not tell its number of classes"):
+    with pytest.raises(UnusableInput, match="does not tell its number of classes: give --num-classes"):
         load_images("Unheard", tmp_path)
+    assert load_images("Unheard", tmp_path, num_classes=12).num_classes == 12
+    with pytest.raises(UnusableInput, match="USPS has 10 classes, got --num-classes 12: leave it out"):
+        load_images("USPS", tmp_path, num_classes=12)
 
 
 def test_grey_images_keep_one_channel(tmp_path, known):
@@ -206,6 +211,52 @@ def test_torchvisions_own_are_recognised_and_only_miss_their_files(tmp_path, nam
     with pytest.raises(UnusableInput, match=f"{name} cannot be read.*{tmp_path}.*Nothing is downloaded"):
         load_images(name, tmp_path, split)
     assert not [file for file in tmp_path.rglob("*") if file.is_file()]
+
+
+@pytest.mark.parametrize("name", ["cifar10", "CIFAR-10", "Cifar_10"])
+def test_names_are_read_in_any_case(tmp_path, name):
+    with pytest.raises(UnusableInput, match="^CIFAR10 cannot be read: expected cifar-10-batches-py/ in"):
+        load_images(name, tmp_path)
+    with pytest.raises(UnusableInput, match="^STL10 cannot be read"):
+        load_images("stl-10@32", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "files", "damaged"),
+    [
+        ("CIFAR10", [f"cifar-10-batches-py/{n}" for n in ("data_batch_1", "test_batch")], "data_batch_1"),
+        ("SVHN", ["train_32x32.mat", "test_32x32.mat"], "test_32x32.mat"),
+        ("STL10", ["stl10_binary/train_X.bin"], "train_X.bin"),
+    ],
+)
+def test_a_checksum_that_fails_is_not_a_missing_folder(tmp_path, name, files, damaged):
+    for file in files:
+        (tmp_path / file).parent.mkdir(exist_ok=True)
+        (tmp_path / file).write_bytes(b"not what torchvision has")
+    module = sys.modules[getattr(torchvision.datasets, name).__module__]
+    check = module.check_integrity
+    with pytest.raises(UnusableInput, match=f"{name} cannot be read: .*{damaged} is there, but its checksum") as raised:
+        load_images(name, tmp_path)
+    assert "Nothing is downloaded" not in str(raised.value) and module.check_integrity is check
+
+
+def test_damaged_files_without_a_checksum_are_not_called_missing(tmp_path):
+    raw = tmp_path / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    for part in ("train", "t10k"):
+        (raw / f"{part}-images-idx3-ubyte").write_bytes(b"\0\0")
+        (raw / f"{part}-labels-idx1-ubyte").write_bytes(b"\0\0")
+    with pytest.raises(UnusableInput, match="ubyte is there, but incomplete, damaged or still packed") as raised:
+        load_images("MNIST", tmp_path)
+    assert "Nothing is downloaded" not in str(raised.value)
+
+
+def test_a_missing_package_is_not_a_missing_file(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "scipy", None)
+    monkeypatch.setitem(sys.modules, "scipy.io", None)
+    monkeypatch.setattr("torchvision.datasets.svhn.check_integrity", lambda file, md5: True)
+    with pytest.raises(UnusableInput, match="SVHN of torchvision needs a package that is not installed: .*scipy"):
+        load_images("SVHN", tmp_path)
 
 
 def write_idx(path, array):

@@ -97,6 +97,7 @@ def test_the_file_may_tell_the_number_of_classes(tmp_path, name):
         ({"images": PIXELS, "labels": LABELS, "mean": [0.5], "std": [0.5]}, r"expected 3 number\(s\)"),
         ({"images": PIXELS, "labels": LABELS, "mean": MEAN, "std": (0, 1, 1)}, "> 0"),
         ({"images": PIXELS, "labels": LABELS, "mean": MEAN, "std": ["a"]}, "expected numbers as 'std'"),
+        ({"images": PIXELS, "labels": LABELS, "mean": [125, 123, 114], "std": [63, 62, 67]}, "divide them by 255"),
         ({"images": PIXELS, "labels": LABELS, "mean": (float("inf"), 0, 0), "std": STD}, "finite numbers.*inf"),
         ({"images": PIXELS, "labels": LABELS, "num_classes": 2}, r"in \[0, 2\), got 0 to 2"),
         ({"images": PIXELS, "labels": LABELS, "num_classes": "ten"}, "integer as 'num_classes'"),
@@ -191,6 +192,16 @@ def test_other_trees_are_refused(tmp_path, file, make, words):
     make(write_tree(tmp_path) / file)
     with pytest.raises(UnusableInput, match=words):
         read_plain(tmp_path)
+
+
+def test_numbered_classes_are_in_the_order_of_their_numbers_or_refused(tmp_path):
+    for number in range(2, 11):
+        (tmp_path / str(number)).mkdir()
+        Image.fromarray(VALUES[0, 0].numpy()).save(tmp_path / str(number) / "0.png")
+    with pytest.raises(UnusableInput, match=r"as text \(10, 2, 3, 4, ...\)"):
+        read_plain(tmp_path)
+    (tmp_path / "10").rename(tmp_path / "1")
+    assert one(tmp_path).num_classes == 9
 
 
 def test_an_empty_folder_is_refused(tmp_path):

@@ -7,6 +7,7 @@ from torch import nn
 
 from guard_plugin.errors import UnusableInput
 from guard_plugin.networks import ARCHITECTURES, build_network
+from guard_plugin.networks.architectures import architecture_named
 from guard_plugin.versions import strict_zip
 
 
@@ -48,6 +49,28 @@ def test_mnist_images_are_padded_to_32():
     assert convolution(torch.rand(1, 1, 28, 28)).shape[2:] == (32, 32)
 
 
+@pytest.mark.parametrize(
+    ("written", "name"),
+    [
+        ("resnet18", "resnet18"),
+        ("ResNet18", "resnet18"),
+        ("RESNET-18", "resnet18"),
+        ("ResNet50-3X3", "resnet50-3x3"),
+        ("Wide-ResNet50-2", "wide_resnet50_2"),
+        ("convnetd3", "ConvNetD3"),
+        ("convnet", "ConvNet"),
+        ("convnet-D4-w64-Batch", "ConvNet-d4-w64-batch"),
+        ("ConvNetBN16-32", "ConvNetBN16-32"),
+        ("mlp", "MLP"),
+        ("VGG11_BN", "vgg11_bn"),
+        ("ResNet99", "ResNet99"),
+        ("-3x3", "-3x3"),
+    ],
+)
+def test_names_are_read_in_any_case(written, name):
+    assert architecture_named(written) == name
+
+
 def test_unknown_architecture_lists_the_known_ones():
     with pytest.raises(UnusableInput, match=r"'ResNet99'.*ConvNet, ConvNetD1.*MLP"):
         build_network("ResNet99", channels=3, num_classes=10, im_size=(32, 32))
@@ -71,10 +94,29 @@ def test_resnet18_has_the_stem_that_hosts_give_it_for_small_images(channels, sid
         assert torch.equal(ours.eval()(images), theirs.eval()(images))
 
 
+@pytest.mark.parametrize(("arch", "side"), [("resnet18-3x3", 96), ("resnet18-7x7", 32), ("resnet34-3x3", 32)])
+def test_the_stem_of_a_resnet_can_be_named(arch, side):
+    name, stem = arch.split("-")
+    theirs = torchvision.models.get_model(name, num_classes=7)
+    if stem == "3x3":
+        theirs.conv1, theirs.maxpool = nn.Conv2d(3, 64, 3, padding=1, bias=False), nn.Identity()
+    ours = build_network(arch, channels=3, num_classes=7, im_size=(side, side))
+    ours.load_state_dict(theirs.state_dict())
+    images = torch.randn(1, 3, side, side)
+    with torch.no_grad():
+        assert torch.equal(ours.eval()(images), theirs.eval()(images))
+
+
+@pytest.mark.parametrize("arch", ["vgg11-3x3", "resnet18-5x5", "resnet99-7x7"])
+def test_no_other_stem_is_known(arch):
+    with pytest.raises(UnusableInput, match=f"unknown architecture '{arch}'"):
+        build_network(arch, channels=3, num_classes=7, im_size=(32, 32))
+
+
 def test_resnet18_for_large_images_is_torchvisions():
     ours = build_network("resnet18", channels=3, num_classes=7, im_size=(96, 96))
     assert ours.conv1.kernel_size == (7, 7) and isinstance(ours.maxpool, nn.MaxPool2d)
-    with pytest.raises(UnusableInput, match="takes 3 channels, got 1"):
+    with pytest.raises(UnusableInput, match="takes images of 3 channels, got 1"):
         build_network("resnet18", channels=1, num_classes=7, im_size=(96, 96))
 
 

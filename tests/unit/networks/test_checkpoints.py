@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from collections import OrderedDict
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from torch import nn
 
 from guard_plugin.errors import UnsafeFile, UnusableInput
 from guard_plugin.networks import build_network, checkpoint_subject, load_checkpoint
+from guard_plugin.spaces import Normalization, ZcaWhitening
 
 SHAPE = {"channels": 3, "num_classes": 4, "im_size": (8, 8)}
 
@@ -49,6 +51,124 @@ def test_counters_of_batches_may_be_missing(tmp_path):
         assert torch.equal(loaded(images), network(images))
 
 
+class Normalize(nn.Module):
+    def __init__(self, mean, std):
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1))
+        self.register_buffer("std", torch.tensor(std).view(-1, 1, 1))
+
+
+SPACE = Normalization((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010))
+
+
+def in_front(network, *, mean=SPACE.mean, std=SPACE.std):
+    return nn.Sequential(OrderedDict(normalize=Normalize(mean, std), model=network)).state_dict()
+
+
+@pytest.mark.parametrize(
+    ("larger", "prefix"),
+    [
+        (lambda network: {f"model.{name}": value for name, value in network.state_dict().items()}, "model."),
+        (lambda network: nn.Sequential(nn.Identity(), network).state_dict(), "1."),
+        (in_front, "model."),
+    ],
+    ids=["Lightning", "Sequential", "normalising layer"],
+)
+def test_a_network_in_a_larger_module_is_found(tmp_path, capsys, larger, prefix):
+    network = trained().eval()
+    file = saved(tmp_path, {"state_dict": larger(network), "pytorch-lightning_version": "2.0"})
+    loaded = load_checkpoint(file, "ConvNetBN", **SHAPE, space=SPACE)
+    images = torch.rand(5, 3, 8, 8)
+    with torch.no_grad():
+        assert torch.equal(loaded(images), network(images))
+    assert f"guard: {file}: took the weights behind the prefix '{prefix}'\n" == capsys.readouterr().err
+
+
+def test_which_of_two_state_dicts_was_taken_is_said_and_recorded(tmp_path, capsys):
+    network = trained().eval()
+    average = {name: value + 1 for name, value in network.state_dict().items()}
+    file = saved(tmp_path, {"model_ema": average, "model": network.state_dict()})
+    loaded = load_checkpoint(file, "ConvNetBN", **SHAPE)
+    assert torch.equal(loaded.classifier.weight, network.classifier.weight)
+    said = capsys.readouterr().err
+    assert "took the weights under 'model', and not those under 'model_ema': to measure these" in said
+    assert checkpoint_subject(file)["weights"] == "model"
+    exec(f"torch.save(torch.load({str(file)!r})['model_ema'], 'weights.pt')")  # the fix that is told
+    assert torch.equal(
+        load_checkpoint(Path("weights.pt"), "ConvNetBN", **SHAPE).classifier.weight, average["classifier.weight"]
+    )
+
+
+def test_an_ordinary_checkpoint_is_loaded_without_a_word(tmp_path, capsys):
+    load_checkpoint(saved(tmp_path, {"model": trained().state_dict(), "epoch": 3}), "ConvNetBN", **SHAPE)
+    assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("layer", "space"),
+    [
+        ({}, None),
+        ({}, Normalization.identity(3)),
+        ({"std": (0.247, 0.2435, 0.2616)}, SPACE),
+        ({"mean": (0.5,) * 3}, SPACE),
+        ({}, ZcaWhitening()),
+    ],
+)
+def test_a_layer_that_normalises_in_another_way_is_refused_with_its_numbers(tmp_path, layer, space):
+    file = saved(tmp_path, in_front(trained(), **layer))
+    mean, std = (",".join(f"{x:g}" for x in layer.get(name, getattr(SPACE, name))) for name in ("mean", "std"))
+    with pytest.raises(
+        UnusableInput, match=f'normalize.mean and normalize.std .*--normalization "mean={mean};std={std}"'
+    ):
+        load_checkpoint(file, "ConvNetBN", **SHAPE, space=space)
+
+
+@pytest.mark.parametrize(
+    ("beside", "words"),
+    [
+        ({"criterion.weight": torch.ones(4)}, "behind the prefix 'net.', and beside it 1 entries: criterion.weight"),
+        ({"conv.mean": torch.ones(3)}, "beside it 1 entries: conv.mean"),
+        ({"a.mean": torch.ones(3), "b.std": torch.ones(3)}, "beside it 2 entries: a.mean, b.std"),
+        ({"a.mean": torch.ones(3), "a.std": torch.ones(3), "a.eps": torch.ones(1)}, "beside it 3 entries"),
+    ],
+)
+def test_what_a_larger_module_does_besides_is_not_guessed(tmp_path, beside, words):
+    state = {f"net.{name}": value for name, value in trained().state_dict().items()}
+    with pytest.raises(UnusableInput, match=rf"{words}.*torch.save\(model.net.state_dict\(\)"):
+        load_checkpoint(saved(tmp_path, {**beside, **state}), "ConvNetBN", **SHAPE)
+
+
+def test_two_networks_that_fit_are_told_and_one_that_does_not_is_no_rival(tmp_path):
+    student, teacher = trained(), trained("ConvNet")
+    state = nn.ModuleDict({"student": student, "teacher": teacher}).state_dict()
+    with pytest.raises(UnusableInput, match="beside it .* entries: teacher.features"):
+        load_checkpoint(saved(tmp_path, state), "ConvNetBN", **SHAPE)
+    state = nn.ModuleDict({"student": student, "teacher": student}).state_dict()
+    with pytest.raises(UnusableInput, match="holds several networks ConvNetBN .*'student.', 'teacher.'"):
+        load_checkpoint(saved(tmp_path, state), "ConvNetBN", **SHAPE)
+
+
+def test_misfits_are_told_by_the_networks_own_names(tmp_path):
+    def lightning(num_classes):
+        network = build_network("ConvNetBN", **{**SHAPE, "num_classes": num_classes})
+        return saved(tmp_path, {f"model.{name}": value for name, value in network.state_dict().items()})
+
+    words = r"behind the prefix 'model.': 2 entries .* classifier.weight .*for 7 classes"
+    with pytest.raises(UnusableInput, match=words):
+        load_checkpoint(lightning(7), "ConvNetBN", **SHAPE)
+    with pytest.raises(UnusableInput, match=r"behind the prefix 'model.': .*it fits --arch ConvNetBN$"):
+        load_checkpoint(lightning(4), "ConvNet", **SHAPE)
+    with pytest.raises(UnusableInput, match=r"it fits --arch ConvNetBN$"):
+        load_checkpoint(lightning(4), "MLP", **SHAPE)
+
+
+@pytest.mark.parametrize("classes", [3, 7])
+def test_another_number_of_classes_is_told(tmp_path, classes):
+    file = saved(tmp_path, build_network("ConvNetBN", **{**SHAPE, "num_classes": classes}).state_dict())
+    with pytest.raises(UnusableInput, match=f"fits ConvNetBN for {classes} classes.*--num-classes {classes}"):
+        load_checkpoint(file, "ConvNetBN", **SHAPE)
+
+
 def changed(state, **changes):
     return {name: value for name, value in {**state, **changes}.items() if value is not None}
 
@@ -72,17 +192,18 @@ def test_what_does_not_fit_is_named(tmp_path, changes, words):
         load_checkpoint(saved(tmp_path, changed(state, **key)), "ConvNet", **SHAPE)
 
 
-@pytest.mark.parametrize("arch", ["ConvNetD2", "MLP", "resnet18", "vgg11"])
+@pytest.mark.parametrize("arch", ["ConvNetD2", "MLP", "resnet18", "resnet18-7x7", "resnet50-3x3", "vgg11"])
 def test_the_architecture_that_fits_is_told(tmp_path, arch):
     size = {**SHAPE, "im_size": (32, 32)}
     file = saved(tmp_path, {"weight": torch.ones(1)})
-    if arch == "vgg11":  # half a gigabyte: the shapes are enough
+    if arch in ("vgg11", "resnet50-3x3"):  # up to half a gigabyte: the shapes are enough
         with torch.device("meta"):
-            shapes = {name: value.shape for name, value in build_network(arch, **size).state_dict().items()}
-        file = saved(tmp_path, {name: torch.zeros(1).expand(shape) for name, shape in shapes.items()})
+            state = build_network(arch, **size).state_dict()
+        zeros = {name: torch.zeros((), dtype=value.dtype).expand(value.shape) for name, value in state.items()}
+        file = saved(tmp_path, zeros)
     else:
         file = saved(tmp_path, build_network(arch, **size).state_dict())
-    with pytest.raises(UnusableInput, match=f"it fits --arch {arch}"):
+    with pytest.raises(UnusableInput, match=f"it fits --arch {arch}$"):
         load_checkpoint(file, "ConvNetD1", **size)
 
 
@@ -109,6 +230,7 @@ def test_a_checkpoint_is_described_for_the_results(tmp_path):
         "kind": "checkpoint",
         "path": str(file),
         "sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
+        "weights": None,
         "adapter": None,
         "ipc": None,
     }

@@ -5,6 +5,7 @@ from enum import Enum
 from functools import partial
 from types import ModuleType, SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
@@ -118,8 +119,8 @@ def test_everything_is_as_it_was_after_an_error(other_version):
 def robustbench_data(**names):
     return SimpleNamespace(
         PREPROCESSINGS={None: object()},
-        CORRUPTIONS_DIR_NAMES={"cifar_10": {"corruptions": "CIFAR-10-C"}},
-        ZENODO_CORRUPTIONS_LINKS={"cifar_10": ("2535967", {"CIFAR-10-C.tar"})},
+        CORRUPTIONS_DIR_NAMES={Member.cifar10: {"corruptions": "CIFAR-10-C"}},
+        ZENODO_CORRUPTIONS_LINKS={Member.cifar10: ("2535967", {"CIFAR-10-C.tar"})},
         ThreatModel=SimpleNamespace(corruptions="corruptions"),
         **names,
     )
@@ -138,19 +139,17 @@ def test_clean_images_take_no_preprocessing(tmp_path):
 
 
 def test_corrupted_images_that_are_missing_are_named_and_not_downloaded(tmp_path):
-    load = partial(load_corrupted, robustbench_data(), "cifar_10")
-    with pytest.raises(UnusableInput, match="CIFAR-10-C/labels.npy.*Nothing is downloaded.*record 2535967"):
+    load = partial(load_corrupted, robustbench_data(), Member.cifar10)
+    with pytest.raises(UnusableInput, match="CIFAR-10-C/labels.npy.*nothing is downloaded.*record 2535967"):
         load(8, 1, tmp_path, shuffle=False, corruptions=["fog"], prepr=None)
     (tmp_path / "CIFAR-10-C").mkdir()
-    (tmp_path / "CIFAR-10-C" / "labels.npy").touch()
+    np.save(tmp_path / "CIFAR-10-C" / "labels.npy", np.arange(8))
     with pytest.raises(UnusableInput, match=r"CIFAR-10-C/fog.npy"):
         load(8, 1, tmp_path, shuffle=False, corruptions=["fog"], prepr=None)
 
 
-def test_fewer_corrupted_images_than_asked_for_are_refused(tmp_path):
-    (tmp_path / "CIFAR-10-C").mkdir()
-    for name in ("labels", "fog"):
-        (tmp_path / "CIFAR-10-C" / f"{name}.npy").touch()
-    data = robustbench_data(load_corruptions_cifar=lambda *a: (torch.zeros(3, 3, 2, 2), torch.zeros(3)))
-    with pytest.raises(UnusableInput, match="from 1 to 3.*got 8"):
-        load_corrupted(data, "cifar_10", 8, 1, tmp_path, shuffle=False, corruptions=["fog"], prepr=None)
+def test_repairs_are_logged_once(caplog):
+    with caplog.at_level("INFO", "guard_plugin"):
+        room._log(Repair("a thing", "it was broken"))
+        room._log(Repair("a thing", "it was broken, with another seed"))
+    assert caplog.messages == ["robustbench repaired in memory, a thing: it was broken"]

@@ -28,7 +28,7 @@ def test_usual_normalisations_with_or_without_a_size(name, mean, std):
     assert normalization_named(f"{name}@64") == normalization_named(name) == Normalization(mean, std)
 
 
-@pytest.mark.parametrize("name", ["ImageFolder@64", "mine.npz", "cifar10"])
+@pytest.mark.parametrize("name", ["ImageFolder@64", "mine.npz", "cifar"])
 def test_where_none_is_usual_the_user_is_asked(name):
     with pytest.raises(UnusableInput, match='no normalisation is usual.*give "none"'):
         normalization_named(name)
@@ -37,7 +37,8 @@ def test_where_none_is_usual_the_user_is_asked(name):
 def test_numbers_and_names_are_read():
     given = parse_normalization("mean=0.5,0.4,0.3; std=0.2, 0.25,1", 3)
     assert given == Normalization((0.5, 0.4, 0.3), (0.2, 0.25, 1.0))
-    assert parse_normalization("MNIST", 1) == normalization_named("MNIST")
+    assert parse_normalization("MNIST", 1) == parse_normalization("mnist", 1) == normalization_named("MNIST")
+    assert normalization_named("tiny-imagenet@32") == normalization_named("TinyImageNet")
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -56,6 +57,9 @@ def test_none_is_the_identity(channels):
         ("mean=0,0,a;std=1,1,1", "expected numbers, comma separated, got '0,0,a'"),
         ("mean=0,0,nan;std=1,1,1", "by finite numbers.*nan"),
         ("mean=0,0,0;std=1,1,inf", "by finite numbers.*inf"),
+        ("mean=125.3,123,113.9;std=63,62.1,66.7", "units of pixels in .*from 0 to 255: divide them by 255"),
+        ("mean=125.3,123,113.9;std=0.2,0.2,0.2", "divide them by 255"),
+        ("mean=0,0,0;std=255,255,255", "divide them by 255"),
         ("mean=0,0,0", "expected a normalisation, got"),
         ("std=1,1,1;mean=0,0,0", "expected a normalisation, got"),
         ("", "no normalisation is usual for ''"),
