@@ -26,7 +26,7 @@ from guard_plugin.injection.real_data import (
     why_not_real,
     why_not_real_batch,
 )
-from guard_plugin.injection.sources import Sources
+from guard_plugin.injection.sources import CHANGED_BY_GRADIENTS, Sources
 from guard_plugin.injection.stack import file_of_host, locals_of
 from guard_plugin.injection.tap import Tap
 from guard_plugin.observation.children import Children
@@ -136,6 +136,8 @@ class _Observer:
             reason = PART_OF_LEARNED
         if reason is not None:
             return ("undecided" if reason.startswith(UNDECIDED) else "not guarded"), reason, batch, shape
+        if batch == CHANGED_BY_GRADIENTS:
+            return "undecided", f"{UNDECIDED}they are adversarial examples, or learned by hand", batch, shape
         if learned:
             return "distilled", "it trains a network on learned images", batch, shape
         try:
