@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import cosine_similarity
 
 from guard_plugin.versions import TorchFunctionMode, untraced
 
@@ -69,15 +70,14 @@ class Lineage(TorchFunctionMode):
         """Return the data that a tensor is a small change of, as adversarial examples are; None where it is not.
 
         That is a tensor on which nothing is learned that took part in the tensor's computation, and each of whose rows
-        is nearer to the tensor's than another row is.
+        correlates with the tensor's more than another row does. Clipping, as attacks do, leaves that as it is.
         """
         descent = self._descent(tensor)
         data = None if descent is None else descent.data
         if data is None or self._is_optimized_further_up(tensor):
             return None
-        with torch.no_grad():
-            distance, to_another = ((tensor - one).flatten(1).norm(dim=1) for one in (data, data.roll(1, 0)))
-        return data if bool((distance <= to_another).all()) else None
+        alike, to_another = (_correlation(tensor.detach(), one) for one in (data, data.roll(1, 0)))
+        return data if bool((alike >= to_another).all()) else None
 
     def _is_optimized_further_up(self, tensor: Tensor) -> bool:
         """Tell whether an optimizer has a learned tensor, or one that it was computed from."""
@@ -93,7 +93,8 @@ class Lineage(TorchFunctionMode):
         return known if known is not None and known.tensor() is tensor else None
 
     def _remember(self, tensor: Tensor, optimized: bool, given: list[Tensor]) -> None:
-        data, others = None, ()
+        data: Tensor | None = None
+        others: tuple[weakref.ref[Tensor], ...] = ()
         if not optimized and tensor.dim() > 1:
             given = [one for one in given if one is not tensor]
             descents = [descent for descent in map(self._descent, given) if descent is not None]
@@ -109,6 +110,12 @@ class Lineage(TorchFunctionMode):
 
 def _alive(references: Iterable[weakref.ref[Tensor]]) -> Iterator[Tensor]:
     return (tensor for tensor in (reference() for reference in references) if tensor is not None)
+
+
+def _correlation(one: Tensor, other: Tensor) -> Tensor:
+    """Return the correlation of each row with the other tensor's."""
+    a, b = (tensor.flatten(1).float() for tensor in (one, other))
+    return cosine_similarity(a - a.mean(dim=1, keepdim=True), b - b.mean(dim=1, keepdim=True), dim=1)
 
 
 def _is_inplace(name: str) -> bool:

@@ -116,8 +116,8 @@ def _changed_by_gradients(observation: Observation) -> list[Group]:
 
 def _why_nothing(observation: Observation, unsupported: Sequence[Group]) -> str:
     if observation.end != "complete":
-        what = "failed before one was" if observation.end == "failed" else "was stopped: observe more of them"
-        return f"none of the {observation.calls} losses seen was on real data, and the script {what}"
+        what = "failed before one did" if observation.end == "failed" else "was stopped: observe more of them"
+        return f"none of the {observation.calls} losses seen trains a network on real data, and the script {what}"
     if observation.children:
         return "the losses may be in child processes that did not say what they saw"
     if unsupported:

@@ -269,6 +269,49 @@ def test_real_batches_stay_real_where_learned_images_begin_as_some_of_them(obser
     assert verdicts(seen) == {"real": 1, "distilled": 1}
 
 
+ONE_TERM_OF_MANY = """
+    def main():
+        net = network()
+        of_network = torch.optim.SGD(net.parameters(), lr=0.1)
+        for _ in range(2):
+            features = net(real).mean(), net(learned).mean()
+            (criterion(net(real), labels) + features[1] - features[0].detach()).backward()
+            optimizer.step()
+            of_network.zero_grad()
+            criterion(net(learned.detach().clone()), labels[:3]).backward()
+            of_network.step()
+            optimizer.zero_grad()
+"""
+
+
+def test_a_loss_whose_gradients_are_thrown_away_trains_nothing(observe, host):
+    """As one term of a sum that is there for the others: a penalty on it would change nothing."""
+    seen, _ = observe(host(ONE_TERM_OF_MANY))
+    assert verdicts(seen) == {"looked at": 2, "distilled": 2} and seen["command"] is None, seen
+    assert "its gradients are zeroed before anybody reads them" in seen["why_not"]
+
+
+BY_HAND = """
+    def main():
+        net = network()
+        of_network = torch.optim.SGD(net.parameters(), lr=0.1)
+        for _ in range(2):
+            criterion(net(real), labels).backward()
+            steps = [0.1 * one.grad / one.grad.norm() for one in net.parameters()]
+            of_network.zero_grad()
+            criterion(net(real), labels).backward()
+            criterion(net(real[:3]), labels[:3]).backward()
+            of_network.step()
+            net.zero_grad()
+"""
+
+
+def test_gradients_that_the_host_reads_itself_or_adds_up_are_used(observe, guard, host):
+    seen, _ = observe(host(BY_HAND))
+    assert verdicts(seen) == {"real": 6} and all(group["trained"] == 2 for group in seen["groups"])
+    assert run_proposed(guard, seen).returncode == 0
+
+
 def test_what_one_function_computes_on_both_is_told_apart_by_what_makes_the_batch(guard, observe, host):
     seen, _ = observe(
         host("""
@@ -321,7 +364,7 @@ def test_where_nothing_can_be_guarded_it_says_why(observe, host, body, why):
 
 def test_a_script_that_fails_keeps_its_exit_code(observe, host):
     seen, done = observe(host("def main():\n    criterion(network()(learned), labels[:3])\n    raise SystemExit(4)"))
-    assert done.returncode == 4 and seen["end"] == "failed" and "failed before one was" in seen["why_not"]
+    assert done.returncode == 4 and seen["end"] == "failed" and "failed before one did" in seen["why_not"]
 
 
 CHILDREN = """

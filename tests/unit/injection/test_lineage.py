@@ -52,7 +52,7 @@ def test_what_a_network_returns_is_learned(lineage):
 
 def steps(data: torch.Tensor, attack: str, eps: float = 0.03) -> torch.Tensor:
     """Change data along the gradients of a loss, in the ways that adversarial training is written."""
-    network = nn.Linear(3, 2)
+    network = nn.Linear(data.shape[1], 2)
     changed = (data + torch.empty_like(data).uniform_(-eps, eps)).detach()
     if attack == "delta":
         delta = torch.zeros_like(data, requires_grad=True)
@@ -79,6 +79,13 @@ def test_adversarial_examples_of_data_are_known_with_the_data(lineage, attack):
     data = torch.rand(4, 3)
     found = lineage.perturbed(steps(data, attack))
     assert found is not None and (found - data).abs().max() <= 0.0301
+
+
+def test_they_are_known_where_the_attack_clips_to_another_range(lineage):
+    """As where images are normalized, and the attack takes them for pixels."""
+    data = 2 * torch.randn(16, 50)
+    changed = steps(data, "projected").clamp(0, 1)
+    assert lineage.perturbed(changed) is not None and (changed - data).abs().max() > 2
 
 
 @pytest.mark.parametrize("attack", ["projected", "delta", "delta in the graph"])
