@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 import weakref
 from collections.abc import Callable, Iterator
@@ -12,9 +13,12 @@ import torch
 from torch import Tensor
 from torch.utils.data.dataloader import _BaseDataLoaderIter
 
-from guard_plugin.versions import TorchFunctionMode, untraced
+from guard_plugin.injection.lineage import Lineage
 
-__all__ = ["Sources"]
+__all__ = ["CHANGED_BY_GRADIENTS", "Sources"]
+
+CHANGED_BY_GRADIENTS = "images changed by gradients, without an optimizer"
+"""What batches are called that may be learned, or adversarial examples of real images."""
 
 # Of the images that are learned, which are few; more values than these are some other tensor.
 _MOST_VALUES = 50_000_000
@@ -24,7 +28,7 @@ class Sources:
     """Watches, from creation until :meth:`remove`, what data loaders yield, and what is computed from learned tensors.
 
     A copy of learned images, as evaluations train on, requires no grad. It is known by what it was computed from (torch
-    2.0), and by its values: a row of it is one of theirs.
+    2.0), and by its values: its rows are theirs.
 
     Args:
         host_frame: Returns the innermost frame of the host's, from a frame outwards.
@@ -33,7 +37,7 @@ class Sources:
     def __init__(self, host_frame: Callable[[FrameType | None], FrameType | None]) -> None:
         self._host_frame = host_frame
         self._learned: list[weakref.ref[Tensor]] = []
-        self._optimized: list[weakref.ref[Tensor]] = []
+        self._optimized: dict[int, weakref.ref[Tensor]] = {}
         self._fetched: dict[int, tuple[Any, str, bool]] = {}
         self._init, self._next = torch.optim.Optimizer.__init__, _BaseDataLoaderIter.__next__
         watch = self
@@ -41,8 +45,8 @@ class Sources:
         def init(optimizer: Any, *args: Any, **kwargs: Any) -> None:
             watch._init(optimizer, *args, **kwargs)
             for group in optimizer.param_groups:
-                watch._optimized += map(weakref.ref, group["params"])
                 for tensor in group["params"]:
+                    watch._optimized[id(tensor)] = weakref.ref(tensor)
                     watch.note_learned(tensor)
 
         def following(iterator: Any) -> Any:
@@ -50,7 +54,7 @@ class Sources:
             watch._note_fetched(iterator, data)
             return data
 
-        self._lineage = _Lineage()
+        self._lineage = Lineage(self.is_optimized)
         self._lineage.__enter__()  # type: ignore[no-untyped-call]
         torch.optim.Optimizer.__init__ = init  # type: ignore[assignment,method-assign]
         _BaseDataLoaderIter.__next__ = following  # type: ignore[assignment,method-assign]
@@ -70,7 +74,8 @@ class Sources:
 
     def is_optimized(self, tensor: Tensor) -> bool:
         """Tell whether an optimizer was given a tensor, all of which is learned then."""
-        return any(known() is tensor for known in self._optimized)
+        known = self._optimized.get(id(tensor))
+        return known is not None and known() is tensor
 
     def of(self, batch: Tensor, frame: FrameType | None) -> tuple[str, bool]:
         """Say where the values of a batch come from, and whether it requires no grad and they are learned images.
@@ -79,6 +84,15 @@ class Sources:
         """
         if batch.requires_grad:
             return "a leaf that requires grad" if batch.is_leaf else "computed from what requires grad", False
+        data = self._lineage.perturbed(batch)
+        if data is not None:
+            what, learned = self._without_gradients(data, frame)
+            return f"{what}, perturbed", learned
+        if self._lineage.changed_by_gradients(batch) and not self._holds_learned(batch):
+            return CHANGED_BY_GRADIENTS, True
+        return self._without_gradients(batch, frame)
+
+    def _without_gradients(self, batch: Tensor, frame: FrameType | None) -> tuple[str, bool]:
         if self._lineage.is_learned(batch) or self._holds_learned(batch):
             return "a copy of learned images", True
         frame = self._host_frame(frame)
@@ -90,16 +104,19 @@ class Sources:
         return "a tensor on which nothing is learned", False
 
     def _note_fetched(self, iterator: Any, data: Any) -> None:
+        found = getattr(iterator, "_dataset", None)
+        # In a worker's process nobody watched: what the data set holds tells.
+        held = _tensors(list(getattr(found, "__dict__", {}).values()))
+        learned = any(map(self._lineage.is_learned, (*_tensors(data), *held)))
+        learned = learned or any(self._holds_learned(one) for one in _tensors(data))
+        dataset = type(found).__name__
+        what = f"learned images, by a DataLoader over {dataset}" if learned else f"a DataLoader over {dataset}"
         frame = self._host_frame(sys._getframe(1))
-        if frame is not None:
-            found = getattr(iterator, "_dataset", None)
-            # In a worker's process nobody watched: what the data set holds tells.
-            held = _tensors(list(getattr(found, "__dict__", {}).values()))
-            learned = any(map(self._lineage.is_learned, (*_tensors(data), *held)))
-            learned = learned or any(self._holds_learned(one) for one in _tensors(data))
-            dataset = type(found).__name__
-            what = f"learned images, by a DataLoader over {dataset}" if learned else f"a DataLoader over {dataset}"
+        while frame is not None:
             self._fetched[id(frame)] = (frame.f_code, what, learned)
+            # What a generator of the host's fetches, it hands on.
+            is_generator = frame.f_code.co_flags & inspect.CO_GENERATOR
+            frame = self._host_frame(frame.f_back) if is_generator else None
 
     def _holds_learned(self, batch: Tensor) -> bool:
         rows: set[bytes] | None = None
@@ -108,54 +125,9 @@ class Sources:
             if learned is None or learned.shape[1:] != batch.shape[1:] or learned.numel() > _MOST_VALUES:
                 continue
             rows = set(_rows(batch)) if rows is None else rows
-            if not rows.isdisjoint(_rows(learned)):
+            if rows.issubset(_rows(learned)):  # all of them: the images may begin as real ones
                 return True
         return False
-
-
-class _Lineage(TorchFunctionMode):
-    """Knows the tensors of floating point that were computed from one that requires grad, whether they do or not.
-
-    What was chosen by such a tensor (its order, a mask) was not computed from it.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._learned: dict[int, weakref.ref[Tensor]] = {}
-
-    @untraced
-    def __torch_function__(
-        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        result = func(*args, **(kwargs or {}))
-        changed = args[:1] if _is_inplace(getattr(func, "__name__", "")) else ()
-        made = [one for one in _floating((result, *changed)) if not self.is_learned(one)]
-        if made and any(map(self.is_learned, _floating((*args, *(kwargs or {}).values())))):
-            for one in made:
-                self._remember(one)
-        return result
-
-    def is_learned(self, tensor: Tensor) -> bool:
-        """Tell whether a tensor requires grad, or was computed from one that does."""
-        known = self._learned.get(id(tensor))
-        return tensor.requires_grad or (known is not None and known() is tensor)
-
-    def _remember(self, tensor: Tensor) -> None:
-        key, learned = id(tensor), self._learned
-        learned[key] = weakref.ref(tensor, lambda gone: learned.pop(key, None))
-
-
-def _is_inplace(name: str) -> bool:
-    return name in ("__setitem__", "__iadd__", "__isub__", "__imul__") or (name[-1:] == "_" and name[-2:] != "__")
-
-
-def _floating(values: Any) -> Iterator[Tensor]:
-    for value in values:
-        if isinstance(value, Tensor):
-            if value.is_floating_point():
-                yield value
-        elif isinstance(value, (tuple, list)):
-            yield from _floating(value)
 
 
 def _rows(tensor: Tensor) -> Iterator[bytes]:

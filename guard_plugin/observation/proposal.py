@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from guard_plugin.hosts.seams import MODULE_LEVEL
+from guard_plugin.injection.sources import CHANGED_BY_GRADIENTS
 from guard_plugin.observation.sites import Function, Group, Observation
 from guard_plugin.penalties import scale_h
 
@@ -79,7 +80,7 @@ def propose(observation: Observation) -> Proposal:
         )
     if not real:
         return Proposal(why_not=_why_nothing(observation, unsupported), notes=notes)
-    wrong = [*observation.of("distilled"), *observation.of("looked at")]
+    wrong = [*observation.of("distilled"), *observation.of("looked at"), *_changed_by_gradients(observation)]
     guard = tuple(dict.fromkeys(group.stack[-1] for group in real if group.stack))
     if not guard or any(not group.stack for group in real):
         return Proposal(why_not="losses on real data are computed outside of the host's files", notes=notes)
@@ -108,10 +109,15 @@ def propose(observation: Observation) -> Proposal:
     return Proposal(guard, tuple(suspend), lines, made_by, expect, real[0].shape, notes=notes)
 
 
+def _changed_by_gradients(observation: Observation) -> list[Group]:
+    """Return the losses of which cannot be told whether they are on real data, and which a guard would take for it."""
+    return [group for group in observation.of("undecided") if group.batch == CHANGED_BY_GRADIENTS]
+
+
 def _why_nothing(observation: Observation, unsupported: Sequence[Group]) -> str:
     if observation.end != "complete":
-        what = "failed before one was" if observation.end == "failed" else "was stopped: observe more of them"
-        return f"none of the {observation.calls} losses seen was on real data, and the script {what}"
+        what = "failed before one did" if observation.end == "failed" else "was stopped: observe more of them"
+        return f"none of the {observation.calls} losses seen trains a network on real data, and the script {what}"
     if observation.children:
         return "the losses may be in child processes that did not say what they saw"
     if unsupported:
@@ -119,6 +125,15 @@ def _why_nothing(observation: Observation, unsupported: Sequence[Group]) -> str:
         return (
             f"networks are trained on real data by losses that have no form per example here ({places}): GUARD needs a "
             f"classification loss; wrap one by hand, guard_plugin.wrap(criterion, model, loss_fn=...)"
+        )
+    changed = [group for group in _changed_by_gradients(observation) if group.trained and group.stack]
+    if changed:
+        places = ", ".join(dict.fromkeys(group.site for group in changed))
+        options = " ".join(f"--guard {name}" for name in Proposal.names([group.stack[-1] for group in changed]))
+        return (
+            f"networks are trained on images that were changed by gradients, but that no optimizer has ({places}): "
+            f"learned by hand, or adversarial examples. If they are such of real images, guard run auto {options} "
+            f"guards them"
         )
     if not observation.calls:
         return "no classification loss was computed: GUARD has no loss here to add its penalty to"

@@ -26,11 +26,12 @@ from guard_plugin.injection.real_data import (
     why_not_real,
     why_not_real_batch,
 )
-from guard_plugin.injection.sources import Sources
+from guard_plugin.injection.sources import CHANGED_BY_GRADIENTS, Sources
 from guard_plugin.injection.stack import file_of_host, locals_of
 from guard_plugin.injection.tap import Tap
 from guard_plugin.observation.children import Children
 from guard_plugin.observation.formula import numbers_of
+from guard_plugin.observation.gradient_use import GradientUse
 from guard_plugin.observation.sites import Function, Group, Observation, Verdict
 from guard_plugin.penalties.graph import reached_leaves
 
@@ -82,6 +83,7 @@ class _Observer:
         undo.callback(self._sources.remove)
         self._tap = Tap(self, begins=self._begins, trained_on=self._trained_on)
         undo.callback(self._tap.remove)
+        self._use = GradientUse()
 
     def __call__(self, call: LossCall) -> Tensor:
         """Note a loss call, and leave it as it is."""
@@ -105,13 +107,13 @@ class _Observer:
             )
         )
         call.settle_by(call.loss)
-        if call.loss.grad_fn is not None:
-            call.loss.grad_fn.register_hook(lambda *_: group.note_training())
+        self._use.watch(call.loss, () if call.made is None else call.made.origin.parameters, group)
         return call.loss
 
     def finish(self) -> None:
         """Note the training of the last step, too."""
         self._tap.origins.judge()
+        self._use.remove()
         self._observation.judge()
 
     def _stop_if_enough(self) -> None:
@@ -136,6 +138,8 @@ class _Observer:
             reason = PART_OF_LEARNED
         if reason is not None:
             return ("undecided" if reason.startswith(UNDECIDED) else "not guarded"), reason, batch, shape
+        if batch == CHANGED_BY_GRADIENTS:
+            return "undecided", f"{UNDECIDED}they are adversarial examples, or learned by hand", batch, shape
         if learned:
             return "distilled", "it trains a network on learned images", batch, shape
         try:

@@ -30,7 +30,8 @@ class Group:
         shape: The shape of one input.
         calls: How many there were.
         runs: In how many unbroken sequences.
-        trained: From how many of them gradients flowed.
+        trained: From how many of them gradients flowed that somebody used.
+        discarded: From how many of them gradients flowed that were zeroed before anybody read them.
     """
 
     site: str
@@ -45,6 +46,7 @@ class Group:
     calls: int = 0
     runs: int = 0
     trained: int = 0
+    discarded: int = 0
 
     @property
     def key(self) -> tuple[Any, ...]:
@@ -53,10 +55,6 @@ class Group:
             *(self.site, self.stack, self.loss, self.network, self.training),
             *(self.verdict, self.why, self.batch, self.shape),
         )
-
-    def note_training(self) -> None:
-        """Note that gradients flowed from one of the losses."""
-        self.trained += 1
 
     @property
     def rhythm(self) -> str:
@@ -105,6 +103,7 @@ class Observation:
             group.calls += seen.calls
             group.runs += seen.runs
             group.trained += seen.trained
+            group.discarded += seen.discarded
 
     def _like(self, seen: Group) -> Group:
         """Return the group that holds losses like these, which may be this one."""
@@ -119,7 +118,10 @@ class Observation:
         """Tell losses on real data that were only looked at from those that something is trained on."""
         for group in self.of("real"):
             if not group.trained:
-                group.verdict, group.why = "looked at", "nothing is trained on it"
+                group.verdict = "looked at"
+                group.why = "its gradients are zeroed before anybody reads them"
+                if not group.discarded:
+                    group.why = "nothing is trained on it"
 
     def of(self, verdict: Verdict) -> list[Group]:
         """Return the groups of one verdict."""

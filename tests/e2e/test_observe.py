@@ -165,6 +165,153 @@ def test_images_that_are_computed_from_what_is_learned_are_known_by_their_lineag
     assert run_proposed(guard, seen).returncode == 0
 
 
+ATTACKS = """
+    def pgd(net, x, y):
+        adv = (x + torch.empty_like(x).uniform_(-0.03, 0.03)).detach()
+        for _ in range(2):
+            adv.requires_grad = True
+            (gradient,) = torch.autograd.grad(criterion(net(adv), y), adv)
+            adv = adv.detach() + 0.02 * gradient.sign()
+            adv = (x + (adv - x).clamp(-0.03, 0.03)).detach()
+        return adv
+
+    def fgsm(net, x, y):
+        x = x.clone().requires_grad_()
+        (gradient,) = torch.autograd.grad(criterion(net(x), y), x)
+        return (x + 0.03 * gradient.sign()).detach()
+
+    def fit(attack, x, y):
+        net = network()
+        for a, b in DataLoader(TensorDataset(x, y), 3):
+            criterion(net(attack(net, a, b)), b).backward()
+"""
+
+
+def test_adversarial_examples_of_real_images_are_real_and_those_of_learned_images_are_not(observe, guard, host):
+    """As in robust distillation, whose networks are trained adversarially, on both."""
+    script = host(
+        ATTACKS
+        + """
+    def evaluate():
+        fit(pgd, learned.detach().clone(), labels[:3])
+
+    def main():
+        fit(pgd, real, labels)
+        evaluate()
+    """
+    )
+    seen, _ = observe(script)
+    assert verdicts(seen) == {"real": 2, "not guarded": 6, "distilled": 1}, seen
+    assert "a DataLoader over TensorDataset, perturbed" in [group["batch"] for group in seen["groups"]]
+    assert "--guard main:fit --suspend main:evaluate --expect 2" in seen["command"]
+    done = run_proposed(guard, seen)
+    assert done.returncode == 0 and "2 of 2 expected guarded" in done.stderr, done.stderr
+
+
+def test_images_that_gradients_changed_without_an_optimizer_are_left_to_the_user(observe, guard, host):
+    script = host(ATTACKS + "\n    def main():\n        fit(fgsm, real, labels)\n")
+    seen, _ = observe(script)
+    assert seen["command"] is None and verdicts(seen)["undecided"] == 2
+    options = "guard run auto --guard main:fit"
+    assert "learned by hand, or adversarial examples" in seen["why_not"] and options in seen["why_not"], seen
+    setting = ("--strength", "1", "--h", "0.1")
+    done = guard("run", *setting, "auto", "--guard", "main:fit", "--expect", "2", script)
+    assert done.returncode == 0 and "2 of 2 expected guarded" in done.stderr, done.stderr
+
+
+def test_they_are_kept_apart_from_losses_on_real_images(observe, guard, host):
+    script = host(
+        ATTACKS
+        + """
+    def main():
+        fit(lambda net, x, y: x, real, labels)
+        fit(fgsm, real, labels)
+    """
+    )
+    seen, _ = observe(script)
+    assert "--made-by 'a DataLoader over TensorDataset' --expect 2" in seen["command"] and seen["notes"], seen
+    assert run_proposed(guard, seen).returncode == 0
+
+
+BY_GENERATOR = """
+    def logged(loader):
+        for batch in loader:
+            yield batch
+
+    def fit(x, y):
+        net = network()
+        for a, b in logged(DataLoader(TensorDataset(x, y), 3, num_workers=1)):
+            criterion(net(a + 0.1), b).backward()
+
+    def main():
+        fit(IMAGES, labels[:3])
+"""
+
+
+@pytest.mark.parametrize("images", ["real[:3]", "learned.detach().clone()"])
+def test_what_a_generator_of_the_host_fetches_is_known_where_it_hands_it_on(observe, host, images):
+    """As metric loggers do, between a data loader and the loop over it."""
+    seen, _ = observe(host(BY_GENERATOR.replace("IMAGES", images)))
+    (group,) = seen["groups"]
+    assert group["batch"].endswith("a DataLoader over TensorDataset"), group
+    assert group["verdict"] == ("real" if images.startswith("real") else "distilled")
+
+
+def test_real_batches_stay_real_where_learned_images_begin_as_some_of_them(observe, host):
+    seen, _ = observe(
+        host("""
+    def main():
+        learned.data[:] = real[:3]
+        criterion(network()(real), labels).backward()
+        criterion(network()(real[:3]), labels[:3]).backward()  # no other values than those of learned images
+    """)
+    )
+    assert verdicts(seen) == {"real": 1, "distilled": 1}
+
+
+ONE_TERM_OF_MANY = """
+    def main():
+        net = network()
+        of_network = torch.optim.SGD(net.parameters(), lr=0.1)
+        for _ in range(2):
+            features = net(real).mean(), net(learned).mean()
+            (criterion(net(real), labels) + features[1] - features[0].detach()).backward()
+            optimizer.step()
+            of_network.zero_grad()
+            criterion(net(learned.detach().clone()), labels[:3]).backward()
+            of_network.step()
+            optimizer.zero_grad()
+"""
+
+
+def test_a_loss_whose_gradients_are_thrown_away_trains_nothing(observe, host):
+    """As one term of a sum that is there for the others: a penalty on it would change nothing."""
+    seen, _ = observe(host(ONE_TERM_OF_MANY))
+    assert verdicts(seen) == {"looked at": 2, "distilled": 2} and seen["command"] is None, seen
+    assert "its gradients are zeroed before anybody reads them" in seen["why_not"]
+
+
+BY_HAND = """
+    def main():
+        net = network()
+        of_network = torch.optim.SGD(net.parameters(), lr=0.1)
+        for _ in range(2):
+            criterion(net(real), labels).backward()
+            steps = [0.1 * one.grad / one.grad.norm() for one in net.parameters()]
+            of_network.zero_grad()
+            criterion(net(real), labels).backward()
+            criterion(net(real[:3]), labels[:3]).backward()
+            of_network.step()
+            net.zero_grad()
+"""
+
+
+def test_gradients_that_the_host_reads_itself_or_adds_up_are_used(observe, guard, host):
+    seen, _ = observe(host(BY_HAND))
+    assert verdicts(seen) == {"real": 6} and all(group["trained"] == 2 for group in seen["groups"])
+    assert run_proposed(guard, seen).returncode == 0
+
+
 def test_what_one_function_computes_on_both_is_told_apart_by_what_makes_the_batch(guard, observe, host):
     seen, _ = observe(
         host("""
@@ -217,7 +364,7 @@ def test_where_nothing_can_be_guarded_it_says_why(observe, host, body, why):
 
 def test_a_script_that_fails_keeps_its_exit_code(observe, host):
     seen, done = observe(host("def main():\n    criterion(network()(learned), labels[:3])\n    raise SystemExit(4)"))
-    assert done.returncode == 4 and seen["end"] == "failed" and "failed before one was" in seen["why_not"]
+    assert done.returncode == 4 and seen["end"] == "failed" and "failed before one did" in seen["why_not"]
 
 
 CHILDREN = """
