@@ -73,7 +73,7 @@ def test_numbers_come_from_the_records(run, tmp_path):
         assert entry["std"] == pytest.approx(abs(flags[0].mean() - flags[1].mean()) / 2**0.5)
         estimate = confidence_interval(flags, [0, 0])
         assert (entry["ci95"], entry["limited_by"]) == ([estimate.low, estimate.high], "sets")
-        assert entry["per_set"] == [flags.mean()] and entry["shares"] == estimate.shares
+        assert entry["per_set"] == pytest.approx([flags.mean()]) and entry["shares"] == estimate.shares
     joined = finished.correct["clean"] & finished.correct["fgsm"] & finished.correct["pgd10"]
     np.testing.assert_array_equal(finished.correct["worst_case"], joined)
     assert 0.3 < finished.results["accuracy"]["clean"]["mean"] < 1
