@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from guard_plugin.hosts.seams import MODULE_LEVEL
@@ -68,16 +68,7 @@ def propose(observation: Observation) -> Proposal:
     """Propose the seams that guard exactly the losses on real data, or say why that cannot be done."""
     real = observation.of("real")
     unsupported = [group for group in observation.of("unsupported") if group.training]
-    notes = tuple(
-        f"{group.calls} losses at {group.site} ({group.loss}) on real data cannot be guarded: {group.why}"
-        for group in unsupported
-    )
-    notes += tuple(f"{group.calls} losses at {group.site} are {group.why}" for group in observation.of("undecided"))
-    if observation.children:
-        started = ", ".join(f"{n} x {child}" for child, n in observation.children.items())
-        notes += (
-            f"child processes ({started}) did not say what they saw: they were killed, or have a run() of their own",
-        )
+    notes = tuple(_notes(observation, unsupported))
     if not real:
         return Proposal(why_not=_why_nothing(observation, unsupported), notes=notes)
     wrong = [*observation.of("distilled"), *observation.of("looked at"), *_changed_by_gradients(observation)]
@@ -107,6 +98,22 @@ def propose(observation: Observation) -> Proposal:
     unclear = any("requires grad" in group.batch and set(guard) & set(group.stack) for group in observation.groups)
     lines = tuple(dict.fromkeys(group.site for group in real)) if expect is None and unclear else ()
     return Proposal(guard, tuple(suspend), lines, made_by, expect, real[0].shape, notes=notes)
+
+
+def _notes(observation: Observation, unsupported: Sequence[Group]) -> Iterator[str]:
+    for group in unsupported:
+        yield f"{group.calls} losses at {group.site} ({group.loss}) on real data cannot be guarded: {group.why}"
+    for group in observation.of("undecided"):
+        yield f"{group.calls} losses at {group.site} are {group.why}"
+    for group in observation.of("looked at"):
+        if group.discarded:
+            where = f"{group.calls} losses at {group.site}"
+            yield f"{where} are on real data, but {group.why}: a penalty would change nothing"
+    if observation.end != "complete":
+        yield f"the script {'failed' if observation.end == 'failed' else 'was stopped'}: later losses are not known"
+    if observation.children:
+        started = ", ".join(f"{n} x {child}" for child, n in observation.children.items())
+        yield f"child processes ({started}) did not say what they saw: they were killed, or have a run() of their own"
 
 
 def _changed_by_gradients(observation: Observation) -> list[Group]:

@@ -119,7 +119,7 @@ class Observation:
         for group in self.of("real"):
             if not group.trained:
                 group.verdict = "looked at"
-                group.why = "its gradients are zeroed before anybody reads them"
+                group.why = "their gradients are zeroed before anybody reads them"
                 if not group.discarded:
                     group.why = "nothing is trained on it"
 

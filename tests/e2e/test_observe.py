@@ -288,7 +288,8 @@ def test_a_loss_whose_gradients_are_thrown_away_trains_nothing(observe, host):
     """As one term of a sum that is there for the others: a penalty on it would change nothing."""
     seen, _ = observe(host(ONE_TERM_OF_MANY))
     assert verdicts(seen) == {"looked at": 2, "distilled": 2} and seen["command"] is None, seen
-    assert "its gradients are zeroed before anybody reads them" in seen["why_not"]
+    assert "their gradients are zeroed before anybody reads them" in seen["why_not"]
+    assert "a penalty would change nothing" in seen["notes"][0]
 
 
 BY_HAND = """

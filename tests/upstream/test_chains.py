@@ -14,6 +14,8 @@ import pytest
 import torch
 
 from guard_plugin.files import joint_sha256
+from guard_plugin.injection.ledger import Ledger
+from guard_plugin.injection.provenance import Provenance
 from tests.upstream.conftest import SHARED, materialize
 
 HOSTS = Path(os.environ.get("GUARD_HOSTS", "/nowhere"))
@@ -79,12 +81,16 @@ def names(ledger: dict) -> set[str]:
 
 def make_guarded(file: Path, state: dict) -> None:
     """Save weights with the marker of a guarded run, in place of a training that would take hours."""
-    from guard_plugin.injection.ledger import Ledger
-    from guard_plugin.injection.provenance import Provenance
-
-    penalty = {"name": "curvature", "strength": 1.0}
-    ledger = Ledger(adapter="sre2l", script="classification/train.py", penalty=penalty, strength=1.0)
-    ledger.guarded = 1
+    ledger = Ledger(
+        adapter="sre2l",
+        script="classification/train.py",
+        penalty={"name": "curvature", "strength": 1.0},
+        strength=1.0,
+        unguarded="",
+        definitions=[],
+        versions={},
+        guarded=1,
+    )
     provenance = Provenance(file.name, "", ledger)
     torch.save(state, file)
     provenance.remove()

@@ -113,7 +113,8 @@ def test_strength_zero_is_the_plain_run_bit_for_bit(run, data, tmp_path, environ
     plain = [sys.executable, squeeze.host / squeeze.script, *shlex.split(squeeze.arguments), "--output-dir", "plain"]
     subprocess.run(plain, check=True, capture_output=True, env=environment, cwd=tmp_path)
     for strength in ("0", "5"):
-        done = run(squeeze, "--strength", strength, "--form", "loss", extra=f"--output-dir {strength}", adapter="cda")
+        options = ["--repair", "--strength", strength, "--form", "loss"]
+        done = run(squeeze, *options, extra=f"--output-dir {strength}", adapter="cda")
         assert done.returncode == 0, done.stderr
     plain, zero, five = (
         load_own(tmp_path / folder / squeeze.checkpoint)[squeeze.key] for folder in ("plain", "0", "5")
