@@ -63,7 +63,7 @@ def test_where_only_examples_differ_the_difference_is_students_t_over_them(n):
     one = paired_difference(a, np.zeros_like(a), [0, 0, 1, 1], [0, 0, 1, 1])
     oracle = ttest_1samp(a[0].astype(float), 0).confidence_interval()
     assert (one.low, one.high) == pytest.approx((oracle.low, oracle.high))
-    assert one.shares == {"examples": 1.0} and one.limited_by == "examples"
+    assert one.shares == {"sets": 0.0, "examples": 1.0} and one.limited_by == "examples"
 
 
 def test_the_interval_is_cochrans_of_the_analysis_of_variance():
