@@ -21,13 +21,14 @@ _FORMATS = ("JPEG", "PNG", "PPM", "BMP", "TIFF", "WEBP", "GIF")  # not those tha
 _NAMED = 3  # of the classes that differ
 
 
-def folder_source(name: str, data_dir: Path | str | None, size: int | None) -> Source:
+def folder_source(name: str, data_dir: Path | str | None, size: int | None, num_classes: int | None = None) -> Source:
     """Open folders of images.
 
     Files are listed as torchvision's ``ImageFolder`` does, turned upright as their EXIF data say, which it does not do,
     and converted to RGB. Classes with numbers whose order as text is another one are refused. The test split is test/,
     or val/ where there is no test/. In Tiny-ImageNet's own layout, with val/images and val/val_annotations.txt, the
     test split is val/, since test/ has no labels; ``data_dir`` may also hold that data set's folder tiny-imagenet-200.
+    ``num_classes`` counts the classes where those of the last names have no folder.
     """
     root = data_folder(name, data_dir, _FILES)
     if name == "TinyImageNet" and (root / "tiny-imagenet-200").is_dir():
@@ -52,7 +53,10 @@ def folder_source(name: str, data_dir: Path | str | None, size: int | None) -> S
                 f"expected the same classes in {folder} and {folders['test']}, got {len(found)} and {len(classes)}; in "
                 f"one of them only: {named}. Their order gives the classes their numbers, so both must be complete"
             )
-    return {part: partial(_part, name, folder, classes, size) for part, folder in folders.items()}
+    if num_classes is not None and num_classes < len(classes):
+        raise UnusableInput(f"expected --num-classes >= {len(classes)}, the folders in {root}, got {num_classes}")
+    total = num_classes or len(classes)
+    return {part: partial(_part, name, folder, classes, total, size) for part, folder in folders.items()}
 
 
 def _has_annotations(folder: Path) -> bool:
@@ -78,7 +82,7 @@ def _classes(folder: Path) -> list[str]:
     return sorted(entry.name for entry in folder.iterdir() if entry.is_dir())
 
 
-def _part(name: str, folder: Path, classes: Sequence[str], size: int | None) -> Part:
+def _part(name: str, folder: Path, classes: Sequence[str], num_classes: int, size: int | None) -> Part:
     loaders = require("torchvision.datasets.folder", needed_by="reading folders of images")
     pillow = require("PIL.Image", needed_by="reading folders of images")
     if _has_annotations(folder):
@@ -93,4 +97,4 @@ def _part(name: str, folder: Path, classes: Sequence[str], size: int | None) -> 
         with pillow.open(existing_file(Path(files[number][0])), formats=_FORMATS) as image:
             return rgb_image(upright(image), files[number][0]), files[number][1]
 
-    return part_of_files(item, len(files), len(classes), dataset=name, name=lambda number: files[number][0], size=size)
+    return part_of_files(item, len(files), num_classes, dataset=name, name=lambda number: files[number][0], size=size)

@@ -56,8 +56,8 @@ def load_images(
         data_dir: The folder that holds the data, which torchvision calls ``root``. "digits" needs none.
         split: "train", "val" or "test".
         n_examples: The number of examples; all by default.
-        num_classes: The number of classes. Only .npz files and some of torchvision's classes do not tell it; of a .npz
-            file it is the highest label + 1 by default.
+        num_classes: The number of classes, where the data set does not tell it, as some of torchvision's, or may have
+            more than it shows: by default, a .npz file has the highest label + 1, and a tree one for each folder.
 
     Returns:
         The images.
@@ -107,10 +107,7 @@ def _opened(dataset: str, data_dir: Path | str | None, num_classes: int | None =
         )  # results must not depend on where the file lies
     if name == "digits":
         return name, {split: partial(_digits, chosen) for split, chosen in _DIGITS.items()}
-    if name in _FOLDERS:
-        source = folder_source(name, data_dir, size)
-    else:
-        source = torchvision_source(name, data_dir, size, num_classes)
+    source = (folder_source if name in _FOLDERS else torchvision_source)(name, data_dir, size, num_classes)
     return f"{name}{f'@{size}' if size else ''}", source
 
 

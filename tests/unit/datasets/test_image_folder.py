@@ -116,6 +116,13 @@ def test_several_sizes_are_refused_with_the_fix(root):
         load_images("ImageFolder", root)
 
 
+def test_the_last_classes_may_have_no_folder(root):
+    whole, more = load_images("ImageFolder", root), load_images("ImageFolder", root, num_classes=5)
+    assert (whole.num_classes, more.num_classes) == (3, 5) and torch.equal(whole.labels, more.labels)
+    with pytest.raises(UnusableInput, match="expected --num-classes >= 3, the folders in .*, got 2"):
+        load_images("ImageFolder", root, num_classes=2)
+
+
 def test_classes_must_agree(root):
     write_image(root / "train" / "n00" / "0.png")
     with pytest.raises(UnusableInput, match=r"same classes in .*train and .*val, got 4 and 3.*only: n00"):

@@ -30,7 +30,7 @@ def checkpoint(name: str, seed: int) -> Path:
 
 
 def run(*arguments: object) -> str:
-    return CliRunner().invoke(cli, [*map(str, arguments)], catch_exceptions=False, standalone_mode=False).output
+    return CliRunner().invoke(cli, [*map(str, arguments)], catch_exceptions=False, standalone_mode=False).stdout
 
 
 def curvature(*arguments: object) -> str:
