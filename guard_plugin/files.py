@@ -39,6 +39,8 @@ __all__ = [
 # What a file is called while it is written; a process that is killed leaves it behind.
 _UNFINISHED = re.compile(r"\..+\.\d+\.unfinished")
 
+_NAMED_BY_TORCH = re.compile(r"(?:GLOBAL|class) (\w+(?:\.\w+)*)")  # what torch refuses to load, in its message
+
 _CHUNK = 1 << 20  # bytes: a file need not fit into memory
 
 _SCALAR = type(np.float64(0)).__reduce__(np.float64(0))[0]
@@ -186,10 +188,11 @@ def load_untrusted(path: Path) -> Any:
         with allowed:
             content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        reason = str(error).split("\n\n")[0].strip()
+        named = _NAMED_BY_TORCH.search(str(error))
         raise UnsafeFile(
-            f"{path} is refused: it holds more than tensors, numbers and containers of these, and reading it "
-            f"would run code of the file's own. Save plain tensors instead. (torch: {reason})"
+            f"{path} is refused: it holds more than tensors, numbers and containers of these"
+            f"{f' ({named[1]})' if named else ''}, and reading it would run code of the file's own. Save plain tensors "
+            f"instead, as torch.save(network.state_dict(), FILE) does"
         ) from error
     except Exception as error:  # damaged files make torch fail in many ways
         raise UnusableInput(f"{path} cannot be read as a file that torch.save wrote: {error!r}") from error

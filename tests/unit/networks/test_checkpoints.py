@@ -224,6 +224,14 @@ def test_a_hostile_checkpoint_executes_nothing_and_is_refused(tmp_path, monkeypa
     assert not Path("executed").exists()
 
 
+def test_a_whole_network_is_refused_with_what_to_save_instead(tmp_path):
+    words = (
+        r"refused: .* \(torch.nn.modules.linear.Linear\), .*run code.*torch.save\(network.state_dict\(\), FILE\) does$"
+    )
+    with pytest.raises(UnsafeFile, match=words):
+        load_checkpoint(saved(tmp_path, nn.Linear(2, 2)), "ConvNetBN", **SHAPE)
+
+
 def test_a_checkpoint_is_described_for_the_results(tmp_path):
     file = saved(tmp_path, {"weight": torch.ones(1)})
     assert checkpoint_subject(file) == {
