@@ -51,8 +51,9 @@ def attach(adapter: str, *, script: str | os.PathLike[str] | None = None, **opti
         raise UnusableInput(f"no such script: {path}")
     module = main.__spec__.name if script is None and main.__spec__ is not None else ""
     folder = folder_of_module(module, path) if module else None
-    attachment = Attachment(adapter, path, options, folder=folder, arguments=sys.argv[1:] if program else ())
-    if program is None:
+    is_session = hasattr(sys, "ps1")  # also IPython's, and a notebook's
+    attachment = Attachment(adapter, path, options, folder=folder, arguments=() if is_session else sys.argv[1:])
+    if is_session:
         attachment.require_block()
     else:
         attachment.conclude_at_exit()
