@@ -289,6 +289,7 @@ class FromSource:
         return False if source == "a copy of learned images" else None
 
 
+@needs_torch(2, 0)
 def test_a_plugin_is_told_what_made_the_batch_if_it_asks(script, net, monkeypatch):
     plugin = FromSource()
     with_plugin(monkeypatch, plugin)
