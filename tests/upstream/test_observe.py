@@ -65,7 +65,7 @@ GUARDED = (
         "Efficient-Dataset-Condensation/condense.py",
         f"{IDC} --ipc 1 --niter 1 --inner_loop 2",
         "--guard condense:matchloss --guard train:train_epoch",
-        1100,
+        1148,
         lacks="efficientnet_pytorch",
     ),
     Tried(
