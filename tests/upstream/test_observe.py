@@ -117,7 +117,7 @@ GUARDED = (
 # Further options of observe, the script and its arguments, and the reason that is named.
 REFUSED = {
     "a loss whose gradients are thrown away": (
-        "--calls 100",
+        "--calls 10",
         "CAFE/distill.py",
         f"{DC} --eval_mode M",
         "are on real data, but their gradients are zeroed before anybody reads them",
