@@ -152,11 +152,11 @@ def test_a_model_that_nothing_differentiates_needs_no_gradient():
 
 
 def test_every_output_must_be_finite():
-    model, pixels = Linear(lambda logits: logits).eval(), PIXELS.clone()
-    model.change = lambda logits: torch.where(logits[:, :1] > 50, torch.nan, logits)
+    """Of the first batch, which the other checks see, all pixels are alike; of the second, the first two are not."""
+    model, pixels = Linear(lambda logits: torch.where(logits[:, :1] > 50, torch.nan, logits)).eval(), PIXELS.clone()
     with torch.no_grad():
-        model.linear.weight[0] = 100.0
-        model.linear.bias.zero_()
-    pixels[:4] = 0  # the first batch, which the other checks see
+        model.linear.weight[0] = torch.tensor([100.0, -100.0, *[0.0] * 10])
+    pixels[:4] = 0.5
+    pixels[4:, 0, 0] = torch.tensor([1.0, 0.0])
     with pytest.raises(UnusableInput, match="finite logits"):
         accuracy(model, pixels, "late")
