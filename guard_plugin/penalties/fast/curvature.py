@@ -65,7 +65,10 @@ def loss_form(step: Step, x: Tensor, *, size: int) -> PrecomputedGradient:
         mean = losses(here).sum() / step.n
         (of_here,) = gap.differentiate([-mean], reached_leaves(mean, but=[here], since=step.begin), also=[here])
         gap.value = gap.value - mean.detach()
-        gap = gap.plus(_mean(step, losses, here.detach() + step.h * unit(-of_here)))
+        # One by one, so that both points' gradients are never held at once.
+        mean = losses(here.detach() + step.h * unit(-of_here)).sum() / step.n
+        gap.differentiate([mean], reached_leaves(mean, since=step.begin))
+        gap.value = gap.value + mean.detach()
     return gap.scaled(step.strength * gap.value.abs(), step.strength * gap.value.sign())
 
 
