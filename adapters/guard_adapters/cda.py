@@ -6,8 +6,8 @@ It differs from SRe2L in how images are recovered; its teachers, labels and stud
 from guard_adapters.hooks import hooks_of
 from guard_adapters.recommended import SETTINGS, SETTINGS_FOR
 from guard_adapters.recovered_files import read_recovered
-from guard_adapters.squeeze import SQUEEZE, later_step, our_step
-from guard_adapters.sre2l import RECOVERS, STEPS_AFTER_RECOVERY
+from guard_adapters.squeeze import ARCH, IMAGENET, RECOVER, SQUEEZE, TINY
+from guard_adapters.sre2l import STEPS_AFTER_RECOVERY
 from guard_plugin.hosts import Adapter
 
 __all__ = ["read_distilled", "register_adapters"]
@@ -18,8 +18,10 @@ _CDA = Adapter(
     "references",
     profiles=(
         *SQUEEZE,
-        *(later_step(f"CDA/recover_cda_{data}.py", RECOVERS) for data in ("in1k", "in21k", "tiny")),
-        our_step("recover", RECOVERS),
+        RECOVER.profile("CDA/recover_cda_in1k.py", about=IMAGENET),
+        RECOVER.profile("CDA/recover_cda_in21k.py", about=ARCH),
+        RECOVER.profile("CDA/recover_cda_tiny.py", about=TINY),
+        RECOVER.ours("recover"),
         *STEPS_AFTER_RECOVERY,
     ),
     settings=SETTINGS,

@@ -50,6 +50,7 @@ _MAIN = Profile(
         formula=_real_loss_calls,
         explanation="args.num_exp * (args.Iteration + 1) * args.outer_loop * num_classes",
     ),
+    writes="res_*.pt",
     faults=(
         Fault(
             name="augments-one-image",

@@ -4,13 +4,16 @@ The penalty belongs to the teacher's training (GUARD paper, section 4.4). Images
 relabelled by it, and students trained on them; losses there are on synthetic images, or none of a classification.
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from guard_adapters.squeeze_faults import faults_of
 from guard_plugin.hosts import MODULE_LEVEL, ExpectedCount, Profile, Seam, UnguardedOption
 
-__all__ = ["SQUEEZE", "later_step", "our_step"]
+__all__ = ["ARCH", "IMAGENET", "RECOVER", "RELABEL", "SQUEEZE", "TINY", "VALIDATE", "Step"]
 
 _TEACHER = "*.pth"
 
@@ -20,7 +23,13 @@ def _batches(variables: Mapping[str, Any]) -> int:
     return int((args.epochs - getattr(args, "start_epoch", 0)) * len(variables["data_loader"]))
 
 
-def _classification(script: str, parameters: tuple[str, ...], evaluation: tuple[str, ...]) -> Profile:
+def _classification(
+    script: str,
+    parameters: tuple[str, ...],
+    evaluation: tuple[str, ...],
+    default_arch: str = "resnet18",
+    dataset: tuple[str, str] | None = None,
+) -> Profile:
     """Return the profile of torchvision's reference training, and of the code bases that descend from it."""
     module = script.rpartition("/")[2].removesuffix(".py")
     return Profile(
@@ -39,6 +48,7 @@ def _classification(script: str, parameters: tuple[str, ...], evaluation: tuple[
         writes=_TEACHER,
         reads=_TEACHER,  # --resume
         faults=faults_of(script),
+        about={"arch": ("--model", default_arch), **({"dataset": dataset} if dataset else {})},
     )
 
 
@@ -65,21 +75,48 @@ SQUEEZE = (
         writes=_TEACHER,
         reads=_TEACHER,  # --resume
         faults=faults_of(_CIFAR),
+        about={"dataset": "CIFAR100", "arch": "resnet18"},
     ),
     # zeyuanyin/tiny-imagenet, for Tiny-ImageNet; torchvision's reference; ours.
     _classification(
         "classification/train.py", (*_TRAIN, "model_ema", "scaler"), (*_EVALUATE, "print_freq", "log_suffix")
     ),
-    _classification("squeeze.py", _TRAIN, _EVALUATE),
+    _classification("squeeze.py", _TRAIN, _EVALUATE, "ConvNetBN32-64-128", ("--dataset", "FashionMNIST")),
 )
 
 
-def later_step(script: str, what: str, seams: tuple[Seam, ...] = (), roots: tuple[str, ...] = ()) -> Profile:
-    """Return the profile of a step after the teacher's training; ``seams`` tell it from scripts of the same name."""
-    unguarded = f"it {what}; the teacher's training is what GUARD guards"
-    return Profile(script, seams, unguarded=unguarded, roots=roots, reads=_TEACHER, faults=faults_of(script))
+@dataclass(frozen=True)
+class Step:
+    """What a step after the teacher's training does: in words, what it fills, and the options of what it reads."""
+
+    what: str
+    writes_into: str = ""
+    reads_folders: tuple[str, ...] = ()
+
+    def profile(self, script: str, **known: Any) -> Profile:
+        """Return the profile of a script that is such a step."""
+        return Profile(
+            script,
+            unguarded=f"it {self.what}; the teacher's training is what GUARD guards",
+            writes="" if self.writes_into else f"{_TEACHER}*",
+            writes_into=self.writes_into,
+            reads=_TEACHER,
+            reads_folders=self.reads_folders,
+            faults=faults_of(script),
+            **known,
+        )
+
+    def ours(self, name: str) -> Profile:
+        """Return the profile of our own script, which its seam tells from others of the same name."""
+        return self.profile(f"{name}.py", seams=(Seam(name, "main", "tells", ("args",)),))
 
 
-def our_step(name: str, what: str) -> Profile:
-    """Return the profile of such a step of our own baselines."""
-    return later_step(f"{name}.py", what, (Seam(name, "main", "tells", ("args",)),))
+ARCH = {"arch": ("--arch-name", "resnet18")}
+IMAGENET = {**ARCH, "dataset": "ImageNet"}
+TINY = {**ARCH, "dataset": "TinyImageNet"}
+
+_IMAGES = ("--syn-data-path", "--train-dir", "--data")
+
+RECOVER = Step("recovers images from a teacher", writes_into="new*/*.jpg")
+RELABEL = Step("softens labels with a teacher", writes_into="epoch_*/*", reads_folders=_IMAGES)
+VALIDATE = Step("trains students on recovered images", reads_folders=(*_IMAGES, "--fkd-path"))

@@ -3,23 +3,19 @@
 from guard_adapters.hooks import hooks_of
 from guard_adapters.recommended import SETTINGS, SETTINGS_FOR
 from guard_adapters.recovered_files import read_recovered
-from guard_adapters.squeeze import SQUEEZE, later_step, our_step
+from guard_adapters.squeeze import IMAGENET, RECOVER, RELABEL, SQUEEZE, TINY, VALIDATE
 from guard_plugin.hosts import Adapter
 
-__all__ = ["RECOVERS", "STEPS_AFTER_RECOVERY", "read_distilled", "register_adapters"]
-
-RECOVERS = "recovers images from a teacher"
-_RELABELS = "softens labels with a teacher"
-_VALIDATES = "trains students on recovered images"
+__all__ = ["STEPS_AFTER_RECOVERY", "read_distilled", "register_adapters"]
 
 STEPS_AFTER_RECOVERY = (
-    later_step("SRe2L/*small_dataset/relabel_cifar.py", _VALIDATES),
-    later_step("SRe2L/relabel/generate_soft_label.py", _RELABELS),
+    VALIDATE.profile("SRe2L/*small_dataset/relabel_cifar.py"),
+    RELABEL.profile("SRe2L/relabel/generate_soft_label.py"),
     # They import from the folder above theirs, which they put on the path relative to the current one.
-    *(later_step(f"SRe2L/validate/train_{labels}.py", _VALIDATES, roots=("..",)) for labels in ("FKD", "KD")),
-    later_step("classification/train_kd.py", _VALIDATES),
-    our_step("relabel", _RELABELS),
-    our_step("validate", _VALIDATES),
+    *(VALIDATE.profile(f"SRe2L/validate/train_{labels}.py", roots=("..",)) for labels in ("FKD", "KD")),
+    VALIDATE.profile("classification/train_kd.py"),
+    RELABEL.ours("relabel"),
+    VALIDATE.ours("validate"),
 )
 
 _SRE2L = Adapter(
@@ -27,9 +23,10 @@ _SRE2L = Adapter(
     host="VILA-Lab/SRe2L (tried at 8d00cba), with zeyuanyin/tiny-imagenet (275c667) or torchvision's references",
     profiles=(
         *SQUEEZE,
-        *(later_step(f"SRe2L/*small_dataset/recover_{data}.py", RECOVERS) for data in ("cifar", "tiny")),
-        *(later_step(f"SRe2L/recover/{folder}data_synthesis.py", RECOVERS) for folder in ("", "multi_gpu/")),
-        our_step("recover", RECOVERS),
+        RECOVER.profile("SRe2L/*small_dataset/recover_cifar.py"),
+        RECOVER.profile("SRe2L/*small_dataset/recover_tiny.py", about=TINY),
+        *(RECOVER.profile(f"SRe2L/recover/{folder}data_synthesis.py", about=IMAGENET) for folder in ("", "multi_gpu/")),
+        RECOVER.ours("recover"),
         *STEPS_AFTER_RECOVERY,
     ),
     settings=SETTINGS,

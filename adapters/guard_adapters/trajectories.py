@@ -80,6 +80,7 @@ def distill_profile(script: str, *modules: str, roots: tuple[str, ...] = ()) -> 
     return Profile(
         script=script,
         unguarded="it matches the experts' trajectories with losses on synthetic images; buffers are what GUARD guards",
+        writes="*.pt",
         reads=_BUFFERS,
         roots=roots,
         faults=cuda_only(script, *modules),

@@ -21,13 +21,16 @@ from guard_plugin.commands.options import (
     zca_option,
 )
 from guard_plugin.distilled import read_distilled, subject_of_several
+from guard_plugin.distilled.markers import origin_of
 from guard_plugin.errors import UnusableInput
 from guard_plugin.evaluation.checkpoint_benchmark import benchmark_checkpoints
 from guard_plugin.evaluation.distilled_benchmark import benchmark_distilled
 from guard_plugin.evaluation.options import FEWEST_STUDENTS, FOR_CHECKPOINTS, FOR_STUDENTS, BenchmarkOptions
+from guard_plugin.evaluation.proof import made_under_in_words
 from guard_plugin.evaluation.results import FinishedBenchmark
 from guard_plugin.evaluation.tables import counted, results_table
 from guard_plugin.files import read_json_object
+from guard_plugin.names import spelled
 from guard_plugin.networks.architectures import architecture_named
 from guard_plugin.plugins import installed_plugins, look_up
 from guard_plugin.ranks import is_main_process
@@ -52,10 +55,10 @@ __all__ = ["benchmark"]
     multiple=True,
     help="A trained network, in place of --distilled; may be repeated.",
 )
-@click.option("--dataset", help="Data set to attack.  [default: the one that was distilled]")
+@click.option("--dataset", help="Data set to attack.  [default: the one that was distilled, as files or markers tell]")
 @click.option("--host-dataset", help="The host's name for the data set, where --dataset is a folder: ImageNet.")
 @data_options(["val", "test"], "test")
-@click.option("--arch", help="The networks' architecture.  [default: the network that distilled]")
+@click.option("--arch", help="The networks' architecture.  [default: the network that distilled, likewise]")
 @click.option("--attacks", default="quick", show_default=True, help="Attacks, comma separated, or a preset.")
 @click.option("--eps", help="Radii in pixel space, comma separated: 1/255,8/255.  [default: the preset's]")
 @click.option(
@@ -155,7 +158,11 @@ def _benchmark_students(distilled: tuple[Path, ...], given: dict[str, Any]) -> F
         for path in distilled
     }
     sets = [one for of in by_path.values() for one in of]
-    found = {"dataset": sets[0].dataset, "arch": sets[0].arch}
+    told = origin_of(distilled[0]).about  # by its marker, where the files themselves do not tell
+    found = {"dataset": sets[0].dataset or told.get("dataset"), "arch": sets[0].arch or told.get("arch")}
+    spaces = sets[0].input_spaces
+    if "dataset" in given and "dataset" in told and spaces and spelled(given["dataset"], spaces) not in spaces:
+        given.setdefault("host_dataset", told["dataset"])  # the one given is a folder of it
     given = _complete({name: value for name, value in found.items() if value is not None} | given, found["arch"])
     return benchmark_distilled(sets, subject=subject_of_several(adapter, by_path), **given)
 
@@ -170,6 +177,7 @@ def _complete(given: dict[str, Any], hosts: str | None) -> dict[str, Any]:
 
 def _text(finished: FinishedBenchmark, out: Path) -> str:
     parts = [results_table(finished), counted(finished.results)]
+    parts += ["\n".join(made_under_in_words(finished.results["subject"]))]
     if finished.results["subject"]["kind"] == "checkpoint":
         parts.append(f"normalization: {json.dumps(finished.results['protocol']['normalization'])}")
     parts += [f"warning: {warning['column']}: {warning['reason']}" for warning in finished.results["flags"]]

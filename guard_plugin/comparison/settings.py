@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from guard_plugin.comparison.comparing import Comparison
+from guard_plugin.evaluation.proof import made_under_in_words
 
 __all__ = ["ledger_settings", "names_in", "own_settings", "settings_rows", "shared_settings", "shown"]
 
@@ -25,6 +26,7 @@ def own_settings(comparison: Comparison) -> dict[str, dict[str, Any]]:
     return {
         label: {
             **benchmark.results["subject"],
+            "made_under": "; ".join(made_under_in_words(benchmark.results["subject"])) or None,
             "seeds": benchmark.protocol["seeds"],
             "normalization": benchmark.protocol.get("normalization"),
             "learning_rate": (benchmark.protocol["recipe"] or {}).get("learning_rate"),

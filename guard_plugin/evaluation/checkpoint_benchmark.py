@@ -9,6 +9,7 @@ from torch import nn
 from guard_plugin.errors import UnusableInput
 from guard_plugin.evaluation.folder import BenchmarkFolder
 from guard_plugin.evaluation.options import FOR_STUDENTS, BenchmarkOptions
+from guard_plugin.evaluation.proof import made_under
 from guard_plugin.evaluation.results import FinishedBenchmark
 from guard_plugin.evaluation.run import BenchmarkRun, Subject, given_normalization, load_pixel_model
 from guard_plugin.files import joint_sha256
@@ -39,7 +40,7 @@ def benchmark_checkpoints(files: Sequence[Path], options: BenchmarkOptions) -> F
     run = BenchmarkRun(options)
     space = given_normalization(options.normalization, run.images)
     subject = _Checkpoints(
-        description=described[0] if len(files) == 1 else several,
+        description={**(described[0] if len(files) == 1 else several), "made_under": made_under(files)},
         protocol={"arch": options.arch, "normalization": space.describe(), "recipe": None, "seeds": len(files)},
         identity={"checkpoint_sha256": hashes},
         models=[load_pixel_model(file, options.arch, space, run.images) for file in files],

@@ -18,6 +18,7 @@ from guard_plugin.errors import UnusableInput
 from guard_plugin.evaluation.distributed import Group
 from guard_plugin.evaluation.folder import BenchmarkFolder
 from guard_plugin.evaluation.options import FOR_CHECKPOINTS, BenchmarkOptions
+from guard_plugin.evaluation.proof import made_under
 from guard_plugin.evaluation.results import FinishedBenchmark
 from guard_plugin.evaluation.run import BenchmarkRun, Subject
 from guard_plugin.networks.architectures import build_network
@@ -104,6 +105,7 @@ def _students(
             **description,
             **({"dataset": options.host_dataset} if options.host_dataset else {}),
             **({"soft_labels": _one_or_all(soft)} if soft else {}),
+            "made_under": made_under([*_named(description), *_paths(options.fkd), *_paths(options.teacher)]),
             "set_of_student": [k % len(sets) for k in range(seeds)],
         },
         protocol={
@@ -136,6 +138,11 @@ def _label_sources(options: BenchmarkOptions, sets: int, images: ImageSet) -> li
             f"{len(sources)} for {sets}"
         )
     return [source for source in sources if source]
+
+
+def _named(description: Mapping[str, Any]) -> list[Path]:
+    """Return the files or folders that the sets were read from."""
+    return [Path(path) for path in description.get("paths", [description["path"]] if "path" in description else [])]
 
 
 def _paths(given: Path | Sequence[Path] | None) -> list[Path]:

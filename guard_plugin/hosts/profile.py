@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -106,7 +106,12 @@ class Profile:
         unguarded_options: Options with which it has nothing to guard.
         writes: Names, as a glob, of the files that it writes for another script ("replay_buffer_*.pt"): they get a
             marker beside them that they are GUARD's.
+        writes_into: Where the files lie in a folder that it fills for another script ("new*/*.jpg"): the folder gets a
+            marker beside it.
         reads: Names, as a glob, of the files that it reads from another script: their markers are checked.
+        reads_folders: Options ("--syn-data-path") whose values are folders that another script filled: likewise.
+        about: What is known of what it writes, by "dataset" and "arch", as the host calls them: the name itself, or
+            the option that gives it, with its default.
         faults: Faults that the host is known to have.
         real: Lines ("main.py:191") whose loss calls under an open seam are on real data, whatever they look like.
         made_by: What makes batches of real data, in the words of ``guard observe`` ("a DataLoader over CIFAR10"); empty
@@ -122,7 +127,10 @@ class Profile:
     refused_options: tuple[RefusedOption, ...] = ()
     unguarded_options: tuple[UnguardedOption, ...] = ()
     writes: str = ""
+    writes_into: str = ""
     reads: str = ""
+    reads_folders: tuple[str, ...] = ()
+    about: Mapping[str, str | tuple[str, str]] = field(default_factory=dict)
     faults: tuple[Fault, ...] = ()
     real: tuple[str, ...] = ()
     made_by: tuple[str, ...] = ()
@@ -153,6 +161,18 @@ class Profile:
         """Say why a run with these arguments has nothing to guard; nothing where it has."""
         reasons = [option.reason for option in self.unguarded_options if option.given_in(arguments)]
         return self.unguarded or "".join(reasons[:1])
+
+    def folders_read(self, arguments: Sequence[str]) -> list[Path]:
+        """Return the folders that another script filled, and this one reads with these arguments."""
+        given = [_values_given(option, arguments)[-1:] for option in self.reads_folders]
+        return [Path(value) for values in given for value in values]
+
+    def written_about(self, arguments: Sequence[str]) -> dict[str, str]:
+        """Return what is known of what a run with these arguments writes: "dataset" and "arch"."""
+        told = {}
+        for key, name in self.about.items():
+            told[key] = name if isinstance(name, str) else [name[1], *_values_given(name[0], arguments)][-1]
+        return {key: name for key, name in told.items() if name}
 
     def check_arguments(self, arguments: Sequence[str]) -> None:
         """Refuse arguments of the script with which it cannot be guarded.

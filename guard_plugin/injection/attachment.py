@@ -110,7 +110,7 @@ class Attachment:
             undo.callback(self._tell_that_it_ended)
             self.repairs = Repairs(faults if repair else [])
             undo.callback(self.repairs.remove)
-            self._provenance = Provenance(profile.writes, profile.reads, self.ledger)
+            self._provenance = Provenance(profile, arguments, self.ledger)
             undo.callback(self._provenance.remove)
             if self._teacher is not None:
                 self._teacher.install()

@@ -7,10 +7,10 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from guard_plugin.distilled.markers import origin_of
 from guard_plugin.hosts.doctor import commit_of, is_modified
 from guard_plugin.hosts.profile import ExpectedCount
 from guard_plugin.injection.plan import Plan
-from guard_plugin.injection.provenance import penalty_of, why_not_guarded
 
 __all__ = ["describe"]
 
@@ -42,9 +42,9 @@ def _described(
     for fault in plan.faults:
         yield "known fault", f"{fault.describe()}; {'mended' if repair else '--repair mends it'} in memory"
     if teacher is not None:
-        yield "teacher", _made_under(teacher)
-    for file in _files_named(arguments, plan.profile.reads):
-        yield "may read", _made_under(file)
+        yield "teacher", f"{teacher}, {origin_of(teacher).in_words()}"
+    for path in (*_files_named(arguments, plan.profile.reads), *plan.profile.folders_read(arguments)):
+        yield "may read", f"{path}, {origin_of(path).in_words()}"
 
 
 def _expected(expected: ExpectedCount | int | None) -> str:
@@ -64,8 +64,3 @@ def _files_named(arguments: Sequence[str], names: str) -> list[Path]:
     for folder, _, files in (step for place in places if place.is_dir() for step in os.walk(place)):
         found += [Path(folder, name) for name in sorted(fnmatch.filter(files, names))]
     return found
-
-
-def _made_under(file: Path) -> str:
-    reason = why_not_guarded(file)
-    return f"{file}, {f'not known to be made under GUARD: {reason}' if reason else f'made under {penalty_of(file)}'}"

@@ -27,7 +27,7 @@ def _now() -> str:
     return datetime.now(timezone.utc).isoformat(timespec="seconds")
 
 
-def _made_under(files: Mapping[str, Mapping[str, str]]) -> str:
+def _made_under(files: Mapping[str, Mapping[str, Any]]) -> str:
     under = Counter(file["penalty"] for file in files.values() if not file["reason"])
     guards = under.pop("curvature", 0)
     known = " (made under curvature)" if guards else ""
@@ -52,8 +52,8 @@ class Ledger:
         versions: What ran: name to version.
         host: The host's folder, its commit, and whether files that it tracks were modified.
         faults: The host's known faults that were found, in JSON's form.
-        taken_over: Of each file that another script handed to this one, the penalty that it was made under ("" where
-            unknown), and the reason why it is not known to be guarded ("" where it is); None where there are none.
+        taken_over: Of each file or folder that another script handed to this one, how it was made (``Origin``, in
+            JSON's form); None where there are none.
         teacher: The checkpoint that was given for pretrained weights, in JSON's form.
         paths: Which ways loss calls took to compute the penalty's gradient.
         reached: The penalty's settings that rise, as they were at the last guarded loss call.
@@ -76,7 +76,7 @@ class Ledger:
     versions: Mapping[str, str]
     host: Mapping[str, Any] = field(default_factory=dict)
     faults: Sequence[Mapping[str, Any]] = ()
-    taken_over: dict[str, dict[str, str]] | None = None
+    taken_over: dict[str, dict[str, Any]] | None = None
     teacher: Mapping[str, Any] | None = None
     paths: PathCounts = field(default_factory=PathCounts)
     reached: Mapping[str, float] = field(default_factory=dict)
@@ -233,6 +233,7 @@ class Ledger:
             "penalty_value": self.values.to_json(),
             "memory": self.paths.memory,
             "paths": self.paths.to_json(),
+            "unguarded": self.unguarded,
             "seams": seams,
             "sites": {site: dict(counts) for site, counts in self.sites.items()},
             "host": dict(self.host),

@@ -1,103 +1,64 @@
-"""Markers beside the files that one script writes for another: they tell whether GUARD acted, and how."""
+"""Notes which files a script writes for another one, and which it reads; leaves markers beside the first.
+
+:mod:`guard_plugin.distilled.markers` reads them.
+"""
 
 from __future__ import annotations
 
 import contextlib
-import fnmatch
 import functools
+import importlib
+import importlib.util
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import torch
 
-from guard_plugin.files import atomic_file, file_sha256
+from guard_plugin.distilled.markers import Origin, files_in, marked_sha256, marker_of, origin_of
+from guard_plugin.files import atomic_file
 from guard_plugin.foreign_text import printable
+from guard_plugin.hosts.profile import Profile
 from guard_plugin.injection.ledger import Ledger
 from guard_plugin.ranks import is_main_process
 
-__all__ = ["Provenance", "marker_of", "penalty_of", "why_not_guarded"]
-
-
-def marker_of(file: Path) -> Path:
-    """Return where the marker of a file lies: beside it, so that no host reads it."""
-    return file.with_name(f"{file.name}.guard.json")
-
-
-def why_not_guarded(file: Path) -> str:
-    """Say why a file, by the marker beside it, is not known to be made under GUARD; an empty text where it is."""
-    return _origin(file)[1]
-
-
-def penalty_of(file: Path) -> str:
-    """Return the penalty that a file is known, by its marker, to be made under; an empty text where it is not."""
-    return _origin(file)[0]
-
-
-def _origin(file: Path) -> tuple[str, str]:
-    """Return the penalty that a file was made under and an empty text, or no penalty and why it is not known."""
-    marker = marker_of(file)
-    if not marker.is_file():
-        return "", f"there is no {marker.name} beside it"
-    try:
-        content = json.loads(marker.read_text(encoding="utf-8"))
-        reason = _doubt(content, file)
-        return ("", reason) if reason else (str(content["ledger"]["penalty"]["name"]), "")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        return "", f"{marker.name} cannot be read ({type(error).__name__})"
-
-
-def _doubt(marker: Any, file: Path) -> str:
-    ledger = marker["ledger"]
-    # A fault at which a script stops did no harm to one that ended; older markers do not tell.
-    faults = [str(fault["name"]) for fault in ledger["faults"] if not (fault["repaired"] or fault.get("stops"))]
-    if ledger["outcome"] == "running":
-        return "the run that wrote it did not end, or goes on"
-    if marker["sha256"] != file_sha256(file):
-        return "it is another file than its marker was written for"
-    name = str(ledger["penalty"]["name"])
-    if float(ledger["penalty"]["strength"]) == 0:
-        return "it was made at strength 0"
-    if ledger["outcome"] != "complete":
-        return f"the run that wrote it ended as {str(ledger['outcome'])!r}"
-    if not int(ledger["loss_calls"]["guarded"]):
-        return "the run that wrote it guarded no loss call"
-    if faults:
-        return f"the run that wrote it had a fault of the host, {', '.join(map(repr, faults))}, which --repair mends"
-    taken_over = ledger["taken_over"] or {}
-    plain = [str(source) for source, made in taken_over.items() if made["reason"]]
-    others = [f"{source} ({made['penalty']})" for source, made in taken_over.items() if made["penalty"] != name]
-    if plain:
-        return f"the run that wrote it went on from {', '.join(map(repr, plain))}, not known to be made under GUARD"
-    if others:
-        return f"the run that wrote it, under penalty {name}, went on from files of another: {', '.join(others)}"
-    return ""
+__all__ = ["Provenance"]
 
 
 class Provenance:
-    """Notes, until :meth:`remove`, the files that the script writes (``torch.save``) or reads (``torch.load``).
+    """Notes, until :meth:`remove`, what the script writes (``torch.save``, PIL's ``Image.save``) and reads.
 
-    A file that is read and not known to be made under GUARD, or was made under another penalty, is warned of on stderr.
-    ``writes`` and ``reads`` are globs of file names ("replay_buffer_*.pt"), empty for none.
+    Of what it reads (``torch.load``, and folders that its arguments name), what is not known to be made under GUARD, or
+    was made under another penalty, is warned of on stderr. ``profile`` says which names count.
     """
 
-    def __init__(self, writes: str, reads: str, ledger: Ledger) -> None:
+    def __init__(self, profile: Profile, arguments: Sequence[str], ledger: Ledger) -> None:
         self._ledger = ledger
+        self._into = profile.writes_into
+        self._about = profile.written_about(arguments)
         self._begun: set[Path] = set()
         self._written: set[Path] = set()
-        self._originals = (torch.save, torch.load)
-        if reads:
+        self._older: dict[Path, Origin] = {}
+        writes = list(filter(None, (profile.writes, profile.writes_into)))
+        if profile.reads or profile.reads_folders:
             ledger.taken_over = {}
-        torch.save = _noted(torch.save, 1, writes, self._writing)
-        torch.load = _noted(torch.load, 0, reads, self._reading)
+        with contextlib.ExitStack() as undo:
+            _replace(undo, torch, "save", _noted(torch.save, (1, "f"), writes, self._writing))
+            _replace(undo, torch, "load", _noted(torch.load, (0, "f"), [profile.reads], self._reading))
+            if profile.writes_into and importlib.util.find_spec("PIL") is not None:
+                image = importlib.import_module("PIL.Image").Image
+                _replace(undo, image, "save", _noted(image.save, (1, "fp"), writes, self._writing))
+            for folder in profile.folders_read(arguments):
+                self.take_over(folder)
+            self._undo = undo.pop_all()
 
     def remove(self) -> None:
-        """Give ``torch.save`` and ``torch.load`` back as they were."""
-        torch.save, torch.load = self._originals
+        """Give every function that was replaced back as it was."""
+        self._undo.close()
 
     def written(self) -> list[Path]:
         """Return the files that this process wrote."""
@@ -106,66 +67,109 @@ class Provenance:
     def add(self, written: Iterable[Path]) -> None:
         """Note files that child processes wrote."""
         self._written.update(written)
-        self._begun.update(written)
+        self._begun.update(map(self._unit, self._written))
 
     def mark(self) -> None:
-        """Leave a marker beside each file that this process wrote; warn where one cannot be written."""
-        for file in sorted(self._begun):
+        """Leave a marker beside each file or folder that this process wrote; warn where one cannot be written."""
+        units = {self._unit(file) for file in self._written}
+        for unit in sorted(self._begun):
             try:
-                if not file.is_file():
-                    marker_of(file).unlink(missing_ok=True)  # it says that the run goes on
-                elif file in self._written:
-                    self._mark(file, file_sha256(file))
+                if not unit.exists():
+                    marker_of(unit).unlink(missing_ok=True)  # it says that the run goes on
+                elif unit in units:
+                    self._mark(unit, marked_sha256(unit))
             except OSError as error:
                 _warn(
-                    f"no marker can be written to {marker_of(file)} ({error.strerror}): it will not be known as GUARD's"
+                    f"no marker can be written to {marker_of(unit)} ({error.strerror}): it will not be known as GUARD's"
                 )
+
+    def take_over(self, path: Path) -> None:
+        """Note a file or folder that the script takes over; warn if it is not known to be made under this penalty."""
+        path, taken_over = path.absolute(), self._ledger.taken_over
+        if taken_over is None or str(path) in taken_over or path in self._written:
+            return
+        origin, own = origin_of(path), self._ledger.penalty
+        taken_over[str(path)] = origin.to_json()
+        if origin.reason:
+            _warn(
+                f"{path} is not known to be made under GUARD ({origin.reason}): what is distilled from it is no GUARD "
+                "result"
+            )
+        elif not self._ledger.unguarded and origin.penalty["name"] != own["name"]:
+            _warn(
+                f"{path} was made under penalty {origin.penalty['name']!r}, and this run's is {own['name']!r}: give "
+                "both the same"
+            )
+
+    def _unit(self, file: Path) -> Path:
+        """Return what is marked where this file was written: the file, or the folder that is filled."""
+        if self._into and file.match(self._into):
+            return file.parents[len(PurePath(self._into).parts) - 1]
+        return file
 
     @contextlib.contextmanager
     def _writing(self, file: Path) -> Iterator[None]:
-        if file not in self._begun and file.parent.is_dir():
-            self._begun.add(file)
-            with contextlib.suppress(OSError):  # the final one will tell
-                self._mark(file, None)  # from here on, an older run's marker vouches no more
+        unit = self._unit(file)
+        if unit not in self._begun and file.parent.is_dir():
+            self._begin(unit)
         yield
         self._written.add(file)
+
+    def _begin(self, unit: Path) -> None:
+        """From here on, an older run's marker vouches no more; what it says of a folder is kept."""
+        self._begun.add(unit)
+        if unit.is_dir():
+            self._older[unit] = origin_of(unit)
+        with contextlib.suppress(OSError):  # the final one will tell
+            self._mark(unit, None)
 
     @contextlib.contextmanager
     def _reading(self, file: Path) -> Iterator[None]:
         yield
         self.take_over(file)
 
-    def _mark(self, file: Path, sha256: str | None) -> None:
-        content = {"schema": 1, "file": file.name, "sha256": sha256, "ledger": self._ledger.to_json()}
-        with atomic_file(marker_of(file)) as opened:
+    def _mark(self, unit: Path, sha256: str | None) -> None:
+        content = {
+            "schema": 1,
+            "file": unit.name,
+            "sha256": sha256,
+            "about": self._about,
+            "others": self._not_vouched_for(unit) if sha256 and unit.is_dir() else 0,  # before the ledger: adds to it
+            "ledger": self._ledger.to_json(),
+        }
+        with atomic_file(marker_of(unit)) as opened:
             opened.write(json.dumps(content, indent=2).encode() + b"\n")
 
-    def take_over(self, file: Path) -> None:
-        """Note a file that the script takes over, and warn if it is not known to be made under GUARD."""
-        taken_over = self._ledger.taken_over
-        if taken_over is None or str(file) in taken_over or file in self._written:
-            return
-        (made_under, reason), own = _origin(file), str(self._ledger.penalty["name"])
-        taken_over[str(file)] = {"penalty": made_under, "reason": reason}
-        if not reason and made_under != own:
-            _warn(f"{file} was made under penalty {made_under!r}, and this run's is {own!r}: give both the same")
-        if reason:
-            _warn(
-                f"{file} is not known to be made under GUARD ({reason}): what is distilled from it is no GUARD result"
-            )
+    def _not_vouched_for(self, folder: Path) -> int:
+        """Count the files of a folder that neither this run wrote nor an older one whose marker was in order."""
+        others = sum(file not in self._written for file in files_in(folder))
+        older, taken_over = self._older.get(folder), self._ledger.taken_over
+        if not others or older is None or older.reason or taken_over is None:
+            return others
+        taken_over[str(folder)] = older.to_json()
+        return 0
+
+
+def _replace(undo: contextlib.ExitStack, owner: Any, name: str, function: Callable[..., Any]) -> None:
+    undo.callback(setattr, owner, name, getattr(owner, name))
+    setattr(owner, name, function)
 
 
 def _noted(
-    function: Callable[..., Any], position: int, names: str, note: Callable[[Path], AbstractContextManager[None]]
+    function: Callable[..., Any],
+    position: tuple[int, str],
+    patterns: Sequence[str],
+    note: Callable[[Path], AbstractContextManager[None]],
 ) -> Callable[..., Any]:
     """Wrap a function so that a file of such a name is noted around the call that it is given to."""
 
     @functools.wraps(function)
     def wrapped(*args: Any, **kwargs: Any) -> Any:
-        place = args[position] if len(args) > position else kwargs.get("f")
+        at, keyword = position
+        place = args[at] if len(args) > at else kwargs.get(keyword)
         if isinstance(place, (str, os.PathLike)):
             file = Path(os.fsdecode(place)).absolute()
-            if fnmatch.fnmatch(file.name, names):
+            if any(pattern and file.match(pattern) for pattern in patterns):
                 with note(file):
                     return function(*args, **kwargs)
         return function(*args, **kwargs)

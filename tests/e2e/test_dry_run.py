@@ -52,10 +52,7 @@ def test_the_markers_of_files_that_would_be_read_are_looked_at(guard, tmp_path):
     assert "may read       teacher/checkpoint.pth, made under curvature" in done.stdout
     assert guard("run", "--strength=0", "sre2l", squeeze, *teacher, "plain").returncode == 0
     done = guard("run", "--dry-run", "--teacher", file, "sre2l", recover, "--arch-path", "plain")
-    assert (
-        "may read       plain/checkpoint.pth, not known to be made under GUARD: it was made at strength 0"
-        in done.stdout
-    )
+    assert "may read       plain/checkpoint.pth, made under strength 0, a baseline; sre2l squeeze.py" in done.stdout
     assert f"teacher        {file}, made under curvature" in done.stdout
 
 

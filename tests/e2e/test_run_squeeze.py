@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from guard_plugin.injection.provenance import why_not_guarded
+from guard_plugin.distilled.markers import origin_of
 from tests.conftest import BASELINES, torchrun
 from tests.versions import load_own
 
@@ -227,9 +227,9 @@ def test_a_teacher_that_goes_on_from_a_plain_one_is_not_guards(guard, python, re
     resume = ["--start-epoch", 1, "--resume", "plain/checkpoint.pth"]
     done = guard("run", *SETTINGS, "sre2l", reference, *resume)
     assert done.returncode == 0 and "plain/checkpoint.pth is not known to be made under GUARD" in done.stderr
-    assert "went on from" in why_not_guarded(tmp_path / "out" / "checkpoint.pth")
+    assert "went on from" in origin_of(tmp_path / "out" / "checkpoint.pth").reason
     assert guard("run", *SETTINGS, "sre2l", reference).returncode == 0
-    assert why_not_guarded(tmp_path / "out" / "checkpoint.pth") == ""
+    assert origin_of(tmp_path / "out" / "checkpoint.pth").reason == ""
 
 
 @pytest.mark.parametrize("form", ["gradient", "loss"])

@@ -7,10 +7,14 @@ from pathlib import Path
 import pytest
 import torch
 
+from guard_plugin.distilled.markers import marker_of, origin_of
+from guard_plugin.hosts.profile import Profile
 from guard_plugin.injection.ledger import Ledger
-from guard_plugin.injection.provenance import Provenance, marker_of, why_not_guarded
+from guard_plugin.injection.provenance import Provenance
 
-NAMES = "replay_*.pt"
+WRITES = Profile("buffer.py", writes="replay_*.pt")
+READS = Profile("distill.py", reads="replay_*.pt")
+BOTH = Profile("buffer.py", writes="replay_*.pt", reads="replay_*.pt")
 
 
 def ledger(
@@ -30,9 +34,13 @@ def ledger(
     )
 
 
+def why_not_guarded(file: Path) -> str:
+    return origin_of(file).reason
+
+
 def write(file: Path, of: Ledger) -> Path:
     """Write a file as a script does under a run with this ledger."""
-    provenance = Provenance(NAMES, "", of)
+    provenance = Provenance(WRITES, (), of)
     torch.save([1, 2], file)
     provenance.remove()
     provenance.mark()
@@ -41,7 +49,7 @@ def write(file: Path, of: Ledger) -> Path:
 
 def test_only_what_the_run_itself_wrote_is_marked(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    provenance = Provenance(NAMES, "", ledger())
+    provenance = Provenance(WRITES, (), ledger())
     torch.save([1], "replay_0.pt")
     torch.save(obj=[1], f=tmp_path / "replay_1.pt")
     torch.save([1], "other.pt")
@@ -59,7 +67,7 @@ def test_only_what_the_run_itself_wrote_is_marked(tmp_path, monkeypatch):
 
 def test_torchs_own_functions_are_given_back():
     originals = torch.save, torch.load
-    provenance = Provenance(NAMES, NAMES, ledger())
+    provenance = Provenance(BOTH, (), ledger())
     assert (torch.save, torch.load) != originals
     provenance.remove()
     assert (torch.save, torch.load) == originals
@@ -89,7 +97,7 @@ def test_a_file_is_not_guards_for_a_reason(tmp_path):
 def test_from_the_moment_a_file_is_written_an_older_runs_marker_vouches_no_more(tmp_path):
     file = write(tmp_path / "replay_0.pt", ledger())
     assert why_not_guarded(file) == ""
-    provenance = Provenance(NAMES, NAMES, ledger(outcome="running"))
+    provenance = Provenance(BOTH, (), ledger(outcome="running"))
     torch.save([1, 2], file)  # the same bytes
     provenance.remove()  # and the run is killed
     assert why_not_guarded(file) == "the run that wrote it did not end, or goes on"
@@ -97,7 +105,7 @@ def test_from_the_moment_a_file_is_written_an_older_runs_marker_vouches_no_more(
 
 def test_a_file_that_could_not_be_written_is_not_vouched_for(tmp_path):
     file = write(tmp_path / "replay_0.pt", ledger())
-    provenance = Provenance(NAMES, "", ledger())
+    provenance = Provenance(WRITES, (), ledger())
     with pytest.raises(AttributeError):
         torch.save(lambda: None, file)
     with pytest.raises((RuntimeError, OSError)):
@@ -109,7 +117,7 @@ def test_a_file_that_could_not_be_written_is_not_vouched_for(tmp_path):
 
 def test_a_file_that_the_run_itself_wrote_is_not_taken_over(tmp_path, capsys):
     own = ledger()
-    provenance = Provenance(NAMES, NAMES, own)
+    provenance = Provenance(BOTH, (), own)
     torch.save([1], tmp_path / "replay_0.pt")
     torch.load(tmp_path / "replay_0.pt")
     provenance.remove()
@@ -136,7 +144,7 @@ def test_a_marker_that_cannot_be_read_vouches_for_nothing(tmp_path, content):
 
 def test_a_marker_that_cannot_be_written_is_told_and_keeps_no_other_from_it(tmp_path, capsys):
     marker_of(tmp_path / "replay_0.pt").mkdir()
-    provenance = Provenance(NAMES, "", ledger())
+    provenance = Provenance(WRITES, (), ledger())
     for number in (0, 1):
         torch.save([1], tmp_path / f"replay_{number}.pt")
     provenance.remove()
@@ -149,7 +157,7 @@ def test_reading_warns_of_what_is_not_guards_once(tmp_path, capsys):
     guarded, plain = write(tmp_path / "replay_1.pt", ledger()), tmp_path / "replay_0.pt"
     torch.save([1], plain)
     reading = ledger()
-    provenance = Provenance("", NAMES, reading)
+    provenance = Provenance(READS, (), reading)
     reading.unguarded = "it distils"
     assert "0 of 0 files read" in reading.summary()
     for file in (guarded, plain, str(plain)):
@@ -159,10 +167,8 @@ def test_reading_warns_of_what_is_not_guards_once(tmp_path, capsys):
     provenance.remove()
     warning = capsys.readouterr().err
     assert warning.count("warning") == 1 and f"{plain} is not known to be made under GUARD (there is no" in warning
-    assert reading.taken_over == {
-        str(guarded): {"penalty": "curvature", "reason": ""},
-        str(plain): {"penalty": "", "reason": why_not_guarded(plain)},
-    }
+    assert reading.taken_over == {str(file): origin_of(file).to_json() for file in (guarded, plain)}
+    assert reading.taken_over[str(guarded)]["settings"] == {"name": "curvature", "strength": 1.0}
     assert "1 of 2 files read are GUARD's (made under curvature)" in reading.summary()
 
 
@@ -170,15 +176,131 @@ def test_a_comparators_file_is_not_guards_and_is_warned_of_under_another_penalty
     file = write(tmp_path / "replay_0.pt", ledger(penalty="pgd_at"))
     same, other = ledger(penalty="pgd_at"), ledger()
     for reading in (same, other):
-        provenance = Provenance(NAMES, NAMES, reading)
+        provenance = Provenance(BOTH, (), reading)
         torch.load(file)
         torch.save([3], tmp_path / "replay_1.pt")
         provenance.remove()
         provenance.mark()
-        assert reading.taken_over == {str(file): {"penalty": "pgd_at", "reason": ""}}
+        assert reading.taken_over == {str(file): origin_of(file).to_json()}
         assert "0 of 1 files read are GUARD's, 1 made under pgd_at" in reading.summary()
-        doubt = "" if reading is same else f"under penalty curvature, went on from files of another: {file} (pgd_at)"
+        doubt = "" if reading is same else "different penalties: curvature (strength 1); pgd_at (strength 1)"
         assert why_not_guarded(tmp_path / "replay_1.pt").endswith(doubt)
         warning = f"{file} was made under penalty 'pgd_at', and this run's is 'curvature'"
         assert (warning in capsys.readouterr().err) == (reading is other)
     assert why_not_guarded(tmp_path / "replay_1.pt")
+
+
+RECOVERS = Profile(
+    "recover.py", unguarded="it recovers", writes_into="new*/*.jpg", reads="*.pth", about={"dataset": "X"}
+)
+LABELS = Profile("label.py", unguarded="it labels", writes_into="epoch_*/*", reads="*.pth", reads_folders=("--data",))
+
+
+def later(profile: Profile, *, outcome: str = "complete") -> Ledger:
+    """Return the ledger of a step that has nothing to guard."""
+    step = ledger(outcome=outcome)
+    step.guarded, step.unguarded, step.script = 0, profile.unguarded, profile.script
+    return step
+
+
+def teacher(file: Path, strength: float = 1.0, **of: object) -> Path:
+    provenance = Provenance(Profile("train.py", writes="*.pth"), (), made := ledger(strength, **of))
+    made.expected = 1
+    torch.save([1, 2], file)
+    provenance.remove()
+    provenance.mark()
+    return file
+
+
+def recover(folder: Path, source: Path, images: range = range(2), **of: object) -> Path:
+    """Fill a folder with images as a recovery from this teacher does."""
+    image = pytest.importorskip("PIL.Image").new("L", (2, 2))
+    provenance = Provenance(RECOVERS, (), later(RECOVERS, **of))
+    torch.load(source)
+    for number in images:
+        (folder / f"new{number:03d}").mkdir(parents=True, exist_ok=True)
+        image.save(folder / f"new{number:03d}" / "class.jpg")
+    provenance.remove()
+    provenance.mark()
+    return folder
+
+
+def test_a_chain_goes_back_to_its_guarded_runs(tmp_path):
+    made = teacher(tmp_path / "t.pth")
+    images = recover(tmp_path / "images", made)
+    provenance = Provenance(LABELS, ["--data", str(images)], later(LABELS))
+    torch.load(made)
+    (tmp_path / "labels" / "epoch_0").mkdir(parents=True)
+    torch.save([3], tmp_path / "labels" / "epoch_0" / "batch_0.tar")
+    provenance.remove()
+    provenance.mark()
+    origin = origin_of(tmp_path / "labels")
+    assert origin.reason == "" and origin.about == {"dataset": "X"}
+    assert origin.in_words() == "made under curvature (strength 1); mtt buffer.py: 1 of 1 losses guarded"
+    assert sorted(path.name for path in tmp_path.glob("*.json")) == [
+        "images.guard.json",
+        "labels.guard.json",
+        "t.pth.guard.json",
+    ]
+    assert not list(images.rglob("*.json"))  # no host reads a marker as an image
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        (lambda images: (images / "new000" / "class.jpg").write_bytes(b"another"), "its files are others"),
+        (lambda images: (images / "new000" / "more.jpg").write_bytes(b""), "its files are others"),
+        (lambda images: (images / "new000" / "class.jpg").unlink(), "its files are others"),
+        (lambda images: marker_of(images).unlink(), "there is no images.guard.json beside it"),
+    ],
+)
+def test_a_folder_that_was_changed_is_not_guards(tmp_path, spoil, reason):
+    images = recover(tmp_path / "images", teacher(tmp_path / "t.pth"))
+    assert origin_of(images).reason == ""
+    spoil(images)
+    assert reason in origin_of(images).reason
+
+
+def test_a_recovery_from_a_plain_teacher_is_not_guards(tmp_path):
+    assert "t.pth', not known to be" in origin_of(recover(tmp_path / "a", teacher(tmp_path / "t.pth", 0.0))).reason
+    torch.save([1], tmp_path / "plain.pth")
+    assert "plain.pth', not known to be" in origin_of(recover(tmp_path / "b", tmp_path / "plain.pth")).reason
+
+
+def test_a_folder_that_several_runs_fill_is_guards_if_all_of_it_is(tmp_path):
+    one, other = teacher(tmp_path / "t.pth"), teacher(tmp_path / "u.pth", 2.0)
+    images = recover(tmp_path / "images", one)
+    assert origin_of(recover(images, one, range(2, 4))).reason == ""
+    assert "different penalties" in origin_of(recover(images, other, range(4, 6))).reason
+    assert "6 files in it are not of the run" in origin_of(recover(images, one, range(6, 7))).reason
+    assert origin_of(recover(images, other, range(7))).reason == ""  # all of it is new
+    (images / "new000" / "old.jpg").write_bytes(b"")
+    assert "1 files in it are not of the run" in origin_of(recover(images, other, range(7))).reason
+
+
+def test_a_recovery_that_did_not_end_is_not_guards_and_can_be_done_again(tmp_path):
+    made = teacher(tmp_path / "t.pth")
+    images = recover(tmp_path / "images", made, outcome="failed")
+    assert "ended as 'failed'" in origin_of(images).reason
+    assert origin_of(recover(images, made)).reason == ""
+
+
+def test_labels_of_another_penalty_than_the_images_are_mixed(tmp_path, capsys):
+    images = recover(tmp_path / "images", teacher(tmp_path / "t.pth"))
+    provenance = Provenance(LABELS, [f"--data={images}"], later(LABELS))
+    torch.load(teacher(tmp_path / "u.pth", 2.0))
+    (tmp_path / "labels" / "epoch_0").mkdir(parents=True)
+    torch.save([3], tmp_path / "labels" / "epoch_0" / "batch_0.tar")
+    provenance.remove()
+    provenance.mark()
+    reason = "it goes back to runs under different penalties: curvature (strength 1); curvature (strength 2)"
+    assert origin_of(tmp_path / "labels").reason.endswith(reason)
+
+
+def test_pils_own_function_is_given_back():
+    image = pytest.importorskip("PIL.Image").Image
+    original = image.save
+    provenance = Provenance(RECOVERS, (), later(RECOVERS))
+    assert image.save is not original
+    provenance.remove()
+    assert image.save is original
