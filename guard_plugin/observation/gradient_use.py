@@ -39,18 +39,20 @@ class GradientUse(TorchFunctionMode):
         super().__init__()
         self._left: dict[int, tuple[weakref.ref[Tensor], list[_Left]]] = {}
         self._unread: dict[_Left, None] = {}
-        self._returned = self._zeroing = 0
-        owners: tuple[Any, ...] = (torch.optim.Optimizer, nn.Module)
-        self._plain = [(owner, owner.zero_grad) for owner in owners]
-        for owner, zero_grad in self._plain:
-            owner.zero_grad = self._shown(zero_grad)
+        self._returned = self._zeroing = self._moving = 0
+        zero: Any = [(owner, "zero_grad", "_zeroing") for owner in (torch.optim.Optimizer, nn.Module)]
+        # net.to(device), too, looks at gradients, and does nothing with them.
+        watched = [*zero, (nn.Module, "_apply", "_moving")]
+        self._plain = [(owner, name, getattr(owner, name)) for owner, name, _ in watched]
+        for owner, name, count in watched:
+            setattr(owner, name, self._counted(getattr(owner, name), count))
         self.__enter__()  # type: ignore[no-untyped-call]
 
     def remove(self) -> None:
         """Watch no longer, and take it for used where nobody has done away with any gradient of a group."""
         self.__exit__(None, None, None)  # type: ignore[no-untyped-call]
-        for owner, zero_grad in self._plain:
-            owner.zero_grad = zero_grad
+        for owner, name, plain in self._plain:
+            setattr(owner, name, plain)
         for left in self._unread:
             if not left.group.discarded:
                 left.group.trained += 1
@@ -81,7 +83,7 @@ class GradientUse(TorchFunctionMode):
                 return func(*args, **(kwargs or {}))
             finally:
                 self._returned -= 1
-        if func == _READ_GRAD:
+        if func == _READ_GRAD and not self._moving:
             self._is_read(args[0])
         return func(*args, **(kwargs or {}))
 
@@ -103,13 +105,15 @@ class GradientUse(TorchFunctionMode):
         known, all_left = self._left.get(id(parameter), (None, []))
         return all_left if known is not None and known() is parameter else []
 
-    def _shown(self, zero_grad: Callable[..., Any]) -> Callable[..., Any]:
-        @functools.wraps(zero_grad)
-        def zeroing(*args: Any, **kwargs: Any) -> Any:
-            self._zeroing += 1
-            try:
-                return zero_grad(*args, **kwargs)
-            finally:
-                self._zeroing -= 1
+    def _counted(self, function: Callable[..., Any], count: str) -> Callable[..., Any]:
+        """Wrap a function so that a counter of this object tells whether it runs."""
 
-        return zeroing
+        @functools.wraps(function)
+        def counted(*args: Any, **kwargs: Any) -> Any:
+            setattr(self, count, getattr(self, count) + 1)
+            try:
+                return function(*args, **kwargs)
+            finally:
+                setattr(self, count, getattr(self, count) - 1)
+
+        return counted

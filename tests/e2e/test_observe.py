@@ -277,6 +277,7 @@ ONE_TERM_OF_MANY = """
             features = net(real).mean(), net(learned).mean()
             (criterion(net(real), labels) + features[1] - features[0].detach()).backward()
             optimizer.step()
+            net.to("cpu")
             of_network.zero_grad()
             criterion(net(learned.detach().clone()), labels[:3]).backward()
             of_network.step()

@@ -56,8 +56,9 @@ GUARDED = (
     Tried(
         "seqmatch/seqmatch-idc/condense_new.py",
         f"{IDC} --ipcs [1] --niters [1] --inner_loops [60] --lrs_img_ori [5e-3]",
-        "--guard condense_new:matchloss --guard train:train_epoch",
-        660,
+        "--guard condense_new:matchloss --guard train:train_epoch --real condense_new.py:422 --real train.py:230 "
+        "--real train.py:234",
+        690,
         lacks="efficientnet_pytorch,wandb",
         fails="UnboundLocalError",
     ),
@@ -117,9 +118,9 @@ GUARDED = (
 # Further options of observe, the script and its arguments, and the reason that is named.
 REFUSED = {
     "a loss whose gradients are thrown away": (
-        "--calls 10",
+        "--calls 40",
         "CAFE/distill.py",
-        f"{DC} --eval_mode M",
+        f"{DC.replace('MLP', 'ConvNet')} --eval_mode M",
         "are on real data, but their gradients are zeroed before anybody reads them",
     ),
     "distribution matching": (
