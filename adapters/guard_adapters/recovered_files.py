@@ -15,6 +15,9 @@ from guard_plugin.errors import UnusableInput
 
 __all__ = ["read_recovered"]
 
+# The scripts that train students for a data set, where these are not those for ImageNet.
+_RECIPES = {"CIFAR10": "sre2l-cifar", "CIFAR100": "sre2l-cifar", "TinyImageNet": "sre2l-tiny"}
+
 _FOLDER = re.compile(r"new(\d{3}|\d{5})")
 _FILE = re.compile(r"class(\d{3}|\d{5})_id(\d{3,})\.jpg")
 _SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")  # ImageFolder takes these
@@ -23,7 +26,8 @@ _SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", "
 def read_recovered(path: Path) -> list[DistilledSet]:
     """Read one distilled set: the images as pixels, with their folders' classes.
 
-    The files do not tell the data set. Once it is known, ``DistilledSet.for_dataset`` normalises as the hosts do.
+    The files do not tell the data set. Once it is known, ``DistilledSet.for_dataset`` normalises as the hosts do, and
+    chooses the recipe.
 
     Args:
         path: The folder that holds new000 and so on.
@@ -39,7 +43,7 @@ def read_recovered(path: Path) -> list[DistilledSet]:
         for name, host in RECOVERY_DATASETS.items()
         if len(host.normalization.mean) == pixels.images.shape[1] and len(folders) in host.num_classes
     }
-    return [replace(pixels, recipe="sre2l", input_spaces=spaces)]
+    return [replace(pixels, recipe="sre2l", input_spaces=spaces, recipes=_RECIPES)]
 
 
 def _class_folders(path: Path) -> list[Path]:

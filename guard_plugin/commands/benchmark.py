@@ -32,11 +32,15 @@ from guard_plugin.evaluation.tables import counted, results_table
 from guard_plugin.files import read_json_object
 from guard_plugin.names import spelled
 from guard_plugin.networks.architectures import architecture_named
+from guard_plugin.penalties.settings import assigned
 from guard_plugin.plugins import installed_plugins, look_up
 from guard_plugin.ranks import is_main_process
+from guard_plugin.students import RECIPES
 from guard_plugin.versions import require_torch_to_benchmark
 
 __all__ = ["benchmark"]
+
+_OPTIONS = {"recipe_values": "--epochs or --set"}  # what sets a field of another name
 
 
 @click.command()
@@ -69,18 +73,30 @@ __all__ = ["benchmark"]
 @click.option(
     "--batch-size", type=at_least_1, default=128, show_default=True, help="Examples per pass; changes no result."
 )
-@click.option("--recipe", help="How students are trained.  [default: as the host does it]")
+@click.option(
+    "--recipe", help=f"How students are trained: {', '.join(RECIPES)}.  [default: as the host does it for the data set]"
+)
+@click.option(
+    "--epochs", type=at_least_1, help="Passes of a student over the distilled images.  [default: the recipe's]"
+)
+@click.option(
+    "--set",
+    "assignments",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="Another value of the recipe, such as batch_size=64; an unknown name lists them all.",
+)
 @click.option(
     "--fkd",
     type=click.Path(path_type=Path, exists=True, file_okay=False),
     multiple=True,
-    help="For recipe sre2l: soft labels that relabel wrote, the folder of epoch_0; once for each distilled set.",
+    help="For recipes sre2l...: soft labels that relabel wrote, the folder of epoch_0; once for each distilled set.",
 )
 @click.option(
     "--teacher",
     type=existing_file,
     multiple=True,
-    help="For recipe sre2l: checkpoint of a network that labels the views; for all distilled sets, or once for each.",
+    help="For recipes sre2l...: checkpoint of a network that labels the views; for all sets, or once for each.",
 )
 @click.option("--teacher-arch", callback=architecture, help="The teacher's architecture.  [default: the students']")
 @click.option("--learning-rate", type=float, help="Of the students, such as the one that MTT learned and logged.")
@@ -105,6 +121,8 @@ def benchmark(
     checkpoints: tuple[Path, ...],
     eps: str | None,
     ledgers: tuple[Path, ...],
+    epochs: int | None,
+    assignments: tuple[str, ...],
     source: Path | None,
     source_arch: str | None,
     source_normalization: str | None,
@@ -120,9 +138,10 @@ def benchmark(
     require_torch_to_benchmark()
     if bool(distilled) == bool(checkpoints):
         raise UnusableInput("expected either --distilled PATH with --adapter NAME, or --checkpoint FILE")
+    options["recipe_values"] = _recipe_values(epochs, assignments)
     given = {name: value for name, value in options.items() if value not in (None, ())}
     other, names = ("--checkpoint", FOR_CHECKPOINTS) if distilled else ("--distilled", ("adapter", *FOR_STUDENTS))
-    misplaced = [f"--{name.replace('_', '-')}" for name in names if name in given]
+    misplaced = [_OPTIONS.get(name, f"--{name.replace('_', '-')}") for name in names if name in given]
     if misplaced:
         raise UnusableInput(f"{', '.join(misplaced)} belongs to {other}: leave it out")
     given |= {
@@ -138,6 +157,12 @@ def benchmark(
         finished = benchmark_checkpoints(checkpoints, BenchmarkOptions(**_complete(given, hosts=None)))
     if is_main_process():
         show(finished.results, _text(finished, given["out"]), as_json)
+
+
+def _recipe_values(epochs: int | None, assignments: tuple[str, ...]) -> dict[str, Any] | None:
+    """Return what --epochs and --set give, by name; None where neither was given."""
+    values = assigned(assignments, taken=("epochs", "learning_rate"))
+    return {**values, **({} if epochs is None else {"epochs": epochs})} or None
 
 
 def _benchmark_students(distilled: tuple[Path, ...], given: dict[str, Any]) -> FinishedBenchmark:

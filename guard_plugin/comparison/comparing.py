@@ -20,7 +20,7 @@ _OPTIONS = {
     "n_examples": "--n-examples",
     "data_sha256": "--data",
     "arch": "--arch",
-    "recipe": "--recipe and --learning-rate",
+    "recipe": "--recipe, --epochs, --set and --learning-rate",
     "attacks": "--attacks and --eps",
     "source": "--source",
 }

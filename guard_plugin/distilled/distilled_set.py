@@ -37,6 +37,7 @@ class DistilledSet:
         files: The files that the set was read from, where they are others than the one that the user named.
         input_spaces: Where the files do not tell the data set: the space in which the host's networks take its images,
             by data set; ``images`` are then pixels, and ``for_dataset`` brings them there.
+        recipes: The names of recipes that go before ``recipe``, by data set; ``for_dataset`` takes the right one.
 
     Raises:
         UnusableInput: If shapes, types, labels or values do not fit together.
@@ -52,6 +53,7 @@ class DistilledSet:
     recipe: str = "dc"
     files: tuple[Path, ...] = ()
     input_spaces: Mapping[str, InputSpace] = field(default_factory=dict)
+    recipes: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for part in (self.images, self.labels):
@@ -118,7 +120,15 @@ class DistilledSet:
                 f"{dataset!r}; where that is a folder of one of them, add its name: --host-dataset ImageNet"
             )
         space = self.input_spaces[dataset]
-        return replace(self, images=space.to_input(self.images), normalization=space, dataset=dataset, input_spaces={})
+        return replace(
+            self,
+            images=space.to_input(self.images),
+            normalization=space,
+            dataset=dataset,
+            recipe=self.recipes.get(dataset, self.recipe),
+            input_spaces={},
+            recipes={},
+        )
 
     def with_num_classes(self, num_classes: int | None) -> DistilledSet:
         """Return this set as one of so many classes, where the user says it; of the highest it may hold no image.

@@ -96,7 +96,7 @@ def _students(
         network()  # An unknown or unfit architecture is refused here.
     space, normalization = _input_space(sets, options)
     labels = _label_sources(options, len(sets), images)
-    recipes = _recipes(sets, options, labels)
+    recipes, changed = _recipes(sets, options, labels)
     # Like the images, soft labels are what is compared, not how: they belong to the subject.
     soft = [one.identity() for one in labels]
     seeds = options.students(len(sets))
@@ -111,7 +111,11 @@ def _students(
         protocol={
             "arch": options.arch,
             "normalization": normalization,
-            "recipe": {**recipes[0].describe(), **_learning_rate(recipes[0], options.learning_rate, sets)},
+            "recipe": {
+                **recipes[0].describe(),
+                **_learning_rate(recipes[0], options.learning_rate, sets),
+                **({"set": changed} if changed else {}),
+            },
             "seeds": seeds,
         },
         # The protocol contains the rest that the students depend on: normalization and learning rate.
@@ -153,19 +157,29 @@ def _paths(given: Path | Sequence[Path] | None) -> list[Path]:
 
 def _recipes(
     sets: Sequence[DistilledSet], options: BenchmarkOptions, labels: Sequence[LabelSource]
-) -> list[TrainingRecipe]:
-    """Return the recipe of each set, checked."""
-    wanted = sets[0].recipe if options.recipe is None else options.recipe
-    recipe = recipe_named(wanted) if isinstance(wanted, str) else wanted
+) -> tuple[list[TrainingRecipe], dict[str, Any]]:
+    """Return the recipe of each set, checked; and the values that the user set otherwise than the recipe has them."""
+    recipe, given = _chosen_recipe(sets, options), dict(options.recipe_values or {})
     if options.learning_rate is not None:
         recipe = recipe.with_learning_rate(options.learning_rate)
     of_labels = [recipe.with_labels(one) for one in labels] or [recipe]
+    own = of_labels[0].values()
+    of_labels = [one.with_values(given) for one in of_labels] if given else of_labels
     recipes = of_labels if len(of_labels) == len(sets) else of_labels * len(sets)
     if any(one.describe() != recipes[0].describe() for one in recipes):
         raise UnusableInput("expected soft labels of one kind for all distilled sets: benchmark these sets one by one")
     for one, distilled in strict_zip(recipes, sets):
         one.check(distilled)
-    return recipes
+    return recipes, {name: value for name, value in recipes[0].values().items() if value != own[name]}
+
+
+def _chosen_recipe(sets: Sequence[DistilledSet], options: BenchmarkOptions) -> TrainingRecipe:
+    if isinstance(options.recipe, TrainingRecipe):
+        return options.recipe
+    hosts = sets[0].recipe
+    if options.fkd and hosts.startswith("sre2l-"):
+        hosts = "sre2l"  # the host's scripts for small images store no soft labels
+    return recipe_named(options.recipe or hosts)
 
 
 def _one_or_all(values: Sequence[Any]) -> Any:

@@ -18,7 +18,17 @@ from guard_plugin.versions import keyword_dataclass
 __all__ = ["FEWEST_STUDENTS", "FOR_CHECKPOINTS", "FOR_STUDENTS", "BenchmarkOptions"]
 
 # The options that only one of the two kinds of subject has.
-FOR_STUDENTS = ("host_dataset", "seeds", "recipe", "fkd", "teacher", "teacher_arch", "learning_rate", "zca")
+FOR_STUDENTS = (
+    "host_dataset",
+    "seeds",
+    "recipe",
+    "recipe_values",
+    "fkd",
+    "teacher",
+    "teacher_arch",
+    "learning_rate",
+    "zca",
+)
 FOR_CHECKPOINTS = ("normalization",)
 
 FEWEST_STUDENTS = 5
@@ -49,14 +59,17 @@ class BenchmarkOptions:
             is usual for the data set.
         seeds: For students: their number, >= 1; by default 5 or more, equally many for each distilled set.
         recipe: For students: how they are trained, as a name or a recipe; by default, as the host of the sets does it.
+        recipe_values: For students: values in place of the recipe's own, by name, as text or as they are
+            (``TrainingRecipe.with_values``), such as ``{"epochs": 30}``.
         learning_rate: For students: their learning rate, in place of the recipe's and of one that was learned along
             with the images.
         zca: For students: whether the host ran with ``--zca``; by default, what its files say.
-        fkd: For recipe "sre2l": a folder of soft labels that the host stored (``FkdLabels``); students then see the
-            views that these labels describe. Without this and ``teacher``, students learn the classes of the images.
-            Of several distilled sets, a folder for each.
-        teacher: For recipe "sre2l": the checkpoint of a network that labels newly drawn views; of several distilled
-            sets, one for all or one for each.
+        fkd: For recipes of the SRe2L family: a folder of soft labels that the host stored (``FkdLabels``); students
+            then see the views that these labels describe, by default by recipe "sre2l", whose host stores them. Without
+            this and ``teacher``, students learn the classes of the images. Of several distilled sets, a folder for
+            each.
+        teacher: For recipes of the SRe2L family: the checkpoint of a network that labels newly drawn views; of several
+            distilled sets, one for all or one for each.
         teacher_arch: The architecture of ``teacher``; by default, that of the students.
         host_dataset: For students: the host's name for the data set ("ImageNet"), where its files do not contain it and
             ``dataset`` is another name, such as that of a folder.
@@ -82,6 +95,7 @@ class BenchmarkOptions:
     normalization: str | None = None
     seeds: int | None = None
     recipe: str | TrainingRecipe | None = None
+    recipe_values: Mapping[str, Any] | None = None
     learning_rate: float | None = None
     zca: bool | None = None
     fkd: Path | Sequence[Path] | None = None

@@ -21,7 +21,7 @@ def assigned(assignments: Iterable[str], *, taken: Collection[str]) -> dict[str,
     for text in assignments:
         name, equals, value = text.partition("=")
         if not (name.isidentifier() and equals and value):
-            raise UnusableInput(f"expected --set NAME=VALUE, such as --set eps=8/255, got {text!r}")
+            raise UnusableInput(f"expected --set NAME=VALUE, without spaces, got {text!r}")
         if name in taken:
             raise UnusableInput(f"--set {text}: {name} has an option of its own, --{name.replace('_', '-')}")
         if name in values:

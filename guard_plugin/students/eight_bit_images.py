@@ -4,7 +4,10 @@ These hosts train on JPEG files, which Pillow crops and resizes in 8 bits. The s
 stored soft label is, pixel for pixel, what the teacher saw.
 """
 
+from __future__ import annotations
+
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,7 +19,10 @@ from guard_plugin.errors import UnusableInput
 from guard_plugin.optional import require
 from guard_plugin.versions import strict_zip
 
-__all__ = ["EightBitImages", "draw_view"]
+__all__ = ["MIXES", "EightBitImages", "ViewDrawing", "draw_view"]
+
+MIXES = ("cutmix", "mixup", "none")
+"""The ways to mix the images of a batch."""
 
 _ATTEMPTS = 10  # crops that are drawn for an image; the first that fits into the image is taken
 _RATIOS = (3 / 4, 4 / 3)  # the least and the greatest width over height of a crop
@@ -69,7 +75,8 @@ class EightBitImages:
 
     def _crop(self, index: int, crop: list[float]) -> Any:
         """Return the enlarged crop of one image, of shape (height, width, channels), uint8."""
-        # Crops were computed from whole pixels; what is stored of them is rounded to float32.
+        # Crops were computed from whole pixels; what is stored of them is rounded to float32. Pillow fills with black
+        # where a crop reaches beyond the image, as the hosts' RandomCrop(padding=4) does.
         top, left, rows, columns = (round(part * side) for part, side in strict_zip(crop, self.size * 2))
         part = self._images[index].crop((left, top, left + columns, top + rows))
         array = np.asarray(part.resize(self.size[::-1], self._bilinear))
@@ -89,16 +96,44 @@ class EightBitImages:
         return mixed
 
 
-def draw_view(n: int, size: tuple[int, int], min_scale: float) -> View:
-    """Draw crops, mirror images and a CutMix rectangle for n images, from torch's global stream on the CPU.
+@dataclass(frozen=True)
+class ViewDrawing:
+    """How views are drawn, from torch's global stream on the CPU.
 
-    Crops are distributed as torchvision's ``RandomResizedCrop`` draws them, and rectangles as CutMix with Beta(1, 1).
-    ``size`` is height and width in pixels, and ``min_scale`` the least part of an image's area that a crop has, > 0.
+    Args:
+        min_scale: The least part of an image's area that a crop has, in (0, 1]; crops are distributed as torchvision's
+            ``RandomResizedCrop`` draws them.
+        shift: Where above 0, the whole image is shifted by up to so many pixels in place of being cropped, and filled
+            with black, as torchvision's ``RandomCrop`` with this padding does.
+        mix: One of ``MIXES``, for the whole batch: a rectangle of each image, or the whole image, comes from another.
+        mix_alpha: The share of the image itself has the distribution Beta(mix_alpha, mix_alpha), > 0.
     """
-    crops = _draw_crops(n, size, min_scale)
+
+    min_scale: float
+    shift: int = 0
+    mix: str = "cutmix"
+    mix_alpha: float = 1.0
+
+
+def draw_view(n: int, size: tuple[int, int], drawing: ViewDrawing) -> View:
+    """Draw crops, mirror images and a mixture for n images of ``size``, height and width in pixels."""
+    crops = _draw_shifts(n, size, drawing.shift) if drawing.shift else _draw_crops(n, size, drawing.min_scale)
     flips = torch.rand(n) < 0.5
-    own = torch.rand(()).item()
-    return View(crops, flips, Mix(torch.randperm(n), own, _draw_box(size, own)))
+    if drawing.mix == "none":
+        return View(crops, flips)
+    own, order = _draw_share(drawing.mix_alpha), torch.randperm(n)
+    return View(crops, flips, Mix(order, own, _draw_box(size, own) if drawing.mix == "cutmix" else None))
+
+
+def _draw_share(alpha: float) -> float:
+    # Beta(1, 1) is uniform; torch draws a uniform number from the stream in another way than a Beta.
+    return float(torch.rand(()) if alpha == 1 else torch.distributions.Beta(alpha, alpha).sample())
+
+
+def _draw_shifts(n: int, size: tuple[int, int], shift: int) -> Tensor:
+    """Return top, left, height and width of n shifted images as parts of the image's sides, of shape (n, 4)."""
+    places = torch.randint(-shift, shift + 1, (n, 2)) / torch.tensor(size)
+    return torch.cat([places, torch.ones(n, 2)], dim=1)
 
 
 def _draw_crops(n: int, size: tuple[int, int], min_scale: float) -> Tensor:

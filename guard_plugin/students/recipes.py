@@ -93,14 +93,44 @@ _DC = Recipe(name="dc", epochs=301, learning_rate=0.01, momentum=0.9, weight_dec
 # True, and the learning rate that was learned along with the images; without one, --lr_teacher, where it starts from.
 _MTT = replace(_DC, name="mtt", epochs=1001, augmentation=DSA_STRATEGY, learning_rate_from_set=True)
 
+# train_FKD.py and train_KD.py of SRe2L, with the options of train_FKD.sh and train_KD.sh. Batches are those of its
+# relabel_cifar.py: on sets of the size that can be measured here, ImageNet's 1024 would make one step per epoch.
+_SRE2L = RelabelRecipe("sre2l", 300, 1e-3, weight_decay=0.01, batch_size=128, temperature=20.0, min_scale=0.08)
+
 RECIPES: dict[str, TrainingRecipe] = {
     "dc": _DC,
     "mtt": _MTT,
     # DATM's distill/evaluation.py and all of its configs: --batch_train 128.
     "datm": replace(_MTT, name="datm", batch_size=128),
-    # train_FKD.py and train_KD.py of SRe2L, with the options of train_FKD.sh and train_KD.sh. Batches are those of its
-    # relabel_cifar.py: on sets of the size that can be measured here, ImageNet's 1024 would make one step per epoch.
-    "sre2l": RelabelRecipe("sre2l", 300, 1e-3, weight_decay=0.01, batch_size=128, temperature=20.0, min_scale=0.08),
+    "sre2l": _SRE2L,
+    # SRe2L/*small_dataset/relabel_cifar.py with relabel_cifar.sh: RandomCrop(32, padding=4), mixup with Beta(0.8, 0.8),
+    # AdamW on all parameters. The script never calls eval() on its teacher.
+    "sre2l-cifar": replace(
+        _SRE2L,
+        name="sre2l-cifar",
+        epochs=400,
+        temperature=30.0,
+        shift=4,
+        mix="mixup",
+        mix_alpha=0.8,
+        decay_all=True,
+        teacher_training=True,
+    ),
+    # zeyuanyin/tiny-imagenet's classification/train_kd.py with script/train_kd.sh.
+    "sre2l-tiny": replace(
+        _SRE2L,
+        name="sre2l-tiny",
+        epochs=100,
+        learning_rate=0.2,
+        weight_decay=1e-4,
+        batch_size=256,
+        mix="none",
+        optimizer="SGD",
+        momentum=0.9,
+        warmup_epochs=5,
+        decay_all=True,
+        squared_temperature=True,
+    ),
 }
 
 

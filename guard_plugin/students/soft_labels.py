@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
@@ -16,7 +17,7 @@ from guard_plugin.distilled import DistilledSet, FkdLabels, Mix, StoredBatch, Vi
 from guard_plugin.errors import UnusableInput
 from guard_plugin.files import file_sha256
 from guard_plugin.networks.weights import load_weights
-from guard_plugin.students.eight_bit_images import EightBitImages, draw_view
+from guard_plugin.students.eight_bit_images import EightBitImages, ViewDrawing, draw_view
 
 __all__ = ["ClassLabels", "Epochs", "LabelSource", "StoredLabels", "TeacherLabels", "label_source"]
 
@@ -48,12 +49,15 @@ class LabelSource(ABC):
         """Refuse a set that the labels do not fit by ``UnusableInput``, before anything is trained."""
 
     @abstractmethod
-    def epochs(self, images: EightBitImages, batch_size: int, min_scale: float, device: torch.device) -> Epochs:
+    def epochs(self, images: EightBitImages, batch_size: int, drawing: ViewDrawing, device: torch.device) -> Epochs:
         """Iterate over epochs, and over the batches of each; inputs are in the host's input space.
 
-        ``batch_size``, and ``min_scale``, the least part of an image's area in a crop, are for views that are not
-        stored; a teacher runs on ``device``.
+        ``batch_size`` and ``drawing`` are for views that are not stored; a teacher runs on ``device``.
         """
+
+    def in_training_mode(self) -> LabelSource:
+        """Return this source with its teacher, if it has one at hand, in training mode."""
+        return self
 
     def describe(self) -> dict[str, str]:
         """Return the kind of labels, for the protocol: the same for sets that are to be compared."""
@@ -67,12 +71,12 @@ class LabelSource(ABC):
 class _DrawnViews(LabelSource):
     """A source that labels newly drawn views, epoch by epoch without end."""
 
-    def epochs(self, images: EightBitImages, batch_size: int, min_scale: float, device: torch.device) -> Epochs:
+    def epochs(self, images: EightBitImages, batch_size: int, drawing: ViewDrawing, device: torch.device) -> Epochs:
         """Iterate without end over newly drawn views."""
 
         def epoch() -> Iterator[tuple[Tensor, Tensor]]:
             for indices in torch.split(torch.randperm(len(images)), batch_size):
-                view = draw_view(len(indices), images.size, min_scale)
+                view = draw_view(len(indices), images.size, drawing)
                 inputs = images.views(indices, view).to(device)
                 yield inputs, self._label(images.distilled, indices, view, inputs)
 
@@ -122,6 +126,12 @@ class TeacherLabels(_DrawnViews):
             answers = torch.cat([teacher(batch).argmax(1) for batch in images])
         _check_agreement(int((answers == distilled.hard_labels.cpu()).sum()), distilled, f"the teacher {self.path}")
 
+    def in_training_mode(self) -> TeacherLabels:
+        """Return this source with a copy of its teacher that normalises by each batch and draws its dropout."""
+        trained = copy.copy(self)
+        trained._teacher = copy.deepcopy(self._teacher).train()
+        return trained
+
     def _label(self, distilled: DistilledSet, indices: Tensor, view: View, inputs: Tensor) -> Tensor:
         with torch.no_grad():
             labels: Tensor = self._teacher.to(inputs.device)(inputs)
@@ -151,7 +161,7 @@ class StoredLabels(LabelSource):
         hits = sum(int((batch.logits.argmax(1) == _main_class(batch, classes, size)).sum()) for batch in first_epoch)
         _check_agreement(hits, distilled, f"the soft labels in {stored.folder}")
 
-    def epochs(self, images: EightBitImages, batch_size: int, min_scale: float, device: torch.device) -> Epochs:
+    def epochs(self, images: EightBitImages, batch_size: int, drawing: ViewDrawing, device: torch.device) -> Epochs:
         """Iterate over the stored epochs; views and batches are the stored ones."""
         for batches in self.stored.batches():
             yield ((images.views(batch.indices, batch.view), batch.logits) for batch in batches)

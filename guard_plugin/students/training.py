@@ -1,9 +1,11 @@
 """What all recipes for training students have in common."""
 
+from __future__ import annotations
+
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import Field, fields, replace
 from typing import Any
 
 from torch import nn
@@ -13,6 +15,24 @@ from guard_plugin.errors import UnusableInput
 from guard_plugin.students.soft_labels import LabelSource
 
 __all__ = ["TrainingRecipe"]
+
+_OTHERWISE_CHOSEN = ("name", "labels", "learning_rate", "learning_rate_from_set")  # by options of their own
+
+
+def _truth(text: str) -> bool:
+    if text.lower() not in ("true", "false"):
+        raise ValueError("expected true or false")
+    return text.lower() == "true"
+
+
+# What a field of each annotated type reads from text.
+_READERS: dict[str, Callable[[str], Any]] = {
+    "int": int,
+    "float": float,
+    "bool": _truth,
+    "str": str,
+    "str | None": lambda text: None if text.lower() == "none" else text,
+}
 
 
 class TrainingRecipe(ABC):
@@ -35,27 +55,71 @@ class TrainingRecipe(ABC):
     def describe(self) -> dict[str, Any]:
         """Return every parameter, for JSON."""
 
-    def with_learning_rate(self, learning_rate: float) -> "TrainingRecipe":
+    def values(self) -> dict[str, Any]:
+        """Return the values that ``with_values`` can change, by name."""
+        return {name: getattr(self, name) for name in self._settable()}
+
+    def with_values(self, values: Mapping[str, Any]) -> TrainingRecipe:
+        """Return this recipe with other values, by name: each as the recipe has it, or as text.
+
+        Raises:
+            UnusableInput: If there is no such value, or it cannot be that; the message lists all values.
+        """
+        settable = self._settable()
+        unknown = [name for name in values if name not in settable]
+        if unknown:
+            raise UnusableInput(f"recipe {self.name} has no value {unknown[0]!r}: {self._listed()}")
+        read = {name: self._read(settable[name], value) for name, value in values.items()}
+        try:
+            return replace(self, **read)  # type: ignore[type-var]
+        except UnusableInput as error:
+            raise UnusableInput(f"{error}; {self._listed()}") from error
+
+    def _read(self, wanted: Field[Any], value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        try:
+            return _READERS[str(wanted.type)](value)
+        except ValueError as error:
+            raise UnusableInput(
+                f"expected {wanted.name} of type {wanted.type}, got {value!r}: {self._listed()}"
+            ) from error
+
+    def _settable(self) -> dict[str, Field[Any]]:
+        own: Any = self  # every recipe is a dataclass
+        return {one.name: one for one in fields(own) if one.name not in _OTHERWISE_CHOSEN}
+
+    def _listed(self) -> str:
+        values = (f"{name}={value}" for name, value in self.values().items())
+        return f"the values of recipe {self.name} are {', '.join(values)}; --learning-rate sets the learning rate"
+
+    def with_learning_rate(self, learning_rate: float) -> TrainingRecipe:
         """Return this recipe with a learning rate that goes before any other."""
         return replace(self, learning_rate=learning_rate, learning_rate_from_set=False)  # type: ignore[type-var]
 
-    def for_set(self, distilled: DistilledSet) -> "TrainingRecipe":
+    def for_set(self, distilled: DistilledSet) -> TrainingRecipe:
         """Return this recipe with the learning rate that the set brings, if the recipe takes it from there."""
         if distilled.learning_rate is None or not self.learning_rate_from_set:
             return self
         return self.with_learning_rate(distilled.learning_rate)
 
-    def with_labels(self, labels: LabelSource) -> "TrainingRecipe":
+    def with_labels(self, labels: LabelSource) -> TrainingRecipe:
         """Return this recipe with labels from another source, or refuse them where it trains on those of the set."""
-        raise UnusableInput(f"--fkd and --teacher are for recipe sre2l, got recipe {self.name}: leave them away")
+        raise UnusableInput(
+            f"--fkd and --teacher are for recipes of the SRe2L family (--recipe sre2l, sre2l-cifar, sre2l-tiny), got "
+            f"recipe {self.name}: leave them away"
+        )
 
     def check(self, distilled: DistilledSet) -> None:  # noqa: B027 - many need none
         """Refuse a set that the recipe cannot train on by ``UnusableInput``, before anything is trained."""
 
     def check_numbers(self) -> None:
-        """Refuse a recipe without an epoch, without an image per batch, or without a learning rate > 0."""
+        """Refuse fewer than one epoch or image per batch, a learning rate of 0, and numbers below 0 or not finite."""
         if self.epochs < 1 or self.batch_size < 1:
             found = f"epochs={self.epochs}, batch_size={self.batch_size}"
             raise UnusableInput(f"expected a recipe of at least one epoch and one image per batch, got {found}")
         if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
             raise UnusableInput(f"expected a learning rate that is finite and > 0, got {self.learning_rate}")
+        for name, value in self.values().items():
+            if isinstance(value, (int, float)) and not 0 <= value < math.inf:
+                raise UnusableInput(f"expected a {name} that is finite and >= 0, got {value}")

@@ -57,16 +57,16 @@ def test_grey_images_have_one_channel(recovered):
 
 
 @pytest.mark.parametrize(
-    ("classes", "channels", "dataset", "mean", "std"),
+    ("classes", "channels", "dataset", "mean", "std", "recipe"),
     [
         # squeeze_cifar.py, tiny-imagenet's train_kd.py, and our baselines' common/data.py.
-        (100, 3, "CIFAR100", (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)),
-        (200, 3, "TinyImageNet", (0.4802, 0.4481, 0.3975), (0.2302, 0.2265, 0.2262)),
-        (10, 1, "FashionMNIST", (0.2861,), (0.3530,)),
+        (100, 3, "CIFAR100", (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010), "sre2l-cifar"),
+        (200, 3, "TinyImageNet", (0.4802, 0.4481, 0.3975), (0.2302, 0.2265, 0.2262), "sre2l-tiny"),
+        (10, 1, "FashionMNIST", (0.2861,), (0.3530,), "sre2l"),
     ],
 )
 def test_once_the_data_set_is_known_images_are_normalised_as_the_host_does(
-    tmp_path, classes, channels, dataset, mean, std
+    tmp_path, classes, channels, dataset, mean, std, recipe
 ):
     (one,) = read_recovered(write(tmp_path / "set", classes=classes, ipc=1, channels=channels))
     known = one.for_dataset(dataset)
@@ -74,7 +74,7 @@ def test_once_the_data_set_is_known_images_are_normalised_as_the_host_does(
     expected = (one.images - torch.tensor(mean).view(shape)) / torch.tensor(std).view(shape)
     torch.testing.assert_close(known.images, expected)
     torch.testing.assert_close(known.pixels(), one.images, rtol=0, atol=1e-6)
-    assert (known.dataset, known.for_dataset("digits")) == (dataset, known)
+    assert (known.dataset, known.for_dataset("digits"), known.recipe) == (dataset, known, recipe)
 
 
 def test_a_data_set_that_they_cannot_be_of_is_refused(recovered):

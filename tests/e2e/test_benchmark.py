@@ -100,6 +100,18 @@ def test_several_distilled_sets_are_the_sample(seeds, tmp_path, capsys):
     assert "No verdict on one against two: of one there is one distilled set only" in capsys.readouterr().out
 
 
+def test_values_of_the_recipe_are_set_and_recorded(seeds, tmp_path, capsys):
+    asked = ("--out", tmp_path, "--distilled", seeds[0], "--adapter", "plain", "--seeds", 1, *SHARED, "--recipe", "mtt")
+    with pytest.raises(UnusableInput, match="recipe mtt has no value 'batch': the values of recipe mtt are epochs=1001"):
+        benchmark(*asked, "--set", "batch=10")
+    with pytest.raises(UnusableInput, match="epochs has an option of its own, --epochs"):
+        benchmark(*asked, "--set", "epochs=10")
+    benchmark(*asked, "--epochs", 3, "--set", "augmentation=flip", "--set", "batch_size=256", "--attacks", "fgsm", "--eps", "1/255")
+    recipe = json.loads((tmp_path / "results.json").read_text())["protocol"]["recipe"]
+    assert (recipe["epochs"], recipe["augmentation"]) == (3, "flip")
+    assert recipe["set"] == {"epochs": 3, "augmentation": "flip"}  # 256 is the recipe's own
+
+
 def test_compare_reads_what_benchmark_finished_with_its_default_attacks(seeds, tmp_path, capsys):
     """One student is wrong on all of its examples; the attacks and their eps are the command's."""
     for out, file in (("right", seeds[0]), ("wrong", seeds[2])):
@@ -298,6 +310,7 @@ def test_a_ledger_that_is_no_json_is_refused_at_the_start(checkpoint, tmp_path):
         (("--distilled", "x", "--checkpoint", "{checkpoint}"), "either --distilled"),
         (("--distilled", "x"), "expected --adapter"),
         (("--checkpoint", "{checkpoint}", "--seeds", "3"), "--seeds belongs to --distilled"),
+        (("--checkpoint", "{checkpoint}", "--epochs", "3"), "--epochs or --set belongs to --distilled"),
         (("--distilled", "x", "--adapter", "plain", "--normalization", "none"), "belongs to --checkpoint"),
         (("--checkpoint", "{checkpoint}", "--source-arch", "MLP"), "expected --source"),
         (("--checkpoint", "{checkpoint}", "--dataset", "digits"), "expected --arch"),

@@ -1,4 +1,4 @@
-"""What MTT distils into is benchmarked as MTT evaluates it: GUARD_HOSTS/mtt-distillation is the oracle."""
+"""What MTT and TESLA distil into is benchmarked as they evaluate it: the clones in GUARD_HOSTS are the oracles."""
 
 import json
 import os
@@ -13,11 +13,15 @@ import torch
 from guard_plugin.students.augmentation import DSA_STRATEGY, augment
 from tests.upstream.conftest import SHARED, materialize
 
-HOST = Path(os.environ.get("GUARD_HOSTS", "/nowhere")) / "mtt-distillation"
+HOSTS = Path(os.environ.get("GUARD_HOSTS", "/nowhere"))
+MTT, TESLA = HOSTS / "mtt-distillation", HOSTS / "tesla"
 
 pytestmark = [
     pytest.mark.upstream,
-    pytest.mark.skipif(not HOST.is_dir(), reason="GUARD_HOSTS names no folder with a clone of mtt-distillation"),
+    pytest.mark.skipif(
+        not (MTT.is_dir() and TESLA.is_dir()),
+        reason="GUARD_HOSTS names no folder with clones of mtt-distillation, tesla",
+    ),
 ]
 
 EPOCHS, NETWORKS, RATE = 30, 5, 0.05
@@ -25,23 +29,26 @@ EPOCHS, NETWORKS, RATE = 30, 5, 0.05
 # Real images in the place of distilled ones, in the host's files; then the host's own evaluation of them.
 HOSTS_EVALUATION = f"""
 import os, sys, types, torch
+from torch.nn import functional as F
 from utils import get_dataset, get_network, evaluate_synset, ParamDiffAug
 torch.set_num_threads(1), torch.manual_seed(0)
-data, run, dsa, zca = sys.argv[1], sys.argv[2], sys.argv[3] == "True", sys.argv[4] == "True"
+data, run, arch = sys.argv[1:4]
+dsa, zca, soft = (word == "True" for word in sys.argv[4:])
 args = types.SimpleNamespace(device="cpu", lr_net={RATE}, epoch_eval_train={EPOCHS}, batch_train=256, dataset="CIFAR10",
                              dsa=dsa, dsa_strategy={DSA_STRATEGY!r}, dsa_param=ParamDiffAug(), dc_aug_param=None,
-                             zca=zca)
+                             zca=zca, teacher_label=soft)
 channel, size, classes, _, _, _, train, _, testloader, *_ = get_dataset("CIFAR10", data, args=args)
 everything = [train[i] for i in range(len(train))]
 chosen = [image for c in range(10) for image in [x for x, y in everything if int(y) == c][:10]]
 images, labels = torch.stack(chosen), torch.arange(10).repeat_interleave(10)
+labels = 0.8 * F.one_hot(labels, 10) + 0.02 if soft else labels
 os.makedirs(run)
 torch.save(images, run + "/images_best.pt"), torch.save(labels, run + "/labels_best.pt")
 torch.save(torch.tensor({RATE}), run + "/lr_best.pt")
 if zca:
     torch.save(args.zca_trans.inverse_transform(images), run + "/images_zca_0.pt")
 for k in range({NETWORKS}):
-    net = get_network("ConvNetW32", channel, classes, size)
+    net = get_network(arch, channel, classes, size)
     print("ACCURACY", evaluate_synset(k, net, images, labels, testloader, args)[2])
 """
 
@@ -49,11 +56,11 @@ OUR_EVALUATION = f"""
 import dataclasses, json, pathlib, sys
 from guard_adapters.trajectory_files import read_trajectory_sets
 from guard_plugin.evaluation import RECIPES, benchmark_distilled
-data, run, dsa, out = sys.argv[1:]
+data, run, arch, dsa, out = sys.argv[1:]
 sets = read_trajectory_sets(pathlib.Path(run))
 recipe = dataclasses.replace(RECIPES[sets[0].recipe], epochs={EPOCHS} + 1)
 recipe = recipe if dsa == "True" else dataclasses.replace(recipe, augmentation=None)
-finished = benchmark_distilled(sets, dataset="CIFAR10", data_dir=data, arch="ConvNetW32", attacks="fgsm",
+finished = benchmark_distilled(sets, dataset="CIFAR10", data_dir=data, arch=arch, attacks="fgsm",
                                eps=["2/255"], seeds={NETWORKS}, out=pathlib.Path(out), subject={{}}, recipe=recipe)
 print(json.dumps(finished.results))
 """
@@ -66,20 +73,31 @@ def data(tmp_path_factory) -> Path:
     return folder
 
 
-def python(code: str, *arguments: object, environment: dict[str, str], host: bool = False) -> str:
-    path = f"{SHARED / 'offline'}:{HOST}" if host else str(SHARED / "offline")
+def python(code: str, *arguments: object, environment: dict[str, str], host: Path | None = None) -> str:
+    path = f"{SHARED / 'offline'}:{host}" if host else str(SHARED / "offline")
     command = [sys.executable, "-W", "ignore", "-c", code, *map(str, arguments)]
     done = subprocess.run(command, env={**environment, "PYTHONPATH": path}, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
-@pytest.mark.parametrize(("dsa", "zca"), [(True, False), (False, False), (True, True)])
-def test_students_are_as_good_as_the_hosts(data, tmp_path, environment, dsa, zca):
+@pytest.mark.parametrize(
+    ("host", "arch", "dsa", "zca", "soft"),
+    [
+        (MTT, "ConvNetW32", True, False, False),
+        (MTT, "ConvNetW32", False, False, False),
+        (MTT, "ConvNetW32", True, True, False),
+        # TESLA has no narrower network. Its --teacher_label makes soft labels.
+        (TESLA, "ConvNet", True, False, False),
+        (TESLA, "ConvNet", True, True, True),
+    ],
+    ids=["MTT, DSA", "MTT", "MTT, DSA, ZCA", "TESLA, DSA", "TESLA, DSA, ZCA, soft labels"],
+)
+def test_students_are_as_good_as_the_hosts(data, tmp_path, environment, host, arch, dsa, zca, soft):
     run = tmp_path / "logged_files" / "CIFAR10" / "run"
-    hosts = python(HOSTS_EVALUATION, data, run, dsa, zca, environment=environment, host=True)
+    hosts = python(HOSTS_EVALUATION, data, run, arch, dsa, zca, soft, environment=environment, host=host)
     theirs = [float(line.split()[1]) for line in hosts.splitlines() if line.startswith("ACCURACY")]
-    results = json.loads(python(OUR_EVALUATION, data, run, dsa, tmp_path / "out", environment=environment))
+    results = json.loads(python(OUR_EVALUATION, data, run, arch, dsa, tmp_path / "out", environment=environment))
     ours = results["accuracy"]["clean"]["per_seed"]
     protocol = results["protocol"]
     assert protocol["normalization"]["name"] == ("zca" if zca else "per channel")
@@ -109,7 +127,7 @@ def test_augmentation_is_the_hosts_for_the_same_seed(tmp_path, environment, shap
     images = torch.randn(shape)
     torch.save(images, tmp_path / "in.pt")
     strategies = [*DSA_STRATEGY.split("_"), DSA_STRATEGY]
-    python(HOSTS_AUGMENTATION, tmp_path / "in.pt", tmp_path / "out.pt", *strategies, environment=environment, host=True)
+    python(HOSTS_AUGMENTATION, tmp_path / "in.pt", tmp_path / "out.pt", *strategies, environment=environment, host=MTT)
     for (strategy, seed), theirs in torch.load(tmp_path / "out.pt").items():
         torch.manual_seed(seed)
         torch.testing.assert_close(augment(images, strategy), theirs, rtol=1e-5, atol=2e-5, msg=f"{strategy} {seed}")

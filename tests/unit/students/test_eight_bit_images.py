@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torchvision.transforms import InterpolationMode, RandomResizedCrop
-from torchvision.transforms.functional import hflip, normalize, resized_crop, to_tensor
+from torchvision.transforms import InterpolationMode, RandomCrop, RandomResizedCrop
+from torchvision.transforms.functional import crop, hflip, normalize, pad, resized_crop, to_tensor
 
 from guard_plugin.distilled import DistilledSet, Mix, View
 from guard_plugin.errors import UnusableInput
 from guard_plugin.spaces import Normalization
-from guard_plugin.students import EightBitImages, draw_view
+from guard_plugin.students import EightBitImages, ViewDrawing, draw_view
 from guard_plugin.versions import strict_zip
 
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.3, 0.25)
@@ -94,7 +94,7 @@ def test_images_that_are_not_8_bit_are_refused(distilled, change):
 @pytest.mark.parametrize(("size", "min_scale"), [((28, 28), 0.08), ((28, 28), 0.5), ((20, 40), 0.5), ((50, 21), 0.7)])
 def test_crops_are_distributed_as_torchvisions(size, min_scale):
     n, sides = 4000, torch.tensor([size[0], size[1], size[0], size[1]])
-    ours = draw_view(n, size, min_scale).crops * sides
+    ours = draw_view(n, size, ViewDrawing(min_scale)).crops * sides
     blank = torch.empty(1, *size)
     theirs = torch.tensor([RandomResizedCrop.get_params(blank, [min_scale, 1.0], [3 / 4, 4 / 3]) for _ in range(n)])
     assert torch.allclose(ours, ours.round(), atol=1e-4)  # whole pixels
@@ -112,9 +112,36 @@ def features(crops):
     return tops, lefts, (rows * columns), (columns / rows).log()
 
 
+def test_shifted_images_are_those_of_the_hosts_random_crop(distilled, arrays):
+    """RandomCrop(size, padding=4) of a Pillow image: each place as often, black around."""
+    drawing, indices = ViewDrawing(1.0, shift=4, mix="none"), torch.tensor([2, 0, 5])
+    view = draw_view(3, (HEIGHT, WIDTH), drawing)
+    seen = EightBitImages(distilled).views(indices, view)
+    for number, index in enumerate(indices.tolist()):
+        top, left = (round(float(view.crops[number, side]) * (HEIGHT, WIDTH)[side]) for side in (0, 1))
+        shifted = crop(pad(Image.fromarray(arrays[index]), 4), top + 4, left + 4, HEIGHT, WIDTH)
+        expected = normalize(to_tensor(hflip(shifted) if view.flips[number] else shifted), MEAN, STD)
+        torch.testing.assert_close(seen[number], expected, rtol=0, atol=1e-6)
+    n, padded = 4000, torch.empty(1, HEIGHT + 8, WIDTH + 8)
+    theirs = torch.tensor([RandomCrop.get_params(padded, (HEIGHT, WIDTH))[:2] for _ in range(n)]) - 4
+    ours = (draw_view(n, (HEIGHT, WIDTH), drawing).crops[:, :2] * torch.tensor([HEIGHT, WIDTH])).round().long()
+    for side in (0, 1):
+        counts = [torch.bincount(places[:, side] + 4, minlength=9) / n for places in (ours, theirs)]
+        assert len(counts[0]) == 9 and (counts[0] - counts[1]).abs().max() < 5 * (2 / 9 / n) ** 0.5
+
+
+def test_shares_of_mixup_have_the_hosts_distribution():
+    """np.random.beta(0.8, 0.8), whose variance is 0.096; that of uniform numbers is 0.083."""
+    mixes = [draw_view(2, (8, 8), ViewDrawing(1.0, shift=4, mix="mixup", mix_alpha=0.8)).mix for _ in range(4000)]
+    assert all(mix.box is None for mix in mixes)
+    shares = [mix.own for mix in mixes]
+    assert statistics.mean(shares) == pytest.approx(0.5, abs=0.025)
+    assert statistics.pvariance(shares) == pytest.approx(1 / (4 * 2.6), abs=0.006)
+
+
 def test_flips_and_rectangles_are_distributed_as_the_hosts():
     """rand_bbox in utils_fkd.py: its share of the area is 1 - lam, but for what the border cuts off."""
-    views = [draw_view(40, (28, 20), 0.5) for _ in range(400)]
+    views = [draw_view(40, (28, 20), ViewDrawing(0.5)) for _ in range(400)]
     flips = torch.cat([view.flips for view in views]).float().mean()
     assert abs(flips - 0.5) < 0.02
     for view in views:

@@ -138,6 +138,37 @@ def test_impossible_learning_rates_are_refused(rate):
         RECIPES["mtt"].with_learning_rate(rate)
 
 
+def test_values_are_read_by_their_types():
+    values = {"epochs": "7", "batch_size": 5, "momentum": "0.5", "augmentation": "none"}
+    recipe = RECIPES["mtt"].with_values(values)
+    assert recipe == dataclasses.replace(RECIPES["mtt"], epochs=7, batch_size=5, momentum=0.5, augmentation=None)
+    assert RECIPES["mtt"].with_values({"augmentation": "flip"}).augmentation == "flip"
+    assert RECIPES["sre2l-cifar"].with_values({"decay_all": "False"}).decay_all is False
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"epoch": "3"}, "recipe dc has no value 'epoch'"),
+        ({"learning_rate": "3"}, "--learning-rate sets the learning rate"),
+        ({"name": "mtt"}, "has no value 'name'"),
+        ({"epochs": "3.5"}, "expected epochs of type int, got '3.5'"),
+        ({"momentum": "much"}, "expected momentum of type float"),
+        ({"momentum": "-1"}, "expected a momentum that is finite and >= 0, got -1.0"),
+        ({"decay": "nan"}, "expected a decay"),
+        ({"batch_size": "0"}, "at least one epoch and one image"),
+        ({"augmentation": "blur"}, "got 'blur'"),
+    ],
+)
+def test_unknown_names_and_values_are_refused_with_the_list_of_values(values, words):
+    with pytest.raises(UnusableInput) as refused:
+        RECIPES["dc"].with_values(values)
+    assert words in str(refused.value)
+    assert "epochs=301, momentum=0.9, weight_decay=0.0005, batch_size=256, decay=0.1, augmentation=None" in str(
+        refused.value
+    )
+
+
 def test_unknown_augmentations_are_refused():
     with pytest.raises(UnusableInput, match="got 'blur'"):
         dataclasses.replace(RECIPES["mtt"], augmentation="crop_blur")

@@ -12,7 +12,7 @@ from guard_plugin.distilled import FkdLabels, Mix, View
 from guard_plugin.errors import UnusableInput
 from guard_plugin.evaluation import RECIPES, benchmark_distilled, train_student
 from guard_plugin.networks import build_network
-from guard_plugin.students import EightBitImages, StoredLabels, TeacherLabels, draw_view
+from guard_plugin.students import EightBitImages, StoredLabels, TeacherLabels, ViewDrawing, draw_view
 from guard_plugin.students.relabelling import distillation_loss
 from guard_plugin.versions import strict_zip
 
@@ -50,7 +50,7 @@ def write_fkd(folder, eight_bit, network, epochs=4, batch=32, seed=42):
         place = folder / f"epoch_{epoch}"
         place.mkdir(parents=True)
         for number, indices in enumerate(torch.utils.data.BatchSampler(sampler, batch, drop_last=False)):
-            view = draw_view(len(indices), images.size, 0.5)
+            view = draw_view(len(indices), images.size, ViewDrawing(0.5))
             with torch.no_grad():
                 logits = network(images.views(torch.tensor(indices), view)).half()
             parts = [view.crops, view.flips, view.mix.order, view.mix.own, list(view.mix.box), logits]
@@ -90,7 +90,7 @@ def assert_same(ours, theirs):
 
 def drawn(eight_bit):
     for indices in torch.randperm(len(eight_bit)).split(32):
-        yield indices, draw_view(len(indices), (8, 8), 0.5)
+        yield indices, draw_view(len(indices), (8, 8), ViewDrawing(0.5))
 
 
 def test_students_of_a_teacher_equal_plain_loop(eight_bit, teacher):
@@ -120,6 +120,76 @@ def test_students_of_stored_labels_equal_plain_loop(eight_bit, stored):
 
     with torch.random.fork_rng():
         assert_same(student, by_hand(batches, 4, 20.0, seed=3))
+
+
+@pytest.fixture
+def published(eight_bit, teacher):
+    """A student of a shortened recipe of the teacher's, and the images and labels that the host would give it."""
+
+    def student(name, **values):
+        recipe = RECIPES[name].with_values({"batch_size": 32, **values})
+        return train_student(eight_bit, NETWORK, recipe.with_labels(TeacherLabels(teacher[0], "x", NETWORK)), seed=3)
+
+    return student
+
+
+def hosts_loop(network, optimizer, schedule, loss_of, batches, epochs):
+    for _ in range(epochs):
+        for seen, logits in batches():
+            loss = loss_of(network(seen), logits)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        schedule.step()
+    return network.eval()
+
+
+def test_students_of_the_cifar_script_equal_its_loop(eight_bit, teacher, published):
+    """relabel_cifar.py: one AdamW group, CosineAnnealingLR, mixup, a teacher that was never put into eval()."""
+    student = published("sre2l-cifar", epochs=4, weight_decay=5.0)
+    images, their_teacher = EightBitImages(eight_bit), NETWORK().train()
+    their_teacher.load_state_dict(teacher[1].state_dict())
+    drawing = ViewDrawing(0.08, shift=4, mix="mixup", mix_alpha=0.8)
+
+    def batches():
+        for indices in torch.randperm(len(images)).split(32):
+            seen = images.views(indices, draw_view(len(indices), (8, 8), drawing))
+            yield seen, their_teacher(seen).detach()
+
+    def loss_of(outputs, soft_label):
+        divergence = torch.nn.KLDivLoss(reduction="batchmean")
+        return divergence(F.log_softmax(outputs / 30, dim=1), F.softmax(soft_label / 30, dim=1))
+
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        network = NETWORK().train()
+        optimizer = torch.optim.AdamW(network.parameters(), lr=0.001, weight_decay=5.0)
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=4)
+        assert_same(student, hosts_loop(network, optimizer, schedule, loss_of, batches, 4))
+
+
+def test_students_of_the_tiny_imagenet_script_equal_its_loop(eight_bit, teacher, published):
+    """train_kd.py: SGD, a linear warm-up before the cosine, no mixture, the divergence times T^2."""
+    student = published("sre2l-tiny", epochs=8)
+    images = EightBitImages(eight_bit)
+
+    def batches():
+        for indices in torch.randperm(len(images)).split(32):
+            seen = images.views(indices, draw_view(len(indices), (8, 8), ViewDrawing(0.08, mix="none")))
+            yield seen, teacher[1](seen).detach()
+
+    def loss_of(output, teacher_output):
+        criterion = torch.nn.KLDivLoss(reduction="batchmean", log_target=True)
+        return criterion(F.log_softmax(output / 20, dim=1), F.log_softmax(teacher_output / 20, dim=1)) * 20**2
+
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        network = NETWORK().train()
+        optimizer = torch.optim.SGD(network.parameters(), lr=0.2, momentum=0.9, weight_decay=1e-4)
+        rise = torch.optim.lr_scheduler.LinearLR(optimizer, start_factor=0.01, total_iters=5)
+        fall = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=3, eta_min=0.0)
+        schedule = torch.optim.lr_scheduler.SequentialLR(optimizer, [rise, fall], milestones=[5])
+        assert_same(student, hosts_loop(network, optimizer, schedule, loss_of, batches, 8))
 
 
 def test_students_of_classes_equal_plain_loop(eight_bit):
@@ -166,6 +236,57 @@ def test_the_published_settings():
     }
 
 
+@pytest.mark.parametrize(
+    ("name", "published"),
+    [
+        (
+            "sre2l-cifar",
+            {
+                "epochs": 400,
+                "learning_rate": 0.001,
+                "weight_decay": 0.01,
+                "batch_size": 128,
+                "temperature": 30.0,
+                "shift": 4,
+                "mix": "mixup",
+                "mix_alpha": 0.8,
+                "decay_all": True,
+                "teacher_training": True,
+                "optimizer": "AdamW",
+            },
+        ),
+        (
+            "sre2l-tiny",
+            {
+                "epochs": 100,
+                "learning_rate": 0.2,
+                "weight_decay": 1e-4,
+                "batch_size": 256,
+                "temperature": 20.0,
+                "min_scale": 0.08,
+                "mix": "none",
+                "decay_all": True,
+                "squared_temperature": True,
+                "optimizer": "SGD",
+                "momentum": 0.9,
+                "warmup_epochs": 5,
+            },
+        ),
+    ],
+)
+def test_the_published_settings_for_small_images(teacher, name, published):
+    described = RECIPES[name].with_labels(TeacherLabels(teacher[0], "x", NETWORK)).describe()
+    others = {"name": name, "labels": {"source": "teacher", "arch": "x"}}
+    assert described == {**published, **others, "learning_rate_from_set": False, "schedule": "cosine"}
+
+
+def test_what_has_no_effect_is_not_described(teacher, stored):
+    cifar = RECIPES["sre2l-cifar"]
+    assert "teacher_training" not in cifar.describe() and "squared_temperature" not in RECIPES["sre2l-tiny"].describe()
+    replayed = cifar.with_labels(StoredLabels(FkdLabels(stored))).describe()
+    assert not {"shift", "mix", "mix_alpha", "min_scale", "teacher_training"} & set(replayed)
+
+
 def test_what_a_source_of_labels_changes(teacher, stored):
     online = RECIPES["sre2l"].with_labels(TeacherLabels(teacher[0], "ConvNetBN16-32", NETWORK)).describe()
     assert (online["temperature"], online["labels"]) == (20.0, {"source": "teacher", "arch": "ConvNetBN16-32"})
@@ -205,7 +326,18 @@ def test_a_teacher_is_read_without_a_random_draw_and_left_as_it_was(eight_bit, t
 
 
 @pytest.mark.parametrize(
-    "change", [{"epochs": 0}, {"batch_size": 0}, {"learning_rate": 0.0}, {"temperature": math.inf}, {"min_scale": 1.1}]
+    "change",
+    [
+        {"epochs": 0},
+        {"batch_size": 0},
+        {"learning_rate": 0.0},
+        {"temperature": math.inf},
+        {"min_scale": 1.1},
+        {"mix": "cutmixup"},
+        {"optimizer": "Adam"},
+        {"mix_alpha": 0.0},
+        {"weight_decay": -1.0},
+    ],
 )
 def test_impossible_settings_are_refused(change):
     with pytest.raises(UnusableInput, match="expected a"):
@@ -286,6 +418,24 @@ def test_results_tell_the_labels(measure, teacher, stored, tmp_path):
         measure("a", teacher=other)
 
 
+def test_the_recipe_is_that_of_the_hosts_script_for_the_data(measure, eight_bit, stored):
+    """The adapter names a recipe for a data set; soft labels were stored by another script."""
+    recovered = dataclasses.replace(eight_bit, images=eight_bit.pixels(), recipes={"digits": "sre2l-tiny"})
+    recovered = dataclasses.replace(recovered, input_spaces={"digits": eight_bit.normalization})
+    found = {
+        out: measure(out, sets=[recovered], recipe_values={"epochs": 2}, **options).results["protocol"]["recipe"]
+        for out, options in (("a", {"recipe": None}), ("b", {"recipe": None, "fkd": stored}), ("c", {"recipe": "dc"}))
+    }
+    assert {out: recipe["name"] for out, recipe in found.items()} == {"a": "sre2l-tiny", "b": "sre2l", "c": "dc"}
+    assert found["a"]["set"] == found["b"]["set"] == {"epochs": 2} and found["b"]["batch_size"] == 32
+
+
+@pytest.mark.parametrize("values", [{"epochs": 5}, {"batch_size": 20}])
+def test_stored_labels_are_of_so_many_epochs_and_of_their_batches(measure, stored, values):
+    with pytest.raises(UnusableInput, match="at most 4 epochs in batches of 32"):
+        measure(recipe="sre2l", fkd=stored, recipe_values=values)
+
+
 def test_each_of_several_sets_may_have_a_teacher_of_its_own(measure, eight_bit, teacher, stored, tmp_path):
     """The second student learns from the second teacher, as it does alone; one teacher may serve all sets."""
     other, weights = tmp_path / "other.pth", teacher[1].state_dict()
@@ -308,7 +458,7 @@ def test_labels_that_cannot_be_used_are_refused_before_training(measure, teacher
     monkeypatch.setattr("guard_plugin.evaluation.distilled_benchmark.train_student", lambda *_, **__: pytest.fail())
     for options, words in (
         ({"teacher": teacher[0], "fkd": stored}, "got both"),
-        ({"teacher": teacher[0], "recipe": "dc"}, "for recipe sre2l, got recipe dc"),
+        ({"teacher": teacher[0], "recipe": "dc"}, "SRe2L family .*, got recipe dc"),
         ({"teacher": teacher[0], "teacher_arch": "ConvNetBN"}, "--teacher-arch"),
         ({"teacher": teacher[0], "teacher_arch": "VGG"}, "unknown architecture 'VGG'"),
         ({"sets": [distilled]}, "expected 8-bit images"),
