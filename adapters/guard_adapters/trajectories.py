@@ -14,6 +14,7 @@ from guard_plugin.hosts.faults import cuda_only, without_cuda
 __all__ = ["buffer_profile", "distill_profile"]
 
 _BUFFERS = "replay_buffer_*.pt"
+_ARCH = {"arch": ("--model", "ConvNet")}
 
 
 def buffer_profile(
@@ -43,6 +44,7 @@ def buffer_profile(
             explanation=f"{times}args.num_experts * args.train_epochs * len(trainloader)",
         ),
         roots=roots,
+        about=_ARCH,
         writes=_BUFFERS,
         refused_options=(
             RefusedOption(
@@ -80,6 +82,7 @@ def distill_profile(script: str, *modules: str, roots: tuple[str, ...] = ()) -> 
     return Profile(
         script=script,
         unguarded="it matches the experts' trajectories with losses on synthetic images; buffers are what GUARD guards",
+        about=_ARCH,
         writes="*.pt",
         reads=_BUFFERS,
         roots=roots,

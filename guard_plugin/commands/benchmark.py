@@ -183,7 +183,8 @@ def _benchmark_students(distilled: tuple[Path, ...], given: dict[str, Any]) -> F
         for path in distilled
     }
     sets = [one for of in by_path.values() for one in of]
-    told = origin_of(distilled[0]).about  # by its marker, where the files themselves do not tell
+    # By a marker, where the files themselves do not tell.
+    told = next((about for path in (distilled[0], *sets[0].files[:1]) if (about := origin_of(path).about)), {})
     found = {"dataset": sets[0].dataset or told.get("dataset"), "arch": sets[0].arch or told.get("arch")}
     spaces = sets[0].input_spaces
     if "dataset" in given and "dataset" in told and spaces and spelled(given["dataset"], spaces) not in spaces:

@@ -14,6 +14,7 @@ from torch import nn
 
 from guard_plugin.datasets import ImageSet, load_training_images, tensors_sha256
 from guard_plugin.distilled import DistilledSet
+from guard_plugin.distilled.markers import marker_of
 from guard_plugin.errors import UnusableInput
 from guard_plugin.evaluation.distributed import Group
 from guard_plugin.evaluation.folder import BenchmarkFolder
@@ -105,7 +106,7 @@ def _students(
             **description,
             **({"dataset": options.host_dataset} if options.host_dataset else {}),
             **({"soft_labels": _one_or_all(soft)} if soft else {}),
-            "made_under": made_under([*_named(description), *_paths(options.fkd), *_paths(options.teacher)]),
+            "made_under": made_under([*_marked(description, sets), *_paths(options.fkd), *_paths(options.teacher)]),
             "set_of_student": [k % len(sets) for k in range(seeds)],
         },
         protocol={
@@ -144,9 +145,11 @@ def _label_sources(options: BenchmarkOptions, sets: int, images: ImageSet) -> li
     return [source for source in sources if source]
 
 
-def _named(description: Mapping[str, Any]) -> list[Path]:
-    """Return the files or folders that the sets were read from."""
-    return [Path(path) for path in description.get("paths", [description["path"]] if "path" in description else [])]
+def _marked(description: Mapping[str, Any], sets: Sequence[DistilledSet]) -> list[Path]:
+    """Return what was named to read the sets from; in place of a folder, those of its files that have own markers."""
+    named = [Path(path) for path in description.get("paths", [description["path"]] if "path" in description else [])]
+    files = [file for one in sets for file in one.files if marker_of(file).is_file()]
+    return [one for path in named for one in ([file for file in files if path in file.parents] or [path])]
 
 
 def _paths(given: Path | Sequence[Path] | None) -> list[Path]:

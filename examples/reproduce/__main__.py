@@ -1,0 +1,119 @@
+"""Reproduce the paper's tables: distil each cell, train and attack students, compare the arms.
+
+    python -m examples.reproduce 5 --out results --data DIR --dataset FashionMNIST          # our baselines, on a CPU
+    python -m examples.reproduce 5 --out results --data DIR --cell 1/4                      # one machine of four
+    python -m examples.reproduce 5 --scale paper --hosts FOLDER                             # prints and checks commands
+
+At ``--scale small`` a command that was killed is continued, and nothing is done twice. A cell is a distillation
+(method, penalty, data set, images per class, seed); all seeds of an arm are measured together, because distilled sets
+are what is independent. ``--cell I/N`` takes each N-th of these groups, for a Slurm array or any queue.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+from examples.reproduce.cells import ARMS, TABLES, Cell, dealt, fingerprint, groups
+from examples.reproduce.paper import check, commands_of
+from examples.reproduce.running import run_once
+from examples.reproduce.small import Distillation, Scale, distillation
+
+NEAR = "pgd100,square,autoattack,cw,mim20"
+
+
+def _parsed() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m examples.reproduce", description=__doc__.split("\n\n")[0])
+    add = parser.add_argument
+    add("tables", nargs="+", type=int, choices=tuple(TABLES), help="numbers of the paper's tables")
+    add("--scale", default="small", choices=("small", "paper"), help="ours, on a CPU; or the paper's: prints commands")
+    add("--out", type=Path, default=Path("reproduced"), help="folder of the cells and results")
+    add("--data", type=Path, default=Path("data"), help="folder of the data sets")
+    add("--dataset", nargs="+", default=["FashionMNIST"], help="data sets of the small scale")
+    add("--method", nargs="+", help="only these methods of the tables")
+    add("--arm", nargs="+", help="only these penalties of the tables")
+    add("--ipc", nargs="+", type=int, help="only so many images per class")
+    add("--seeds", type=int, default=5, help="distilled sets per arm")
+    add("--students", type=int, default=2, help="students per distilled set")
+    add("--attacks", default=NEAR, help="attacks at --eps")
+    add("--eps", default="1/255", help="radii of the attacks")
+    add("--n-examples", type=int, default=1000, help="test images that are attacked")
+    add("--cell", default="1/1", metavar="I/N", help="this machine's share of the groups")
+    add("--hosts", type=Path, help="for --scale paper: a folder of clones, on which every command is checked")
+    return parser.parse_args()
+
+
+def chosen(args: argparse.Namespace) -> dict[str, list[Cell]]:
+    """Return the groups of cells of the tables that were asked for, each cell once."""
+    cells = [cell for number in args.tables for cell in TABLES[number].cells(args.dataset, args.seeds)]
+    kept = [
+        cell
+        for cell in dict.fromkeys(cells)
+        if (not args.method or cell.method in args.method)
+        and (not args.arm or cell.arm.name in args.arm)
+        and (not args.ipc or cell.ipc in args.ipc)
+    ]
+    return groups(kept)
+
+
+def measure(name: str, cells: list[Cell], args: argparse.Namespace) -> bool:
+    """Distil the cells of one group and benchmark what came out; tell whether all went well."""
+    made: list[tuple[Path, Distillation]] = []
+    for cell in cells:
+        how = distillation(cell, args.data.resolve(), Scale())
+        folder = args.out.resolve() / "cells" / f"{name}-{cell.seed}-{fingerprint(how.commands)}"
+        steps = [run_once(step, folder, f"step-{number}") for number, step in enumerate(how.commands, start=1)]
+        if not all(steps):
+            return False
+        made.append((folder, how))
+    options = ["benchmark", "--out", name, "--adapter", cells[0].method, "--dataset", cells[0].dataset]
+    options += ["--data", str(args.data.resolve()), "--attacks", args.attacks, "--eps", args.eps]
+    options += ["--n-examples", str(args.n_examples), "--seeds", str(len(cells) * args.students)]
+    options += made[0][1].options
+    for folder, how in made:
+        for option, file in {"--distilled": how.distilled, **how.files}.items():
+            options += [option, str(folder / file)]
+    return run_once(options, args.out.resolve() / "measured" / name, "benchmark")
+
+
+def compare(found: dict[str, list[Cell]], out: Path) -> bool:
+    """Compare each arm with the baseline, where both are measured; tell whether all went well."""
+    measured = {name: (out / "measured" / name).resolve() for name in found}
+    ready = {name for name, folder in measured.items() if (folder / "benchmark.done.json").is_file()}
+    well = True
+    for name, cells in found.items():
+        baseline = replace(cells[0], arm=ARMS["baseline"]).group
+        if name != baseline and {name, baseline} <= ready:
+            folders = [str(measured[one] / one) for one in (baseline, name)]
+            arguments = [
+                "compare",
+                *folders,
+                "--html",
+                "page.html",
+                "--label",
+                "baseline",
+                "--label",
+                cells[0].arm.name,
+            ]
+            well &= run_once(arguments, out.resolve() / "compared" / name, "compare")
+    return well
+
+
+def main() -> int:
+    """Run or print what the command line asks for; return the exit code."""
+    args = _parsed()
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    found = chosen(args)
+    if args.scale == "paper":
+        commands = [command for number in args.tables for command in commands_of(number)]
+        return check(commands, args.hosts)
+    names = dealt(list(found), args.cell)
+    finished = [measure(name, found[name], args) for name in names]
+    return 0 if all([*finished, compare(found, args.out)]) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

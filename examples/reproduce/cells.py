@@ -1,0 +1,107 @@
+"""What a table consists of: cells, each a method under one penalty, of some images per class and one seed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from itertools import product
+
+__all__ = ["ARMS", "TABLES", "Arm", "Cell", "Table", "dealt", "groups"]
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A penalty and its settings, as options of ``guard run``; GUARD's are those that the adapter recommends."""
+
+    name: str
+    options: tuple[str, ...] = ()
+
+
+# Section 5.4 and Table 3: the weights of the gradient's norm.
+_GRADIENT_NORMS = tuple(
+    Arm(f"gradient-norm-{weight}", ("--penalty", "gradient_norm", "--strength", weight))
+    for weight in ("1e-4", "1e-3", "0.01", "0.1", "1")
+)
+_BASELINE, _GUARD = Arm("baseline", ("--strength", "0")), Arm("guard")
+# Section 3.2 does not give the radius of the weak attack; it is the one that the table is attacked with.
+_ADVERSARIAL = Arm("adversarial", ("--penalty", "pgd_at", "--strength", "1", "--set", "eps=1/255"))
+
+ARMS = {arm.name: arm for arm in (_BASELINE, _GUARD, _ADVERSARIAL, *_GRADIENT_NORMS)}
+
+
+@dataclass(frozen=True)
+class Table:
+    """One of the paper's tables.
+
+    Args:
+        number: Its number in the paper.
+        methods: The methods in it.
+        arms: The penalties in it.
+        ipcs: Its images per class.
+    """
+
+    number: int
+    methods: tuple[str, ...]
+    arms: tuple[Arm, ...]
+    ipcs: tuple[int, ...]
+
+    def cells(self, datasets: Iterable[str], seeds: int) -> list[Cell]:
+        """Return its cells, all seeds of one group together."""
+        return [
+            Cell(method, arm, dataset, ipc, seed)
+            for method, dataset, ipc, arm, seed in product(self.methods, datasets, self.ipcs, self.arms, range(seeds))
+        ]
+
+
+TABLES = {
+    table.number: table
+    for table in (
+        Table(1, ("sre2l",), (_BASELINE, _GUARD, _ADVERSARIAL), (1, 10)),
+        Table(2, ("sre2l", "mtt", "tesla"), (_BASELINE, _GUARD), (1, 10)),
+        Table(3, ("sre2l",), (_BASELINE, _GUARD, *_GRADIENT_NORMS), (1, 10)),
+        Table(5, ("dc", "sre2l", "cda"), (_BASELINE, _GUARD), (1, 10)),
+    )
+}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One distillation: what it is made with names it, so that cells that tables share are run once."""
+
+    method: str
+    arm: Arm = field(repr=False)
+    dataset: str
+    ipc: int
+    seed: int
+
+    @property
+    def group(self) -> str:
+        """The name of what is measured together: all seeds of a method under one penalty."""
+        return f"{self.dataset}-{self.method}-ipc{self.ipc}-{self.arm.name}"
+
+
+def groups(cells: Sequence[Cell]) -> dict[str, list[Cell]]:
+    """Return the cells by group, in order."""
+    found: dict[str, list[Cell]] = {}
+    for cell in cells:
+        found.setdefault(cell.group, []).append(cell)
+    return found
+
+
+def dealt(names: Sequence[str], share: str) -> list[str]:
+    """Return a machine's share "I/N" of the groups: each N-th, from the I-th on.
+
+    Raises:
+        ValueError: If the share is not of that form, with 1 <= I <= N.
+    """
+    number, _, of = share.partition("/")
+    if not (number.isdigit() and of.isdigit() and 1 <= int(number) <= int(of)):
+        raise ValueError(f"expected --cell I/N with 1 <= I <= N, such as 1/4, got {share!r}")
+    return list(names[int(number) - 1 :: int(of)])
+
+
+def fingerprint(commands: Sequence[Sequence[str]]) -> str:
+    """Return a short hash of the commands that make something: other settings are another folder."""
+    return hashlib.sha256(json.dumps([list(command) for command in commands]).encode()).hexdigest()[:8]
