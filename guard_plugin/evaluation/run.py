@@ -20,6 +20,7 @@ from guard_plugin.evaluation.distributed import Group, joined_group, usable_devi
 from guard_plugin.evaluation.engine import evaluate_model
 from guard_plugin.evaluation.folder import BenchmarkFolder
 from guard_plugin.evaluation.options import BenchmarkOptions
+from guard_plugin.evaluation.pace import Paces
 from guard_plugin.evaluation.results import FinishedBenchmark, attack_columns, data_protocol, finish, versions
 from guard_plugin.evaluation.statistics import require_scipy
 from guard_plugin.files import file_sha256
@@ -83,6 +84,7 @@ class BenchmarkRun:
         with joined_group() as group, ExitStack() as claim:
             group.first(lambda: claim.enter_context(folder.claimed(fingerprint)))
             subject.prepare(folder, group, self.device)
+            paces, networks = Paces(), subject.protocol["seeds"]
             records = [
                 evaluate_model(
                     partial(subject.pixel_model, folder, k),
@@ -93,8 +95,10 @@ class BenchmarkRun:
                     records=folder.records(k),
                     source=self.source,
                     group=group,
+                    paces=paces,
+                    title=f"network {k + 1} of {networks}," if networks > 1 else "",
                 )
-                for k in range(subject.protocol["seeds"])
+                for k in range(networks)
             ]
             finished = finish(
                 records,
