@@ -26,6 +26,7 @@ from guard_plugin.evaluation.statistics import require_scipy
 from guard_plugin.files import file_sha256
 from guard_plugin.networks.checkpoints import load_checkpoint
 from guard_plugin.networks.pixel_model import PixelModel
+from guard_plugin.plugins import installed_plugins
 from guard_plugin.ranks import is_main_process
 from guard_plugin.spaces import InputSpace, Normalization
 from guard_plugin.spaces.usual import normalization_named, parse_normalization
@@ -112,6 +113,7 @@ class BenchmarkRun:
             )
             if is_main_process():
                 folder.write_results(finished.results)
+                installed_plugins().hook.benchmark_ended(results=finished.results, folder=self.options.out)
         return finished
 
     def _protocol(self, subject: Subject) -> dict[str, Any]:

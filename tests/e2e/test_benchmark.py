@@ -102,11 +102,25 @@ def test_several_distilled_sets_are_the_sample(seeds, tmp_path, capsys):
 
 def test_values_of_the_recipe_are_set_and_recorded(seeds, tmp_path, capsys):
     asked = ("--out", tmp_path, "--distilled", seeds[0], "--adapter", "plain", "--seeds", 1, *SHARED, "--recipe", "mtt")
-    with pytest.raises(UnusableInput, match="recipe mtt has no value 'batch': the values of recipe mtt are epochs=1001"):
+    with pytest.raises(
+        UnusableInput, match="recipe mtt has no value 'batch': the values of recipe mtt are epochs=1001"
+    ):
         benchmark(*asked, "--set", "batch=10")
     with pytest.raises(UnusableInput, match="epochs has an option of its own, --epochs"):
         benchmark(*asked, "--set", "epochs=10")
-    benchmark(*asked, "--epochs", 3, "--set", "augmentation=flip", "--set", "batch_size=256", "--attacks", "fgsm", "--eps", "1/255")
+    benchmark(
+        *asked,
+        "--epochs",
+        3,
+        "--set",
+        "augmentation=flip",
+        "--set",
+        "batch_size=256",
+        "--attacks",
+        "fgsm",
+        "--eps",
+        "1/255",
+    )
     recipe = json.loads((tmp_path / "results.json").read_text())["protocol"]["recipe"]
     assert (recipe["epochs"], recipe["augmentation"]) == (3, "flip")
     assert recipe["set"] == {"epochs": 3, "augmentation": "flip"}  # 256 is the recipe's own
