@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,33 +21,45 @@ __all__ = ["draw_all", "rows_of_classes", "sheet"]
 
 _LEAST_PIXELS = 32  # width to which smaller images are enlarged
 _GAP = 2  # white pixels between images
+_LABEL = 16  # height of a line of text
 _WHITE = 1.0
 _NEEDED_BY = "drawing images"
 
 
-def draw_all(sets: Sequence[DistilledSet], file: Path) -> None:
-    """Write a PNG with the images of distilled sets, one set above the other, a column per class.
+def draw_all(sets: Mapping[str, DistilledSet], file: Path) -> None:
+    """Write a PNG with the images of distilled sets, one set below the other, a column per class.
 
     Args:
-        sets: The sets from top to bottom, all of the same image size and classes.
+        sets: The sets by the label above each, from top to bottom, all of the same image size and classes.
         file: Where to write the PNG.
 
     Raises:
         UnusableInput: If the sets do not fit together, or the file cannot be written.
     """
-    shapes = {(one.num_classes, *one.images.shape[1:]) for one in sets}
+    shapes = {(one.num_classes, *one.images.shape[1:]) for one in sets.values()}
     if len(shapes) != 1:
         raise UnusableInput(
             f"expected distilled sets that are all of one (classes, channels, height, width), got {sorted(shapes)}: "
             f"draw each of them into a file of its own"
         )
-    classes = sets[0].num_classes
-    blocks = [rows_of_classes(one) for one in sets]
-    white_row = torch.full_like(blocks[0][:classes], _WHITE)
-    parts = [part for block in blocks for part in (white_row, block)]
-    image = sheet(torch.cat(parts[1:]), classes)
+    sheets = {label: sheet(rows_of_classes(one), one.num_classes) for label, one in sets.items()}
+    image = _labelled(sheets)
     with explain_write_errors(file, "Name another file"), atomic_file(file) as opened:
         image.save(opened, format="PNG")
+
+
+def _labelled(sheets: Mapping[str, Image]) -> Image:
+    """Put sheets of one width below each other, each under its label."""
+    first = next(iter(sheets.values()))
+    height = sum(one.height + _LABEL for one in sheets.values())
+    image: Image = require("PIL.Image", needed_by=_NEEDED_BY).new(first.mode, (first.width, height), "white")
+    pen, top = require("PIL.ImageDraw", needed_by=_NEEDED_BY).Draw(image), 0
+    for label, one in sheets.items():
+        written = label.encode("latin-1", "replace").decode("latin-1")  # Pillow's own font may have no other letters
+        pen.text((_GAP, top + _GAP), written, "black")
+        image.paste(one, (0, top + _LABEL))
+        top += one.height + _LABEL
+    return image
 
 
 def rows_of_classes(distilled: DistilledSet, classes: int | None = None, rows: int | None = None) -> Tensor:

@@ -7,9 +7,9 @@ need. docs/writing-an-adapter.md has a complete example.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pluggy
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "PROJECT",
+    "benchmark_ended",
     "compute_penalty",
     "guarded_step",
     "hookimpl",
@@ -86,6 +87,11 @@ def run_started(ledger: Ledger) -> None:
 @_hookspec
 def run_ended(ledger: Ledger) -> None:
     """Observe that guarding ended, well or not: ``ledger.outcome`` tells."""
+
+
+@_hookspec
+def benchmark_ended(results: Mapping[str, Any], folder: Path) -> None:
+    """Observe a finished benchmark: what ``folder``/results.json holds; of several processes, in the main one alone."""
 
 
 @_hookspec(firstresult=True)

@@ -30,7 +30,7 @@ def compare(folders: tuple[Path, ...], html: Path | None, png: Path | None, as_j
     if html:
         comparison.write_page(compared, html)
     if png:
-        comparison.draw_distilled(list(compared.benchmarks.values()), png)
+        comparison.draw_distilled(compared, png)
     written = [str(file) for file in (html, png) if file]
     files = f"\n\nfiles: {', '.join(written)}" if written else ""
     show(comparison.comparison_json(compared), f"{comparison.comparison_text(compared)}{files}", as_json)

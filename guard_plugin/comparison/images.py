@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 
+from guard_plugin.comparison.comparing import Comparison
 from guard_plugin.comparison.reading import Measured
 from guard_plugin.distilled import DistilledSet, read_distilled, subject_of_several
 from guard_plugin.drawing import draw_all, rows_of_classes, sheet
@@ -55,14 +55,14 @@ def image_sheet(benchmark: Measured) -> ImageSheet | str:
     return ImageSheet(base64.b64encode(png.getvalue()).decode(), drawn.width, drawn.height, caption)
 
 
-def draw_distilled(benchmarks: Sequence[Measured], file: Path) -> None:
-    """Write a PNG with the images of each benchmark's first distilled set, one above the other.
+def draw_distilled(comparison: Comparison, file: Path) -> None:
+    """Write a PNG with the images of each benchmark's first distilled set, one above the other, each with its label.
 
     Raises:
         GuardError: If a benchmark is not one of distilled images, its file is gone or has changed, or the sets do not
             fit together.
     """
-    draw_all([_distilled_sets(benchmark)[0] for benchmark in benchmarks], file)
+    draw_all({label: _distilled_sets(benchmark)[0] for label, benchmark in comparison.benchmarks.items()}, file)
 
 
 def _distilled_sets(benchmark: Measured) -> list[DistilledSet]:

@@ -3,11 +3,11 @@
 from typing import Any
 
 from guard_plugin.comparison.caveats import notes
-from guard_plugin.comparison.comparing import Comparison
+from guard_plugin.comparison.comparing import Comparison, Difference
 from guard_plugin.comparison.verdicts import verdicts
 from guard_plugin.evaluation.tables import column_label, percent, text_table
 
-__all__ = ["comparison_json", "comparison_text"]
+__all__ = ["comparison_json", "comparison_text", "legend", "marked"]
 
 _MARK = "*"
 
@@ -20,17 +20,28 @@ def comparison_text(comparison: Comparison) -> str:
         accuracies.append((column_label(column), *cells))
     differences = [(f"minus {comparison.first} (points) [95 % CI]", *comparison.others)]
     for column, by_label in comparison.differences.items():
-        cells = [f"{one} {_MARK if one.sign else ' '}" for one in by_label.values()]
-        differences.append((column_label(column), *cells))
-    judged = any(one.is_judged for by_label in comparison.differences.values() for one in by_label.values())
-    legend = f"{_MARK} the interval excludes 0" if judged else "no difference is marked: see below"
-    lines = [text_table(accuracies), "", text_table(differences), legend, ""]
+        differences.append((column_label(column), *map(marked, by_label.values())))
+    lines = [text_table(accuracies), "", text_table(differences), legend(comparison), ""]
     flags = [f"FLAGGED {label}, {column_label(column)}: {reason}" for label, column, reason in comparison.flags]
     if flags:
         lines += [*flags, ""]
     for verdict in verdicts(comparison).values():
         lines += [verdict.headline, *(f"  {detail}" for detail in verdict.details), ""]
     return "\n".join([*lines, *notes(comparison)])
+
+
+def marked(difference: Difference) -> str:
+    """Write a difference and its interval, marked where the interval excludes 0."""
+    return f"{difference} {_MARK if difference.sign else ' '}"
+
+
+def legend(comparison: Comparison) -> str:
+    """Explain the marks that ``marked`` made, or say why there is none."""
+    differences = [one for by_label in comparison.differences.values() for one in by_label.values()]
+    if any(one.sign for one in differences):
+        return f"{_MARK} the interval excludes 0"
+    judged = any(one.is_judged for one in differences)
+    return "no interval excludes 0" if judged else "no difference is marked: see below"
 
 
 def comparison_json(comparison: Comparison) -> dict[str, Any]:

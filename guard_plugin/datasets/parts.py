@@ -12,11 +12,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from tqdm import tqdm
 
 from guard_plugin.errors import GuardError, UnusableInput
 from guard_plugin.image_files import huge_refused, image_array, stack_images
 from guard_plugin.optional import require
+from guard_plugin.progress import tracked
 
 __all__ = ["SPLITS", "Part", "Source", "data_folder", "part_in_memory", "part_of_files"]
 
@@ -72,7 +72,7 @@ def part_of_files(
         labels: list[int] = []
 
         def arrays() -> Iterator[tuple[str, NDArray[np.uint8]]]:
-            for number in tqdm(numbers.tolist(), f"reading {dataset}", disable=None, leave=False):
+            for number in tracked(numbers.tolist(), f"reading {dataset}", len(numbers), "image"):
                 image, label = _loaded(item, number, name(number))
                 labels.append(label)
                 yield name(number), image_array(image if size is None else _resized(image, size), name(number), fix=fix)

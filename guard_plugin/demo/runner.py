@@ -8,7 +8,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from guard_plugin.comparison import Comparison, compare, draw_distilled, notes, read_benchmark
+from guard_plugin.comparison import Comparison, compare, draw_distilled, notes, read_benchmark, write_page
+from guard_plugin.comparison.report import legend, marked
 from guard_plugin.demo.methods import LEDGER, distil, student_options
 from guard_plugin.demo.settings import DcSettings, RecoverySettings
 from guard_plugin.distilled import read_distilled, subject_of_several
@@ -62,7 +63,9 @@ def _claim(out: Path, settings: DcSettings | RecoverySettings) -> None:
     file, wanted = out / "settings.json", asdict(settings)
     with explain_write_errors(file, "Choose another --out"):
         out.mkdir(parents=True, exist_ok=True)
-        refuse_foreign_files(out, ("baseline", "guard", "comparison.json", "distilled.png"), file.name)
+        refuse_foreign_files(
+            out, ("baseline", "guard", "comparison.json", "comparison.html", "distilled.png"), file.name
+        )
         if file.exists() and read_json_object(file) != wanted:
             raise UnusableInput(f"{out} holds a demo with other settings ({file}): choose another --out, or delete it")
         file.write_text(json.dumps(wanted, indent=2) + "\n", encoding="utf-8")
@@ -97,14 +100,15 @@ def _compare(settings: DcSettings | RecoverySettings, out: Path, say: Callable[[
     values, table = summarise(comparison)
     summary = {"schema": 1, "settings": asdict(settings), "comparison": values}
     (out / "comparison.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
-    draw_distilled(arms, out / "distilled.png")
-    say(f"\n{table}\n")
+    draw_distilled(comparison, out / "distilled.png")
+    write_page(comparison, out / "comparison.html")
+    say(f"\n{table}\n{legend(comparison)}\n")
     for note in notes(comparison):
         say(note)
     say(f"\neps {settings.eps} (Linf, pixel space), seed {settings.seed}")
     say(f"ledger: {arms[1].results['ledger']['summary']}")
     say(f"files: {out / 'baseline' / 'results.json'}, {out / 'guard' / 'results.json'}, {out / 'comparison.json'},")
-    say(f"       {out / 'distilled.png'} (top: baseline, bottom: GUARD)")
+    say(f"       {out / 'distilled.png'} (the images), {out / 'comparison.html'} (all of it as a page)")
 
 
 def summarise(comparison: Comparison) -> tuple[dict[str, dict[str, Any]], str]:
@@ -126,5 +130,5 @@ def summarise(comparison: Comparison) -> tuple[dict[str, dict[str, Any]], str]:
             "ci95": [one.low, one.high],
             "limited_by": one.limited_by,
         }
-        rows.append((column_label(column), percent(baseline), percent(guard), str(one)))
+        rows.append((column_label(column), percent(baseline), percent(guard), marked(one)))
     return values, text_table(rows)

@@ -9,7 +9,6 @@ from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from guard_plugin.attacks import uniform_per_example
 from guard_plugin.datasets.image_set import check_labels, check_pixels
@@ -21,6 +20,7 @@ from guard_plugin.penalties import LossFunction
 from guard_plugin.penalties.checks import check_batch, check_h, check_network
 from guard_plugin.penalties.per_example import Losses, cross_entropy, unit
 from guard_plugin.penalties.undisturbed import undisturbed
+from guard_plugin.progress import tracked
 from guard_plugin.versions import plain_attention
 
 __all__ = ["CurvatureReport", "Space", "curvature_at", "input_curvature", "network_in_space"]
@@ -158,7 +158,7 @@ def curvature_at(
     batches = torch.split(torch.arange(len(inputs)), batch_size)
     parts = []
     with undisturbed(network, inputs.device), torch.enable_grad(), plain_attention():
-        for batch in tqdm(batches, "curvature", unit="batch", leave=False, disable=None):
+        for batch in tracked(batches, "curvature", len(batches), "batch"):
             start = uniform_per_example(inputs[batch], seed=seed, indices=batch)
             losses = Losses(network, targets[batch].to(inputs.device), loss_fn or cross_entropy)
             parts.append(_measured(losses, inputs[batch], start, h=h, steps=steps, tol=tol))

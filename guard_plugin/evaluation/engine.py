@@ -18,14 +18,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
-from tqdm import tqdm
 
 from guard_plugin.attacks import Attack
 from guard_plugin.datasets import ImageSet
 from guard_plugin.errors import UnusableInput
 from guard_plugin.evaluation.distributed import Group
+from guard_plugin.evaluation.pace import Paces
 from guard_plugin.evaluation.records import Cost, Outcomes, Record, RecordFolder
 from guard_plugin.evaluation.worker import Worker
+from guard_plugin.progress import Progress
 from guard_plugin.ranks import is_main_process
 from guard_plugin.versions import strict_zip
 
@@ -37,7 +38,7 @@ GRADIENTS = "+gradients"
 """A record beside those of the columns, of the examples on which the model is right: "correct" where the loss has a
 gradient in some pixel."""
 
-_PASSES_PER_ROUND = 4
+_MOST_PASSES = 4  # of a round: more examples at once take memory, and save nothing
 
 _Work = Callable[[NDArray[np.int64]], Record]
 
@@ -52,6 +53,8 @@ def evaluate_model(
     records: RecordFolder | None = None,
     source: nn.Module | None = None,
     group: Group | None = None,
+    paces: Paces | None = None,
+    title: str = "",
 ) -> dict[str, Record]:
     """Measure one model; what has been recorded already is not measured again.
 
@@ -64,6 +67,8 @@ def evaluate_model(
         records: Outcomes so far, which are taken as they are and added to.
         source: The classifier on which transferred attacks are made, in eval mode.
         group: The processes that share the work; this one alone by default.
+        paces: How long each column took on the models before this one, if it is one of several.
+        title: What progress calls the model.
 
     Returns:
         A complete record per column, "clean" first; then ``GRADIENTS``, where an attack asks the model for gradients.
@@ -73,22 +78,25 @@ def evaluate_model(
         raise UnusableInput(f"expected a source model, which {', '.join(transferred)} needs: give --source")
     worker = Worker(model, source, images, attacks, batch_size, device)
     with _full_precision():
-        return _Evaluation(worker, attacks, records, group or Group()).run()
+        return _Evaluation(worker, attacks, records, group or Group(), paces or Paces(), title).run()
 
 
 @dataclass(frozen=True)
 class _Evaluation:
-    """Measures what the records lack, in rounds, and writes the records after each round."""
+    """Measures what the records lack, in rounds, and writes the records after each round, about twice a minute."""
 
     worker: Worker
     attacks: Mapping[str, Attack]
     records: RecordFolder | None
     group: Group
+    paces: Paces
+    title: str
 
     def run(self) -> dict[str, Record]:
         everything = np.ones(len(self.worker.images.labels), dtype=np.bool_)
         done = {CLEAN: self._record(CLEAN, self.worker.classify, everything)}
-        clean = done[CLEAN].correct
+        clean, cost = done[CLEAN].correct, done[CLEAN].cost
+        self.paces.pass_seconds = cost.seconds / max(1, cost.forwards)
         if any(attack.whitebox and not attack.transfer for attack in self.attacks.values()):
             done[GRADIENTS] = self._record(GRADIENTS, self.worker.differentiate, clean)
         # Composites last: their parts may have columns of their own.
@@ -123,11 +131,20 @@ class _Evaluation:
         if record is None:
             record = Record.begun(candidates)
             self._keep(column, record)  # also where there is nothing to measure: a finished folder holds every record
-        rounds = self._rounds(np.flatnonzero(~record.done), batch)
-        for mine in tqdm(rounds, column, unit="round", leave=False, disable=None if is_main_process() else True):
-            parts = [(examples, work(examples)) for examples in mine]
-            record = record.joined(part for share in self.group.gather(parts) for part in share)
-            self._keep(column, record)
+        pace = self.paces.of(column, self.worker.batch_size * _MOST_PASSES)
+        what, total = " ".join(filter(None, (self.title, column))), len(record.done)
+        with Progress(what, total, "example", done=int(record.done.sum()), shown=is_main_process()) as progress:
+            remaining = np.flatnonzero(~record.done)
+            while len(remaining):
+                mine, in_round = self._share(remaining, pace.examples, batch)
+                remaining = remaining[in_round:]
+                shares = self.group.gather([(examples, work(examples)) for examples in mine])
+                record = record.joined(part for share in shares for part in share)
+                self._keep(column, record)
+                # The processes took the same shares into account: their next rounds must be equally long.
+                seconds = max(sum(part.cost.seconds for _, part in share) for share in shares)
+                pace.took(-(-in_round // self.group.size), seconds)
+                progress.update(in_round)
         return record
 
     def _kept(self, column: str) -> Record | None:
@@ -137,17 +154,17 @@ class _Evaluation:
         if self.records and is_main_process():
             self.records.put(column, record)
 
-    def _rounds(self, remaining: NDArray[np.int64], batch: int | None) -> list[list[NDArray[np.int64]]]:
-        """Return this process's share of every round: a list of arrays of examples that are worked on together.
+    def _share(self, remaining: NDArray[np.int64], size: int, batch: int | None) -> tuple[list[NDArray[np.int64]], int]:
+        """Return this process's share of the next round, and the number of examples in the whole round.
 
+        The share is arrays of examples that are worked on together, of up to ``size`` in all, but at least one batch.
         The examples are dealt out to the processes one by one, since neighbours may be alike and no process should get
         all the hard ones; or, where the batch is fixed, batch by batch.
         """
         unit, processes = batch or 1, self.group.size
-        dealt = [remaining[i : i + unit] for i in range(0, len(remaining), unit)]
-        per_round = max(1, self.worker.batch_size * _PASSES_PER_ROUND // unit) * processes
-        shares = [dealt[i : i + per_round][self.group.rank :: processes] for i in range(0, len(dealt), per_round)]
-        return shares if batch else [[np.concatenate(share)] if share else [] for share in shares]
+        in_round = remaining[: max(1, size // unit) * unit * processes]
+        share = [in_round[i : i + unit] for i in range(0, len(in_round), unit)][self.group.rank :: processes]
+        return share if batch or not share else [np.concatenate(share)], len(in_round)
 
 
 @contextmanager

@@ -20,11 +20,13 @@ from guard_plugin.evaluation.distributed import Group, joined_group, usable_devi
 from guard_plugin.evaluation.engine import evaluate_model
 from guard_plugin.evaluation.folder import BenchmarkFolder
 from guard_plugin.evaluation.options import BenchmarkOptions
+from guard_plugin.evaluation.pace import Paces
 from guard_plugin.evaluation.results import FinishedBenchmark, attack_columns, data_protocol, finish, versions
 from guard_plugin.evaluation.statistics import require_scipy
 from guard_plugin.files import file_sha256
 from guard_plugin.networks.checkpoints import load_checkpoint
 from guard_plugin.networks.pixel_model import PixelModel
+from guard_plugin.plugins import installed_plugins
 from guard_plugin.ranks import is_main_process
 from guard_plugin.spaces import InputSpace, Normalization
 from guard_plugin.spaces.usual import normalization_named, parse_normalization
@@ -83,6 +85,7 @@ class BenchmarkRun:
         with joined_group() as group, ExitStack() as claim:
             group.first(lambda: claim.enter_context(folder.claimed(fingerprint)))
             subject.prepare(folder, group, self.device)
+            paces, networks = Paces(), subject.protocol["seeds"]
             records = [
                 evaluate_model(
                     partial(subject.pixel_model, folder, k),
@@ -93,8 +96,10 @@ class BenchmarkRun:
                     records=folder.records(k),
                     source=self.source,
                     group=group,
+                    paces=paces,
+                    title=f"network {k + 1} of {networks}," if networks > 1 else "",
                 )
-                for k in range(subject.protocol["seeds"])
+                for k in range(networks)
             ]
             finished = finish(
                 records,
@@ -108,6 +113,7 @@ class BenchmarkRun:
             )
             if is_main_process():
                 folder.write_results(finished.results)
+                installed_plugins().hook.benchmark_ended(results=finished.results, folder=self.options.out)
         return finished
 
     def _protocol(self, subject: Subject) -> dict[str, Any]:

@@ -8,13 +8,16 @@ from guard_plugin.versions import strict_zip
 
 __all__ = ["column_label", "counted", "number", "percent", "results_table", "text_table"]
 
+_NONE = "\N{EN DASH}"
+
 
 def results_table(finished: FinishedBenchmark) -> str:
     """Write one benchmark for people: accuracies in percent over the students."""
     rows = [
         (
             column_label(column),
-            *(percent(entry[key]) for key in ("mean", "std")),
+            percent(entry["mean"]),
+            percent(entry["std"]) if len(entry["per_seed"]) > 1 else _NONE,
             f"[{', '.join(map(percent, entry['ci95']))}]",
             entry["limited_by"],
         )

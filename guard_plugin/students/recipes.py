@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from torch import nn
 from torch.nn import functional as F
-from tqdm import tqdm
 
 from guard_plugin.distilled import DistilledSet
 from guard_plugin.errors import UnusableInput
+from guard_plugin.progress import tracked
 from guard_plugin.students.augmentation import DSA_STRATEGY, augment, check_strategy
 from guard_plugin.students.relabelling import RelabelRecipe
 from guard_plugin.students.training import TrainingRecipe
@@ -163,7 +163,7 @@ def train_student(
         recipe: Optimiser, schedule, augmentation and number of epochs.
         seed: In [0, 2**63).
         device: Where to train.
-        progress: Whether to show a progress bar, where standard error is a terminal.
+        progress: Whether to show progress on standard error.
 
     Returns:
         The trained network, on ``device``, in eval mode.
@@ -174,7 +174,7 @@ def train_student(
         if device.type == "cuda":
             torch.cuda.manual_seed(seed)
         student = network().to(device).train()
-        epochs = tqdm(range(recipe.epochs), f"student {seed}", disable=None if progress else True)
+        epochs = tracked(range(recipe.epochs), f"training student {seed}", recipe.epochs, "epoch", shown=progress)
         recipe.for_set(distilled).fit(student, distilled, epochs)
     return student.eval()
 

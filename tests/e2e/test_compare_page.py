@@ -35,6 +35,7 @@ function measure(width) {
     told[width] = {
       width: root.scrollWidth,
       outside: apart.map(element => element.outerHTML.slice(0, 80)),
+      difference: Math.max(...[...inner.querySelectorAll("td.difference")].map(e => e.getBoundingClientRect().right)),
       scrolled: [...inner.querySelectorAll(".scroll")].filter(e => e.scrollWidth > e.clientWidth).length,
       body: colour(inner.body),
       verdict: colour(inner.querySelector(".verdict")),
@@ -71,6 +72,12 @@ def page(folders, tmp_path):
     return tmp_path / "page.html"
 
 
+@pytest.fixture
+def page_of_two(folders, tmp_path):
+    write_page(compare([read_benchmark(folder) for folder in folders[:2]]), tmp_path / "two.html")
+    return tmp_path / "two.html"
+
+
 def browse(file, folder, *options):
     """What the browser made of the file."""
     command = [CHROMIUM, "--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"]
@@ -102,16 +109,26 @@ def test_compare_refuses_with_one_line_and_code_2(guard, folders):
     assert done.stderr.startswith("guard: error: no such folder: nowhere") and len(done.stderr.splitlines()) == 1
 
 
+def measured(page, folder, *options):
+    """What the probe tells of the page, by width."""
+    probe = folder / "probe.html"
+    source = json.dumps(page.read_text()).replace("<", "\\u003c")
+    probe.write_text(PROBE.replace("PAGE", source, 1))
+    shown = browse(probe, folder / "profile", *options, "--window-size=1400,1000")
+    return json.loads(html.unescape(re.search('<pre id="told">(.+?)</pre>', shown)[1]))
+
+
+@pytest.mark.browser
+@NEEDS_BROWSER
+def test_a_phone_shows_the_differences_without_scrolling(page_of_two, tmp_path):
+    assert measured(page_of_two, tmp_path)["390"]["difference"] <= 390 - 16  # the page's margin
+
+
 @pytest.mark.browser
 @NEEDS_BROWSER
 @pytest.mark.parametrize("dark", [False, True])
 def test_the_page_fits_phone_and_desk_and_can_be_read(page, tmp_path, dark):
-    probe = tmp_path / "probe.html"
-    source = json.dumps(page.read_text()).replace("<", "\\u003c")
-    probe.write_text(PROBE.replace("PAGE", source, 1))
-    scheme = f"--blink-settings=preferredColorScheme={0 if dark else 1}"
-    shown = browse(probe, tmp_path / "profile", scheme, "--window-size=1400,1000")
-    told = json.loads(html.unescape(re.search('<pre id="told">(.+?)</pre>', shown)[1]))
+    told = measured(page, tmp_path, f"--blink-settings=preferredColorScheme={0 if dark else 1}")
     assert set(told) == {"390", "1280"}
     for width, frame in told.items():
         assert frame["width"] == int(width) and frame["outside"] == []

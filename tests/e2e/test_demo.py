@@ -62,6 +62,7 @@ def test_the_demo_measures_and_prints_and_from_the_wheel_it_is_the_same(guard, w
     assert results["guard"]["subject"]["sha256"] != results["baseline"]["subject"]["sha256"]
     image = np.asarray(Image.open(tmp_path / "demo" / "distilled.png"))
     assert image.shape[1] == 10 * 34 + 2 and image.std() > 10  # ten columns of 8x8 images enlarged four times
+    assert (tmp_path / "demo" / "comparison.html").read_text().startswith("<!doctype html>")
     assert "\r" not in done.stderr and "%|" not in done.stderr  # no progress bars in a log
 
     home = tmp_path / "elsewhere"

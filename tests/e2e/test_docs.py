@@ -1,9 +1,26 @@
 """What the documentation shows works as it says."""
 
+import json
+import os
 import re
 import shlex
 
+import torch
+
+from guard_plugin.networks import build_network
 from tests.conftest import ROOT
+
+WANDB = """
+import contextlib, json
+class Run:
+    def __init__(self, *told):
+        self.told = told
+    def log(self, values):
+        open("logged.json", "w").write(json.dumps([*self.told, values]))
+@contextlib.contextmanager
+def init(project, name, config):
+    yield Run(project, name, config["arch"])
+"""
 
 
 def code_blocks(text: str) -> dict[str, str]:
@@ -22,6 +39,26 @@ def test_the_example_of_writing_an_adapter(guard, tmp_path):
     assert doctor.returncode == 0 and "train.evaluate" in doctor.stdout, doctor.stderr
     run = guard("run", "example", "train.py", "--epochs", "3", **environment)
     assert run.returncode == 0 and "9 loss calls seen, 6 of 6 expected guarded" in run.stderr, run.stderr
+
+
+def test_the_plugin_that_logs_results(guard, tmp_path):
+    """With a wandb that writes what it is given."""
+    logger = code_blocks((ROOT / "docs" / "writing-an-adapter.md").read_text())["guard_log.py"]
+    (tmp_path / "guard_log.py").write_text(logger)
+    (tmp_path / "wandb.py").write_text(WANDB)
+    info = tmp_path / "guard_log-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: guard-log\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[guard_plugin]\nlog = guard_log\n")
+    network = build_network("MLP", channels=1, num_classes=10, im_size=(8, 8))
+    torch.save(network.state_dict(), tmp_path / "mlp.pt")
+    options = "--checkpoint mlp.pt --arch MLP --dataset digits --n-examples 20 --attacks fgsm --eps 8/255 --out named"
+    path = os.pathsep.join(filter(None, (str(tmp_path), os.environ.get("PYTHONPATH"))))
+    done = guard("benchmark", *shlex.split(options), PYTHONPATH=path)
+    assert done.returncode == 0, done.stderr
+    accuracy = json.loads((tmp_path / "named" / "results.json").read_text())["accuracy"]
+    logged = json.loads((tmp_path / "logged.json").read_text())
+    assert logged == ["guard", "named", "MLP", {column: entry["mean"] for column, entry in accuracy.items()}]
 
 
 def test_the_same_host_without_an_adapter(guard, tmp_path):

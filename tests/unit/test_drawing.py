@@ -65,14 +65,15 @@ def test_a_class_without_images_is_refused():
         rows_of_classes(distilled([0, 1, 0]))
 
 
-def test_sets_are_drawn_from_top_to_bottom(tmp_path):
-    three = [distilled([0, 1, 2]) for _ in range(3)]
-    draw_all(three, tmp_path / "three.png")
-    draw_all(three[:2], tmp_path / "two.png")
-    heights = [Image.open(io.BytesIO((tmp_path / name).read_bytes())).height for name in ("three.png", "two.png")]
-    assert heights == [5 * 34 + 2, 3 * 34 + 2]  # a white row between two sets
+def test_sets_are_drawn_from_top_to_bottom_each_under_its_label(tmp_path):
+    draw_all({"one": distilled([0, 1, 2]), "other \u4e00": distilled([2, 1, 0])}, tmp_path / "two.png")
+    levels = np.asarray(Image.open(io.BytesIO((tmp_path / "two.png").read_bytes())))
+    assert levels.shape == (2 * (36 + 16), 3 * 34 + 2)
+    for top, of in ((0, distilled([0, 1, 2])), (52, distilled([2, 1, 0]))):
+        assert (levels[top : top + 16] < 128).any() and (levels[top : top + 16, -1] == 255).all()
+        assert np.array_equal(levels[top + 16 : top + 52], np.asarray(sheet(rows_of_classes(of), 3)))
 
 
 def test_sets_of_other_sizes_are_refused(tmp_path):
     with pytest.raises(UnusableInput, match="of one \\(classes, channels, height, width\\)"):
-        draw_all([distilled([0, 1, 2]), distilled([0, 1, 2], size=16)], tmp_path / "two.png")
+        draw_all({"a": distilled([0, 1, 2]), "b": distilled([0, 1, 2], size=16)}, tmp_path / "two.png")

@@ -1,5 +1,7 @@
 """What MTT and TESLA distil into is benchmarked as they evaluate it: the clones in GUARD_HOSTS are the oracles."""
 
+from __future__ import annotations
+
 import json
 import os
 import statistics

@@ -6,7 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
-from guard_plugin.comparison import compare, comparison_page, draw_distilled, read_benchmark, write_page
+from guard_plugin.comparison import charts, compare, comparison_page, draw_distilled, read_benchmark, write_page
 from guard_plugin.comparison.page import typeset
 from guard_plugin.distilled import read_distilled, subject_of, subject_of_several
 from guard_plugin.errors import UnusableInput
@@ -134,9 +134,28 @@ def test_a_curve_falls_where_the_accuracy_falls(tmp_path):
     chart = next(svg for svg in parsed(comparison_page(compare(pair))).iter("svg") if svg.get("class") == "chart")
     points = [tuple(map(float, pair.split(","))) for pair in next(chart.iter("polyline")).get("points").split()]
     (x0, y0), (x2, y2), (x4, y4), (x8, y8) = points
-    grid_lines = sorted({float(line.get("y1")) for line in chart.iter("line") if line.get("class") == "grid"})
-    assert y0 == grid_lines[0] and y2 == grid_lines[1] and y4 == grid_lines[2] and y8 > grid_lines[3]
+    assert [label.text for label in chart.iter("text") if "%" in label.text] == [f"{p} %" for p in range(0, 101, 20)]
+    assert (y0, y8) == (charts.TOP, charts.BOTTOM)
+    assert [y2 - y0, y4 - y0] == pytest.approx([0.25 * (y8 - y0), 0.5 * (y8 - y0)], abs=0.2)
     assert x4 - x0 == pytest.approx(2 * (x2 - x0), abs=0.2) and x8 - x0 == pytest.approx(4 * (x2 - x0), abs=0.2)
+
+
+@pytest.mark.parametrize(
+    ("accuracies", "expected"),
+    [
+        ([0.612, 0.648], (61, 65, 1)),
+        ([0.55, 0.71], (55, 75, 5)),
+        ([0.0, 0.93], (0, 100, 20)),
+        ([1.0, 1.0], (99, 100, 1)),
+        ([0.0], (0, 1, 1)),
+        ([-0.1, 1.2], (0, 100, 20)),  # bounds of an interval
+    ],
+)
+def test_axes_show_the_range_of_the_data(accuracies, expected):
+    scale = charts.Scale.around(accuracies)
+    assert scale == expected
+    assert (scale.y(scale.low / 100), scale.y(scale.high / 100)) == (charts.BOTTOM, charts.TOP)
+    assert [level for level, _ in scale.levels] == list(range(expected[0], expected[1] + 1, expected[2]))
 
 
 @pytest.mark.parametrize("dark", [False, True])
@@ -160,10 +179,19 @@ def test_flags_come_before_all_figures(tmp_path):
 
 
 def test_beards_figures_are_folded_away_and_labelled(tmp_path):
-    (details,) = parsed(comparison_page(two(tmp_path))).iter("details")
+    *_, details = parsed(comparison_page(two(tmp_path))).iter("details")
     assert details.get("open") is None
     assert details.find("summary").text == "RR, AE and CREI: for compatibility with BEARD, not for ranking"
     assert "plain eps 8/255 (Linf) 2 16.7 75.0 45.8" in texts(details)
+
+
+def test_tables_of_raw_keys_are_folded_away_and_the_accuracies_are_not(tmp_path):
+    tree = parsed(comparison_page(two(tmp_path, ledger=LEDGER)))
+    folded = [table for details in tree.iter("details") for table in details.iter("table")]
+    (shown,) = [table for table in tree.iter("table") if table not in folded]
+    assert shown.get("class") == "accuracy" and len(folded) == 7
+    for details in tree.iter("details"):
+        assert details.get("open") is None and details[0].tag == "summary"
 
 
 def test_every_setting_is_there(tmp_path):
@@ -199,7 +227,7 @@ def test_images_that_have_changed_are_not_shown(tmp_path, distilled):
     tree = parsed(comparison_page(compared))
     assert not list(tree.iter("img")) and "has changed since it was benchmarked" in texts(tree)
     with pytest.raises(UnusableInput, match="no longer at gone.pt"):
-        draw_distilled(list(compared.benchmarks.values()), tmp_path / "images.png")
+        draw_distilled(compared, tmp_path / "images.png")
 
 
 def test_images_of_several_files_are_read_in_their_order(tmp_path, distilled):
@@ -224,9 +252,9 @@ def test_ledgers_of_several_runs_are_told(tmp_path):
 
 
 def test_images_of_both_are_drawn(tmp_path, distilled):
-    pair = [one(tmp_path / name, subject=distilled[1]) for name in ("a", "b")]
+    pair = compare([one(tmp_path / name, subject=distilled[1]) for name in ("a", "b")])
     draw_distilled(pair, tmp_path / "images.png")
-    assert Image.open(io.BytesIO((tmp_path / "images.png").read_bytes())).size == (10 * 34 + 2, 5 * 34 + 2)
+    assert Image.open(io.BytesIO((tmp_path / "images.png").read_bytes())).size == (10 * 34 + 2, 2 * (2 * 34 + 2 + 16))
 
 
 def test_a_page_that_cannot_be_written_is_an_error_of_ours(tmp_path):

@@ -1,6 +1,7 @@
 import pytest
 
 from guard_plugin.comparison import compare, read_benchmark
+from guard_plugin.comparison.report import legend
 from guard_plugin.demo import run_demo, settings_for
 from guard_plugin.demo.runner import summarise
 from guard_plugin.errors import UnusableInput
@@ -51,3 +52,4 @@ def test_the_table_is_in_percent_points(comparison):
     assert [row.split()[0] for row in rows] == ["clean", "fgsm", "pgd10", "worst"]
     assert rows[1].split()[1:4] == ["60.0", "60.0", "+0.0"]
     assert rows[2].split()[1:4] == ["30.0", "50.0", "+20.0"]
+    assert (rows[1][-1], rows[2][-1], legend(comparison)) == (" ", "*", "* the interval excludes 0")

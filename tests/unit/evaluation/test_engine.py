@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import ClassVar
 
 import numpy as np
@@ -203,6 +204,30 @@ class _with_clean:
 
     def put(self, column, record):
         pass
+
+
+@pytest.mark.parametrize("batch_size", [16, 128])
+def test_slow_attacks_are_recorded_about_once_a_minute(mlp, digits_test, tmp_path, monkeypatch, batch_size):
+    """On a clock that a pass moves by 2 ms per example, and an attack by 3 s; where rounds end changes no outcome."""
+    now, written, perturb, put = [0.0], [], PGD._perturb, RecordFolder.put
+    whole = measure(mlp, digits_test, {"pgd2": PGD(EPS, steps=2)})["pgd2"]
+
+    def slow(self, classifier, pixels, labels, indices):
+        now[0] += 3 * len(pixels)
+        return perturb(self, classifier, pixels, labels, indices)
+
+    class Timed(nn.Module):
+        def forward(self, pixels):
+            now[0] += 0.002 * len(pixels)
+            return mlp(pixels)
+
+    monkeypatch.setattr("guard_plugin.evaluation.worker.time", SimpleNamespace(perf_counter=lambda: now[0]))
+    monkeypatch.setattr(RecordFolder, "put", lambda *given: written.append(now[0]) or put(*given))
+    monkeypatch.setattr(PGD, "_perturb", slow)
+    folder = RecordFolder(tmp_path, 500)
+    slowly = measure(Timed().eval(), digits_test, {"pgd2": PGD(EPS, steps=2)}, records=folder, batch_size=batch_size)
+    np.testing.assert_array_equal(slowly["pgd2"].correct, whole.correct)
+    assert now[0] > 1000 and np.diff(written).max() < 60
 
 
 def test_too_few_classes_are_found_before_anything_is_attacked(monkeypatch):

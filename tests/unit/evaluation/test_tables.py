@@ -18,6 +18,13 @@ def test_results_table_has_a_row_per_column_in_percent():
     assert rows[2].startswith("worst case") and rows[2].endswith(" examples")
 
 
+def test_one_student_has_no_standard_deviation():
+    correct = {"clean": np.ones((1, 100), dtype=bool)}
+    results = {"accuracy": {"clean": accuracy_entry(correct["clean"], [0])}}
+    row = results_table(FinishedBenchmark(results, correct)).splitlines()[-1]
+    assert row.split()[:3] == ["clean", "100.0", "\N{EN DASH}"]
+
+
 def told(seeds, **subject):
     return counted({"subject": subject, "protocol": {"seeds": seeds, "n_examples": 100}})
 
