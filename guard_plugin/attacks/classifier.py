@@ -98,8 +98,8 @@ class Classifier:
 def _part(pixels: Tensor) -> int:
     """Return how many of the examples to pass at once."""
     if pixels.device.type != "cpu":
-        return len(pixels)
-    return max(_PART_VALUES // pixels[0].numel() // PASS_UNIT, 1) * PASS_UNIT
+        return max(len(pixels), 1)
+    return max(_PART_VALUES // pixels.shape[1:].numel() // PASS_UNIT, 1) * PASS_UNIT
 
 
 def _filled(pixels: Tensor) -> Tensor:

@@ -56,8 +56,8 @@ class AttackInRounds(Attack):
             for rows in torch.split(remaining.nonzero()[:, 0], size):
                 if len(rows):
                     images, fooled = attack(examples.of(rows))
-                    adversarial[rows[fooled]] = images[fooled]
-                    remaining[rows[fooled]] = False
+                    adversarial[rows] = torch.where(fooled.view(-1, 1, 1, 1), images, adversarial[rows])
+                    remaining[rows] = ~fooled
         return adversarial
 
     @abstractmethod

@@ -114,7 +114,7 @@ def test_leaving_out_what_repeats_itself_changes_nothing(convnet, batch, attack,
     try:
         short = run(attack, convnet, batch)
         spent = sum(calls)
-        monkeypatch.setattr(pgd._Moving, "without_cycles", lambda self, period, steps_left, result: self)
+        monkeypatch.setattr(pgd._Moving, "without_cycles", lambda self, period, steps_left: self)
         calls.clear()
         plain = run(attack, convnet, batch)
     finally:
