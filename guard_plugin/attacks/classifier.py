@@ -46,7 +46,7 @@ class Classifier:
         Raises:
             UnusableInput: If the model's output is not logits for the labels.
         """
-        parts = pixels.split(_part(pixels))
+        parts = torch.split(pixels, _part(pixels))
         return self._logits(pixels) if len(parts) == 1 else torch.cat([self._logits(part) for part in parts])
 
     def _logits(self, pixels: Tensor) -> Tensor:
@@ -59,7 +59,7 @@ class Classifier:
     @torch.no_grad()
     def logits(self, pixels: Tensor) -> Tensor:
         """Return the logits without a graph, computed in passes of ``batch_size``."""
-        return torch.cat([self(part) for part in pixels.split(self.batch_size)])
+        return torch.cat([self(part) for part in torch.split(pixels, self.batch_size)])
 
     def gradient(self, pixels: Tensor, loss: Loss) -> tuple[Tensor, Tensor]:
         """Return the logits and the gradient of each example's loss, computed in passes of ``batch_size``.
@@ -76,7 +76,7 @@ class Classifier:
         """
         size = min(self.batch_size, _part(pixels))
         places = torch.arange(len(pixels), device=pixels.device)
-        passes = strict_zip(pixels.split(size), places.split(size))
+        passes = strict_zip(torch.split(pixels, size), torch.split(places, size))
         logits, gradients = strict_zip(*(self._pass(part, rows, loss) for part, rows in passes))
         return torch.cat(logits), torch.cat(gradients)
 

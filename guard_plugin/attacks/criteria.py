@@ -58,9 +58,9 @@ class Unfinished(PerExample):
         return self if len(rows) == len(self.live) else self.of(rows)
 
 
-def is_time_to_pack(step: int) -> bool:
-    """Return whether to pack after a step, counted from 0. More examples finish at the first two than later."""
-    return step < 2 or step % _PACKED_EVERY == _PACKED_EVERY - 1
+def is_time_to_pack(step: int, steps: int) -> bool:
+    """Return whether to pack after a step, counted from 0."""
+    return step < steps - 1 and step % _PACKED_EVERY == _PACKED_EVERY - 1
 
 
 @dataclass(frozen=True)

@@ -108,7 +108,7 @@ class CW(Attack):
                 live &= cost <= _PROGRESS * active.cost
                 active = replace(active, cost=cost)
             active = replace(active, live=live)
-            if is_time_to_pack(step):
+            if is_time_to_pack(step, self.steps):
                 active = active.packed()
         return fooled
 

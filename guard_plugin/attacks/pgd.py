@@ -74,7 +74,7 @@ class GradientAscent(Attack):
             moving = self._moved(moving, gradients)
             for period in range(1, len(moving.past) + 1):
                 moving = moving.without_cycles(period, self.steps - 1 - step)
-            if is_time_to_pack(step):
+            if is_time_to_pack(step, self.steps):
                 result[moving.places] = moving.iterates
                 moving = moving.packed()
                 if not len(moving.places):

@@ -85,7 +85,7 @@ class Square(Attack):
         active = _Active(places, live, pixels, start, margins, Criterion(labels), indices, words)
         active = active.after(start, classifier.logits(start))
         for query in range(self.queries):
-            if is_time_to_pack(query):
+            if is_time_to_pack(query, self.queries):
                 result[active.places] = active.best
                 active = active.packed()
                 if not len(active.places):
@@ -153,9 +153,8 @@ class _Moves:
         """Return squares at corners chosen by two words each, as places in a flat channel, (n, channels, side**2)."""
         # As in the authors' code, no square reaches the last row and column, because its upper bound is exclusive.
         reach = torch.arange(side, device=words.device)
-        rows, columns = (
-            (words[:, axis, None] * (size - side) >> 32) + reach for axis, size in enumerate((self._height, self._width))
-        )
+        rows = (words[:, :1] * (self._height - side) >> 32) + reach
+        columns = (words[:, 1:] * (self._width - side) >> 32) + reach
         return (rows[:, :, None] * self._width + columns[:, None]).flatten(1)[:, None].expand(-1, self._channels, -1)
 
 

@@ -125,9 +125,12 @@ def test_queries_until_fooled_are_distributed_as_in_autoattack(digits, norm, mon
     limit, seeds = 100, 6
     survivors = []
     after = square_module._Active.after
-    monkeypatch.setattr(
-        square_module._Active, "after", lambda self, *tried: (survivors.append(int(self.live.sum())), after(self, *tried))[1]
-    )
+
+    def counted(self, images, logits):
+        survivors.append(int(self.live.sum()))
+        return after(self, images, logits)
+
+    monkeypatch.setattr(square_module._Active, "after", counted)
     many, indices = pixels.repeat(seeds, 1, 1, 1), torch.arange(40 * seeds)
     adversarial = attack(norm, limit)(model, many, labels.repeat(seeds), indices=indices)
     ours = _queries_when_fooled(survivors, limit)
