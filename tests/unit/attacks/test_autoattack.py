@@ -329,13 +329,6 @@ def test_masked_gradients_are_refused(mlp, batch, make):
         run(make(EPS), Detached().eval(), batch)
 
 
-@pytest.mark.parametrize("make", [FABT, Short])
-def test_a_missing_library_is_named_with_what_installs_it(mlp, batch, make, monkeypatch):
-    monkeypatch.setitem(sys.modules, "pyautoattack.fab_pt", None)
-    with pytest.raises(UnusableInput, match=r'fab_pt is not installed: pip install "guard-plugin\[bench\]"'):
-        run(make(EPS), mlp, batch)
-
-
 @pytest.mark.parametrize("make", [lambda: APGDCE(EPS, steps=0), lambda: FABT(EPS, target_classes=0)])
 def test_unusable_parameters_are_refused(make):
     with pytest.raises(UnusableInput, match=r"expected .* >= 1, got 0"):

@@ -42,11 +42,13 @@ def test_what_stays_on_the_device_is_not_counted(count_waits):
     assert not sum(counts.values())
 
 
-@pytest.mark.parametrize("name", ["pgd100", "mim20", "square100", "square100-l2@0.2", "cw", "apgd-ce", "apgd-t"])
+@pytest.mark.parametrize(
+    "name", ["pgd100", "mim20", "square100", "square100-l2@0.2", "cw", "apgd-ce", "apgd-t", "fab-t"]
+)
 def test_an_attack_waits_at_most_once_in_two_passes(count_waits, name):
     model, pixels = count_waits.example()
     (attack,) = parse_attacks(name, builtin_registry(), [parse_eps("1/255")])
-    shorter = {"cw": {"searches": 3}, "apgd-t": {"target_classes": 2}}.get(name, {})
+    shorter = {"cw": {"searches": 3}, "apgd-t": {"target_classes": 2}, "fab-t": {"target_classes": 2}}.get(name, {})
     attack = dataclasses.replace(attack, **shorter)
     fooled = []
 
