@@ -174,10 +174,10 @@ class Attack(ABC):
         """
         check_mode(model)
         check_pixels(pixels)
-        check_labels(labels, len(pixels))
+        highest = check_labels(labels, len(pixels))
         check_labels(indices, len(pixels), what="indices")
         pixels = pixels.detach()
-        classifier = Classifier(model, highest=int(labels.max()), batch_size=batch_size or len(pixels))
+        classifier = Classifier(model, highest=highest, batch_size=batch_size or len(pixels))
         with _frozen(model):
             adversarial = self._perturb(classifier, pixels, labels, indices).detach()
         if self.coupled is None:

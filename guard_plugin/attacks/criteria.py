@@ -11,9 +11,13 @@ from torch.nn import functional as F
 
 from guard_plugin.attacks.classifier import Loss
 
-__all__ = ["Criterion", "Goal", "PerExample"]
+__all__ = ["Criterion", "Goal", "PerExample", "Unfinished", "is_time_to_pack"]
 
 _PerExample = TypeVar("_PerExample", bound="PerExample")
+_Unfinished = TypeVar("_Unfinished", bound="Unfinished")
+
+_PACKED_EVERY = 4
+"""The number of steps after which the examples that are left are packed together."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +35,32 @@ def _rows(value: Any, rows: Tensor) -> Any:
     if isinstance(value, PerExample):
         return value.of(rows)
     return None if value is None else value[rows]
+
+
+@dataclass(frozen=True)
+class Unfinished(PerExample):
+    """Base of the examples that an attack still passes. A few are finished: they stand still until they are left out.
+
+    Which rows are left is known to the device alone, and a GPU runs empty while its host waits for it. So a step
+    changes what is ``live`` with masks, and only ``packed`` asks the device.
+
+    Args:
+        places: Shape (n,), int64: the examples' places among all examples.
+        live: Shape (n,), bool: whether the example is unfinished.
+    """
+
+    places: Tensor
+    live: Tensor
+
+    def packed(self: _Unfinished) -> _Unfinished:
+        """Return the live examples."""
+        rows = self.live.nonzero()[:, 0]
+        return self if len(rows) == len(self.live) else self.of(rows)
+
+
+def is_time_to_pack(step: int, steps: int) -> bool:
+    """Return whether to pack after a step, counted from 0."""
+    return step < steps - 1 and step % _PACKED_EVERY == _PACKED_EVERY - 1
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from torch import Tensor
 from guard_plugin.attacks.balls import Norm, ball_radius, distance
 from guard_plugin.attacks.base import Attack
 from guard_plugin.attacks.classifier import Classifier, Loss
-from guard_plugin.attacks.criteria import Criterion, PerExample
+from guard_plugin.attacks.criteria import Criterion, Unfinished, is_time_to_pack
 
 __all__ = ["CW"]
 
@@ -69,7 +69,8 @@ class CW(Attack):
         low, high = torch.zeros_like(c), torch.full_like(c, torch.inf)
         places, zeros = torch.arange(len(pixels), device=pixels.device), torch.zeros_like(pixels)
         hidden = ((2 * pixels - 1) * _SHRINK).atanh()
-        start = _Active(places, pixels, criterion, c, hidden, zeros, zeros, torch.full_like(c, torch.inf))
+        live = torch.ones_like(places, dtype=torch.bool)
+        start = _Active(places, live, pixels, criterion, c, hidden, zeros, zeros, torch.full_like(c, torch.inf))
         for _ in range(self.searches):
             fooled = self._minimise(classifier, replace(start, c=c), nearest, distances)
             low, high = torch.where(fooled, low, c), torch.where(fooled, c, high)
@@ -85,28 +86,30 @@ class CW(Attack):
         radius = ball_radius(self.norm, self.eps.value, nearest) / math.sqrt(nearest[0].numel())
         interval = -(-self.steps // _CHECKS)
         fooled = torch.zeros_like(distances, dtype=torch.bool)
-        active = active.of(self._goes_on(distances))
+        active = active.of(self._goes_on(distances).nonzero()[:, 0])
         for step in range(self.steps):
             if not len(active.places):
                 break
             tanh = active.hidden.tanh()
             images = (tanh / (2 * _SHRINK) + 0.5).clamp(0, 1)
             logits, slopes = classifier.gradient(images, _hinge(active.criterion))
-            reached, found = active.criterion.reached(logits), distance(self.norm, images, active.pixels)
-            fooled[active.places[reached]] = True
-            nearer = reached & (found < distances[active.places])
-            places = active.places[nearer]
-            nearest[places], distances[places] = images[nearer], found[nearer]
+            places, reached = active.places, active.criterion.reached(logits) & active.live
+            fooled[places] |= reached
+            found, known = distance(self.norm, images, active.pixels), distances[places]
+            nearer = reached & (found < known)
+            distances[places] = torch.where(nearer, found, known)
+            nearest[places] = torch.where(nearer.view(-1, 1, 1, 1), images, nearest[places])
             change = images - active.pixels
             cost = active.c * active.criterion.margin(logits).clamp_min(0) + change.square().flatten(1).sum(1)
             gradients = (active.c.view(-1, 1, 1, 1) * slopes + 2 * change) * ((1 - tanh**2) / (2 * _SHRINK))
             active = active.moved(gradients, step + 1, self.relative_rate * radius)
-            goes_on = self._goes_on(distances[active.places])
+            live = active.live & self._goes_on(distances[places])
             if step % interval == 0:
-                goes_on &= cost <= _PROGRESS * active.cost
+                live &= cost <= _PROGRESS * active.cost
                 active = replace(active, cost=cost)
-            if not bool(goes_on.all()):
-                active = active.of(goes_on)
+            active = replace(active, live=live)
+            if is_time_to_pack(step, self.steps):
+                active = active.packed()
         return fooled
 
     def _goes_on(self, distances: Tensor) -> Tensor:
@@ -114,10 +117,9 @@ class CW(Attack):
 
 
 @dataclass(frozen=True)
-class _Active(PerExample):
-    """The examples whose cost still falls for their c."""
+class _Active(Unfinished):
+    """The examples whose cost still falls for their c, and some that are left."""
 
-    places: Tensor
     pixels: Tensor
     criterion: Criterion
     c: Tensor

@@ -12,7 +12,7 @@ from torch import Tensor
 from guard_plugin.attacks.balls import NORMS, Norm, project, steepest
 from guard_plugin.attacks.base import Attack, parse_count
 from guard_plugin.attacks.classifier import Classifier
-from guard_plugin.attacks.criteria import Criterion, PerExample
+from guard_plugin.attacks.criteria import Criterion, Unfinished, is_time_to_pack
 from guard_plugin.attacks.randomness import start_per_example
 
 __all__ = ["PGD", "GradientAscent", "SteppedAscent"]
@@ -64,19 +64,21 @@ class GradientAscent(Attack):
             shift = start_per_example(self.norm, pixels, eps=self.eps.value, seed=self.seed, indices=indices)
             start = (pixels + shift).clamp(0, 1)
         momentum = None if self.decay is None else torch.zeros_like(pixels)
-        moving = _Moving(torch.arange(len(pixels), device=pixels.device), pixels, start, criterion, momentum)
+        places = torch.arange(len(pixels), device=pixels.device)
+        moving = _Moving(places, torch.ones_like(places, dtype=torch.bool), pixels, start, criterion, momentum)
         result = start.clone()
         for step in range(self.steps):
-            if not len(moving.places):
-                break
             logits, gradients = classifier.gradient(moving.iterates, moving.criterion.cross_entropy())
             if self.success == "any":
-                reached = moving.criterion.reached(logits)
-                moving = moving.without(reached, moving.iterates, result)
-                gradients = gradients[~reached]
+                moving = replace(moving, live=moving.live & ~moving.criterion.reached(logits))
             moving = self._moved(moving, gradients)
             for period in range(1, len(moving.past) + 1):
-                moving = moving.without_cycles(period, self.steps - 1 - step, result)
+                moving = moving.without_cycles(period, self.steps - 1 - step)
+            if is_time_to_pack(step, self.steps):
+                result[moving.places] = moving.iterates
+                moving = moving.packed()
+                if not len(moving.places):
+                    break
         result[moving.places] = moving.iterates
         return result
 
@@ -89,7 +91,7 @@ class GradientAscent(Attack):
             gradients = momentum = self.decay * moving.momentum + _unit_mean(gradients)
         step = self.relative_alpha * self.eps.value * steepest(self.norm, gradients)
         iterates = project(self.norm, moving.pixels, moving.iterates + step, self.eps.value)
-        return replace(moving, iterates=iterates, momentum=momentum, past=past)
+        return replace(moving, iterates=_where(moving.live, iterates, moving.iterates), momentum=momentum, past=past)
 
 
 @dataclass(frozen=True)
@@ -122,27 +124,24 @@ class PGD(SteppedAscent):
 
 
 @dataclass(frozen=True)
-class _Moving(PerExample):
-    """The examples that still move."""
+class _Moving(Unfinished):
+    """The examples that still move, and some that are where they end."""
 
-    places: Tensor
     pixels: Tensor
     iterates: Tensor
     criterion: Criterion
     momentum: Tensor | None
     past: tuple[Tensor, ...] = ()
 
-    def without(self, rows: Tensor, images: Tensor, result: Tensor) -> _Moving:
-        """Return the examples that are not in the mask ``rows``, and write the images of those that are to result."""
-        if not bool(rows.any()):
-            return self
-        result[self.places[rows]] = images[rows]
-        return self.of(~rows)
+    def without_cycles(self, period: int, steps_left: int) -> _Moving:
+        """Finish examples that are where they were ``period`` steps ago: their last iterate is one of the cycle."""
+        repeats = (self.iterates == self.past[-period]).flatten(1).all(1) & self.live
+        iterates = _where(repeats, self.past[-period + steps_left % period], self.iterates)
+        return replace(self, iterates=iterates, live=self.live & ~repeats)
 
-    def without_cycles(self, period: int, steps_left: int, result: Tensor) -> _Moving:
-        """Leave out examples that are where they were ``period`` steps ago: their last iterate is one of the cycle."""
-        repeats = (self.iterates == self.past[-period]).flatten(1).all(1)
-        return self.without(repeats, self.past[-period + steps_left % period], result)
+
+def _where(rows: Tensor, images: Tensor, others: Tensor) -> Tensor:
+    return torch.where(rows.view(-1, 1, 1, 1), images, others)
 
 
 def _unit_mean(gradients: Tensor) -> Tensor:

@@ -1,10 +1,10 @@
-"""Attacks of several rounds, each on the examples that remain, and those of them that pyautoattack runs."""
+"""Attacks of several rounds, each on the examples that remain."""
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -12,12 +12,9 @@ from torch import Tensor
 from guard_plugin.attacks.balls import Norm
 from guard_plugin.attacks.base import Attack
 from guard_plugin.attacks.classifier import Classifier
-from guard_plugin.attacks.criteria import Criterion, PerExample
-from guard_plugin.optional import require
+from guard_plugin.attacks.criteria import PerExample
 
-__all__ = ["AttackInRounds", "Examples", "Round", "RunByPyAutoAttack", "TowardsTopClasses"]
-
-_LIBRARY_NORMS: dict[Norm, str] = {"linf": "Linf", "l2": "L2"}
+__all__ = ["AttackInRounds", "AttackInRuns", "Examples", "Round", "TowardsTopClasses"]
 
 
 @dataclass(frozen=True)
@@ -56,8 +53,8 @@ class AttackInRounds(Attack):
             for rows in torch.split(remaining.nonzero()[:, 0], size):
                 if len(rows):
                     images, fooled = attack(examples.of(rows))
-                    adversarial[rows[fooled]] = images[fooled]
-                    remaining[rows[fooled]] = False
+                    adversarial[rows] = torch.where(fooled.view(-1, 1, 1, 1), images, adversarial[rows])
+                    remaining[rows] = ~fooled
         return adversarial
 
     @abstractmethod
@@ -66,51 +63,27 @@ class AttackInRounds(Attack):
 
 
 @dataclass(frozen=True)
-class RunByPyAutoAttack(AttackInRounds):
-    """An attack whose rounds are runs of pyautoattack, each of ``steps`` iterations.
-
-    A run calls ``attack_single_run`` of pyautoattack, because ``perturb`` draws one random start for a whole batch.
-    """
-
-    library_class: ClassVar[tuple[str, str]]
-    """The module of pyautoattack that has the attack, and its class there."""
-    library_options: ClassVar[Mapping[str, Any]] = {}
-    """Arguments of that class beside the number of iterations, the norm and eps."""
+class AttackInRuns(AttackInRounds):
+    """An attack whose rounds are runs of the same kind, each of ``steps`` iterations."""
 
     _at_least_1: ClassVar[Sequence[str]] = ("steps",)
 
     steps: int = 100
 
-    def check_available(self) -> None:
-        """Refuse the attack if pyautoattack is not installed."""
-        self._library_class()
-
-    def _perturb(self, classifier: Classifier, pixels: Tensor, labels: Tensor, indices: Tensor) -> Tensor:
-        # This refuses a model that no gradient passes through; pyautoattack would fail with an error of torch's.
-        classifier.gradient(pixels[:1], Criterion(labels[:1]).cross_entropy())
-        return super()._perturb(classifier, pixels, labels, indices)
-
     def _rounds(self, classifier: Classifier, num_classes: int) -> Iterable[Round]:
-        library = self._library_class()(
-            classifier, n_iter=self.steps, norm=_LIBRARY_NORMS[self.norm], eps=self.eps.value, **self.library_options
-        )
-        return [partial(self._run, library, classifier, rank) for rank in self._ranks(num_classes)]
-
-    def _library_class(self) -> Any:
-        module, name = self.library_class
-        return getattr(require(f"pyautoattack.{module}", needed_by=f"attack {self.family}"), name)
+        return [partial(self._run, classifier, rank) for rank in self._ranks(num_classes)]
 
     def _ranks(self, num_classes: int) -> Sequence[int]:
         """Return the number of each run: 0 for an untargeted run, else the rank of the class that it aims at."""
         return (0,)
 
     @abstractmethod
-    def _run(self, library: Any, classifier: Classifier, rank: int, examples: Examples) -> tuple[Tensor, Tensor]:
-        """Run pyautoattack's attack once, as a round."""
+    def _run(self, classifier: Classifier, rank: int, examples: Examples) -> tuple[Tensor, Tensor]:
+        """Run the attack once, as a round."""
 
 
 @dataclass(frozen=True)
-class TowardsTopClasses(RunByPyAutoAttack):
+class TowardsTopClasses(AttackInRuns):
     """An attack with one run towards each of the likeliest ``target_classes`` wrong classes, the likeliest first."""
 
     _at_least_1: ClassVar[Sequence[str]] = ("steps", "target_classes")

@@ -14,7 +14,7 @@ from torch import Tensor
 from guard_plugin.attacks.balls import Norm, lengths
 from guard_plugin.attacks.base import Attack, parse_count
 from guard_plugin.attacks.classifier import Classifier
-from guard_plugin.attacks.criteria import Criterion, PerExample
+from guard_plugin.attacks.criteria import Criterion, Unfinished, is_time_to_pack
 from guard_plugin.attacks.randomness import words_per_example
 from guard_plugin.errors import UnusableInput
 from guard_plugin.versions import strict_zip
@@ -81,26 +81,29 @@ class Square(Attack):
         places = torch.arange(len(pixels), device=pixels.device)
         margins = pixels.new_full((len(pixels),), torch.inf)
         result = start.clone()
-        active = _Active(places, pixels, start, margins, Criterion(labels), indices, words)
-        active = active.after(start, classifier.logits(start), result)
+        live = torch.ones_like(places, dtype=torch.bool)
+        active = _Active(places, live, pixels, start, margins, Criterion(labels), indices, words)
+        active = active.after(start, classifier.logits(start))
         for query in range(self.queries):
-            if not len(active.places):
-                break
+            if is_time_to_pack(query, self.queries):
+                result[active.places] = active.best
+                active = active.packed()
+                if not len(active.places):
+                    break
             if query % _BLOCK == 0:
                 times = range(query + 1, query + 1 + _BLOCK)
                 words = words_per_example(moves.words_per_query, seed=self.seed, indices=active.indices, times=times)
                 active = replace(active, words=words)
             images = moves.propose(query, active.pixels, active.best, active.words[:, query % _BLOCK])
-            active = active.after(images, classifier.logits(images), result)
+            active = active.after(images, classifier.logits(images))
         result[active.places] = active.best
         return result
 
 
 @dataclass(frozen=True)
-class _Active(PerExample):
-    """The examples that are not fooled yet."""
+class _Active(Unfinished):
+    """The examples that are not fooled yet, and some that are."""
 
-    places: Tensor
     pixels: Tensor
     best: Tensor
     margins: Tensor
@@ -108,16 +111,13 @@ class _Active(PerExample):
     indices: Tensor
     words: Tensor
 
-    def after(self, images: Tensor, logits: Tensor, result: Tensor) -> _Active:
-        """Keep images that come closer to fooling; write those that fool to result, and leave out their examples."""
+    def after(self, images: Tensor, logits: Tensor) -> _Active:
+        """Keep images that come closer to fooling, and finish the examples of those that fool."""
         margins, reached = self.criterion.margin(logits), self.criterion.reached(logits)
-        better = (margins < self.margins) | reached
+        better = ((margins < self.margins) | reached) & self.live
         best = torch.where(better.view(-1, 1, 1, 1), images, self.best)
-        active = replace(self, best=best, margins=torch.where(better, margins, self.margins))
-        if not bool(reached.any()):
-            return active
-        result[self.places[reached]] = best[reached]
-        return active.of(~reached)
+        margins = torch.where(better, margins, self.margins)
+        return replace(self, best=best, margins=margins, live=self.live & ~reached)
 
 
 def share_at(query: int, p_init: float) -> float:
@@ -152,10 +152,9 @@ class _Moves:
     def _windows(self, side: int, words: Tensor) -> Tensor:
         """Return squares at corners chosen by two words each, as places in a flat channel, (n, channels, side**2)."""
         # As in the authors' code, no square reaches the last row and column, because its upper bound is exclusive.
-        span = torch.tensor([self._height - side, self._width - side], device=words.device)
-        corner = (words * span) >> 32
         reach = torch.arange(side, device=words.device)
-        rows, columns = corner[:, :1] + reach, corner[:, 1:] + reach
+        rows = (words[:, :1] * (self._height - side) >> 32) + reach
+        columns = (words[:, 1:] * (self._width - side) >> 32) + reach
         return (rows[:, :, None] * self._width + columns[:, None]).flatten(1)[:, None].expand(-1, self._channels, -1)
 
 
@@ -230,7 +229,7 @@ class L2Moves(_Moves):
 
     def _bumps(self, side: int, like: Tensor, words: Tensor) -> Tensor:
         """Return an upright or lying bump of either sign for each channel, shape (n, channels, side**2)."""
-        upright = _bump(side).to(like)
+        upright = _bump(side, like.device, like.dtype)
         lies = (words[:, :1] >> 31).bool()
         shape = torch.where(lies, upright.t().flatten(), upright.flatten())
         return shape[:, None] * _signs(words[:, 1:], like)[:, :, None]
@@ -246,9 +245,9 @@ def _signs(words: Tensor, like: Tensor) -> Tensor:
 
 
 @lru_cache
-def _bump(side: int) -> Tensor:
+def _bump(side: int, device: torch.device, dtype: torch.dtype) -> Tensor:
     """Return a positive half over a negative half, of length 1."""
-    return _unit(torch.cat([_half_bump(side // 2, side), -_half_bump(side - side // 2, side)]))
+    return _unit(torch.cat([_half_bump(side // 2, side), -_half_bump(side - side // 2, side)])).to(device, dtype)
 
 
 def _half_bump(height: int, width: int) -> Tensor:

@@ -80,7 +80,7 @@ def check_pixels(pixels: Tensor) -> None:
             f"expected pixels of shape (n, channels, height, width) in floating point, n >= 1; "
             f"got shape {tuple(pixels.shape)} of {pixels.dtype}"
         )
-    low, high = float(pixels.min()), float(pixels.max())
+    low, high = torch.stack(pixels.aminmax()).tolist()  # a GPU makes the host wait once
     if not (low >= 0 and high <= 1):
         raise UnusableInput(
             f"expected pixels in [0, 1], got values from {low:.4g} to {high:.4g}: attacks are measured in pixel space, "
@@ -88,13 +88,14 @@ def check_pixels(pixels: Tensor) -> None:
         )
 
 
-def check_labels(labels: Tensor, n: int, num_classes: int | None = None, *, what: str = "labels") -> None:
-    """Refuse anything but n int64 labels >= 0, and < num_classes where that is given."""
+def check_labels(labels: Tensor, n: int, num_classes: int | None = None, *, what: str = "labels") -> int:
+    """Return the highest label, and refuse anything but n int64 labels >= 0, and < num_classes where that is given."""
     if labels.shape != (n,) or labels.dtype != torch.int64:
         raise UnusableInput(
             f"expected {n} {what} of shape ({n},) in int64, got shape {tuple(labels.shape)} of {labels.dtype}"
         )
-    low, high = int(labels.min()), int(labels.max())
+    low, high = torch.stack(labels.aminmax()).tolist()
     if low < 0 or (num_classes is not None and high >= num_classes):
         bound = "" if num_classes is None else f" and < {num_classes}"
         raise UnusableInput(f"expected {what} >= 0{bound}, got values from {low} to {high}")
+    return int(high)

@@ -24,6 +24,7 @@ from guard_plugin.attacks.balls import distance
 from guard_plugin.attacks.randomness import other_class_per_example, start_per_example
 from guard_plugin.errors import UnusableInput
 from guard_plugin.evaluation import attacks as former
+from guard_plugin.networks.architectures import build_network
 
 # Foolbox 3.3.4 imports a deprecated namespace of SciPy.
 with warnings.catch_warnings():
@@ -114,7 +115,7 @@ def test_leaving_out_what_repeats_itself_changes_nothing(convnet, batch, attack,
     try:
         short = run(attack, convnet, batch)
         spent = sum(calls)
-        monkeypatch.setattr(pgd._Moving, "without_cycles", lambda self, period, steps_left, result: self)
+        monkeypatch.setattr(pgd._Moving, "without_cycles", lambda self, period, steps_left: self)
         calls.clear()
         plain = run(attack, convnet, batch)
     finally:
@@ -161,6 +162,24 @@ def test_no_bit_depends_on_the_size_of_the_passes(request, arch, batch):
     few = torch.tensor([40, 3, 17])
     alone, gradients_alone = classifier.gradient(pixels[few], criterion.of(few).cross_entropy())
     assert torch.equal(logits[few], alone) and torch.equal(gradients[few], gradients_alone)
+
+
+def test_a_cpu_passes_large_images_in_parts_that_change_no_bit():
+    """In parts of 16 images of CIFAR's size, whoever asks: a pass of 48 takes longer."""
+    torch.manual_seed(0)
+    model = build_network("ConvNet-d2-w8", channels=3, num_classes=10, im_size=(32, 32)).eval()
+    pixels, labels = torch.rand(48, 3, 32, 32), torch.arange(48) % 10
+    leaf = pixels.clone().requires_grad_()
+    whole = model(leaf)
+    (expected,) = torch.autograd.grad(nn.functional.cross_entropy(whole, labels, reduction="sum"), leaf)
+    sizes = []
+    hook = model.register_forward_hook(lambda module, inputs, logits: sizes.append(len(logits)))
+    classifier = Classifier(model, highest=9, batch_size=48)
+    logits, gradients = classifier.gradient(pixels, Criterion(labels).cross_entropy())
+    assert torch.equal(logits, whole) and torch.equal(gradients, expected)
+    assert torch.equal(classifier.logits(pixels), whole) and torch.equal(classifier(pixels), whole)
+    assert sizes == [16] * 9
+    hook.remove()
 
 
 @pytest.mark.parametrize("targets", [None, torch.tensor([1, 0, 2])])

@@ -8,7 +8,8 @@ from scipy.stats import ks_2samp
 from torch import nn
 from torch.nn import functional as F
 
-from guard_plugin.attacks import Classifier, Square, builtin_registry, parse_attacks, parse_eps
+from guard_plugin.attacks import Square, builtin_registry, parse_attacks, parse_eps
+from guard_plugin.attacks import square as square_module
 from guard_plugin.attacks.balls import distance
 from guard_plugin.attacks.randomness import philox4x32, words_per_example
 from guard_plugin.attacks.square import L2Moves, LinfMoves, share_at
@@ -123,8 +124,13 @@ def test_queries_until_fooled_are_distributed_as_in_autoattack(digits, norm, mon
     model, pixels, labels = digits["colour"]
     limit, seeds = 100, 6
     survivors = []
-    logits = Classifier.logits
-    monkeypatch.setattr(Classifier, "logits", lambda self, x: (survivors.append(len(x)), logits(self, x))[1])
+    after = square_module._Active.after
+
+    def counted(self, images, logits):
+        survivors.append(int(self.live.sum()))
+        return after(self, images, logits)
+
+    monkeypatch.setattr(square_module._Active, "after", counted)
     many, indices = pixels.repeat(seeds, 1, 1, 1), torch.arange(40 * seeds)
     adversarial = attack(norm, limit)(model, many, labels.repeat(seeds), indices=indices)
     ours = _queries_when_fooled(survivors, limit)
