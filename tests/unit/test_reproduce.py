@@ -67,9 +67,10 @@ def test_two_arms_are_distilled_measured_and_compared(tmp_path, monkeypatch):
         data=tmp_path, attacks="fgsm", eps="8/255", n_examples=20,
     )  # fmt: skip
     found = driver.chosen(args)
-    assert list(found) == ["digits-dc-ipc1-baseline", "digits-dc-ipc1-guard"]
+    guarded = "digits-dc-ipc1-guard"
+    assert list(found) == ["digits-dc-ipc1-baseline", guarded]
     assert all(driver.measure(name, cells, args) for name, cells in found.items()) and driver.compare(found, tmp_path)
-    results = json.loads((tmp_path / "measured" / "digits-dc-ipc1-guard" / "digits-dc-ipc1-guard" / "results.json").read_text())
+    results = json.loads((tmp_path / "measured" / guarded / guarded / "results.json").read_text())
     assert results["subject"]["experiments"] == 2 and results["protocol"]["seeds"] == 2
     assert {made["settings"]["strength"] for made in results["subject"]["made_under"].values()} == {100}
-    assert (tmp_path / "compared" / "digits-dc-ipc1-guard" / "page.html").is_file()
+    assert (tmp_path / "compared" / guarded / "page.html").is_file()
