@@ -93,10 +93,6 @@ def compare(found: dict[str, list[Cell]], out: Path) -> bool:
                 *folders,
                 "--html",
                 "page.html",
-                "--label",
-                "baseline",
-                "--label",
-                cells[0].arm.name,
             ]
             well &= run_once(arguments, out.resolve() / "compared" / name, "compare")
     return well
