@@ -34,15 +34,15 @@ import os, sys, types, torch
 from torch.nn import functional as F
 from utils import get_dataset, get_network, evaluate_synset, ParamDiffAug
 torch.set_num_threads(1), torch.manual_seed(0)
-data, run, arch = sys.argv[1:4]
-dsa, zca, soft = (word == "True" for word in sys.argv[4:])
+data, run, arch, ipc = *sys.argv[1:4], int(sys.argv[4])
+dsa, zca, soft = (word == "True" for word in sys.argv[5:])
 args = types.SimpleNamespace(device="cpu", lr_net={RATE}, epoch_eval_train={EPOCHS}, batch_train=256, dataset="CIFAR10",
                              dsa=dsa, dsa_strategy={DSA_STRATEGY!r}, dsa_param=ParamDiffAug(), dc_aug_param=None,
                              zca=zca, teacher_label=soft)
 channel, size, classes, _, _, _, train, _, testloader, *_ = get_dataset("CIFAR10", data, args=args)
 everything = [train[i] for i in range(len(train))]
-chosen = [image for c in range(10) for image in [x for x, y in everything if int(y) == c][:10]]
-images, labels = torch.stack(chosen), torch.arange(10).repeat_interleave(10)
+chosen = [image for c in range(10) for image in [x for x, y in everything if int(y) == c][:ipc]]
+images, labels = torch.stack(chosen), torch.arange(10).repeat_interleave(ipc)
 labels = 0.8 * F.one_hot(labels, 10) + 0.02 if soft else labels
 os.makedirs(run)
 torch.save(images, run + "/images_best.pt"), torch.save(labels, run + "/labels_best.pt")
@@ -84,20 +84,22 @@ def python(code: str, *arguments: object, environment: dict[str, str], host: Pat
 
 
 @pytest.mark.parametrize(
-    ("host", "arch", "dsa", "zca", "soft"),
+    ("host", "arch", "ipc", "dsa", "zca", "soft"),
     [
-        (MTT, "ConvNetW32", True, False, False),
-        (MTT, "ConvNetW32", False, False, False),
-        (MTT, "ConvNetW32", True, True, False),
+        (MTT, "ConvNetW32", 10, True, False, False),
+        (MTT, "ConvNetW32", 10, False, False, False),
+        (MTT, "ConvNetW32", 10, True, True, False),
         # TESLA has no narrower network. Its --teacher_label makes soft labels.
-        (TESLA, "ConvNet", True, False, False),
-        (TESLA, "ConvNet", True, True, True),
+        (TESLA, "ConvNet", 1, True, False, False),
+        (TESLA, "ConvNet", 10, True, False, False),
+        (TESLA, "ConvNet", 10, True, True, True),
     ],
-    ids=["MTT, DSA", "MTT", "MTT, DSA, ZCA", "TESLA, DSA", "TESLA, DSA, ZCA, soft labels"],
+    ids=["MTT, DSA", "MTT", "MTT, DSA, ZCA", "TESLA, IPC 1, DSA", "TESLA, DSA", "TESLA, DSA, ZCA, soft labels"],
 )
-def test_students_are_as_good_as_the_hosts(data, tmp_path, environment, host, arch, dsa, zca, soft):
+def test_students_are_as_good_as_the_hosts(data, tmp_path, environment, host, arch, ipc, dsa, zca, soft):
     run = tmp_path / "logged_files" / "CIFAR10" / "run"
-    hosts = python(HOSTS_EVALUATION, data, run, arch, dsa, zca, soft, environment=environment, host=host)
+    asked = (data, run, arch, ipc, dsa, zca, soft)
+    hosts = python(HOSTS_EVALUATION, *asked, environment=environment, host=host)
     theirs = [float(line.split()[1]) for line in hosts.splitlines() if line.startswith("ACCURACY")]
     results = json.loads(python(OUR_EVALUATION, data, run, arch, dsa, tmp_path / "out", environment=environment))
     ours = results["accuracy"]["clean"]["per_seed"]
@@ -106,7 +108,8 @@ def test_students_are_as_good_as_the_hosts(data, tmp_path, environment, host, ar
     assert protocol["recipe"]["learning_rate"] == pytest.approx(RATE)
     assert protocol["recipe"]["learning_rate_source"] == "distilled set"
     print("ours", statistics.mean(ours), ours, "theirs", statistics.mean(theirs), theirs)
-    assert min(*ours, *theirs) > 0.15  # chance is 0.1: they have learned
+    # Chance is 0.1: they have learned, if only a little from one image per class.
+    assert min(statistics.mean(ours), statistics.mean(theirs)) > (0.105 if ipc == 1 else 0.2)
     spread = (statistics.variance(ours) + statistics.variance(theirs)) / NETWORKS
     assert abs(statistics.mean(ours) - statistics.mean(theirs)) <= 4 * spread**0.5 + 0.01, (ours, theirs)
 
