@@ -140,7 +140,7 @@ def audit_examples(attack: str, pixels: Tensor, adversarial: Tensor, eps: float,
         )
     distances = distance(norm, adversarial, pixels)
     # NaN and infinity show in the lowest and the highest value; one list makes a GPU's host wait once.
-    low, high, farthest = torch.stack([*adversarial.double().aminmax(), distances.max()]).tolist()
+    low, high, farthest = torch.stack([*(bound.double() for bound in adversarial.aminmax()), distances.max()]).tolist()
     if not (math.isfinite(low) and math.isfinite(high)):
         raise AuditFailure(
             f"attack {attack} returned values that are not finite: the attack is broken or the model's gradient is NaN"
