@@ -262,7 +262,10 @@ def test_a_folder_that_was_changed_is_not_guards(tmp_path, spoil, reason):
 
 
 def test_a_recovery_from_a_plain_teacher_is_not_guards(tmp_path):
-    assert "t.pth', not known to be" in origin_of(recover(tmp_path / "a", teacher(tmp_path / "t.pth", 0.0))).reason
+    baseline = origin_of(recover(tmp_path / "a", teacher(tmp_path / "t.pth", 0.0)))
+    assert baseline.reason == "it was made at strength 0" and baseline.is_baseline
+    words = "made under strength 0, a baseline; mtt buffer.py: 1 of 1 losses left as they are"
+    assert baseline.in_words() == words
     torch.save([1], tmp_path / "plain.pth")
     assert "plain.pth', not known to be" in origin_of(recover(tmp_path / "b", tmp_path / "plain.pth")).reason
 
