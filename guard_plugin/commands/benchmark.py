@@ -20,6 +20,7 @@ from guard_plugin.commands.options import (
     show,
     zca_option,
 )
+from guard_plugin.datasets import DATASETS
 from guard_plugin.distilled import read_distilled, subject_of_several
 from guard_plugin.distilled.markers import origin_of
 from guard_plugin.errors import UnusableInput
@@ -31,7 +32,7 @@ from guard_plugin.evaluation.results import FinishedBenchmark
 from guard_plugin.evaluation.tables import counted, results_table
 from guard_plugin.files import read_json_object
 from guard_plugin.names import spelled
-from guard_plugin.networks.architectures import architecture_named
+from guard_plugin.networks.architectures import ARCHITECTURES, architecture_named
 from guard_plugin.penalties.settings import assigned
 from guard_plugin.plugins import installed_plugins, look_up
 from guard_plugin.ranks import is_main_process
@@ -40,6 +41,10 @@ from guard_plugin.versions import require_torch_to_benchmark
 
 __all__ = ["benchmark"]
 
+_NAMES = {
+    "dataset": f"one of {', '.join(DATASETS)}, another one of torchvision's, a .npz file or a folder of images",
+    "arch": f"one of {', '.join(ARCHITECTURES)}, or another one of torchvision's",
+}
 _OPTIONS = {"recipe_values": "--epochs or --set"}  # what sets a field of another name
 
 
@@ -197,7 +202,7 @@ def _complete(given: dict[str, Any], hosts: str | None) -> dict[str, Any]:
     """Refuse a choice without data set or architecture; the name of a host's network is read as the host writes it."""
     for name in ("dataset", "arch"):
         if name not in given:
-            raise UnusableInput(f"expected --{name}: the file does not contain it")
+            raise UnusableInput(f"expected --{name}, {_NAMES[name]}: the file does not contain it")
     return given if given["arch"] == hosts else {**given, "arch": architecture_named(given["arch"])}
 
 

@@ -2,6 +2,7 @@
 
 A benchmark that is killed every few minutes must advance, and no outcome depends on where rounds end. What a round
 costs is measured: it may be mostly latency (on a GPU, sixteen examples take as long as five hundred) or arithmetic.
+The least round is one pass, which a smaller one would fill up: it may take minutes where an attack is slow.
 """
 
 from __future__ import annotations
