@@ -10,15 +10,15 @@ from guard_plugin.versions import strict_zip
 
 __all__ = ["PASS_UNIT", "Classifier", "Loss"]
 
-PASS_UNIT = 16
+PASS_UNIT = 8
 """Every pass is filled up to a multiple of so many examples.
 
-A matrix product rounds an example's logits differently in a batch of 7 than in one of 16, which is enough to send an
-attack of thousands of steps another way. In multiples of 16, an example's logits and gradients are the same to the
+A matrix product rounds an example's logits differently in a batch of 1 or 2 than in one of 16, which is enough to send
+an attack of thousands of steps another way. In multiples of 8, an example's logits and gradients are the same to the
 last bit, whatever else is in the batch (measured on CPUs; on a GPU, up to rounding).
 """
 
-_PART_VALUES = PASS_UNIT * 3 * 32 * 32
+_PART_VALUES = 16 * 3 * 32 * 32
 """How many pixel values a CPU passes at once, in whole ``PASS_UNIT``s: what the layers of larger passes return fits no
 cache, and malloc may give its memory back each time. Then 96 images of 3x32x32 take up to twice as long in one pass."""
 

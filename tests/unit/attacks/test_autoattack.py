@@ -119,15 +119,6 @@ def test_apgd_t_is_elementwise_equal_to_pyautoattack_from_the_same_starts(mlp, b
 
 
 @norms
-@pytest.mark.parametrize("make", [APGDCE, APGDT])
-def test_packing_what_is_left_changes_nothing(mlp, batch, norm, make, monkeypatch):
-    attack = make(RADII[norm], norm=norm, steps=20)
-    packed = run(attack, mlp, batch)
-    monkeypatch.setattr(apgd, "is_time_to_pack", lambda step, steps: False)
-    assert not torch.equal(packed, batch[0]) and torch.equal(run(attack, mlp, batch), packed)
-
-
-@norms
 def test_fab_t_is_elementwise_equal_to_pyautoattack(mlp, batch, norm):
     classifier = Classifier(mlp, highest=9, batch_size=48)
     fab = FABAttack_PT(classifier, n_restarts=1, targeted=True, n_target_classes=9, **library_options(norm, 10))

@@ -6,7 +6,7 @@ import importlib.util
 import pytest
 import torch
 
-from guard_plugin.attacks import builtin_registry, parse_attacks, parse_eps
+from guard_plugin.attacks import builtin_registry, criteria, parse_attacks, parse_eps
 from tests.conftest import ROOT
 
 
@@ -59,3 +59,21 @@ def test_an_attack_waits_at_most_once_in_two_passes(count_waits, name):
     passes, counts = count_waits.count(call, model, pixels)
     assert sum(counts.values()) <= passes / 2
     assert 0 < fooled[0] < 1
+
+
+@pytest.mark.parametrize(
+    "name", ["pgd30@4/255", "mim10", "square60@4/255", "square60-l2@0.3", "cw", "apgd-ce", "apgd-ce-l2@0.1"]
+)
+def test_finished_examples_stand_still_until_they_are_left_out(count_waits, name, monkeypatch):
+    """How often the examples that are left are packed together changes no bit."""
+    model, pixels = count_waits.example()
+    pixels, indices = pixels[:20], torch.arange(20)
+    labels = model(pixels).argmax(1)
+    (attack,) = parse_attacks(name, builtin_registry(), [parse_eps("1/255")])
+    attack = dataclasses.replace(attack, **{"steps": 40} if "steps" in attack.settings() else {})
+    found = []
+    for every in (1, 4, 1000):
+        monkeypatch.setattr(criteria, "_PACKED_EVERY", every)
+        found.append(attack(model, pixels, labels, indices=indices))
+    assert (model(found[0]).argmax(1) != labels).any()
+    assert torch.equal(found[0], found[1]) and torch.equal(found[0], found[2])
