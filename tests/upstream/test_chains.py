@@ -71,7 +71,7 @@ def step(python, tmp_path) -> Callable[..., dict]:
         assert ledger["outcome"] == "complete" and all(fault["repaired"] for fault in ledger["faults"])
         read = ledger["taken_over"] or {}
         strange = [path for path, made in read.items() if made["reason"]]
-        assert all(Path(path).name == "few" for path in strange)  # else, all of it is GUARD's
+        assert {Path(path).name for path in strange} <= {"few", "labels"}  # else, all of it is GUARD's
         return ledger
 
     return step
@@ -144,7 +144,7 @@ def test_sre2l_in_imagenets_shape(step, tmp_path):
     step("sre2l", "SRe2L/SRe2L/recover/data_synthesis.py", arguments, *teacher)
     images = sorted((tmp_path / "syn" / "x").rglob("*.jpg"))
     assert len(images) == 1000
-    for image in images[:10]:  # of ten classes, for the steps that follow
+    for image in images[:10]:  # of ten classes, for the steps that follow; so their marker is lost
         (tmp_path / "few" / image.parent.name).mkdir(parents=True)
         image.rename(tmp_path / "few" / image.relative_to(tmp_path / "syn" / "x"))
 
