@@ -1,7 +1,7 @@
 """How many examples a round of a measurement takes, so that records are written about twice a minute.
 
 A benchmark that is killed every few minutes must advance, and no outcome depends on where rounds end. What a round
-costs is measured: it may be mostly latency (on a GPU, sixteen examples take as long as five hundred) or arithmetic.
+costs is measured: it may be mostly latency (on a GPU, eight examples take as long as five hundred) or arithmetic.
 The least round is one pass, which a smaller one would fill up: it may take minutes where an attack is slow.
 """
 

@@ -100,7 +100,7 @@ def test_what_cannot_be_used_is_refused(benchmark, written, tmp_path, options, w
 
 def test_the_data_set_is_asked_for(guard, written):
     done = guard("benchmark", "--out", "o", "--distilled", written.set, "--adapter", "sre2l", "--eps", "1/255")
-    assert done.returncode == 2 and "expected --dataset: the file does not contain it" in done.stderr
+    assert done.returncode == 2 and "expected --dataset, one of digits" in done.stderr
 
 
 SHORT = shlex.split("--iterations 60 --ipc 2 --experiments 2 --students 2 --n-examples 40 --attacks fgsm --eps 16/255")

@@ -2,6 +2,7 @@
 
 import pytest
 
+from guard_plugin.attacks.classifier import PASS_UNIT
 from guard_plugin.evaluation.pace import Pace, Paces
 
 
@@ -22,8 +23,9 @@ def test_arithmetic_takes_half_a_minute_at_most(per_example):
     assert all(size * per_example > 15 or size == 512 for size in sizes[3:-1])  # and no round is much shorter
 
 
-def test_slow_examples_are_taken_sixteen_at_a_time():
-    assert set(rounds(lambda n: 9.0 * n, examples=160)) == {16}
+def test_slow_examples_are_taken_one_pass_at_a_time():
+    first, *others = rounds(lambda n: 9.0 * n, examples=160)
+    assert first == 16 and set(others) == {PASS_UNIT}
 
 
 def test_latency_does_not_make_rounds_small():
@@ -33,10 +35,10 @@ def test_latency_does_not_make_rounds_small():
 
 def test_a_known_machine_needs_no_small_rounds():
     paces = Paces(pass_seconds=2e-5)
-    assert paces.of("a", 512).examples == 512 and Paces(pass_seconds=3e-3).of("a", 512).examples == 16
-    assert Paces().of("a", 512).examples == 16
+    assert paces.of("a", 512).examples == 512 and Paces(pass_seconds=3e-3).of("a", 512).examples == PASS_UNIT
+    assert Paces().of("a", 512).examples == PASS_UNIT
     paces.of("a", 512).took(512, 600.0)
-    assert paces.of("a", 512).examples == 16 and paces.of("b", 512).examples == 512
+    assert paces.of("a", 512).examples < 32 and paces.of("b", 512).examples == 512
 
 
 def test_a_last_small_round_does_not_make_the_next_networks_rounds_small():
@@ -47,4 +49,4 @@ def test_a_last_small_round_does_not_make_the_next_networks_rounds_small():
 
 
 def test_the_least_round_is_one_pass():
-    assert Pace(1, 4).examples == 16
+    assert Pace(1, 4).examples == PASS_UNIT
