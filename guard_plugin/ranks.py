@@ -2,7 +2,7 @@
 
 import os
 
-__all__ = ["is_main_process"]
+__all__ = ["is_main_process", "is_one_of_several"]
 
 
 def is_main_process() -> bool:
@@ -11,3 +11,8 @@ def is_main_process() -> bool:
     Each process guards, counts and verifies its own loss calls.
     """
     return os.environ.get("RANK", "0") == "0"
+
+
+def is_one_of_several() -> bool:
+    """Tell whether torchrun started other processes of this run, too."""
+    return os.environ.get("WORLD_SIZE", "1") != "1"

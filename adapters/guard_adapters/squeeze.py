@@ -115,8 +115,6 @@ ARCH = {"arch": ("--arch-name", "resnet18")}
 IMAGENET = {**ARCH, "dataset": "ImageNet"}
 TINY = {**ARCH, "dataset": "TinyImageNet"}
 
-_IMAGES = ("--syn-data-path", "--train-dir", "--data")
-
 RECOVER = Step("recovers images from a teacher", writes_into="new*/*.jpg")
-RELABEL = Step("softens labels with a teacher", writes_into="epoch_*/*", reads_folders=_IMAGES)
-VALIDATE = Step("trains students on recovered images", reads_folders=(*_IMAGES, "--fkd-path"))
+RELABEL = Step("softens labels with a teacher", writes_into="epoch_*/*", reads_folders=("--data",))
+VALIDATE = Step("trains students on recovered images", reads_folders=("--syn-data-path", "--train-dir", "--fkd-path"))

@@ -62,7 +62,10 @@ def parse_radii(attacks: str, eps: Sequence[str | float] | None) -> list[Eps]:
         return [parse_eps(one) for one in eps or []]
     preset = PRESETS.get(attacks.strip())
     if preset is None:
-        raise UnusableInput(f"expected eps, such as 8/255, for {', '.join(without)}")
+        raise UnusableInput(
+            f"expected eps for {', '.join(without)}: give --eps, such as 8/255, or a radius with each name, as in "
+            f"{without[0]}@8/255"
+        )
     return [parse_eps(preset.eps)]
 
 

@@ -12,6 +12,7 @@ import importlib.util
 import json
 import os
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path, PurePath
@@ -24,7 +25,7 @@ from guard_plugin.files import atomic_file
 from guard_plugin.foreign_text import printable
 from guard_plugin.hosts.profile import Profile
 from guard_plugin.injection.ledger import Ledger
-from guard_plugin.ranks import is_main_process
+from guard_plugin.ranks import is_main_process, is_one_of_several
 
 __all__ = ["Provenance"]
 
@@ -40,6 +41,7 @@ class Provenance:
         self._ledger = ledger
         self._into = profile.writes_into
         self._about = profile.written_about(arguments)
+        self._started = time.time()
         self._begun: set[Path] = set()
         self._written: set[Path] = set()
         self._older: dict[Path, Origin] = {}
@@ -140,9 +142,13 @@ class Provenance:
         with atomic_file(marker_of(unit)) as opened:
             opened.write(json.dumps(content, indent=2).encode() + b"\n")
 
+    def _is_of_this_run(self, file: Path) -> bool:
+        """Tell whether this run wrote a file; under torchrun, whether one of its processes can have done so."""
+        return file in self._written or (is_one_of_several() and file.stat().st_mtime >= self._started)
+
     def _not_vouched_for(self, folder: Path) -> int:
         """Count the files of a folder that neither this run wrote nor an older one whose marker was in order."""
-        others = sum(file not in self._written for file in files_in(folder))
+        others = sum(not self._is_of_this_run(file) for file in files_in(folder))
         older, taken_over = self._older.get(folder), self._ledger.taken_over
         if not others or older is None or older.reason or taken_over is None:
             return others

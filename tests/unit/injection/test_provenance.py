@@ -2,6 +2,8 @@
 
 import io
 import json
+import os
+import time
 from pathlib import Path
 
 import pytest
@@ -279,6 +281,23 @@ def test_a_folder_that_several_runs_fill_is_guards_if_all_of_it_is(tmp_path):
     assert origin_of(recover(images, other, range(7))).reason == ""  # all of it is new
     (images / "new000" / "old.jpg").write_bytes(b"")
     assert "1 files in it are not of the run" in origin_of(recover(images, other, range(7))).reason
+
+
+def test_under_torchrun_the_first_process_speaks_for_what_others_wrote(tmp_path, monkeypatch):
+    made, images = teacher(tmp_path / "t.pth"), tmp_path / "images"
+    (images / "new009").mkdir(parents=True)
+    older, beside = (images / "new009" / name for name in ("older.jpg", "beside.jpg"))
+    older.write_bytes(b"")
+    os.utime(older, (1, 1))
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert "1 files in it are not of the run" in origin_of(recover(images, made)).reason
+    older.unlink()
+    beside.write_bytes(b"")
+    os.utime(beside, (time.time() + 60,) * 2)  # while the run goes on
+    assert origin_of(recover(images, made)).reason == ""
+    monkeypatch.delenv("WORLD_SIZE")
+    marker_of(images).unlink()
+    assert "1 files in it are not of the run" in origin_of(recover(images, made)).reason
 
 
 def test_a_recovery_that_did_not_end_is_not_guards_and_can_be_done_again(tmp_path):
