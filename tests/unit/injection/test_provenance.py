@@ -326,3 +326,13 @@ def test_pils_own_function_is_given_back():
     assert image.save is not original
     provenance.remove()
     assert image.save is original
+
+
+def test_a_step_that_read_nothing_vouches_for_nothing(tmp_path):
+    image = pytest.importorskip("PIL.Image").new("L", (2, 2))
+    provenance = Provenance(RECOVERS, (), later(RECOVERS))
+    (tmp_path / "images" / "new000").mkdir(parents=True)
+    image.save(tmp_path / "images" / "new000" / "class.jpg")
+    provenance.remove()
+    provenance.mark()
+    assert "read no file of which a marker could tell" in origin_of(tmp_path / "images").reason
