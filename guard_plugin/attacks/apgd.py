@@ -12,7 +12,7 @@ from torch import Tensor
 
 from guard_plugin.attacks.balls import Norm
 from guard_plugin.attacks.classifier import Classifier, Loss
-from guard_plugin.attacks.criteria import Criterion, Unfinished, is_time_to_pack
+from guard_plugin.attacks.criteria import Criterion, Unfinished, is_time_to_pack, where_rows
 from guard_plugin.attacks.randomness import normal_per_example, uniform_per_example
 from guard_plugin.attacks.rounds import AttackInRuns, Examples, TowardsTopClasses
 
@@ -143,7 +143,7 @@ class _Climbing(Unfinished):
         at, last = self.iterates, self.iterates - self.before
         there = _projected(norm, self.pixels, at + self.steps * _direction(norm, self.gradients), eps)
         there = _projected(norm, self.pixels, at + (there - at) * momentum + last * (1 - momentum), eps)
-        return replace(self, before=at, iterates=_where(self.live, there, at))
+        return replace(self, before=at, iterates=where_rows(self.live, there, at))
 
     def judged(self, logits: Tensor, losses: Tensor, gradients: Tensor) -> _Climbing:
         """Return the examples with what was found where they are; those that are fooled are finished."""
@@ -153,8 +153,8 @@ class _Climbing(Unfinished):
             live=self.live & ~Criterion(self.labels).reached(logits),
             gradients=gradients,
             losses=losses,
-            best=_where(better, self.iterates, self.best),
-            best_gradients=_where(better, gradients, self.best_gradients),
+            best=where_rows(better, self.iterates, self.best),
+            best_gradients=where_rows(better, gradients, self.best_gradients),
             best_losses=torch.where(better, losses, self.best_losses),
             rises=self.rises + (losses > self.losses),
         )
@@ -166,17 +166,13 @@ class _Climbing(Unfinished):
         back = halved & self.live
         return replace(
             self,
-            iterates=_where(back, self.best, self.iterates),
-            gradients=_where(back, self.best_gradients, self.gradients),
-            steps=_where(halved, self.steps / 2, self.steps),
+            iterates=where_rows(back, self.best, self.iterates),
+            gradients=where_rows(back, self.best_gradients, self.gradients),
+            steps=where_rows(halved, self.steps / 2, self.steps),
             rises=torch.zeros_like(self.rises),
             checked_losses=self.best_losses,
             halved=halved,
         )
-
-
-def _where(rows: Tensor, images: Tensor, others: Tensor) -> Tensor:
-    return torch.where(rows.view(-1, 1, 1, 1), images, others)
 
 
 def _size(norm: Norm, delta: Tensor) -> Tensor:

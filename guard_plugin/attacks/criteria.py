@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from guard_plugin.attacks.classifier import Loss
 
-__all__ = ["Criterion", "Goal", "PerExample", "Unfinished", "is_time_to_pack"]
+__all__ = ["Criterion", "Goal", "PerExample", "Unfinished", "is_time_to_pack", "where_rows"]
 
 _PerExample = TypeVar("_PerExample", bound="PerExample")
 _Unfinished = TypeVar("_Unfinished", bound="Unfinished")
@@ -56,6 +56,11 @@ class Unfinished(PerExample):
         """Return the live examples."""
         rows = self.live.nonzero()[:, 0]
         return self if len(rows) == len(self.live) else self.of(rows)
+
+
+def where_rows(rows: Tensor, images: Tensor, others: Tensor) -> Tensor:
+    """Return, of each example in the mask ``rows``, shape (n,), its image, and of the rest the other one."""
+    return torch.where(rows.view(-1, 1, 1, 1), images, others)
 
 
 def is_time_to_pack(step: int, steps: int) -> bool:

@@ -11,7 +11,7 @@ from torch import Tensor
 from guard_plugin.attacks.balls import Norm, ball_radius, distance
 from guard_plugin.attacks.base import Attack
 from guard_plugin.attacks.classifier import Classifier, Loss
-from guard_plugin.attacks.criteria import Criterion, Unfinished, is_time_to_pack
+from guard_plugin.attacks.criteria import Criterion, Unfinished, is_time_to_pack, where_rows
 
 __all__ = ["CW"]
 
@@ -76,7 +76,7 @@ class CW(Attack):
             low, high = torch.where(fooled, low, c), torch.where(fooled, c, high)
             c = torch.where(high.isinf(), c * 10, (low + high) / 2)
         inside = distances <= self.eps.value
-        return torch.where(inside.view(-1, 1, 1, 1), nearest, pixels)
+        return where_rows(inside, nearest, pixels)
 
     def _minimise(self, classifier: Classifier, active: "_Active", nearest: Tensor, distances: Tensor) -> Tensor:
         """Minimise the cost of every unfinished example for its c; return whether any image fooled, shape (n,), bool.
@@ -98,7 +98,7 @@ class CW(Attack):
             found, known = distance(self.norm, images, active.pixels), distances[places]
             nearer = reached & (found < known)
             distances[places] = torch.where(nearer, found, known)
-            nearest[places] = torch.where(nearer.view(-1, 1, 1, 1), images, nearest[places])
+            nearest[places] = where_rows(nearer, images, nearest[places])
             change = images - active.pixels
             cost = active.c * active.criterion.margin(logits).clamp_min(0) + change.square().flatten(1).sum(1)
             gradients = (active.c.view(-1, 1, 1, 1) * slopes + 2 * change) * ((1 - tanh**2) / (2 * _SHRINK))

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from guard_plugin.attacks.classifier import Classifier
+from guard_plugin.attacks.criteria import where_rows
 from guard_plugin.attacks.projections import project_l2, project_linf
 from guard_plugin.attacks.rounds import Examples, TowardsTopClasses
 
@@ -49,9 +50,9 @@ class FABT(TowardsTopClasses):
             fooled = classifier.logits(at).argmax(1) != labels
             found = self._sizes(at - pixels)
             nearer = fooled & (found < distances)
-            nearest = torch.where(nearer.view(-1, 1, 1, 1), at, nearest)
+            nearest = where_rows(nearer, at, nearest)
             distances = torch.where(nearer, found, distances)
-            at = torch.where(fooled.view(-1, 1, 1, 1), pixels + (at - pixels) * _BETA, at)
+            at = where_rows(fooled, pixels + (at - pixels) * _BETA, at)
         # In float32, as AutoAttack computes distances, so that the same images count as inside the ball.
         inside = self._sizes(nearest - pixels) <= self.eps.value
         return nearest, inside & (classifier.logits(nearest).argmax(1) != labels)

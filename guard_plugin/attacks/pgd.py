@@ -12,7 +12,7 @@ from torch import Tensor
 from guard_plugin.attacks.balls import NORMS, Norm, project, steepest
 from guard_plugin.attacks.base import Attack, parse_count
 from guard_plugin.attacks.classifier import Classifier
-from guard_plugin.attacks.criteria import Criterion, Unfinished, is_time_to_pack
+from guard_plugin.attacks.criteria import Criterion, Unfinished, is_time_to_pack, where_rows
 from guard_plugin.attacks.randomness import start_per_example
 
 __all__ = ["PGD", "GradientAscent", "SteppedAscent"]
@@ -91,7 +91,9 @@ class GradientAscent(Attack):
             gradients = momentum = self.decay * moving.momentum + _unit_mean(gradients)
         step = self.relative_alpha * self.eps.value * steepest(self.norm, gradients)
         iterates = project(self.norm, moving.pixels, moving.iterates + step, self.eps.value)
-        return replace(moving, iterates=_where(moving.live, iterates, moving.iterates), momentum=momentum, past=past)
+        return replace(
+            moving, iterates=where_rows(moving.live, iterates, moving.iterates), momentum=momentum, past=past
+        )
 
 
 @dataclass(frozen=True)
@@ -136,12 +138,8 @@ class _Moving(Unfinished):
     def without_cycles(self, period: int, steps_left: int) -> _Moving:
         """Finish examples that are where they were ``period`` steps ago: their last iterate is one of the cycle."""
         repeats = (self.iterates == self.past[-period]).flatten(1).all(1) & self.live
-        iterates = _where(repeats, self.past[-period + steps_left % period], self.iterates)
+        iterates = where_rows(repeats, self.past[-period + steps_left % period], self.iterates)
         return replace(self, iterates=iterates, live=self.live & ~repeats)
-
-
-def _where(rows: Tensor, images: Tensor, others: Tensor) -> Tensor:
-    return torch.where(rows.view(-1, 1, 1, 1), images, others)
 
 
 def _unit_mean(gradients: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from torch import Tensor
 from guard_plugin.attacks.balls import Norm
 from guard_plugin.attacks.base import Attack
 from guard_plugin.attacks.classifier import Classifier
-from guard_plugin.attacks.criteria import PerExample
+from guard_plugin.attacks.criteria import PerExample, where_rows
 
 __all__ = ["AttackInRounds", "AttackInRuns", "Examples", "Round", "TowardsTopClasses"]
 
@@ -53,7 +53,7 @@ class AttackInRounds(Attack):
             for rows in torch.split(remaining.nonzero()[:, 0], size):
                 if len(rows):
                     images, fooled = attack(examples.of(rows))
-                    adversarial[rows] = torch.where(fooled.view(-1, 1, 1, 1), images, adversarial[rows])
+                    adversarial[rows] = where_rows(fooled, images, adversarial[rows])
                     remaining[rows] = ~fooled
         return adversarial
 

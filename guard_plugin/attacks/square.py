@@ -14,7 +14,7 @@ from torch import Tensor
 from guard_plugin.attacks.balls import Norm, lengths
 from guard_plugin.attacks.base import Attack, parse_count
 from guard_plugin.attacks.classifier import Classifier
-from guard_plugin.attacks.criteria import Criterion, Unfinished, is_time_to_pack
+from guard_plugin.attacks.criteria import Criterion, Unfinished, is_time_to_pack, where_rows
 from guard_plugin.attacks.randomness import words_per_example
 from guard_plugin.errors import UnusableInput
 from guard_plugin.versions import strict_zip
@@ -115,7 +115,7 @@ class _Active(Unfinished):
         """Keep images that come closer to fooling, and finish the examples of those that fool."""
         margins, reached = self.criterion.margin(logits), self.criterion.reached(logits)
         better = ((margins < self.margins) | reached) & self.live
-        best = torch.where(better.view(-1, 1, 1, 1), images, self.best)
+        best = where_rows(better, images, self.best)
         margins = torch.where(better, margins, self.margins)
         return replace(self, best=best, margins=margins, live=self.live & ~reached)
 
