@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 
-__all__ = ["ARMS", "TABLES", "Arm", "Cell", "Table", "dealt", "groups"]
+__all__ = ["ARMS", "TABLES", "Arm", "Cell", "Table", "dealt", "fingerprint", "groups"]
 
 
 @dataclass(frozen=True)

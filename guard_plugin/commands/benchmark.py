@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -188,14 +189,18 @@ def _benchmark_students(distilled: tuple[Path, ...], given: dict[str, Any]) -> F
         for path in distilled
     }
     sets = [one for of in by_path.values() for one in of]
-    # By a marker, where the files themselves do not tell.
-    told = next((about for path in (distilled[0], *sets[0].files[:1]) if (about := origin_of(path).about)), {})
+    told = {} if sets[0].dataset and sets[0].arch else _told_by_markers((distilled[0], *sets[0].files[:1]))
     found = {"dataset": sets[0].dataset or told.get("dataset"), "arch": sets[0].arch or told.get("arch")}
     spaces = sets[0].input_spaces
     if "dataset" in given and "dataset" in told and spaces and spelled(given["dataset"], spaces) not in spaces:
         given.setdefault("host_dataset", told["dataset"])  # the one given is a folder of it
     given = _complete({name: value for name, value in found.items() if value is not None} | given, found["arch"])
     return benchmark_distilled(sets, subject=subject_of_several(adapter, by_path), **given)
+
+
+def _told_by_markers(paths: Iterable[Path]) -> Mapping[str, str]:
+    """Return what the first marker that tells of data set and architecture says; nothing if none does."""
+    return next((about for path in paths if (about := origin_of(path).about)), {})
 
 
 def _complete(given: dict[str, Any], hosts: str | None) -> dict[str, Any]:

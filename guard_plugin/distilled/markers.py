@@ -42,7 +42,7 @@ class Origin:
 
     @classmethod
     def of_json(cls, entry: Mapping[str, Any]) -> Origin:
-        """Read what :meth:`to_json` returned; versions before 0.4 wrote the penalty's name alone."""
+        """Read what :meth:`to_json` returned; older ledgers have the penalty's name alone."""
         penalty = entry.get("settings") or ({"name": entry["penalty"]} if entry["penalty"] else {})
         return cls(dict(penalty), list(entry.get("runs", ())), str(entry["reason"]), dict(entry.get("about", {})))
 

@@ -16,9 +16,7 @@ LAYOUTS = {"SRe2L on CIFAR-100": "cifar100", "CDA on Tiny-ImageNet": "tinyimagen
 PAGE = ROOT / "docs" / "pipelines.md"
 CHAINS = {
     title: re.findall(r"^    guard (.*)$", text, flags=re.M)
-    for title, text in re.findall(
-        r"^## (.*?)\n(.*?)(?=^## |\Z)", (ROOT / "docs" / "pipelines.md").read_text(), re.M | re.S
-    )
+    for title, text in re.findall(r"^## (.*?)\n(.*?)(?=^## |\Z)", PAGE.read_text(), re.M | re.S)
     if "    guard run" in text
 }
 
