@@ -7,20 +7,24 @@
 At ``--scale small`` a command that was killed is continued, and nothing is done twice. A cell is a distillation
 (method, penalty, data set, images per class, seed); all seeds of an arm are measured together, because distilled sets
 are what is independent. ``--cell I/N`` takes each N-th of these groups, for a Slurm array or any queue.
+
+OUT/measured and OUT/compared hold what was found, and how; OUT/cells, the steps of the distillations, may be deleted.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 from dataclasses import replace
 from pathlib import Path
 
-from examples.reproduce.cells import ARMS, TABLES, Cell, dealt, fingerprint, groups
+from examples.reproduce.cells import ARMS, TABLES, Cell, dealt, groups
 from examples.reproduce.paper import check, commands_of
-from examples.reproduce.running import run_once
+from examples.reproduce.running import record_of, run_once
 from examples.reproduce.small import Distillation, Scale, distillation
+from guard_plugin.files import atomic_file
 
 NEAR = "pgd100,square,autoattack,cw,mim20"
 
@@ -60,41 +64,46 @@ def chosen(args: argparse.Namespace) -> dict[str, list[Cell]]:
 
 
 def measure(name: str, cells: list[Cell], args: argparse.Namespace) -> bool:
-    """Distil the cells of one group and benchmark what came out; tell whether all went well."""
-    made: list[tuple[Path, Distillation]] = []
-    for cell in cells:
-        how = distillation(cell, args.data.resolve(), Scale())
-        folder = args.out.resolve() / "cells" / f"{name}-{cell.seed}-{fingerprint(how.commands)}"
-        steps = [run_once(step, folder, f"step-{number}") for number, step in enumerate(how.commands, start=1)]
-        if not all(steps):
-            return False
-        made.append((folder, how))
+    """Distil the cells of one group and benchmark what came out, unless that was done; tell whether all went well."""
+    how = [distillation(cell, Scale()) for cell in cells]
     options = ["benchmark", "--out", name, "--adapter", cells[0].method, "--dataset", cells[0].dataset]
-    options += ["--data", str(args.data.resolve()), "--attacks", args.attacks, "--eps", args.eps]
-    options += ["--n-examples", str(args.n_examples), "--seeds", str(len(cells) * args.students)]
-    options += made[0][1].options
-    for folder, how in made:
-        for option, file in {"--distilled": how.distilled, **how.files}.items():
-            options += [option, str(folder / file)]
-    return run_once(options, args.out.resolve() / "measured" / name, "benchmark")
+    options += ["--data", "{data}", "--attacks", args.attacks, "--eps", args.eps]
+    options += ["--n-examples", str(args.n_examples), "--seeds", str(len(cells) * args.students), *how[0].options]
+    for one in how:
+        for option, file in {"--distilled": one.distilled, **one.files}.items():
+            options += [option, f"../../cells/{file}"]
+    out, data = args.out.resolve(), args.data.resolve()
+    measured = out / "measured" / name
+    if record_of(measured, "benchmark").get("arguments") == options:
+        return True
+    for step in (step for one in how for step in one.steps):
+        if not run_once(step.arguments, out / "cells" / step.folder, "step", data):
+            return False
+    if not run_once(options, measured, "benchmark", data):
+        return False
+    with atomic_file(measured / "distilled.json") as file:
+        file.write(json.dumps([_steps(one, out) for one in how], indent=2).encode())
+    return True
+
+
+def _steps(how: Distillation, out: Path) -> list[dict[str, object]]:
+    """Return what each step of a cell did: its record, and its ledger's summary."""
+    folders = [out / "cells" / step.folder for step in how.steps]
+    return [
+        {**record_of(folder, "step"), "ledger": json.loads((folder / "ledger.json").read_text())["summary"]}
+        for folder in folders
+    ]
 
 
 def compare(found: dict[str, list[Cell]], out: Path) -> bool:
     """Compare each arm with the baseline, where both are measured; tell whether all went well."""
-    measured = {name: (out / "measured" / name).resolve() for name in found}
-    ready = {name for name, folder in measured.items() if (folder / "benchmark.done.json").is_file()}
+    ready = {name for name in found if record_of(out / "measured" / name, "benchmark")}
     well = True
     for name, cells in found.items():
         baseline = replace(cells[0], arm=ARMS["baseline"]).group
         if name != baseline and {name, baseline} <= ready:
-            folders = [str(measured[one] / one) for one in (baseline, name)]
-            arguments = [
-                "compare",
-                *folders,
-                "--html",
-                "page.html",
-            ]
-            well &= run_once(arguments, out.resolve() / "compared" / name, "compare")
+            folders = [f"../../measured/{one}/{one}" for one in (baseline, name)]
+            well &= run_once(["compare", *folders, "--html", "page.html"], out.resolve() / "compared" / name, "compare")
     return well
 
 

@@ -102,6 +102,6 @@ def dealt(names: Sequence[str], share: str) -> list[str]:
     return list(names[int(number) - 1 :: int(of)])
 
 
-def fingerprint(commands: Sequence[Sequence[str]]) -> str:
-    """Return a short hash of the commands that make something: other settings are another folder."""
-    return hashlib.sha256(json.dumps([list(command) for command in commands]).encode()).hexdigest()[:8]
+def fingerprint(arguments: Sequence[str]) -> str:
+    """Return a short hash of the command that makes something: other settings are another folder."""
+    return hashlib.sha256(json.dumps(list(arguments)).encode()).hexdigest()[:8]

@@ -1,4 +1,8 @@
-"""Commands that are run once: each leaves what it did beside what it made, so that a killed run goes on."""
+"""Commands that are run once: each leaves what it did beside what it made, so that a killed run goes on.
+
+What a command did is written with ``{data}`` and ``{baselines}`` for these folders, so that the record is the same on
+every machine: committed, it says that the work is done.
+"""
 
 from __future__ import annotations
 
@@ -10,39 +14,63 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
+
+import torch
 
 from guard_plugin.files import atomic_file, remove_unfinished
 from guard_plugin.hosts.doctor import commit_of
 
-__all__ = ["GUARD", "run_once"]
+__all__ = ["GUARD", "record_of", "run_once"]
 
 GUARD = [sys.executable, "-m", "guard_plugin"]
+_EXAMPLES = Path(__file__).resolve().parents[1]
 
 
-def run_once(arguments: Sequence[str], folder: Path, name: str) -> bool:
+def record_of(folder: Path, name: str) -> dict[str, Any]:
+    """Return the record of a command that was done in a folder; empty if it was not."""
+    file = folder / f"{name}.done.json"
+    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+
+
+def run_once(arguments: Sequence[str], folder: Path, name: str, data: Path | None = None) -> bool:
     """Run ``guard`` with these arguments in a folder, unless that was done; tell whether it went well.
 
     Its output goes to ``NAME.log``; when it is done, ``NAME.done.json`` holds the arguments, seconds and versions.
+
+    Args:
+        arguments: The arguments; ``{data}`` and ``{baselines}`` in them stand for folders.
+        folder: Where it runs.
+        name: The name of the command there.
+        data: The folder of the data sets.
     """
-    done, log = folder / f"{name}.done.json", folder / f"{name}.log"
+    if record_of(folder, name).get("arguments") == list(arguments):
+        return True
     folder.mkdir(parents=True, exist_ok=True)
     remove_unfinished(folder)
-    if done.is_file() and json.loads(done.read_text(encoding="utf-8"))["arguments"] == list(arguments):
-        return True
     print(f"{folder.name}: {name}", flush=True)
-    started = time.time()
+    started, log = time.time(), folder / f"{name}.log"
+    places = {"{data}": str(data), "{baselines}": str(_EXAMPLES / "baselines")}
+    command = [*GUARD, *(_placed(argument, places) for argument in arguments)]
     with log.open("w", encoding="utf-8") as output:
-        code = subprocess.run([*GUARD, *arguments], cwd=folder, stdout=output, stderr=output, check=False).returncode
+        code = subprocess.run(command, cwd=folder, stdout=output, stderr=output, check=False).returncode
     if code:
         print(f"{folder.name}: {name} ended with code {code}: see {log}", file=sys.stderr)
         return False
     record = {
         "arguments": list(arguments),
         "seconds": round(time.time() - started, 1),
-        "commit": commit_of(Path(__file__).resolve().parents[2]),
+        "commit": commit_of(_EXAMPLES.parent),
         "machine": f"{platform.machine()}, {os.cpu_count()} CPUs",
         "python": platform.python_version(),
+        "torch": torch.__version__,
     }
-    with atomic_file(done) as file:
+    with atomic_file(folder / f"{name}.done.json") as file:
         file.write(json.dumps(record, indent=2).encode())
     return True
+
+
+def _placed(argument: str, places: dict[str, str]) -> str:
+    for name, place in places.items():
+        argument = argument.replace(name, place)
+    return argument

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
-from examples.reproduce.cells import Cell
+from examples.reproduce.cells import Cell, fingerprint
 
-__all__ = ["Distillation", "Scale", "distillation"]
+__all__ = ["Distillation", "Scale", "Step", "distillation"]
 
-_BASELINES = Path(__file__).resolve().parents[1] / "baselines"
 _SQUEEZED = "ConvNetBN16-32"
 _MATCHED = "ConvNetD2"
 
@@ -38,74 +37,89 @@ class Scale:
 
 
 @dataclass(frozen=True)
-class Distillation:
-    """How a cell is distilled: commands that run in its folder, and what they leave there.
+class Step:
+    """A command, in a folder that is named by what it does: cells that share a teacher or a buffer share its folder.
 
     Args:
-        commands: Arguments of ``guard``, in order.
-        distilled: The distilled set.
-        files: Options of ``guard benchmark`` that name a file of each cell.
+        name: What the step is.
+        arguments: Arguments of ``guard``, with ``{data}`` and ``{baselines}`` for folders.
+    """
+
+    name: str
+    arguments: list[str]
+
+    @property
+    def folder(self) -> str:
+        """The name of its folder, beside which those of the other steps are."""
+        return f"{self.name}-{fingerprint(self.arguments)}"
+
+
+@dataclass(frozen=True)
+class Distillation:
+    """How a cell is distilled: steps in order, and what they leave.
+
+    Args:
+        steps: The steps.
+        distilled: The distilled set, from the folder of the steps' folders.
+        files: Options of ``guard benchmark`` that name a file of each cell, from there.
         options: Further options of it.
     """
 
-    commands: list[list[str]]
+    steps: Sequence[Step]
     distilled: str
     files: dict[str, str] = field(default_factory=dict)
     options: tuple[str, ...] = ()
 
 
-def distillation(cell: Cell, data: Path, scale: Scale) -> Distillation:
-    """Return how a cell is distilled from the data sets in a folder."""
+def distillation(cell: Cell, scale: Scale) -> Distillation:
+    """Return how a cell is distilled."""
     make = {"sre2l": _recovered, "cda": _recovered, "dc": _gradients}.get(cell.method, _trajectories)
-    return make(cell, data, scale)
+    return make(cell, scale)
 
 
-def _run(cell: Cell, script: Path, *arguments: object) -> list[str]:
-    return ["run", *cell.arm.options, "--ledger", f"{script.stem}.json", cell.method, str(script), *map(str, arguments)]
+def _step(cell: Cell, name: str, script: str, *arguments: object) -> Step:
+    run = ["run", *cell.arm.options, "--ledger", "ledger.json", cell.method, f"{{baselines}}/{script}"]
+    return Step(f"{cell.dataset}-{cell.method}-{name}-{cell.arm.name}-{cell.seed}", [*run, *map(str, arguments)])
 
 
-def _recovered(cell: Cell, data: Path, scale: Scale) -> Distillation:
+def _recovered(cell: Cell, scale: Scale) -> Distillation:
     seed = ("--seed", cell.seed)
     n_train = min(scale.n_train, 800) if cell.dataset == "digits" else scale.n_train  # it has no more
-    train = ("--dataset", cell.dataset, "--data-path", data, "--model", _SQUEEZED, "--n-train", n_train)
-    squeeze = (*train, "--epochs", scale.teacher_epochs, "--output-dir", "teacher", *seed)
-    teacher = "teacher/checkpoint.pth"
-    recover = ("--arch-path", teacher, "--iteration", scale.recover, "--ipc-end", cell.ipc)
+    train = ("--dataset", cell.dataset, "--data-path", "{data}", "--model", _SQUEEZED, "--n-train", n_train)
+    to = ("--epochs", scale.teacher_epochs, "--output-dir", "teacher", *seed)
+    squeeze = _step(cell, "squeeze", "sre2l/squeeze.py", *train, *to)
+    teacher = f"{squeeze.folder}/teacher/checkpoint.pth"
+    images = ("--arch-path", f"../{teacher}", "--iteration", scale.recover, "--ipc-end", cell.ipc)
     folder = ("--syn-data-path", ".", "--exp-name", "recovered")
+    recover = _step(cell, f"ipc{cell.ipc}", f"{cell.method}/recover.py", *images, *folder, *seed)
     return Distillation(
-        [
-            _run(cell, _BASELINES / "sre2l" / "squeeze.py", *squeeze),
-            _run(cell, _BASELINES / cell.method / "recover.py", *recover, *folder, *seed),
-        ],
-        distilled="recovered",
+        [squeeze, recover],
+        distilled=f"{recover.folder}/recovered",
         files={"--teacher": teacher},
         options=("--epochs", str(scale.student_epochs)),
     )
 
 
-def _gradients(cell: Cell, data: Path, scale: Scale) -> Distillation:
+def _gradients(cell: Cell, scale: Scale) -> Distillation:
     loops = ("--outer_loop", 5, "--inner_loop", 5) if cell.ipc > 1 else ()
     arguments = (
-        *("--dataset", cell.dataset, "--data_path", data, "--save_path", ".", "--model", _MATCHED, "--ipc", cell.ipc),
-        *("--num_exp", 1, "--num_eval", 0, "--init", "real", "--batch_real", 64, "--seed", cell.seed),
-        *("--Iteration", scale.match - 1, *loops),
+        *("--dataset", cell.dataset, "--data_path", "{data}", "--save_path", ".", "--model", _MATCHED),
+        *("--ipc", cell.ipc, "--num_exp", 1, "--num_eval", 0, "--init", "real", "--batch_real", 64),
+        *("--seed", cell.seed, "--Iteration", scale.match - 1, *loops),
     )
-    script = _BASELINES / "dc" / "main.py"
-    return Distillation([_run(cell, script, *arguments)], f"res_DC_{cell.dataset}_{_MATCHED}_{cell.ipc}ipc.pt")
+    step = _step(cell, f"ipc{cell.ipc}", "dc/main.py", *arguments)
+    return Distillation([step], f"{step.folder}/res_DC_{cell.dataset}_{_MATCHED}_{cell.ipc}ipc.pt")
 
 
-def _trajectories(cell: Cell, data: Path, scale: Scale) -> Distillation:
-    folder = _BASELINES / cell.method
-    common = (
-        *("--dataset", cell.dataset, "--data_path", data, "--model", _MATCHED, "--buffer_path", "buffers"),
-        *("--dsa", "False", "--seed", cell.seed),
-    )
-    buffer = ("--num_experts", scale.experts, "--train_epochs", scale.expert_epochs, "--save_interval", scale.experts)
+def _trajectories(cell: Cell, scale: Scale) -> Distillation:
+    data = ("--dataset", cell.dataset, "--data_path", "{data}", "--model", _MATCHED, "--dsa", "False")
+    train = ("--num_experts", scale.experts, "--train_epochs", scale.expert_epochs, "--save_interval", scale.experts)
+    to = ("--buffer_path", "buffers", "--seed", cell.seed)
+    buffer = _step(cell, "buffer", f"{cell.method}/buffer.py", *data, *train, *to)
     distill = (
-        *("--ipc", cell.ipc, "--Iteration", scale.match, "--eval_it", 0, "--save_path", ".", "--run_name", "run"),
+        *("--buffer_path", f"../{buffer.folder}/buffers", "--seed", cell.seed, "--ipc", cell.ipc),
+        *("--Iteration", scale.match, "--eval_it", 0, "--save_path", ".", "--run_name", "run"),
         *("--max_start_epoch", max(1, scale.expert_epochs - 3), "--lr_lr", "1e-7"),
     )
-    return Distillation(
-        [_run(cell, folder / "buffer.py", *common, *buffer), _run(cell, folder / "distill.py", *common, *distill)],
-        distilled=f"{cell.dataset}/run",
-    )
+    step = _step(cell, f"ipc{cell.ipc}", f"{cell.method}/distill.py", *data, *distill)
+    return Distillation([buffer, step], distilled=f"{step.folder}/{cell.dataset}/run")

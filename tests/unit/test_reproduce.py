@@ -2,6 +2,9 @@
 
 import argparse
 import json
+import shutil
+from dataclasses import replace
+from itertools import product
 
 import pytest
 
@@ -9,7 +12,7 @@ from examples.reproduce import __main__ as driver
 from examples.reproduce.cells import ARMS, TABLES, Cell, dealt, groups
 from examples.reproduce.paper import commands_of
 from examples.reproduce.running import run_once
-from examples.reproduce.small import Scale
+from examples.reproduce.small import Scale, distillation
 
 pytestmark = pytest.mark.examples
 
@@ -50,6 +53,34 @@ def test_what_failed_is_told_and_done_again(tmp_path, capfd):
     assert run_once(["plugins"], tmp_path, "step")
 
 
+def test_folders_and_data_are_named_the_same_on_every_machine(tmp_path):
+    squeeze = distillation(Cell("sre2l", ARMS["guard"], "digits", 10, 0), Scale()).steps[0].arguments
+    assert not any(argument.startswith("/") for argument in squeeze) and "{data}" in squeeze
+    assert run_once(["run", "--dry-run", *squeeze[1:]], tmp_path, "step", tmp_path / "images")
+    log = (tmp_path / "step.log").read_text()
+    assert json.loads((tmp_path / "step.done.json").read_text())["arguments"][2:] == squeeze[1:]
+    assert "examples/baselines/sre2l" in log and "{" not in log
+
+
+def test_cells_share_a_teacher_only_where_it_is_the_same():
+    cell = Cell("sre2l", ARMS["guard"], "digits", 10, 0)
+    teacher, images = (step.folder for step in distillation(cell, Scale()).steps)
+    same, others = distillation(replace(cell, ipc=1), Scale()).steps
+    assert same.folder == teacher and others.folder != images
+    for change in ({"seed": 1}, {"arm": ARMS["baseline"]}, {"dataset": "MNIST"}, {"method": "cda"}):
+        assert distillation(replace(cell, **change), Scale()).steps[0].folder != teacher, change
+    assert distillation(cell, Scale(teacher_epochs=7)).steps[0].folder != teacher
+
+
+@pytest.mark.parametrize("method", ["sre2l", "cda", "dc", "mtt", "tesla"])
+def test_no_two_cells_are_distilled_in_one_folder(method):
+    cells = [
+        Cell(method, arm, dataset, ipc, seed)
+        for arm, dataset, ipc, seed in product(ARMS.values(), ("digits", "MNIST"), (1, 10), (0, 1))
+    ]
+    assert len({distillation(cell, Scale()).steps[-1].folder for cell in cells}) == len(cells)
+
+
 def test_every_arm_of_a_table_is_printed_for_every_method():
     for number, table in TABLES.items():
         lines = [command.text() for command in commands_of(number)]
@@ -74,3 +105,10 @@ def test_two_arms_are_distilled_measured_and_compared(tmp_path, monkeypatch):
     assert results["subject"]["experiments"] == 2 and results["protocol"]["seeds"] == 2
     assert {made["settings"]["strength"] for made in results["subject"]["made_under"].values()} == {100}
     assert (tmp_path / "compared" / guarded / "page.html").is_file()
+    steps = json.loads((tmp_path / "measured" / guarded / "distilled.json").read_text())
+    assert [len(of_cell) for of_cell in steps] == [1, 1] and "guarded" in steps[0][0]["ledger"]
+    # Elsewhere, with what is kept and without what was deleted, nothing is left to do.
+    shutil.rmtree(tmp_path / "cells")
+    elsewhere = argparse.Namespace(**{**vars(args), "out": tmp_path.rename(tmp_path.with_name("moved"))})
+    assert all(driver.measure(name, cells, elsewhere) for name, cells in found.items())
+    assert not (elsewhere.out / "cells").exists()
