@@ -11,6 +11,7 @@ import pytest
 from examples.reproduce import __main__ as driver
 from examples.reproduce.cells import ARMS, TABLES, Cell, dealt, groups
 from examples.reproduce.paper import commands_of
+from examples.reproduce.report import tables
 from examples.reproduce.running import run_once
 from examples.reproduce.small import Scale, distillation
 
@@ -98,8 +99,8 @@ def test_two_arms_are_distilled_measured_and_compared(tmp_path, monkeypatch):
         data=tmp_path, attacks="fgsm", eps="8/255", n_examples=20,
     )  # fmt: skip
     found = driver.chosen(args)
-    guarded = "digits-dc-ipc1-guard"
-    assert list(found) == ["digits-dc-ipc1-baseline", guarded]
+    guarded, unguarded = "digits-dc-ipc1-guard", "digits-dc-ipc1-baseline"
+    assert list(found) == [unguarded, guarded]
     assert all(driver.measure(name, cells, args) for name, cells in found.items()) and driver.compare(found, tmp_path)
     results = json.loads((tmp_path / "measured" / guarded / guarded / "results.json").read_text())
     assert results["subject"]["experiments"] == 2 and results["protocol"]["seeds"] == 2
@@ -107,6 +108,11 @@ def test_two_arms_are_distilled_measured_and_compared(tmp_path, monkeypatch):
     assert (tmp_path / "compared" / guarded / "page.html").is_file()
     steps = json.loads((tmp_path / "measured" / guarded / "distilled.json").read_text())
     assert [len(of_cell) for of_cell in steps] == [1, 1] and "guarded" in steps[0][0]["ledger"]
+    header, _, baseline, guard = [line.split(" | ") for line in tables(tmp_path).splitlines()[2:]]
+    plain = json.loads((tmp_path / "measured" / unguarded / unguarded / "results.json").read_text())
+    gain = 100 * (results["accuracy"]["clean"]["mean"] - plain["accuracy"]["clean"]["mean"])
+    assert header[2:5] == ["clean", "fgsm", "worst case"] and guard[2].startswith(f"{gain:+.1f} [")
+    assert baseline[2].startswith(f"{100 * plain['accuracy']['clean']['mean']:.1f} [") and guard[5] == "2 x 1"
     # Elsewhere, with what is kept and without what was deleted, nothing is left to do.
     shutil.rmtree(tmp_path / "cells")
     elsewhere = argparse.Namespace(**{**vars(args), "out": tmp_path.rename(tmp_path.with_name("moved"))})

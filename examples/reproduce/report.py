@@ -1,0 +1,87 @@
+"""Tables of what was measured: GUARD and the comparators against the baseline, as Markdown.
+
+    python -m examples.reproduce.report docs/results
+
+Of a baseline, accuracies in percent with their 95 % intervals; of another arm, the paired difference over distilled
+sets in points, with its interval, marked where that excludes 0. "seconds" is the wall-clock time of distilling one
+set, teacher or buffer included: the mean over sets.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+from collections.abc import Iterator
+from pathlib import Path
+
+from examples.reproduce.cells import ARMS, TABLES, Cell
+from guard_plugin.comparison import Measured, compare, read_benchmark
+from guard_plugin.comparison.report import marked
+from guard_plugin.evaluation.tables import column_label, percent
+
+__all__ = ["tables"]
+
+_DATASETS = ("digits", "MNIST", "FashionMNIST", "CIFAR10")
+
+
+def tables(out: Path) -> str:
+    """Return a table for each data set of which something was measured.
+
+    Raises:
+        UnusableInput: If the files of a benchmark in OUT/measured do not belong together, or arms differ in how they
+            were measured.
+    """
+    rows: dict[str, list[list[str]]] = {}
+    for dataset in _DATASETS:
+        for cell in dict.fromkeys(cell for table in TABLES.values() for cell in table.cells([dataset], 1)):
+            if cell.arm.name == "baseline" and (out / "measured" / cell.group).is_dir():
+                rows.setdefault(dataset, []).extend(_rows(out, cell))
+    return "\n\n".join(
+        "\n".join([f"### {dataset}", "", *(f"| {' | '.join(row)} |" for row in _with_header(of))])
+        for dataset, of in rows.items()
+    )
+
+
+def _with_header(rows: list[list[str]]) -> list[list[str]]:
+    header, *_ = rows
+    return [header, ["---"] * len(header), *(row for row in rows if row != header)]
+
+
+def _rows(out: Path, cell: Cell) -> Iterator[list[str]]:
+    """Yield a header, the baseline's accuracies, and each arm's differences from them."""
+    folders = {arm: out / "measured" / cell.group.replace("baseline", arm) for arm in ARMS}
+    found = {arm: read_benchmark(folder / folder.name) for arm, folder in folders.items() if folder.is_dir()}
+    baseline = found.pop("baseline")
+    yield ["method, IPC", "arm", *map(column_label, baseline.correct), "sets x students", "seconds"]
+    name = f"{cell.method}, {cell.ipc}"
+    yield [name, "baseline", *_accuracies(baseline), _sample(baseline), _seconds(folders["baseline"])]
+    for arm, measured in found.items():
+        differences = compare([baseline, measured]).differences.values()
+        points = [marked(one).rstrip() for by_label in differences for one in by_label.values()]
+        yield [name, arm, *points, _sample(measured), _seconds(folders[arm])]
+
+
+def _accuracies(measured: Measured) -> list[str]:
+    entries = measured.results["accuracy"].values()
+    return [f"{percent(one['mean'])} [{', '.join(map(percent, one['ci95']))}]" for one in entries]
+
+
+def _sample(measured: Measured) -> str:
+    return f"{measured.count} x {len(measured.sets) // measured.count}"
+
+
+def _seconds(folder: Path) -> str:
+    sets = json.loads((folder / "distilled.json").read_text(encoding="utf-8"))
+    return f"{statistics.mean(sum(step['seconds'] for step in steps) for steps in sets):.0f}"
+
+
+def main() -> None:
+    """Print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("out", type=Path, help="the driver's --out")
+    print(tables(parser.parse_args().out))
+
+
+if __name__ == "__main__":
+    main()
