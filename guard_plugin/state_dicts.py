@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.modules.utils import consume_prefix_in_state_dict_if_present
 
-__all__ = ["USUAL_KEYS", "StateDict", "find_state_dict"]
+__all__ = ["USUAL_KEYS", "StateDict", "find_state_dict", "load_tensors"]
 
 # Where training scripts keep the weights that they train; of several, the first counts.
 USUAL_KEYS = ("model", "state_dict", "net", "model_state_dict", "network")
@@ -50,6 +50,20 @@ def find_state_dict(content: Any) -> StateDict | None:
     found = {str(key): value for key, value in content.items() if _is_state_dict(value)}
     key = next(iter(found)) if len(found) == 1 else next((key for key in USUAL_KEYS if key in found), None)
     return None if key is None else StateDict(_unwrapped(found.pop(key)), key, tuple(found))
+
+
+def load_tensors(network: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Give a network these values by name; it keeps its own of those that are missing.
+
+    They are laid out as this network is. The versions of modules that torch keeps beside a state dict, and that plain
+    dictionaries lack, need not be with them; torchvision's MNASNet refuses a state dict without.
+
+    Raises:
+        RuntimeError: If a name is none of the network's, or a shape is another.
+    """
+    state = network.state_dict()
+    state.update(tensors)
+    network.load_state_dict(state)
 
 
 def _is_state_dict(value: Any) -> bool:

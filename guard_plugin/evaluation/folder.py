@@ -22,6 +22,7 @@ from guard_plugin.files import (
     refuse_foreign_files,
     remove_unfinished,
 )
+from guard_plugin.state_dicts import load_tensors
 
 __all__ = ["BenchmarkFolder"]
 
@@ -78,8 +79,12 @@ class BenchmarkFolder:
         with torch.random.fork_rng(devices=[]):
             loaded = network()
         try:
-            loaded.load_state_dict(load_untrusted(path))
-        except (RuntimeError, TypeError, UnusableInput) as error:
+            tensors = load_untrusted(path)
+            missing = loaded.state_dict().keys() - tensors.keys()
+            if missing:
+                raise UnusableInput(f"it lacks {', '.join(sorted(missing))}")
+            load_tensors(loaded, tensors)
+        except (RuntimeError, TypeError, AttributeError, UnusableInput) as error:
             raise UnusableInput(f"{path} does not hold the expected network ({error}): delete it, run again") from error
         return loaded.eval()
 

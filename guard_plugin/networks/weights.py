@@ -15,7 +15,7 @@ from guard_plugin.files import read_state_dict
 from guard_plugin.foreign_text import printable
 from guard_plugin.ranks import is_main_process
 from guard_plugin.spaces import InputSpace, Normalization
-from guard_plugin.state_dicts import StateDict
+from guard_plugin.state_dicts import StateDict, load_tensors
 from guard_plugin.versions import strict_zip
 
 __all__ = ["fits", "load_weights"]
@@ -77,7 +77,7 @@ def load_weights(
         )
     _check_beside(file, fitting[0], space, what)
     _tell(file, found, fitting[0].prefix)
-    network.load_state_dict(fitting[0].weights, strict=False)
+    load_tensors(network, fitting[0].weights)
 
 
 def fits(state: Tensors, expected: Tensors) -> bool:

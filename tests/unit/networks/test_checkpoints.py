@@ -192,6 +192,13 @@ def test_what_does_not_fit_is_named(tmp_path, changes, words):
         load_checkpoint(saved(tmp_path, changed(state, **key)), "ConvNet", **SHAPE)
 
 
+def test_mnasnet_is_loaded_which_asks_for_its_version(tmp_path):
+    size = {"channels": 3, "num_classes": 4, "im_size": (32, 32)}
+    network = build_network("mnasnet0_5", **size)
+    loaded = load_checkpoint(saved(tmp_path, {"model": network.state_dict()}), "mnasnet0_5", **size)
+    assert all(map(torch.equal, loaded.state_dict().values(), network.state_dict().values()))
+
+
 @pytest.mark.parametrize("arch", ["ConvNetD2", "MLP", "resnet18", "resnet18-7x7", "resnet50-3x3", "vgg11"])
 def test_the_architecture_that_fits_is_told(tmp_path, arch):
     size = {**SHAPE, "im_size": (32, 32)}
