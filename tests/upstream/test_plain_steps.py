@@ -1,0 +1,74 @@
+"""Every step of docs/pipelines.md at strength 0 writes what the plain script writes, to the last bit.
+
+Both begin from the same files, seeds and clock; the plain script takes "cuda" for the CPU (no_cuda/sitecustomize.py).
+Where a known fault ends it, or ``--repair`` changes what it writes, there is nothing to compare with; these are listed.
+"""
+
+import re
+import shlex
+import shutil
+
+import pytest
+
+from tests.upstream.conftest import materialize, of_a_host
+from tests.upstream.test_chains import HOSTS, SEEDED, hosts_stay_as_they_are, pytestmark
+from tests.upstream.test_pipelines import CHAINS, LAYOUTS
+
+__all__ = ["hosts_stay_as_they_are", "pytestmark"]
+
+# Hosts take seeds from the time in milliseconds, and divide by seconds that have passed: the clock all but stands still.
+FROZEN = f"{SEEDED}\nimport sys, time\nbegan = time.monotonic()\n"
+FROZEN += "time.time = lambda: 1.7e9 + 1e-5 * (time.monotonic() - began)\n"
+PLAIN = f"{FROZEN}sys.argv[:1] = []\nsys.path[0] = sys.argv[0].rpartition('/')[0]\n"
+PLAIN += "runpy.run_path(sys.argv[0], run_name='__main__')"
+GUARD = f"{FROZEN}from guard_plugin.cli import main\nmain()"
+
+# What the plain script ends with, or that it ends well and writes what it should not.
+ENDS = {
+    "SRe2L/SRe2L/*small_dataset/recover_cifar.py": "Missing key",  # module-prefix
+    "SRe2L/SRe2L/*small_dataset/relabel_cifar.py": "Missing key",
+    "SRe2L/CDA/recover_cda_tiny.py": "weights_only",  # arguments-in-checkpoint
+    "tiny-imagenet/classification/train_kd.py": "weights_only",
+    "tesla/buffer.py": "teacher_label",  # teacher-label-undefined
+    "DatasetCondensation/main.py": "single memory location",  # augments-one-image
+    "mtt-distillation/buffer.py": "",  # snapshots-alias
+    "DATM/buffer/buffer_FTD.py": "",
+    "FTD-distillation/buffer/buffer_FTD.py": "",
+}
+
+
+def written(folder):
+    """Return what is in a folder; wandb's name of the run differs."""
+    files = [file for file in folder.rglob("*") if file.is_file() and file.parts[len(folder.parts)] != "data"]
+    return {
+        re.sub(r"dummy-\w+", "RUN", str(file.relative_to(folder))): file.read_bytes()
+        for file in files
+        if not file.name.endswith((".guard.json", "guard_ledger.json"))
+    }
+
+
+@pytest.mark.parametrize("title", CHAINS)
+def test_at_strength_zero_a_step_is_the_plain_script(python_process, tmp_path, title):
+    guarded, plain = tmp_path / "guarded", tmp_path / "plain"
+    materialize(LAYOUTS.get(title, "cifar10"), guarded / "data", train=2, test=2)
+    for command in CHAINS[title]:
+        run, *words = shlex.split(command)
+        if run != "run":
+            continue
+        repair, adapter, script, *arguments = words
+        name = script.removeprefix("HOSTS/")
+        shutil.rmtree(plain, ignore_errors=True)
+        shutil.copytree(guarded, plain)
+        environment = {key: value for key, value in of_a_host().items() if key != "HOST_WORKERS"}
+        environment["PYTHONPATH"] += f":{HOSTS / name.split('/')[0]}"
+        ended = python_process("-c", PLAIN, HOSTS / name, *arguments, cwd=plain, **environment)
+        options = ("run", repair, "--strength", "0", adapter, HOSTS / name)
+        done = python_process("-c", GUARD, *options, *arguments, cwd=guarded, WANDB_MODE="disabled")
+        assert done.returncode == 0, done.stderr
+        if ENDS.get(name):
+            assert ended.returncode and ENDS[name] in ended.stderr, ended.stderr
+            continue
+        assert ended.returncode == 0, ended.stderr
+        before, after = written(plain), written(guarded)
+        assert before.keys() == after.keys()
+        assert (before == after) == (name not in ENDS), [file for file in before if before[file] != after[file]]
