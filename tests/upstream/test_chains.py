@@ -47,6 +47,9 @@ random.seed(0), numpy.random.seed(0), torch.manual_seed(0)
 """
 
 
+GUARD = f"{SEEDED}\nfrom guard_plugin.cli import main\nmain()"
+
+
 def sources() -> str:
     files = [file for clone in CLONES for file in sorted((HOSTS / clone).rglob("*.py"))]
     return joint_sha256((str(file), file) for file in files)
@@ -64,17 +67,28 @@ def step(python, tmp_path) -> Callable[..., dict]:
     """Run one step of a chain to its end; return its ledger."""
 
     def step(adapter: str, script: str, arguments: str, *options: str, **environment: str) -> dict:
-        guard = f"{SEEDED}\nfrom guard_plugin.cli import main\nmain()"
         command = ["run", "--repair", "--ledger", "ledger.json", *options, adapter, HOSTS / script]
-        python("-c", guard, *command, *shlex.split(arguments), check=True, WANDB_MODE="disabled", **environment)
+        python("-c", GUARD, *command, *shlex.split(arguments), check=True, WANDB_MODE="disabled", **environment)
         ledger = json.loads((tmp_path / "ledger.json").read_text())
         assert ledger["outcome"] == "complete" and all(fault["repaired"] for fault in ledger["faults"])
-        read = ledger["taken_over"] or {}
-        strange = [path for path, made in read.items() if made["reason"]]
-        assert {Path(path).name for path in strange} <= {"few", "labels"}  # else, all of it is GUARD's
+        assert not any(made["reason"] for made in (ledger["taken_over"] or {}).values())  # all of it is GUARD's
         return ledger
 
     return step
+
+
+@pytest.fixture
+def measured(python, tmp_path) -> Callable[[str], dict]:
+    """Benchmark what a chain left, as small as it gets; return how its parts were made."""
+
+    def measured(arguments: str) -> dict:
+        small = "--epochs 1 --seeds 1 --attacks fgsm --eps 1/255 --n-examples 4 --out robustness"
+        python("-c", GUARD, "benchmark", *shlex.split(f"{arguments} {small}"), check=True)
+        subject = json.loads((tmp_path / "robustness" / "results.json").read_text())["subject"]
+        assert not any(made["reason"] for made in subject["made_under"].values())
+        return subject["made_under"]
+
+    return measured
 
 
 def names(ledger: dict) -> set[str]:
@@ -132,7 +146,7 @@ def test_sre2l_on_cifar(step, python, tmp_path):
     assert (tmp_path / "student" / "ckpt.pth").is_file()
 
 
-def test_sre2l_in_imagenets_shape(step, tmp_path):
+def test_sre2l_in_imagenets_shape(step, measured, tmp_path):
     models = pytest.importorskip("torchvision.models")
     materialize("imagefolder", tmp_path / "real", train=1, test=1)
     make_guarded(tmp_path / "teacher.pth", models.get_model(IMAGENET_ARCH).state_dict())
@@ -142,24 +156,21 @@ def test_sre2l_in_imagenets_shape(step, tmp_path):
     )
     arguments = f"{recover} --batch-size 25 --store-best-images --ipc-end 1"
     step("sre2l", "SRe2L/SRe2L/recover/data_synthesis.py", arguments, *teacher)
-    images = sorted((tmp_path / "syn" / "x").rglob("*.jpg"))
-    assert len(images) == 1000
-    for image in images[:10]:  # of ten classes, for the steps that follow; so their marker is lost
-        (tmp_path / "few" / image.parent.name).mkdir(parents=True)
-        image.rename(tmp_path / "few" / image.relative_to(tmp_path / "syn" / "x"))
+    assert len(list((tmp_path / "syn" / "x").rglob("*.jpg"))) == 1000
 
-    relabel = f"-a {IMAGENET_ARCH} -b 5 -j 1 --epochs 1 --fkd-path labels --mix-type cutmix --use-fp16 --data few"
+    relabel = f"-a {IMAGENET_ARCH} -b 100 -j 1 --epochs 1 --fkd-path labels --mix-type cutmix --use-fp16 --data syn/x"
     ledger = step("sre2l", "SRe2L/SRe2L/relabel/generate_soft_label.py", relabel, *teacher)
-    assert names(ledger) == {"cuda-only"} and len(list((tmp_path / "labels" / "epoch_0").iterdir())) == 2
-    student = (
-        f"--model {IMAGENET_ARCH} --batch-size 5 -j 1 --epochs 1 --train-dir few --val-dir real/val --mix-type cutmix"
-    )
+    assert names(ledger) == {"cuda-only"} and len(list((tmp_path / "labels" / "epoch_0").iterdir())) == 10
+    student = f"--model {IMAGENET_ARCH} --batch-size 100 -j 1 --epochs 1 --train-dir syn/x --val-dir real/val"
+    student += " --mix-type cutmix"
     ledger = step("sre2l", "SRe2L/SRe2L/validate/train_FKD.py", f"{student} --fkd-path labels --output-dir student")
     assert names(ledger) == {"fetcher-edited-by-hand", "numpy-numbers-in-file", "fkd-path-slash", "cuda-only"}
     assert (tmp_path / "student" / "checkpoint.pth.tar").is_file()
     student += f" --teacher-model {IMAGENET_ARCH} --IPC 1 --output-dir student_kd"
     ledger = step("sre2l", "SRe2L/SRe2L/validate/train_KD.py", student, *teacher)
     assert names(ledger) == {"make-dataset-arguments", "cuda-only"}
+    data = "--dataset real/val --host-dataset ImageNet --num-classes 1000"
+    assert len(measured(f"--distilled syn/x --fkd labels --adapter sre2l --arch {IMAGENET_ARCH} {data}")) == 2
 
 
 def test_recovery_on_several_devices_and_cdas_on_imagenet(step, tmp_path):
@@ -278,7 +289,7 @@ zca: False
 """
 
 
-def test_datm(step, tmp_path):
+def test_datm(step, measured, tmp_path):
     materialize("cifar10", tmp_path / "data", train=2, test=1)
     experts = EXPERTS.replace("--train_epochs 2", "--train_epochs 30")  # until they classify what they are trained on
     script = "DATM/buffer/buffer_FTD.py"
@@ -301,6 +312,8 @@ def test_datm(step, tmp_path):
         for option, kind in (("data", "images"), ("label", "labels"), ("lr", "lr"))
     )
     step("mtt", "DATM/distill/evaluation.py", f"--dataset CIFAR10 --epoch_eval_train 1 --data_path data {files}")
+    (made,) = measured(f"--distilled {run} --adapter mtt --data data").values()
+    assert made["settings"]["strength"] == 0.001 and made["runs"][0]["guarded"] == made["runs"][0]["expected"] > 0
 
 
 @pytest.mark.parametrize("extra", ["--method DC", "--method DSA --dsa_strategy color_crop_cutout_flip_scale_rotate"])

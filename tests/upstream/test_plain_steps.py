@@ -4,11 +4,13 @@ Both begin from the same files, seeds and clock; the plain script takes "cuda" f
 Where a known fault ends it, or ``--repair`` changes what it writes, there is nothing to compare with; these are listed.
 """
 
+import io
 import re
 import shlex
 import shutil
 
 import pytest
+import torch
 
 from tests.upstream.conftest import materialize, of_a_host
 from tests.upstream.test_chains import HOSTS, SEEDED, hosts_stay_as_they_are, pytestmark
@@ -16,7 +18,7 @@ from tests.upstream.test_pipelines import CHAINS, LAYOUTS
 
 __all__ = ["hosts_stay_as_they_are", "pytestmark"]
 
-# Hosts take seeds from the time in milliseconds, and divide by seconds that have passed: the clock all but stands still.
+# Hosts take seeds from the milliseconds, and divide by seconds that have passed: the clock all but stands still.
 FROZEN = f"{SEEDED}\nimport sys, time\nbegan = time.monotonic()\n"
 FROZEN += "time.time = lambda: 1.7e9 + 1e-5 * (time.monotonic() - began)\n"
 PLAIN = f"{FROZEN}sys.argv[:1] = []\nsys.path[0] = sys.argv[0].rpartition('/')[0]\n"
@@ -37,11 +39,21 @@ ENDS = {
 }
 
 
+def content(file):
+    """Return what a file holds; of checkpoints, without the arguments, which name the device."""
+    if file.name != "checkpoint.pth":
+        return file.read_bytes()
+    held = torch.load(file, weights_only=False)
+    del held["args"]
+    torch.save(held, again := io.BytesIO())
+    return again.getvalue()
+
+
 def written(folder):
     """Return what is in a folder; wandb's name of the run differs."""
     files = [file for file in folder.rglob("*") if file.is_file() and file.parts[len(folder.parts)] != "data"]
     return {
-        re.sub(r"dummy-\w+", "RUN", str(file.relative_to(folder))): file.read_bytes()
+        re.sub(r"dummy-\w+", "RUN", str(file.relative_to(folder))): content(file)
         for file in files
         if not file.name.endswith((".guard.json", "guard_ledger.json"))
     }
