@@ -47,8 +47,8 @@ def comparison_page(comparison: Comparison) -> str:
         eps_charts=charts.eps_charts(comparison),
         images={label: image_sheet(benchmark) for label, benchmark in comparison.benchmarks.items()},
         ledger_settings=settings.ledger_settings(comparison),
-        own_settings=settings.own_settings(comparison),
-        shared_settings=settings.shared_settings(comparison),
+        own_settings={label: settings.own_settings(one) for label, one in comparison.benchmarks.items()},
+        shared_settings=settings.shared_settings(comparison.protocol),
         beard_scores=beard_scores(comparison),
         charts=charts,
     )

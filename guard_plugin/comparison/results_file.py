@@ -18,6 +18,8 @@ __all__ = ["AGAIN", "Column", "Reported", "columns_of", "explain_misfits", "read
 
 AGAIN = "benchmark again into a new folder"
 
+_DEEPEST = 32
+
 # The types of what a comparison shows or computes with; of a key that may be missing, None too.
 _NONE = type(None)
 _TYPES: dict[str, tuple[type, ...]] = {
@@ -124,6 +126,8 @@ def read_results(file: Path) -> Reported:
             f"wrote it, or {AGAIN}"
         )
     with explain_misfits(file):
+        _check_depth(results)
+        _check_students(results)
         columns = tuple(columns_of(results))
         reported = Reported(results, columns, tuple(sets_of(results["subject"], results["protocol"]["seeds"])))
         _check_types(reported)
@@ -143,6 +147,23 @@ def explain_misfits(file: Path) -> Iterator[None]:
         raise UnusableInput(
             f"{file} is not what guard benchmark writes ({type(error).__name__}: {error}): {AGAIN}"
         ) from error
+
+
+def _check_depth(results: Mapping[str, Any]) -> None:
+    """Fail with ValueError where values are nested so deeply that a function which follows them may not return."""
+    level: list[Any] = [results]
+    for _ in range(_DEEPEST):
+        inner = [one.values() if isinstance(one, dict) else one for one in level if isinstance(one, (dict, list))]
+        level = [value for values in inner for value in values]
+    if level:
+        raise ValueError(f"values are nested more than {_DEEPEST} deep")
+
+
+def _check_students(results: Mapping[str, Any]) -> None:
+    """Fail with ValueError where the number of students, of which lists are made, is not that of their accuracies."""
+    told, seeds = len(results["accuracy"]["clean"]["per_seed"]), results["protocol"]["seeds"]
+    if told != seeds:
+        raise ValueError(f"clean accuracies are of {told} students, but protocol.seeds is {seeds}")
 
 
 def _check_types(reported: Reported) -> None:
