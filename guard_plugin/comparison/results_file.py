@@ -129,7 +129,7 @@ def read_results(file: Path) -> Reported:
         _check_depth(results)
         _check_students(results)
         columns = tuple(columns_of(results))
-        reported = Reported(results, columns, tuple(sets_of(results["subject"], results["protocol"]["seeds"])))
+        reported = Reported(results, columns, _sets(results))
         _check_types(reported)
     return reported
 
@@ -166,6 +166,13 @@ def _check_students(results: Mapping[str, Any]) -> None:
         raise ValueError(f"clean accuracies are of {told} students, but protocol.seeds is {seeds}")
 
 
+def _sets(results: Mapping[str, Any]) -> tuple[int, ...]:
+    try:
+        return tuple(sets_of(results["subject"], results["protocol"]["seeds"]))
+    except UnusableInput as error:
+        raise ValueError(str(error)) from error
+
+
 def _check_types(reported: Reported) -> None:
     """Fail with KeyError, TypeError or the like where something is missing, or of another type, that is shown."""
     results, _ = reported.results, reported.flags
@@ -184,14 +191,18 @@ def _check_types(reported: Reported) -> None:
 
 
 def columns_of(results: Mapping[str, Any]) -> list[Column]:
-    """Match the columns of results.json with the attacks of its protocol, which stand in the same order."""
+    """Match the columns of results.json with the attacks of its protocol, which stand in the same order.
+
+    Raises:
+        ValueError: If they do not fit.
+    """
     names, attacks, members = list(results["accuracy"]), list(results["protocol"]["attacks"]), results["worst_cases"]
     clean, attacked, worst = names[:1], names[1 : 1 + len(attacks)], names[1 + len(attacks) :]
     # Each ball once, in the order in which the attacks name them.
     balls = list(dict.fromkeys((attack["norm"], attack["eps"], attack["eps_value"]) for attack in attacks))
     fits = clean == ["clean"] and len(attacked) == len(attacks) and worst == list(members) and len(worst) == len(balls)
     if not fits or not all(name.startswith(attack["name"]) for name, attack in strict_zip(attacked, attacks)):
-        raise UnusableInput(
+        raise ValueError(
             f"the columns {', '.join(names)} are not those of the attacks "
             f"{', '.join(str(attack['name']) for attack in attacks)}"
         )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ __all__ = ["attacks_in", "check_results"]
 _ROUNDING = 1e-9
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _LONGEST_NAME = 200
+_MOST = 10**9  # examples, or images per class
 _MOST_TOLD = 3
 _FIX = "take the file as guard benchmark wrote it, or benchmark the images again"
 
@@ -36,27 +36,28 @@ def check_results(file: Path, reported: Reported) -> None:
         subject = reported.results["subject"]
         if subject["kind"] != "distilled":
             raise UnusableInput(
-                f"{file} is a benchmark of a {_short(subject['kind'])}, and distilled images are ranked: benchmark these, "
-                f"with --distilled"
+                f"{file} is a benchmark of a {_short(subject['kind'])}, and distilled images are ranked: benchmark "
+                f"these, with --distilled"
             )
-        found = list(islice(_problems(reported), _MOST_TOLD + 1))
+        # What a later check computes with has passed the earlier ones.
+        found = next(filter(None, (list(check(reported)) for check in (_on_form, _on_figures, _on_order))), [])
     if found:
         more = "; and more" if len(found) > _MOST_TOLD else ""
         raise UnusableInput(f"{file}: {'; '.join(found[:_MOST_TOLD])}{more}: {_FIX}")
 
 
-def _problems(reported: Reported) -> Iterator[str]:
+def _on_form(reported: Reported) -> Iterator[str]:
     yield from _on_names(reported)
     yield from _on_hashes(reported.results["subject"], reported.protocol)
-    wrong = list(_on_counts(reported))
-    yield from wrong
-    if not wrong:
-        for attack in reported.protocol["attacks"]:
-            yield from _on_ball(attack)
-        yield from _on_members(reported)
-        for column in reported.columns:
-            yield from _on_accuracy(reported, column.name)
-        yield from _on_order(reported)
+    yield from _on_counts(reported)
+
+
+def _on_figures(reported: Reported) -> Iterator[str]:
+    for attack in reported.protocol["attacks"]:
+        yield from _on_ball(attack)
+    yield from _on_members(reported)
+    for column in reported.columns:
+        yield from _on_accuracy(reported, column.name)
 
 
 def _on_names(reported: Reported) -> Iterator[str]:
@@ -82,10 +83,10 @@ def _on_hashes(subject: Mapping[str, Any], protocol: Mapping[str, Any]) -> Itera
 
 def _on_counts(reported: Reported) -> Iterator[str]:
     ipc, protocol = reported.results["subject"].get("ipc"), reported.protocol
-    if not (_is_number(ipc) and 0 < ipc < math.inf):
+    if not (_is_number(ipc) and 0 < ipc <= _MOST):
         yield f"expected subject.ipc, the images per class, as a number above 0, got {_short(ipc)}"
     for key in ("seeds", "n_examples"):
-        if not (type(protocol[key]) is int and protocol[key] > 0):
+        if not (type(protocol[key]) is int and 0 < protocol[key] <= _MOST):
             yield f"expected protocol.{key} as a whole number above 0, got {_short(protocol[key])}"
     if not all(0 <= one < len(reported.sets) for one in reported.sets):
         yield f"expected set_of_student from 0 to {len(reported.sets) - 1}, got {_short(list(reported.sets))}"
