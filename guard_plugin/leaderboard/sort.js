@@ -26,5 +26,6 @@ function sort(body, headers, column) {
 
 function compared(a, b) {
   if (a.dataset.value !== undefined) return Number(a.dataset.value) - Number(b.dataset.value);
-  return a.textContent.localeCompare(b.textContent, "en", { numeric: true });
+  // What a cell begins with: the words in small type below do not count.
+  return a.firstChild.textContent.localeCompare(b.firstChild.textContent, "en", { numeric: true });
 }
