@@ -47,7 +47,7 @@ def rendered(template: Path, *, needed_by: str, script: Path | None = None, **va
     )
     environment.filters |= {"percent": percent, "points": points, "typeset": typeset, "shown": settings.shown}
     environment.globals |= {"settings": settings}
-    source = script.read_text() if script else ""
+    source = script.read_text(encoding="utf-8") if script else ""
     page: str = environment.get_template(template.name).render(
         version=__version__,
         script=source,

@@ -92,7 +92,7 @@ class Ranking:
     def ranked_by(self) -> str:
         """What the rank follows: the only attack, or what survives all of several."""
         united = [column.attack for column in self.rows[0].columns[1:-1] if column.name in self.worst.members]
-        return united[0] if len(united) == 1 else f"worst case of {', '.join(united)}"
+        return united[0] if len(united) == 1 else f"the worst case of {', '.join(united)}"
 
 
 class _Candidate(NamedTuple):

@@ -38,7 +38,7 @@ def setting_in_words(ranking: Ranking) -> str:
     return (
         f"{protocol['arch']} students, recipe {recipe.get('name')}, {recipe.get('epochs')} epochs; "
         f"{number(protocol['n_examples'], 'example')} of the {protocol.get('split', 'test')} split (SHA-256 "
-        f"{protocol['data_sha256'][:12]}); ranked by the {ranking.ranked_by}"
+        f"{protocol['data_sha256'][:12]}); ranked by accuracy under {ranking.ranked_by}"
     )
 
 

@@ -57,6 +57,7 @@ def test_a_file_as_guard_benchmark_wrote_it_is_taken(file):
         ("accuracy.pgd10.mean", 0.5, "pgd10 do not give the mean 0.500000"),
         ("accuracy.pgd10.mean", 1.2, "accuracies of pgd10 from 0 to 1"),
         ("accuracy.pgd10.ci95", [0.9, 0.95], "ci95 of pgd10 around"),
+        ("accuracy.pgd10.ci95", [0.0, 0.1], "ci95 of pgd10 around"),
         ("accuracy.pgd10.ci95", [0.6, 0.1], "ci95 of pgd10 around"),
         ("accuracy.pgd10.per_seed", [0.4] * 5, "one for each of 6 students"),
         ("accuracy.pgd10.per_set", [0.4] * 3, "per_set of pgd10 are not the means"),

@@ -76,6 +76,19 @@ def test_it_is_ranked_and_can_be_read_without_the_script(page):
     assert {len(row) for row in rows} == {len(headers)}
 
 
+def test_of_one_attack_there_is_one_column(tmp_path):
+    table = next(parsed(page_of(folder(tmp_path / "ours", names=("pgd10",)))).iter("table"))
+    assert [texts(header) for header in table.findall("thead/tr/th")[:6]] == [
+        "#",
+        "Entry",
+        "pgd10",
+        "Clean",
+        "Against the first",
+        "Measured on",
+    ]
+    assert texts(table.find("caption")).endswith("ranked by pgd10 at eps 8/255 (Linf)")
+
+
 def test_what_is_reported_alone_is_told_apart(page):
     rows = next(parsed(page).iter("table")).findall("tbody/tr")
     told = {row.find("th").text: (row.find("th/span").text, texts(row)) for row in rows}
