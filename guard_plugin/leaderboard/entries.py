@@ -13,6 +13,7 @@ from guard_plugin.comparison.results_file import Reported, explain_misfits, read
 from guard_plugin.errors import GuardError, UnusableInput
 from guard_plugin.evaluation.results import accuracy_entry
 from guard_plugin.files import existing_file, file_sha256
+from guard_plugin.foreign_text import on_one_line
 from guard_plugin.leaderboard.checking import check_results
 from guard_plugin.leaderboard.proof import Proof, proof_of
 from guard_plugin.versions import strict_zip
@@ -80,7 +81,7 @@ def read_entries(paths: Sequence[Path]) -> list[Entry]:
         try:
             entries.append(_read(label, path))
         except GuardError as error:
-            refused.append(str(error))
+            refused.append(on_one_line(str(error)))
     refused += _twice(entries)
     if refused:
         listed = "".join(f"\n  {reason}" for reason in refused)

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from guard_plugin.evaluation.tables import percent, text_table
+from guard_plugin.foreign_text import on_one_line
 from guard_plugin.leaderboard.ranking import Ranking, Row
 from guard_plugin.leaderboard.words import against_in_words, interval_in_words, notes, sample_in_words, setting_in_words
 
@@ -16,24 +17,29 @@ _SHORT = {"verified from its records": "records", "as reported: no records": "as
 
 def leaderboard_text(rankings: Sequence[Ranking]) -> str:
     """Write the rankings for people: accuracies in percent."""
-    return "\n".join([*(line for ranking in rankings for line in _table(ranking)), *notes(rankings)])
+    tables = (line for ranking in rankings for line in _table(ranking))
+    return "\n".join([*tables, *map(on_one_line, notes(rankings))])
 
 
 def _table(ranking: Ranking) -> Iterator[str]:
     yield ranking.title
-    yield setting_in_words(ranking)
+    yield on_one_line(setting_in_words(ranking))
     if ranking.apart:
-        yield f"apart from protocol 1, from which this one differs in {ranking.apart}"
+        yield on_one_line(f"apart from protocol 1, from which this one differs in {ranking.apart}")
     header = ("entry", "rank", ranking.ranked_by if len(ranking.attacks) == 1 else "worst case", "95 % CI", "clean")
     attacks = ranking.attacks if len(ranking.attacks) > 1 else ()
     rows = [(*header, *attacks, "against the first", "", "measured on", "figures", "penalty")]
-    rows += [_cells(row) for row in ranking.rows]
+    rows += [tuple(map(on_one_line, _cells(row))) for row in ranking.rows]
     yield text_table(rows)
-    for row in ranking.rows:
-        yield from (f"FLAGGED {row.entry.label}, {column}: {reason}" for column, reason in row.flags)
-        yield f"{row.entry.label}: {row.entry.proof.losses}"
-        yield from (f"warning: {row.entry.label}: {warning}" for warning in row.entry.proof.warnings)
+    yield from (on_one_line(line) for row in ranking.rows for line in _below(row))
     yield ""
+
+
+def _below(row: Row) -> Iterator[str]:
+    label, proof = row.entry.label, row.entry.proof
+    yield from (f"FLAGGED {label}, {column}: {reason}" for column, reason in row.flags)
+    yield f"{label}: {proof.losses}"
+    yield from (f"warning: {label}: {warning}" for warning in proof.warnings)
 
 
 def _cells(row: Row) -> tuple[str, ...]:

@@ -59,3 +59,12 @@ def test_a_folder_whose_names_are_no_names_is_refused_too(tmp_path):
 def test_nothing_is_no_leaderboard():
     with pytest.raises(UnusableInput, match="expected folders that guard benchmark --out wrote"):
         read_entries([])
+
+
+def test_each_refusal_is_one_line(tmp_path):
+    """Whatever names the file has."""
+    file = alone(tmp_path / "alice.json")
+    edit(file, lambda results: results["accuracy"].update({"x\nguard: all is well": 1}))
+    with pytest.raises(UnusableInput, match="all is well") as refused:
+        read_entries([file])
+    assert len(str(refused.value).splitlines()) == 2

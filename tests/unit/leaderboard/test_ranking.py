@@ -162,6 +162,25 @@ def test_text_and_json_tell_what_is_verified_and_what_is_reported(tmp_path):
     )
 
 
+def test_no_text_of_a_file_passes_for_another_line(tmp_path):
+    """Line breaks of several kinds, wherever a file may say what it likes."""
+    lie = "\n\u2028ours  1  99.9"
+
+    def change(results):
+        results["protocol"]["recipe"]["name"] = lie
+        results["versions"] = {"guard_plugin": lie, "torch": lie}
+        results["flags"] = [{"column": "clean", "reason": lie}]
+        run = {"adapter": lie, "script": lie, "commit": lie, "guarded": 1, "expected": 2}
+        results["subject"]["made_under"] = {
+            lie: {"penalty": lie, "reason": "", "settings": {"name": lie, "h": lie}, "runs": [run]},
+            "x": {"penalty": lie, "reason": lie},
+        }
+
+    alice = edit(alone(tmp_path / "alice.json", 0.2, seed=1), change)
+    lines = leaderboard_text(ranked(folder(tmp_path / "mine", 0.6), alice)).splitlines()
+    assert "99.9" in "".join(lines) and not [line for line in lines if line.startswith("ours")]
+
+
 def test_versions_that_differ_are_told(tmp_path):
     other = alone(tmp_path / "alice.json", seed=1)
     edit(other, lambda results: results["versions"].update(torch="1.11.0"))
