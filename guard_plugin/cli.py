@@ -12,6 +12,7 @@ from guard_plugin.commands.benchmark import benchmark
 from guard_plugin.commands.compare import compare
 from guard_plugin.commands.demo import demo
 from guard_plugin.commands.diagnostics import bound, curvature
+from guard_plugin.commands.leaderboard import leaderboard
 from guard_plugin.commands.observe import observe
 from guard_plugin.commands.plugins import doctor, list_plugins
 from guard_plugin.commands.run import run
@@ -56,5 +57,5 @@ def cli() -> None:
     """GUARD: make dataset distillation adversarially robust, without touching the code that distils."""
 
 
-for _command in (benchmark, bound, compare, curvature, demo, doctor, list_plugins, observe, run):
+for _command in (benchmark, bound, compare, curvature, demo, doctor, leaderboard, list_plugins, observe, run):
     cli.add_command(_command)

@@ -2,12 +2,17 @@
 
 import re
 
-__all__ = ["printable"]
+__all__ = ["on_one_line", "printable"]
 
 
 def printable(text: str) -> str:
     r"""Write each character that terminals obey or hide (escape, bidi override, lone surrogate) as its code: \x1b."""
     return re.sub(r"[^ -~\n\t\xa0]", lambda found: found[0] if found[0].isprintable() else _code(found[0]), text)
+
+
+def on_one_line(text: str) -> str:
+    """Write spaces in place of line breaks and tabs, so that the text cannot pass for another line of the output."""
+    return " ".join(text.split())
 
 
 def _code(character: str) -> str:

@@ -9,7 +9,7 @@ from operator import itemgetter
 from typing import NamedTuple
 
 from guard_plugin.comparison.comparing import Comparison
-from guard_plugin.comparison.reading import Column
+from guard_plugin.comparison.results_file import Column
 from guard_plugin.evaluation.tables import percent
 from guard_plugin.versions import strict_zip
 

@@ -1,31 +1,19 @@
 """Benchmarks against the first of them: accuracies, and differences that are paired by distilled set and example."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from guard_plugin.comparison.reading import Column, Measured
+from guard_plugin.comparison.protocols import OPTIONS, differing_settings, shown_setting
+from guard_plugin.comparison.reading import Measured
+from guard_plugin.comparison.results_file import Column
 from guard_plugin.errors import UnusableInput
 from guard_plugin.evaluation.results import accuracy_entry
 from guard_plugin.evaluation.statistics import paired_difference
 from guard_plugin.versions import strict_zip
 
-__all__ = ["Comparison", "Difference", "compare"]
-
-# The settings of a protocol that must be the same -> the options of ``guard benchmark`` that set them, if any do.
-_OPTIONS = {
-    "dataset": "--dataset",
-    "split": None,
-    "n_examples": "--n-examples",
-    "data_sha256": "--data",
-    "arch": "--arch",
-    "recipe": "--recipe, --epochs, --set and --learning-rate",
-    "attacks": "--attacks and --eps",
-    "source": "--source",
-}
-
-_LEARNED = "distilled set"
+__all__ = ["Comparison", "Difference", "compare", "difference", "labels_of"]
 
 
 @dataclass(frozen=True)
@@ -94,7 +82,7 @@ def compare(benchmarks: Sequence[Measured]) -> Comparison:
         raise UnusableInput(
             f"expected two or more different folders of benchmarks, got {', '.join(map(str, folders)) or 'none'}"
         )
-    labelled = dict(strict_zip(_labels(folders), benchmarks))
+    labelled = dict(strict_zip(labels_of(folders), benchmarks))
     (first, reference), *others = labelled.items()
     for label, benchmark in others:
         _check_comparable(first, reference, label, benchmark)
@@ -103,7 +91,7 @@ def compare(benchmarks: Sequence[Measured]) -> Comparison:
         accuracy[column] = {
             label: accuracy_entry(one.correct[column], one.sets, one.unit) for label, one in labelled.items()
         }
-        differences[column] = {label: _difference(column, one, reference) for label, one in others}
+        differences[column] = {label: difference(one, column, reference, column) for label, one in others}
     return Comparison(
         benchmarks=labelled,
         first=first,
@@ -115,18 +103,20 @@ def compare(benchmarks: Sequence[Measured]) -> Comparison:
     )
 
 
-def _difference(column: str, one: Measured, reference: Measured) -> Difference:
-    estimate = paired_difference(one.correct[column], reference.correct[column], one.sets, reference.sets)
+def difference(one: Measured, column: str, reference: Measured, of_reference: str) -> Difference:
+    """Subtract the accuracy of a reference's column from that of a column, on the same examples."""
+    estimate = paired_difference(one.correct[column], reference.correct[of_reference], one.sets, reference.sets)
     return Difference(*estimate.of(one.unit), is_judged=min(one.count, reference.count) > 1)
 
 
 def _check_comparable(first: str, reference: Measured, label: str, benchmark: Measured) -> None:
     """Refuse a benchmark whose protocol or columns are not those of the first."""
-    differing = _differing_settings(reference.protocol, benchmark.protocol)
+    differing = differing_settings(reference.protocol, benchmark.protocol)
     if differing:
-        values = (f"{path} ({first}: {_shown(a)}; {label}: {_shown(b)})" for path, (a, b) in differing.items())
+        pairs = {path: (shown_setting(a), shown_setting(b)) for path, (a, b) in differing.items()}
+        values = (f"{path} ({first}: {a}; {label}: {b})" for path, (a, b) in pairs.items())
         keys = dict.fromkeys(path.split(".")[0].split("[")[0] for path in differing)
-        options = ", ".join(option for key in keys if (option := _OPTIONS[key])) or "settings"
+        options = ", ".join(option for key in keys if (option := OPTIONS[key])) or "settings"
         raise UnusableInput(
             f"{first} and {label} were not measured in the same way and cannot be compared: they differ in "
             f"{'; '.join(values)}. Benchmark one of them again, into a new folder, with the other's {options}"
@@ -138,43 +128,10 @@ def _check_comparable(first: str, reference: Measured, label: str, benchmark: Me
         )
 
 
-def _shown(value: Any) -> str:
-    """Write a setting; of attacks, only their names and radii."""
-    if isinstance(value, list) and all(isinstance(attack, dict) and "name" in attack for attack in value):
-        return ", ".join(f"{attack['name']} at {attack.get('eps')}" for attack in value)
-    return str(value)
-
-
-def _labels(folders: Sequence[Path]) -> list[str]:
-    """Return the folders' names, with as many parents before them as it takes to tell them apart."""
-    for depth in range(1, max(len(folder.parts) for folder in folders)):
-        labels = ["/".join(folder.parts[-depth:]) for folder in folders]
+def labels_of(paths: Sequence[Path]) -> list[str]:
+    """Return the paths' names, with as many parents before them as it takes to tell them apart."""
+    for depth in range(1, max(len(path.parts) for path in paths)):
+        labels = ["/".join(path.parts[-depth:]) for path in paths]
         if len(set(labels)) == len(labels):
             return labels
-    return [str(folder) for folder in folders]
-
-
-def _differing_settings(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """Find where two protocols differ in a setting that must be the same: path, such as "recipe.epochs" -> two values.
-
-    A learning rate that was learned along with the images is part of what is compared, and may differ.
-    """
-    pairs = {key: (_comparable(one.get(key)), _comparable(other.get(key))) for key in _OPTIONS}
-    return {path: values for key, (a, b) in pairs.items() for path, values in _differences(key, a, b)}
-
-
-def _comparable(setting: Any) -> Any:
-    if isinstance(setting, Mapping) and setting.get("learning_rate_source") == _LEARNED:
-        return {key: value for key, value in setting.items() if key != "learning_rate"}
-    return setting
-
-
-def _differences(path: str, one: Any, other: Any) -> Iterator[tuple[str, tuple[Any, Any]]]:
-    if isinstance(one, Mapping) and isinstance(other, Mapping):
-        for key in dict.fromkeys([*one, *other]):
-            yield from _differences(f"{path}.{key}", one.get(key), other.get(key))
-    elif isinstance(one, list) and isinstance(other, list) and len(one) == len(other):
-        for i, (a, b) in enumerate(strict_zip(one, other)):
-            yield from _differences(f"{path}[{i}]", a, b)
-    elif one != other:
-        yield path, (one, other)
+    return [str(path) for path in paths]

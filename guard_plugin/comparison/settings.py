@@ -7,31 +7,29 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from guard_plugin.comparison.comparing import Comparison
+from guard_plugin.comparison.results_file import Reported
 from guard_plugin.evaluation.proof import made_under_in_words
 
 __all__ = ["ledger_settings", "names_in", "own_settings", "settings_rows", "shared_settings", "shown"]
 
 
-def shared_settings(comparison: Comparison) -> dict[str, Any]:
-    """Return the protocol that all benchmarks share, without the attacks, which have a table of their own."""
+def shared_settings(protocol: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the protocol that several benchmarks share, without the attacks, which have a table of their own."""
     own = ("attacks", "normalization", "seeds")
-    shared = {key: value for key, value in comparison.protocol.items() if key not in own}
+    shared = {key: value for key, value in protocol.items() if key not in own}
     # Students may learn at a rate that was learned along with the images: it is listed with each benchmark's own.
     shared["recipe"] = {key: value for key, value in (shared["recipe"] or {}).items() if key != "learning_rate"}
     return shared
 
 
-def own_settings(comparison: Comparison) -> dict[str, dict[str, Any]]:
-    """Return by label what each benchmark measured, and the settings that may differ between them."""
+def own_settings(benchmark: Reported) -> dict[str, Any]:
+    """Return what a benchmark measured, and the settings that may differ between benchmarks of one protocol."""
     return {
-        label: {
-            **benchmark.results["subject"],
-            "made_under": "; ".join(made_under_in_words(benchmark.results["subject"])) or None,
-            "seeds": benchmark.protocol["seeds"],
-            "normalization": benchmark.protocol.get("normalization"),
-            "learning_rate": (benchmark.protocol["recipe"] or {}).get("learning_rate"),
-        }
-        for label, benchmark in comparison.benchmarks.items()
+        **benchmark.results["subject"],
+        "made_under": "; ".join(made_under_in_words(benchmark.results["subject"])) or None,
+        "seeds": benchmark.protocol["seeds"],
+        "normalization": benchmark.protocol.get("normalization"),
+        "learning_rate": (benchmark.protocol["recipe"] or {}).get("learning_rate"),
     }
 
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from guard_plugin.comparison.comparing import Comparison
-from guard_plugin.comparison.reading import Column
+from guard_plugin.comparison.results_file import Column
 from guard_plugin.evaluation.tables import percent
 
 __all__ = ["Verdict", "listed", "points", "unit_noun", "verdicts"]

@@ -46,6 +46,19 @@ class Origin:
         penalty = entry.get("settings") or ({"name": entry["penalty"]} if entry["penalty"] else {})
         return cls(dict(penalty), list(entry.get("runs", ())), str(entry["reason"]), dict(entry.get("about", {})))
 
+    @classmethod
+    def of_ledger(cls, ledger: Mapping[str, Any]) -> Origin:
+        """Return what a ledger tells of its own run alone."""
+        run = {
+            "adapter": str(ledger["adapter"]),
+            "script": str(ledger["script"]),
+            "commit": (ledger.get("host") or {}).get("commit"),
+            "guarded": ledger["loss_calls"]["guarded"],
+            "expected": ledger["loss_calls"].get("expected"),
+            "started": (ledger.get("process") or {}).get("started"),
+        }
+        return cls({**ledger["penalty"], "name": str(ledger["penalty"]["name"])}, [run])
+
     def to_json(self) -> dict[str, Any]:
         """Return this in JSON's form, as it stands in ledgers and results.json."""
         settings = {"settings": dict(self.penalty), "runs": [dict(run) for run in self.runs]} if self.penalty else {}
@@ -141,7 +154,7 @@ def _judged(marker: Mapping[str, Any], path: Path) -> Origin:
     sources = {str(name): Origin.of_json(entry) for name, entry in (ledger["taken_over"] or {}).items()}
     about = {**{key: value for source in sources.values() for key, value in source.about.items()}, **about}
     guarded = int(ledger["loss_calls"]["guarded"])
-    own = [Origin({**ledger["penalty"], "name": str(ledger["penalty"]["name"])}, [_run(ledger)])] if guarded else []
+    own = [Origin.of_ledger(ledger)] if guarded else []
     reason = _doubt(ledger, own, sources)
     if not reason and int(marker.get("others", 0)):
         reason = f"{marker['others']} files in it are not of the run that wrote the others"
@@ -155,17 +168,6 @@ def _judged(marker: Mapping[str, Any], path: Path) -> Origin:
 
 
 _CHANGED = "its files are others than those that its marker was written for"
-
-
-def _run(ledger: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        "adapter": str(ledger["adapter"]),
-        "script": str(ledger["script"]),
-        "commit": (ledger.get("host") or {}).get("commit"),
-        "guarded": ledger["loss_calls"]["guarded"],
-        "expected": ledger["loss_calls"].get("expected"),
-        "started": (ledger.get("process") or {}).get("started"),
-    }
 
 
 def _doubt(ledger: Mapping[str, Any], own: Sequence[Origin], sources: Mapping[str, Origin]) -> str:

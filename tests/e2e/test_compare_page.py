@@ -1,20 +1,15 @@
 """``guard compare`` as users run it, and its page as a browser shows it."""
 
-import html
-import json
 import re
-import shutil
-import subprocess
 
 import pytest
 
 from guard_plugin.comparison import compare, read_benchmark, write_page
 from guard_plugin.versions import strict_zip
+from tests.browser import NEEDS_BROWSER, probed
 from tests.unit.comparison.folders import attacks_at, shaken, write_benchmark
 from tests.unit.comparison.html_checks import contrast
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-NEEDS_BROWSER = pytest.mark.skipif(CHROMIUM is None, reason="no chromium, chromium-browser or google-chrome on PATH")
 LONG = "a-long-name_without_any_place_to_break_it_" + "x" * 60
 
 # Reads the page in frames of several widths: a headless window cannot be as narrow as a phone.
@@ -78,21 +73,6 @@ def page_of_two(folders, tmp_path):
     return tmp_path / "two.html"
 
 
-def browse(file, folder, *options):
-    """What the browser made of the file."""
-    command = [CHROMIUM, "--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"]
-    command += [
-        "--disable-dev-shm-usage",
-        f"--user-data-dir={folder}",
-        "--enable-logging=stderr",
-        "--virtual-time-budget=5000",
-        *options,
-    ]
-    done = subprocess.run([*command, "--dump-dom", file.as_uri()], capture_output=True, text=True, timeout=60)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
 def rgb(colour):
     return "#" + "".join(f"{int(value):02x}" for value in re.findall(r"\d+", colour)[:3])
 
@@ -111,11 +91,7 @@ def test_compare_refuses_with_one_line_and_code_2(guard, folders):
 
 def measured(page, folder, *options):
     """What the probe tells of the page, by width."""
-    probe = folder / "probe.html"
-    source = json.dumps(page.read_text()).replace("<", "\\u003c")
-    probe.write_text(PROBE.replace("PAGE", source, 1))
-    shown = browse(probe, folder / "profile", *options, "--window-size=1400,1000")
-    return json.loads(html.unescape(re.search('<pre id="told">(.+?)</pre>', shown)[1]))
+    return probed(PROBE, page.read_text(), folder, *options)
 
 
 @pytest.mark.browser

@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 
 from guard_plugin.comparison import charts, compare, comparison_page, draw_distilled, read_benchmark, write_page
-from guard_plugin.comparison.page import typeset
+from guard_plugin.comparison.templates import typeset
 from guard_plugin.distilled import read_distilled, subject_of, subject_of_several
 from guard_plugin.errors import UnusableInput
 from guard_plugin.plugins import Plugins

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from guard_plugin.comparison import compare, comparison_page, comparison_text, read_benchmark
-from guard_plugin.comparison.reading import columns_of
+from guard_plugin.comparison.results_file import columns_of
 from guard_plugin.errors import UnusableInput
 from guard_plugin.foreign_text import printable
 from tests.unit.comparison.folders import GONE, attacks_at, flags, shaken, write_benchmark
