@@ -241,5 +241,16 @@ def _check_fit(sets: Sequence[DistilledSet], images: ImageSet) -> None:
         if found != wanted:
             raise UnusableInput(
                 f"the distilled set does not fit {images.name}: expected (channels, height, width, classes) = "
-                f"{wanted}, got {found}"
+                f"{wanted}, got {found}. Name the data set that was distilled{_how_to_fit(wanted, found)}"
             )
+
+
+def _how_to_fit(wanted: tuple[int, ...], found: tuple[int, ...]) -> str:
+    """Say which options make images fit that differ in size, or where one of the two lacks the highest classes."""
+    ways = []
+    if wanted[1:3] != found[1:3]:
+        ways.append(f"in its size: folders of images are scaled by --dataset NAME@{found[1]}")
+    if wanted[3] != found[3]:
+        most = max(wanted[3], found[3])
+        ways.append(f"with --num-classes {most}, if one of the two shows none of the highest classes")
+    return "".join(f"; {way}" for way in ways)

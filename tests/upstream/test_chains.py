@@ -169,8 +169,9 @@ def test_sre2l_in_imagenets_shape(step, measured, tmp_path):
     student += f" --teacher-model {IMAGENET_ARCH} --IPC 1 --output-dir student_kd"
     ledger = step("sre2l", "SRe2L/SRe2L/validate/train_KD.py", student, *teacher)
     assert names(ledger) == {"make-dataset-arguments", "cuda-only"}
-    data = "--dataset real/val --host-dataset ImageNet --num-classes 1000"
-    assert len(measured(f"--distilled syn/x --fkd labels --adapter sre2l --arch {IMAGENET_ARCH} {data}")) == 2
+    data = "--dataset ImageFolder@224 --data real --host-dataset ImageNet --num-classes 1000"
+    # The labels of a teacher that was not trained are refused: our students learn the classes.
+    assert len(measured(f"--distilled syn/x --adapter sre2l --arch {IMAGENET_ARCH} {data}")) == 1
 
 
 def test_recovery_on_several_devices_and_cdas_on_imagenet(step, tmp_path):
@@ -306,7 +307,7 @@ def test_datm(step, measured, tmp_path):
         (tmp_path / "settings.yaml").write_text(DATM.format(init=init))
         ledger = step("mtt", f"DATM/distill/{name}.py", "--cfg settings.yaml")
         assert names(ledger) == {"cuda-only"}
-    run = next((tmp_path / "logged_files" / "CIFAR10" / "1" / "ConvNet").iterdir()) / "Normal"
+    run = next((tmp_path / "logged_files").rglob("images_best.pt")).parent  # a run of one step may have no best
     files = " ".join(
         f"--{option}_dir {run}/{kind}_best.pt"
         for option, kind in (("data", "images"), ("label", "labels"), ("lr", "lr"))

@@ -124,6 +124,20 @@ def test_sets_of_several_methods_and_copies_are_refused(run, distilled, other, t
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    ("change", "way"),
+    [
+        ({"images": torch.zeros(100, 1, 16, 16)}, r"was distilled; in its size: .*--dataset NAME@16$"),
+        ({"images": torch.zeros(100, 3, 8, 8)}, r"was distilled$"),
+        ({"num_classes": 12}, r"was distilled; with --num-classes 12, if [^;]*$"),
+        ({"num_classes": 9, "labels": torch.zeros(100, dtype=torch.long)}, r"was distilled; with --num-classes 10,"),
+    ],
+)
+def test_images_of_another_size_or_with_more_classes_are_told_how_to_fit(run, distilled, change, way):
+    with pytest.raises(UnusableInput, match=way):
+        run(sets=[dataclasses.replace(distilled, **change)])
+
+
 def test_ledgers_of_several_runs_are_kept(run, distilled, other):
     results = run(sets=[distilled, other], ledger=[{"schema": 1, "of": 0}, {"schema": 1, "of": 1}]).results
     assert results["ledger"] == {"schema": 1, "of": 0} and [one["of"] for one in results["ledgers"]] == [0, 1]
