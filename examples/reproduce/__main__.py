@@ -38,7 +38,7 @@ def _parsed() -> argparse.Namespace:
     add("--data", type=Path, default=Path("data"), help="folder of the data sets")
     add("--dataset", nargs="+", default=["FashionMNIST"], help="data sets of the small scale")
     add("--method", nargs="+", help="only these methods of the tables")
-    add("--arm", nargs="+", help="only these penalties of the tables")
+    add("--arm", nargs="+", choices=tuple(ARMS), help="these penalties in place of the tables'")
     add("--ipc", nargs="+", type=int, help="only so many images per class")
     add("--seeds", type=int, default=5, help="distilled sets per arm")
     add("--students", type=int, default=2, help="students per distilled set")
@@ -52,13 +52,12 @@ def _parsed() -> argparse.Namespace:
 
 def chosen(args: argparse.Namespace) -> dict[str, list[Cell]]:
     """Return the groups of cells of the tables that were asked for, each cell once."""
-    cells = [cell for number in args.tables for cell in TABLES[number].cells(args.dataset, args.seeds)]
+    arms = [ARMS[name] for name in args.arm or ()]
+    cells = [cell for number in args.tables for cell in TABLES[number].cells(args.dataset, args.seeds, arms)]
     kept = [
         cell
         for cell in dict.fromkeys(cells)
-        if (not args.method or cell.method in args.method)
-        and (not args.arm or cell.arm.name in args.arm)
-        and (not args.ipc or cell.ipc in args.ipc)
+        if (not args.method or cell.method in args.method) and (not args.ipc or cell.ipc in args.ipc)
     ]
     return groups(kept)
 

@@ -25,10 +25,12 @@ _GRADIENT_NORMS = tuple(
     for weight in ("1e-4", "1e-3", "0.01", "0.1", "1")
 )
 _BASELINE, _GUARD = Arm("baseline", ("--strength", "0")), Arm("guard")
+# In no table of the paper: the form in its authors' pretrain.py.
+_LOSS_FORM = Arm("guard-loss", ("--form", "loss"))
 # Section 3.2 does not give the radius of the weak attack; it is the one that the table is attacked with.
 _ADVERSARIAL = Arm("adversarial", ("--penalty", "pgd_at", "--strength", "1", "--set", "eps=1/255"))
 
-ARMS = {arm.name: arm for arm in (_BASELINE, _GUARD, _ADVERSARIAL, *_GRADIENT_NORMS)}
+ARMS = {arm.name: arm for arm in (_BASELINE, _GUARD, _LOSS_FORM, _ADVERSARIAL, *_GRADIENT_NORMS)}
 
 
 @dataclass(frozen=True)
@@ -47,12 +49,10 @@ class Table:
     arms: tuple[Arm, ...]
     ipcs: tuple[int, ...]
 
-    def cells(self, datasets: Iterable[str], seeds: int) -> list[Cell]:
-        """Return its cells, all seeds of one group together."""
-        return [
-            Cell(method, arm, dataset, ipc, seed)
-            for method, dataset, ipc, arm, seed in product(self.methods, datasets, self.ipcs, self.arms, range(seeds))
-        ]
+    def cells(self, datasets: Iterable[str], seeds: int, arms: Sequence[Arm] = ()) -> list[Cell]:
+        """Return its cells, all seeds of one group together; with these arms in place of its own, if any are given."""
+        factors = (self.methods, datasets, self.ipcs, arms or self.arms, range(seeds))
+        return [Cell(method, arm, dataset, ipc, seed) for method, dataset, ipc, arm, seed in product(*factors)]
 
 
 TABLES = {
