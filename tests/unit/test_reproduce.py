@@ -66,7 +66,7 @@ def test_folders_and_data_are_named_the_same_on_every_machine(tmp_path):
 def test_other_penalties_take_the_place_of_a_tables():
     cells = TABLES[5].cells(["digits"], 1, [ARMS["baseline"], ARMS["guard-loss"]])
     assert {cell.arm.name for cell in cells} == {"baseline", "guard-loss"} and len(cells) == 12
-    assert ("--form", "loss") == cells[-1].arm.options
+    assert cells[-1].arm.options == ("--form", "loss")
 
 
 def test_cells_share_a_teacher_only_where_it_is_the_same():
