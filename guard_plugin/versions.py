@@ -34,6 +34,7 @@ __all__ = [
     "is_autocast_enabled",
     "is_compiling",
     "is_transformed",
+    "next_node_number",
     "keyword_dataclass",
     "plain_attention",
     "products_with",
@@ -182,6 +183,15 @@ def is_transformed() -> bool:
     """Tell whether torch.jit.trace or torch.func (torch 2.0) is at work, or torch.compile traces the caller."""
     functorch = TORCH >= (2, 0) and torch._C._are_functorch_transforms_active()
     return torch._C._get_tracing_state() is not None or is_compiling() or functorch
+
+
+def next_node_number() -> int:
+    """Return the number that the next autograd node of this thread will have; without an operation, if torch tells."""
+    tell = getattr(torch._C._autograd, "_get_sequence_nr", None)
+    if tell is not None:
+        return int(tell())
+    node: Any = torch.ones((), requires_grad=True).clone().grad_fn
+    return int(node._sequence_nr()) + 1
 
 
 def plain_attention() -> AbstractContextManager[Any]:

@@ -122,7 +122,8 @@ def gradient_form_on_host(
     step: Step, shared: SharedForward, output: Tensor, loss: Tensor
 ) -> tuple[PrecomputedGradient, Tensor]:
     """Compute the host's loss plus the penalty from the host's own pass, and the penalty's value."""
-    losses = check_losses(step.losses.loss_fn(output, step.losses.targets), step.n)
+    with shared.operations:
+        losses = check_losses(step.losses.loss_fn(output, step.losses.targets), step.n)
     reached_leaves(losses, loss, since=shared.mark)
     gradient = shared.operations.gradient_of_batch(losses)
     total = PrecomputedGradient(losses.new_zeros(()))

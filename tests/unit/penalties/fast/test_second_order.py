@@ -13,8 +13,9 @@ from torch.overrides import _len_torch_function_stack
 from guard_plugin.penalties.fast.precomputed import PrecomputedGradient
 from guard_plugin.penalties.fast.second_order import SecondOrder
 from guard_plugin.penalties.fast.second_order.batch_norm import FrozenBatchNorm
-from guard_plugin.penalties.fast.second_order.convolution import Convolution, Wanted
+from guard_plugin.penalties.fast.second_order.convolution import Convolution
 from guard_plugin.penalties.fast.second_order.group_norm import GroupNorm
+from guard_plugin.penalties.fast.second_order.wanted import Wanted
 from guard_plugin.versions import plain_attention, strict_zip
 
 pytestmark = pytest.mark.usefixtures("float64")
