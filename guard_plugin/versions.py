@@ -269,14 +269,15 @@ def products_with(tensors: Sequence[Tensor], weight: Tensor | float) -> list[Ten
 
 
 def copies_of(tensors: Sequence[Tensor]) -> list[Tensor]:
-    """Copy tensors, those of floating point, dtype by dtype, in one operation; copies of others keep their history."""
+    """Copy tensors, plain numbers dtype by dtype in one operation; copies of others keep their history."""
     copies: dict[int, Tensor] = {}
     kinds: dict[tuple[torch.dtype, torch.device], list[int]] = {}
     for number, one in enumerate(tensors):
-        if one.is_floating_point() and not one.requires_grad and one.is_contiguous() and type(one) is Tensor:
+        is_number = one.is_floating_point() or one.dtype == torch.int64
+        if is_number and not one.requires_grad and one.is_contiguous() and type(one) is Tensor:
             kinds.setdefault((one.dtype, one.device), []).append(number)
         else:
             copies[number] = one.clone()
     for numbers in kinds.values():
-        copies.update(zip(numbers, torch._foreach_mul([tensors[number] for number in numbers], 1.0)))
+        copies.update(zip(numbers, torch._foreach_mul([tensors[number] for number in numbers], 1)))
     return [copies[number] for number in range(len(tensors))]

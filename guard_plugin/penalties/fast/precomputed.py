@@ -124,11 +124,9 @@ class PrecomputedGradient:
         scaled = {key: (tensor, one) for (key, (tensor, _)), one in strict_zip(self.gradients.items(), products)}
         return PrecomputedGradient(value, scaled, set(scaled))
 
-    def plus(self, other: PrecomputedGradient) -> PrecomputedGradient:
-        """Return the sum of both values and gradients. Neither object is to be used any more."""
+    def add_all(self, other: PrecomputedGradient) -> None:
+        """Add another one's gradients, but not its value. The other object is not to be used any more."""
         self._add_each(other.gradients)
-        self.value = self.value + other.value
-        return self
 
 
 def _is_small(tensor: Tensor) -> bool:
