@@ -43,7 +43,7 @@ class PrecomputedGradient:
     _waiting: list[tuple[Tensor, Tensor]] = field(default_factory=list)
 
     def add(self, tensor: Tensor, gradient: Tensor) -> None:
-        """Add a gradient, which is not modified, to a tensor's gradient: a small one when :meth:`differentiate` ends."""
+        """Add a gradient, which is not modified, to a tensor's: a small one when :meth:`differentiate` ends."""
         if _is_small(tensor):
             self._waiting.append((tensor, gradient))
         else:
@@ -85,7 +85,7 @@ class PrecomputedGradient:
         also: Sequence[Tensor] = (),
         keep: bool = False,
     ) -> list[Tensor]:
-        """Add the gradients of <outputs, cotangents> for leaves; large ones one by one, so that not all are held at once.
+        """Add the gradients of <outputs, cotangents> for leaves; large ones one by one, so as not to hold all at once.
 
         The cotangents are by default 1, for scalars. The gradients for ``also``, further tensors, are returned;
         UnsupportedLoss is raised if one of them is not reached. The graph is freed unless ``keep``.

@@ -55,8 +55,7 @@ class FrozenBatchNorm(Function):
             return x_grad, ctx.wanted.of_weight(w, w_grad) if of_w else None, b_grad, None, None, None, None
         x_grad = _InputGradient.apply(g, w, [x], mean, variance, ctx.eps, ctx.wanted) if of_x else None
         over = [0, *range(2, g.dim())]
-        r = (variance + ctx.eps).rsqrt() if of_w else None
-        w_grad = (g * (x - _per_channel(mean, x)) * _per_channel(r, x)).sum(over) if of_w else None
+        w_grad = (g * (x - _per_channel(mean, x))).sum(over) * (variance + ctx.eps).rsqrt() if of_w else None
         return x_grad, w_grad, g.sum(over) if of_b else None, None, None, None, None
 
 

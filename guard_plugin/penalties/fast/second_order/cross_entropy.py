@@ -1,8 +1,8 @@
 """Cross entropy per example, whose input gradient has a derivative in closed form.
 
 With p = softmax(z) and B the gradient of the losses for log p, which does not depend on z, the gradient for z is
-B - p s, s the sum of B over classes. Its derivative, for a cotangent v, is -s (p v - p (p . v)) for z: up to the factor,
-the gradient of the softmax itself. torch composes this, and a term that is 0, from elementwise operations.
+B - p s, s the sum of B over classes. Its derivative, for a cotangent v, is -s (p v - p (p . v)) for z: but for the
+factor, the gradient of the softmax itself. torch composes this, and a term that is 0, from elementwise operations.
 """
 
 from __future__ import annotations

@@ -104,8 +104,9 @@ class _InputGradient(Function):
         of_u, of_normalised, of_gradient = sums.mul_(r.view(rows) * (-1 / size)).unbind()
         # The normalised x is computed once more, with its factors for weights. In place, as every new tensor of this
         # size costs as much as the arithmetic on it.
-        of_x = torch.ops.aten.native_group_norm(x, of_normalised, None, 1, rows, size, rows, ctx.eps)[0].view(rows, size)
-        of_x.addcmul_(u.view(rows, size), of_u.view(rows, 1)).addcmul_(gradient.view(rows, size), of_gradient.view(rows, 1))
+        of_x = torch.ops.aten.native_group_norm(x, of_normalised, None, 1, rows, size, rows, ctx.eps)[0]
+        for values_of, factor in ((u, of_u), (gradient, of_gradient)):
+            of_x.view(rows, size).addcmul_(values_of.view(rows, size), factor.view(rows, 1))
         of_w = None if w is None else ctx.wanted.of_weight(w, g_u.view(n, c).sum(dim=0))
         of_g = u if w is None else u.mul_(weights.view(n, c, *[1] * (x.dim() - 2)))
         return of_g, of_x.view(x.shape), of_w, None, None, None, None, None

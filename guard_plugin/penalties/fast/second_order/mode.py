@@ -207,7 +207,7 @@ _OURS: dict[Any, Callable[..., Tensor]] = {
 
 
 def _plain(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-    """Tell whether all tensors are torch's own and real (or classes), of one precision, and nothing transforms the call."""
+    """Tell whether all tensors are torch's own and of one precision (or classes), and nothing transforms the call."""
     tensors = [value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)]
     # Under hooks on saved tensors, such as torch.utils.checkpoint's, a function does not get back what it saved.
     hooked = _saved_tensor_hooks is not None and _saved_tensor_hooks(True) is not None

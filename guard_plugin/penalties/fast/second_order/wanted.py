@@ -21,9 +21,9 @@ class Wanted:
     Args:
         gradients: "everything"; "inputs": no gradient of weights and biases that are leaves; "parameters": no gradient
             of the network's batch.
-        take: Takes each contribution to the gradient of a weight that is a leaf. A second-order backward pass makes two,
-            and torch's engine would hold the first ones of all layers until the second ones come, and add them up one
-            by one.
+        take: Takes each contribution to the gradient of a weight that is a leaf. A second-order backward pass makes
+            two, and torch's engine would hold the first ones of all layers until the second ones come, and add them up
+            one by one.
     """
 
     gradients: Literal["everything", "inputs", "parameters"] = "everything"
