@@ -23,7 +23,8 @@ last bit, whatever else is in the batch (measured on CPUs; on a GPU, up to round
 _PART_PLACES = 16 * 32 * 32
 """How many places (height times width) a CPU passes at once, in whole ``PASS_UNIT``s: what the layers of larger passes
 return fits no cache, and malloc may give its memory back each time. Then 96 images of 3x32x32 take up to twice as long
-in one pass. The channels of the images do not count: the layers have others."""
+in one pass. Passes without a graph, which free each layer's input at once, are three times as large. The channels of
+the images do not count: the layers have others."""
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 """Maps logits of shape (n, classes) and rows of shape (n,), the examples' places in the call, to n losses."""
@@ -104,7 +105,8 @@ def _part(pixels: Tensor) -> int:
     """Return how many of the examples to pass at once."""
     if pixels.device.type != "cpu":
         return max(len(pixels), 1)
-    return max(_PART_PLACES // pixels.shape[2:].numel() // PASS_UNIT, 1) * PASS_UNIT
+    places = _PART_PLACES if torch.is_grad_enabled() else 3 * _PART_PLACES
+    return max(places // pixels.shape[2:].numel() // PASS_UNIT, 1) * PASS_UNIT
 
 
 def _filled(pixels: Tensor) -> Tensor:
