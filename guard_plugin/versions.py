@@ -35,6 +35,7 @@ __all__ = [
     "is_compiling",
     "is_transformed",
     "keyword_dataclass",
+    "next_node_number",
     "plain_attention",
     "products_with",
     "require_torch",
@@ -184,6 +185,15 @@ def is_transformed() -> bool:
     return torch._C._get_tracing_state() is not None or is_compiling() or functorch
 
 
+def next_node_number() -> int:
+    """Return the number that the next autograd node of this thread will have; without an operation, if torch tells."""
+    tell = getattr(torch._C._autograd, "_get_sequence_nr", None)
+    if tell is not None:
+        return int(tell())
+    node: Any = torch.ones((), requires_grad=True).clone().grad_fn
+    return int(node._sequence_nr()) + 1
+
+
 def plain_attention() -> AbstractContextManager[Any]:
     """Compute attention in its plain form: the fused ones, of torch 2.0 and later, have no second derivative."""
     if TORCH >= (2, 3):
@@ -259,14 +269,15 @@ def products_with(tensors: Sequence[Tensor], weight: Tensor | float) -> list[Ten
 
 
 def copies_of(tensors: Sequence[Tensor]) -> list[Tensor]:
-    """Copy tensors, those of floating point, dtype by dtype, in one operation; copies of others keep their history."""
+    """Copy tensors, plain numbers dtype by dtype in one operation; copies of others keep their history."""
     copies: dict[int, Tensor] = {}
     kinds: dict[tuple[torch.dtype, torch.device], list[int]] = {}
     for number, one in enumerate(tensors):
-        if one.is_floating_point() and not one.requires_grad and one.is_contiguous() and type(one) is Tensor:
+        is_number = one.is_floating_point() or one.dtype == torch.int64
+        if is_number and not one.requires_grad and one.is_contiguous() and type(one) is Tensor:
             kinds.setdefault((one.dtype, one.device), []).append(number)
         else:
             copies[number] = one.clone()
     for numbers in kinds.values():
-        copies.update(zip(numbers, torch._foreach_mul([tensors[number] for number in numbers], 1.0)))
+        copies.update(zip(numbers, torch._foreach_mul([tensors[number] for number in numbers], 1)))
     return [copies[number] for number in range(len(tensors))]

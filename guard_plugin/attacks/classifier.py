@@ -1,10 +1,12 @@
 """The model as attacks see it: its output is checked, and its passes have a bounded size."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor, nn
 
+from guard_plugin.attacks.pooling import FastPooling
 from guard_plugin.errors import UnusableInput
 from guard_plugin.versions import strict_zip
 
@@ -18,9 +20,11 @@ an attack of thousands of steps another way. In multiples of 8, an example's log
 last bit, whatever else is in the batch (measured on CPUs; on a GPU, up to rounding).
 """
 
-_PART_VALUES = 16 * 3 * 32 * 32
-"""How many pixel values a CPU passes at once, in whole ``PASS_UNIT``s: what the layers of larger passes return fits no
-cache, and malloc may give its memory back each time. Then 96 images of 3x32x32 take up to twice as long in one pass."""
+_PART_PLACES = 16 * 32 * 32
+"""How many places (height times width) a CPU passes at once, in whole ``PASS_UNIT``s: what the layers of larger passes
+return fits no cache, and malloc may give its memory back each time. Then 96 images of 3x32x32 take up to twice as long
+in one pass. Passes without a graph, which free each layer's input at once, are three times as large. The channels of
+the images do not count: the layers have others."""
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 """Maps logits of shape (n, classes) and rows of shape (n,), the examples' places in the call, to n losses."""
@@ -38,6 +42,7 @@ class Classifier:
     def __init__(self, model: nn.Module, *, highest: int, batch_size: int) -> None:
         self._model = model
         self._highest = highest
+        self._pools_fast = FastPooling.serves(model)
         self.batch_size = -(-batch_size // PASS_UNIT) * PASS_UNIT
 
     def __call__(self, pixels: Tensor) -> Tensor:
@@ -50,7 +55,8 @@ class Classifier:
         return self._logits(pixels) if len(parts) == 1 else torch.cat([self._logits(part) for part in parts])
 
     def _logits(self, pixels: Tensor) -> Tensor:
-        logits: Tensor = self._model(_filled(pixels))
+        with FastPooling() if self._pools_fast and pixels.device.type == "cpu" else nullcontext():
+            logits: Tensor = self._model(_filled(pixels))
         if logits.dim() != 2 or logits.shape[1] <= self._highest:
             expected = f"expected logits of shape (n, classes) for labels up to {self._highest}"
             raise UnusableInput(f"{expected}, got shape {tuple(logits.shape)}")
@@ -99,7 +105,8 @@ def _part(pixels: Tensor) -> int:
     """Return how many of the examples to pass at once."""
     if pixels.device.type != "cpu":
         return max(len(pixels), 1)
-    return max(_PART_VALUES // pixels.shape[1:].numel() // PASS_UNIT, 1) * PASS_UNIT
+    places = _PART_PLACES if torch.is_grad_enabled() else 3 * _PART_PLACES
+    return max(places // pixels.shape[2:].numel() // PASS_UNIT, 1) * PASS_UNIT
 
 
 def _filled(pixels: Tensor) -> Tensor:

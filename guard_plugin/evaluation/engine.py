@@ -158,11 +158,14 @@ class _Evaluation:
         """Return this process's share of the next round, and the number of examples in the whole round.
 
         The share is arrays of examples that are worked on together, of up to ``size`` in all, but at least one batch.
+        Fewer than half as many that would be left over come along: a round of their own would make nearly empty passes.
         The examples are dealt out to the processes one by one, since neighbours may be alike and no process should get
         all the hard ones; or, where the batch is fixed, batch by batch.
         """
         unit, processes = batch or 1, self.group.size
         in_round = remaining[: max(1, size // unit) * unit * processes]
+        if 2 * (len(remaining) - len(in_round)) < len(in_round):
+            in_round = remaining
         share = [in_round[i : i + unit] for i in range(0, len(in_round), unit)][self.group.rank :: processes]
         return share if batch or not share else [np.concatenate(share)], len(in_round)
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
+
+from guard_plugin.versions import next_node_number
 
 __all__ = ["ComputedBefore", "Mark", "NoSecondDerivative", "check_differentiable", "nodes_behind", "reached_leaves"]
 
@@ -29,8 +30,7 @@ class Mark:
     """
 
     def __init__(self) -> None:
-        # Made in the order of their numbers, but for leaves.
-        self._number: int = torch.ones((), requires_grad=True).clone().grad_fn._sequence_nr()  # type: ignore[union-attr]
+        self._number = next_node_number()  # nodes are made in the order of their numbers, but for leaves
 
     def is_after(self, node: Any) -> bool:
         """Tell whether a node was made before this moment."""

@@ -5,9 +5,9 @@ from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor, nn
-from torch.nn import functional
 
 from guard_plugin.penalties.attributes import held
+from guard_plugin.penalties.passes import normalises_one_example
 from guard_plugin.versions import TensorBase, TorchFunctionMode, untraced
 
 __all__ = ["KeptTensors", "PassWatch"]
@@ -34,16 +34,11 @@ class PassWatch(TorchFunctionMode):
         """Note what is called, and call it."""
         if func in _HOOKS:
             self.seen = "its forward pass puts hooks on tensors"
-        elif func in (functional.batch_norm, functional.instance_norm) and _may_be_wrong(func, args):
+        elif normalises_one_example(func, args) and not args[0].is_cuda:  # as passes._ExactNorms would mend it
             self.seen = "torch's gradient of its normalisation of one example may be wrong on a CPU"
         elif func in _QUESTIONS and not _module_that_asks().startswith(("torch.", "guard_plugin.")):
             self.seen = "its forward pass asks whether a tensor requires grad"
         return func(*args, **(kwargs or {}))
-
-
-def _may_be_wrong(func: Callable[..., Any], args: tuple[Any, ...]) -> bool:
-    """Tell whether a penalty's own pass would mend torch's kernel (``passes._ExactNorms``), which the host's lacks."""
-    return bool(args) and not args[0].is_cuda and (func is functional.instance_norm or len(args[0]) == 1)
 
 
 def _module_that_asks() -> str:

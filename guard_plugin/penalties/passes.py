@@ -19,7 +19,7 @@ from guard_plugin.penalties.attributes import attributes_kept
 from guard_plugin.penalties.undisturbed import random_streams_kept
 from guard_plugin.versions import TorchFunctionMode, untraced
 
-__all__ = ["alike", "outputs_of"]
+__all__ = ["alike", "normalises_one_example", "outputs_of"]
 
 
 def outputs_of(network: nn.Module, inputs: Tensor, *, seed: int | None = None) -> Tensor:
@@ -100,7 +100,6 @@ def _without_checkpoints() -> Iterator[list[str]]:
 
 
 _RETAIN_GRAD, _REGISTER_HOOK = Tensor.retain_grad, Tensor.register_hook
-_NORMALISATIONS = (functional.batch_norm, functional.instance_norm)
 
 
 class _NoHooks(TorchFunctionMode):
@@ -117,8 +116,13 @@ class _NoHooks(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
+def normalises_one_example(func: Callable[..., Any], args: tuple[Any, ...]) -> bool:
+    """Tell a call of batch_norm on one example, or of instance_norm, which makes one example of any batch."""
+    return bool(args) and (func is functional.instance_norm or (func is functional.batch_norm and len(args[0]) == 1))
+
+
 class _ExactNorms(TorchFunctionMode):
-    """Gives torch's normalisations contiguous inputs and gradients.
+    """Gives torch's normalisations contiguous inputs and gradients, where they take a batch for one example.
 
     Of a batch of one, which InstanceNorm makes of any batch, torch's CPU kernel for their gradient mixes up the values
     where input and gradient are of different memory formats (2.14 and older; docs/reliability.md has the report).
@@ -130,7 +134,7 @@ class _ExactNorms(TorchFunctionMode):
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        if func not in _NORMALISATIONS or not args or args[0].dim() < 3:
+        if not normalises_one_example(func, args) or args[0].dim() < 3:
             return func(*args, **(kwargs or {}))
         normalised: Tensor = _ContiguousGradient.apply(func(args[0].contiguous(), *args[1:], **(kwargs or {})))
         return normalised

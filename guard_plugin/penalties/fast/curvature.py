@@ -47,6 +47,10 @@ class Step:
         """How many examples the batch has."""
         return len(self.losses.targets)
 
+    def weights(self, losses: Tensor, sign: int) -> Tensor:
+        """Return what each of these losses counts for in the mean of all n, times ``sign``: a cotangent."""
+        return torch.full_like(losses, sign / self.n)
+
     def parts(self, size: int) -> Iterator[tuple[slice, Losses]]:
         """Yield each part of the batch, and its losses as a function of its inputs."""
         for begin in range(0, self.n, size):
@@ -62,14 +66,15 @@ def loss_form(step: Step, x: Tensor, *, size: int) -> PrecomputedGradient:
     gap = PrecomputedGradient(x.new_zeros(()))
     for part, losses in step.parts(size):
         here = x[part].detach().requires_grad_()
-        mean = losses(here).sum() / step.n
-        (of_here,) = gap.differentiate([-mean], reached_leaves(mean, but=[here], since=step.begin), also=[here])
-        gap.value = gap.value - mean.detach()
+        before = losses(here)
+        leaves = reached_leaves(before, but=[here], since=step.begin)
+        (of_here,) = gap.differentiate([before], leaves, [step.weights(before, -1)], also=[here])
         # One by one, so that both points' gradients are never held at once.
-        mean = losses(here.detach() + step.h * unit(-of_here)).sum() / step.n
-        gap.differentiate([mean], reached_leaves(mean, since=step.begin))
-        gap.value = gap.value + mean.detach()
-    return gap.scaled(step.strength * gap.value.abs(), step.strength * gap.value.sign())
+        after = losses(torch.sub(here.detach(), unit(of_here), alpha=step.h))
+        gap.differentiate([after], reached_leaves(after, since=step.begin), [step.weights(after, 1)])
+        gap.value = gap.value + (after.detach().sum() - before.detach().sum()) / step.n
+    weight = step.strength * gap.value.sign()
+    return gap.scaled(weight * gap.value, weight)
 
 
 def loss_form_on_host(
@@ -80,23 +85,27 @@ def loss_form_on_host(
     Returns None where the host's loss is not, up to a constant, the mean of the per-example losses: one backward pass
     cannot serve both then.
     """
-    mean = check_losses(step.losses.loss_fn(output, step.losses.targets), step.n).sum() / step.n
-    direct = reached_leaves(loss, mean, beyond=output)
+    losses = check_losses(step.losses.loss_fn(output, step.losses.targets), step.n)
+    direct = reached_leaves(loss, losses, beyond=output)
     leaves = reached_leaves(output, but=[shared.batch], since=shared.mark)
     if {id(leaf) for leaf in direct} & {id(leaf) for leaf in leaves}:
         return None
     # The gap is l(x + h z) - l(x): what belongs to x carries a minus.
-    own = PrecomputedGradient(loss.detach())
-    minus_here, gap = PrecomputedGradient(mean.new_zeros(())), PrecomputedGradient(-mean.detach())
+    own, minus_here, gap = (PrecomputedGradient(loss.detach()) for _ in range(3))
     (of_output,) = own.differentiate([loss], direct, also=[output], keep=True)
-    (ours,) = gap.differentiate([-mean], direct, also=[output], keep=True)
+    (ours,) = gap.differentiate([losses], direct, [step.weights(losses, -1)], also=[output], keep=True)
     ratio = _ratio(of_output, ours)
     if ratio is None:
         return None
     (of_batch,) = minus_here.differentiate([output], leaves, [ours], also=[shared.batch], keep=True)
-    gap = gap.plus(_mean(step, step.losses, shared.batch.detach() + step.h * unit(-of_batch)))
-    weight, value = step.strength * gap.value.sign(), step.strength * gap.value.abs()
-    total = gap.scaled(value, weight).plus(minus_here.scaled(minus_here.value, ratio + weight)).plus(own)
+    after = step.losses(torch.sub(shared.batch.detach(), unit(of_batch), alpha=step.h))
+    gap.differentiate([after], reached_leaves(after, since=step.begin), [step.weights(after, 1)])
+    difference = after.detach().mean() - losses.detach().mean()
+    weight = step.strength * difference.sign()
+    value = weight * difference
+    total = gap.scaled(loss.detach() + value, weight)
+    total.add_all(minus_here.scaled(minus_here.value, ratio + weight))
+    total.add_all(own)
     return total, value
 
 
@@ -122,7 +131,8 @@ def gradient_form_on_host(
     step: Step, shared: SharedForward, output: Tensor, loss: Tensor
 ) -> tuple[PrecomputedGradient, Tensor]:
     """Compute the host's loss plus the penalty from the host's own pass, and the penalty's value."""
-    losses = check_losses(step.losses.loss_fn(output, step.losses.targets), step.n)
+    with shared.operations:
+        losses = check_losses(step.losses.loss_fn(output, step.losses.targets), step.n)
     reached_leaves(losses, loss, since=shared.mark)
     gradient = shared.operations.gradient_of_batch(losses)
     total = PrecomputedGradient(losses.new_zeros(()))
@@ -132,17 +142,9 @@ def gradient_form_on_host(
     return PrecomputedGradient(loss.detach() + total.value, total.gradients), total.value
 
 
-def _mean(step: Step, losses: Losses, shifted: Tensor) -> PrecomputedGradient:
-    """Compute the mean loss at the second point, and its gradient."""
-    mean = losses(shifted).sum() / step.n
-    found = PrecomputedGradient(mean.detach())
-    found.differentiate([mean], reached_leaves(mean, since=step.begin))
-    return found
-
-
 def _add_second_point(total: PrecomputedGradient, step: Step, losses: Losses, x: Tensor, gradient: Tensor) -> Tensor:
     """Add the second point's part of the gradient form; return the cotangent of the first point's input gradient."""
-    shifted = (x + step.h * unit(gradient)).requires_grad_()
+    shifted = torch.add(x, unit(gradient), alpha=step.h).requires_grad_()
     shifted_gradient, operations = _of_batch(step, losses, shifted)
     difference, weight = shifted_gradient.detach() - gradient, step.strength / step.n
     total.value = total.value + weight * difference.square().sum()
@@ -173,5 +175,5 @@ def _ratio(host: Tensor, ours: Tensor) -> Tensor | None:
     theirs, mine = host.reshape(-1).double(), ours.reshape(-1).double()
     ratio = torch.dot(theirs, mine) / torch.dot(mine, mine)
     difference = torch.addcmul(theirs, ratio, mine, value=-1)
-    off, largest = (torch.linalg.vector_norm(one, float("inf")) for one in (difference, theirs))
+    off, largest = torch._foreach_norm([difference, theirs], float("inf"))
     return ratio.to(host.dtype) if off <= largest * (64 * torch.finfo(host.dtype).eps) else None

@@ -29,6 +29,10 @@ _ONCE_DONE = (
 )
 
 
+# A gradient of at most so many bytes waits for others, to be added together with them: operations cost time, too.
+_SMALL = 2**20
+
+
 @dataclass
 class PrecomputedGradient:
     """A scalar and its gradient, added up part by part: by id of a tensor, the tensor and the gradient for it."""
@@ -36,18 +40,41 @@ class PrecomputedGradient:
     value: Tensor
     gradients: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
     _own: set[int] = field(default_factory=set)  # whose gradients are in tensors that nobody else has
+    _waiting: list[tuple[Tensor, Tensor]] = field(default_factory=list)
 
     def add(self, tensor: Tensor, gradient: Tensor) -> None:
-        """Add a gradient, which is not modified, to what is known of a tensor's gradient."""
-        key = id(tensor)
-        if key not in self.gradients:
+        """Add a gradient, which is not modified, to a tensor's: a small one when :meth:`differentiate` ends."""
+        if _is_small(tensor):
+            self._waiting.append((tensor, gradient))
+        else:
+            self._add_each({id(tensor): (tensor, gradient)})
+
+    def _add_waiting(self) -> None:
+        while self._waiting:
+            once: dict[int, tuple[Tensor, Tensor]] = {}
+            again = []
+            for tensor, gradient in self._waiting:
+                if id(tensor) in once:
+                    again.append((tensor, gradient))
+                else:
+                    once[id(tensor)] = (tensor, gradient)
+            self._waiting = again
+            self._add_each(once)
+
+    def _add_each(self, added: dict[int, tuple[Tensor, Tensor]]) -> None:
+        """Add one gradient for each of several tensors, in few operations."""
+        own = [key for key in added if key in self._own]
+        shared = [key for key in added if key in self.gradients and key not in self._own]
+        if own:
+            torch._foreach_add_([self.gradients[key][1] for key in own], [added[key][1] for key in own])
+        if shared:
+            sums = torch._foreach_add([self.gradients[key][1] for key in shared], [added[key][1] for key in shared])
+            self.gradients.update((key, (added[key][0], one)) for key, one in strict_zip(shared, sums))
+            self._own.update(shared)
+        for key in [key for key in added if key not in self.gradients]:
+            tensor, gradient = added[key]
             # A view is copied: what autograd hands out for two tensors may lie in one memory.
             self.gradients[key] = (tensor, gradient.clone() if gradient._is_view() else gradient)
-        elif key in self._own:
-            self.gradients[key][1].add_(gradient)
-        else:
-            self.gradients[key] = (tensor, self.gradients[key][1] + gradient)
-            self._own.add(key)
 
     def differentiate(
         self,
@@ -58,7 +85,7 @@ class PrecomputedGradient:
         also: Sequence[Tensor] = (),
         keep: bool = False,
     ) -> list[Tensor]:
-        """Add the gradients of <outputs, cotangents> for leaves, one by one, so that they are never held all at once.
+        """Add the gradients of <outputs, cotangents> for leaves; large ones one by one, so as not to hold all at once.
 
         The cotangents are by default 1, for scalars. The gradients for ``also``, further tensors, are returned;
         UnsupportedLoss is raised if one of them is not reached. The graph is freed unless ``keep``.
@@ -66,7 +93,8 @@ class PrecomputedGradient:
         if not (leaves or also):
             return []
         zeros: dict[tuple[torch.dtype, torch.device], Tensor] = {}
-        handles = [leaf.register_hook(partial(self._take, leaf, zeros)) for leaf in leaves]  # type: ignore[no-untyped-call]
+        large = [leaf for leaf in leaves if not _is_small(leaf)]
+        handles = [leaf.register_hook(partial(self._take, leaf, zeros)) for leaf in large]  # type: ignore[no-untyped-call]
         try:
             found = torch.autograd.grad(outputs, [*also, *leaves], cotangents, retain_graph=keep, allow_unused=True)
         finally:
@@ -74,6 +102,10 @@ class PrecomputedGradient:
                 handle.remove()
         if any(gradient is None for gradient in found[: len(also)]):
             raise UnsupportedLoss("expected the loss to depend on the network's batch, found that it does not")
+        for leaf, gradient in strict_zip(leaves, found[len(also) :]):
+            if gradient is not None and _is_small(leaf):
+                self.add(leaf, gradient)
+        self._add_waiting()
         return list(found[: len(also)])
 
     def _take(
@@ -92,18 +124,13 @@ class PrecomputedGradient:
         scaled = {key: (tensor, one) for (key, (tensor, _)), one in strict_zip(self.gradients.items(), products)}
         return PrecomputedGradient(value, scaled, set(scaled))
 
-    def plus(self, other: PrecomputedGradient) -> PrecomputedGradient:
-        """Return the sum of both values and gradients. Neither object is to be used any more."""
-        both = [key for key in self.gradients if key in other.gradients]
-        if both:
-            pairs = ([known.gradients[key][1] for key in both] for known in (self, other))
-            for key, gradient in strict_zip(both, torch._foreach_add(*pairs)):
-                self.gradients[key] = (self.gradients[key][0], gradient)
-            self._own.update(both)
-        for key in other.gradients.keys() - set(both):
-            self.add(*other.gradients[key])
-        self.value = self.value + other.value
-        return self
+    def add_all(self, other: PrecomputedGradient) -> None:
+        """Add another one's gradients, but not its value. The other object is not to be used any more."""
+        self._add_each(other.gradients)
+
+
+def _is_small(tensor: Tensor) -> bool:
+    return tensor.numel() * tensor.element_size() <= _SMALL
 
 
 def version_of(tensor: Tensor) -> int:

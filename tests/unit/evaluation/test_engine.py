@@ -51,6 +51,22 @@ def test_a_model_that_is_wrong_on_all_examples_has_a_record_of_every_column(conv
         assert record is not None and record.done.all() and not record.correct.any(), column
 
 
+@pytest.mark.parametrize(("n", "rounds"), [(11, [11]), (12, [8, 4]), (19, [8, 11])])
+def test_a_few_examples_that_a_round_would_leave_over_come_along(convnet, digits_test, n, rounds):
+    right = convnet(digits_test.pixels[:n]).argmax(1)
+    sizes: list[int] = []
+
+    class Noting(FGSM):
+        def _perturb(self, classifier, pixels, labels, indices):
+            sizes.append(len(pixels))
+            return pixels
+
+    of_eight = SimpleNamespace(examples=8, took=lambda *_: None)
+    paces = SimpleNamespace(pass_seconds=None, of=lambda *_: of_eight)
+    measure(convnet, images_from_tensors(digits_test.pixels[:n], right), {"noting": Noting(EPS)}, paces=paces)
+    assert sizes == rounds
+
+
 def test_a_composite_is_the_union_of_its_parts(convnet, digits_test):
     alone = measure(convnet, digits_test, {"cascade": Cascade(EPS)})
     parts = measure(convnet, digits_test, {"fgsm": FGSM(EPS), "pgd5": PGD(EPS, steps=5)})

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-from guard_plugin.penalties.fast.second_order.convolution import Wanted
+from guard_plugin.penalties.fast.second_order.wanted import Wanted
 
 __all__ = ["GroupNorm"]
 
@@ -52,13 +52,14 @@ class GroupNorm(Function):
         if not torch.is_grad_enabled():
             mask = [of_x, of_w, of_b]
             gradients = torch.ops.aten.native_group_norm_backward(g, x, mean, r, w, *_sizes(x), ctx.groups, mask)
+            x_grad, w_grad, b_grad = gradients
             if of_same is not None and of_x:
-                gradients[0].add_(of_same)
-            return *gradients, None, None, None
+                x_grad.add_(of_same)
+            return x_grad, ctx.wanted.of_weight(w, w_grad) if of_w else None, b_grad, None, None, None
         if of_w or of_b:
             gradients = _composed(g, x, w, ctx.groups, ctx.eps, (of_x, of_w, of_b))
         else:
-            gradients = [_InputGradient.apply(g, x, w, mean, r, ctx.groups), None, None]
+            gradients = [_InputGradient.apply(g, x, w, mean, r, ctx.groups, ctx.eps, ctx.wanted), None, None]
         if of_same is not None and of_x:
             gradients[0] = gradients[0] + of_same
         return *gradients, None, None, None
@@ -68,56 +69,67 @@ class _InputGradient(Function):
     """g, x, w -> the gradient for x, by torch's kernel."""
 
     @staticmethod
-    def forward(ctx: Any, g: Tensor, x: Tensor, w: Tensor | None, mean: Tensor, r: Tensor, groups: int) -> Tensor:
-        gradient, g_x = _gradient(g, x, mean, r, w, groups)
-        ctx.save_for_backward(g, x, w, mean, r, gradient, g_x)
-        ctx.groups = groups
+    def forward(
+        ctx: Any,
+        g: Tensor,
+        x: Tensor,
+        w: Tensor | None,
+        mean: Tensor,
+        r: Tensor,
+        groups: int,
+        eps: float,
+        wanted: Wanted,
+    ) -> Tensor:
+        n, c, _ = _sizes(x)
+        weights = wanted.constant(1.0, n * c, x) if w is None else w.repeat(n)
+        gradient, g_x = _gradient(g, x, mean, r, weights, groups)
+        ctx.save_for_backward(g, x, w, mean, r, weights, gradient.detach(), g_x)
+        ctx.groups, ctx.eps, ctx.wanted = groups, eps, wanted
         return gradient
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, v: Tensor) -> Any:
-        g, x, w, mean, r, gradient, g_x = ctx.saved_tensors
+        g, x, w, mean, r, weights, gradient, g_x = ctx.saved_tensors
         (n, c, values), groups = _sizes(x), ctx.groups
-        u, v_x = _gradient(v.contiguous(), x, mean, r, None, groups)
         rows, size = n * groups, c // groups * values
-        g_u = torch.bmm(g.reshape(n * c, 1, values), u.reshape(n * c, values, 1)).reshape(n, c)
+        u, v_x = _gradient(v.contiguous(), x, mean, r, ctx.wanted.constant(1.0, n * c, x), groups)
+        g_u = torch.bmm(g.reshape(n * c, 1, values), u.view(n * c, values, 1)).view(n * c)
         # All three sums over groups at once: small operations cost a GPU as much as large ones.
-        weighted = torch.stack([g_x, g_u])
+        sums = torch.stack([g_x, g_u, v_x])
         if w is not None:
-            weighted.mul_(w)
-        sums = torch.cat([weighted, v_x.unsqueeze(0)]).reshape(3, rows, c // groups).sum(dim=2)
-        of_u, of_centred, of_gradient = sums.mul_(r.reshape(rows) * (-1 / size)).unsqueeze(2)
-        of_centred.mul_(r.reshape(rows, 1))
-        shift = (of_centred * mean.reshape(rows, 1)).neg_()
-        # In place, as every new tensor of this size costs as much as the arithmetic on it.
-        of_x = torch.addcmul(shift, x.reshape(rows, size), of_centred)
-        of_x.addcmul_(u.reshape(rows, size), of_u).addcmul_(gradient.reshape(rows, size), of_gradient)
-        of_w = None if w is None else g_u.sum(dim=0)
-        of_g = u if w is None else u.mul_(w.view(1, c, *[1] * (x.dim() - 2)))
-        return of_g, of_x.reshape(x.shape), of_w, None, None, None
+            sums[:2].mul_(weights)
+        if c > groups:
+            sums = sums.view(3, rows, c // groups).sum(dim=2)
+        of_u, of_normalised, of_gradient = sums.mul_(r.view(rows) * (-1 / size)).unbind()
+        # The normalised x is computed once more, with its factors for weights. In place, as every new tensor of this
+        # size costs as much as the arithmetic on it.
+        of_x = torch.ops.aten.native_group_norm(x, of_normalised, None, 1, rows, size, rows, ctx.eps)[0]
+        for values_of, factor in ((u, of_u), (gradient, of_gradient)):
+            of_x.view(rows, size).addcmul_(values_of.view(rows, size), factor.view(rows, 1))
+        of_w = None if w is None else ctx.wanted.of_weight(w, g_u.view(n, c).sum(dim=0))
+        of_g = u if w is None else u.mul_(weights.view(n, c, *[1] * (x.dim() - 2)))
+        return of_g, of_x.view(x.shape), of_w, None, None, None, None, None
 
 
 def _sizes(x: Tensor) -> tuple[int, int, int]:
     """Return the numbers of examples, channels, and values per channel."""
     n, c = x.shape[:2]
-    return n, c, x[0, 0].numel()
+    return n, c, x.shape[2:].numel()
 
 
-def _gradient(g: Tensor, x: Tensor, mean: Tensor, r: Tensor, w: Tensor | None, groups: int) -> tuple[Tensor, Tensor]:
-    """Return the gradient for x, and each example's and channel's inner product of g and x', shape (n, c).
+def _gradient(g: Tensor, x: Tensor, mean: Tensor, r: Tensor, weights: Tensor, groups: int) -> tuple[Tensor, Tensor]:
+    """Return the gradient for x, and each example's and channel's inner product of g and x', shape (n * c,).
 
-    To torch's kernel all examples are one with n times as many channels, so that it does not sum the weight's gradient
-    over examples: that is the inner product.
+    To torch's kernel all examples are one with n times as many channels, of n * c weights, so that it does not sum the
+    weight's gradient over examples: that is the inner product.
     """
     n, c, values = _sizes(x)
-    weights = torch.ones(n * c, dtype=x.dtype, device=x.device) if w is None else w.repeat(n)
-    g, x_as_one = g.reshape(1, n * c, values), x.reshape(1, n * c, values)
-    mean, r, mask = mean.reshape(1, n * groups), r.reshape(1, n * groups), [True, True, False]
+    mask = [True, True, False]
     gradient, g_x, _ = torch.ops.aten.native_group_norm_backward(
-        g, x_as_one, mean, r, weights, 1, n * c, values, n * groups, mask
+        g, x, mean, r, weights, 1, n * c, values, n * groups, mask
     )
-    return gradient.reshape(x.shape), g_x.reshape(n, c)
+    return gradient, g_x
 
 
 def _composed(g: Tensor, x: Tensor, w: Tensor | None, groups: int, eps: float, needed: tuple[bool, ...]) -> list[Any]:

@@ -10,9 +10,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from guard_plugin.penalties.fast.second_order.average_pool import AveragePool, Pooling
 from guard_plugin.penalties.fast.second_order.batch_norm import FrozenBatchNorm
-from guard_plugin.penalties.fast.second_order.convolution import Convolution, Geometry, Wanted
+from guard_plugin.penalties.fast.second_order.convolution import Convolution, Geometry
+from guard_plugin.penalties.fast.second_order.cross_entropy import CrossEntropy
 from guard_plugin.penalties.fast.second_order.group_norm import GroupNorm
+from guard_plugin.penalties.fast.second_order.linear import Linear
+from guard_plugin.penalties.fast.second_order.relu import ReLU
+from guard_plugin.penalties.fast.second_order.wanted import Wanted
 from guard_plugin.versions import TorchFunctionMode, is_autocast_enabled, is_transformed, plain_attention, untraced
 
 __all__ = ["SecondOrder"]
@@ -50,7 +55,7 @@ class SecondOrder(TorchFunctionMode):
     def gradient_of_batch(self, losses: Tensor) -> Tensor:
         """Return the losses' gradient for the batch, to be differentiated again."""
         with self._only("inputs"):
-            return torch.autograd.grad(losses.sum(), self.batch, create_graph=True)[0]
+            return torch.autograd.grad(losses, self.batch, torch.ones_like(losses), create_graph=True)[0]
 
     def for_parameters(self, take: Callable[[Tensor, Tensor], None]) -> AbstractContextManager[None]:
         """Spare backward passes made inside the gradient for the batch, which they must not ask for.
@@ -76,13 +81,10 @@ class SecondOrder(TorchFunctionMode):
     ) -> Any:
         """Take over what this package has, where it is plain; leave everything else to torch."""
         kwargs = kwargs or {}
-        if func is functional.group_norm and _plain(args, kwargs):
-            return self._group_norm(*args, **kwargs)
-        if func is functional.batch_norm and _plain(args, kwargs):
-            return self._batch_norm(*args, **kwargs)
         if func in _DIMENSIONS and _plain(args, kwargs):
             return self._convolution(func, *args, **kwargs)
-        return func(*args, **kwargs)
+        ours = _OURS.get(func)
+        return func(*args, **kwargs) if ours is None or not _plain(args, kwargs) else ours(self, *args, **kwargs)
 
     def _group_norm(
         self,
@@ -138,6 +140,54 @@ class SecondOrder(TorchFunctionMode):
         convolved: Tensor = Convolution.apply(input, weight, bias, geometry, self._wanted, self._is_batch(input))
         return convolved
 
+    def _relu(self, input: Tensor, inplace: bool = False) -> Tensor:
+        if inplace and (input._is_view() or not input.requires_grad):
+            return functional.relu(input, inplace)
+        rectified: Tensor = ReLU.apply(input, inplace)
+        return rectified
+
+    def _average_pool(
+        self,
+        input: Tensor,
+        kernel_size: Any,
+        stride: Any = None,
+        padding: Any = 0,
+        ceil_mode: bool = False,
+        count_include_pad: bool = True,
+        divisor_override: int | None = None,
+    ) -> Tensor:
+        sizes = _each(kernel_size, 2)
+        steps = _each(stride, 2) if stride else sizes
+        pooling: Pooling = (sizes, steps, _each(padding, 2), ceil_mode, count_include_pad, divisor_override)
+        averages: Tensor = AveragePool.apply(input, pooling)
+        return averages
+
+    def _linear(self, input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        if input.dim() != 2 or weight.dim() != 2:
+            return functional.linear(input, weight, bias)
+        product: Tensor = Linear.apply(input, weight, bias, self._wanted)
+        return product
+
+    def _cross_entropy(
+        self,
+        input: Tensor,
+        target: Tensor,
+        weight: Tensor | None = None,
+        size_average: Any = None,
+        ignore_index: int = -100,
+        reduce: Any = None,
+        reduction: str = "mean",
+        label_smoothing: float = 0.0,
+    ) -> Tensor:
+        deprecated = size_average is not None or reduce is not None
+        is_of_classes = input.dim() == 2 and target.dim() == 1 and not target.is_floating_point()
+        if reduction != "none" or label_smoothing or deprecated or not is_of_classes or input.numel() == 0:
+            return functional.cross_entropy(
+                input, target, weight, size_average, ignore_index, reduce, reduction, label_smoothing
+            )
+        losses: Tensor = CrossEntropy.apply(input, target, weight, ignore_index)
+        return losses
+
     def _is_batch(self, tensor: Tensor) -> bool:
         """Tell whether a tensor was computed from the batch alone, by one operation."""
         node = tensor.grad_fn
@@ -146,8 +196,18 @@ class SecondOrder(TorchFunctionMode):
         return getattr(node.next_functions[0][0], "variable", None) is self.batch
 
 
+_OURS: dict[Any, Callable[..., Tensor]] = {
+    functional.group_norm: SecondOrder._group_norm,
+    functional.batch_norm: SecondOrder._batch_norm,
+    functional.relu: SecondOrder._relu,
+    functional.avg_pool2d: SecondOrder._average_pool,
+    functional.linear: SecondOrder._linear,
+    functional.cross_entropy: SecondOrder._cross_entropy,
+}
+
+
 def _plain(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-    """Tell whether all tensors are torch's own and real, of one precision, and nothing transforms the call."""
+    """Tell whether all tensors are torch's own and of one precision (or classes), and nothing transforms the call."""
     tensors = [value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)]
     # Under hooks on saved tensors, such as torch.utils.checkpoint's, a function does not get back what it saved.
     hooked = _saved_tensor_hooks is not None and _saved_tensor_hooks(True) is not None
@@ -155,7 +215,7 @@ def _plain(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
         return False
     first = tensors[0]
     return first.is_floating_point() and all(
-        type(one) in (Tensor, nn.Parameter) and one.dtype == first.dtype for one in tensors
+        type(one) in (Tensor, nn.Parameter) and one.dtype in (first.dtype, torch.int64) for one in tensors
     )
 
 

@@ -51,6 +51,19 @@ def test_backward_fills_the_gradients_and_adds_up(tensors):
     close([tensor.grad for tensor in tensors], [2 * gradient for gradient in wanted])
 
 
+def test_gradients_of_large_and_small_tensors_add_up_over_passes():
+    large, small = torch.randn(2**17 + 1, requires_grad=True), torch.randn(3, requires_grad=True)  # large: over 1 MiB
+    view = torch.arange(4.0)[1:]
+    total = PrecomputedGradient(torch.zeros(()))
+    total.add(small, view)
+    for factor in (1.0, 2.0, 3.0):
+        total.add(small, view)
+        total.differentiate([factor * (large.square().sum() + small.pow(3).sum())], [large, small])
+    close(total.gradients[id(large)][1], 6 * 2 * large.detach())
+    close(total.gradients[id(small)][1], 6 * 3 * small.detach().square() + 4 * view)
+    close(view, torch.arange(1.0, 4.0))
+
+
 def test_a_subset_may_be_asked_for(tensors):
     (wanted,) = torch.autograd.grad(direct(*tensors), tensors[1])
     close(torch.autograd.grad(with_precomputed_gradient(known(tensors), recompute=None), tensors[1])[0], wanted)

@@ -13,8 +13,9 @@ from torch.overrides import _len_torch_function_stack
 from guard_plugin.penalties.fast.precomputed import PrecomputedGradient
 from guard_plugin.penalties.fast.second_order import SecondOrder
 from guard_plugin.penalties.fast.second_order.batch_norm import FrozenBatchNorm
-from guard_plugin.penalties.fast.second_order.convolution import Convolution, Wanted
+from guard_plugin.penalties.fast.second_order.convolution import Convolution
 from guard_plugin.penalties.fast.second_order.group_norm import GroupNorm
+from guard_plugin.penalties.fast.second_order.wanted import Wanted
 from guard_plugin.versions import plain_attention, strict_zip
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -70,7 +71,51 @@ def frozen_norms() -> list:
     ] + [pytest.param(lambda: frozen(nn.BatchNorm1d(4)), (), id="batchnorm-features")]
 
 
-LAYERS = [*convolutions(), *norms(), *frozen_norms(), pytest.param(Attention, SIZES[2], id="attention")]
+class RectifiesInPlace(nn.Module):
+    """Goes on with the tensor that was changed, not with what the function returned."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(4, 3, 1), nn.Conv2d(3, 2, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        features = self.first(x)
+        functional.relu(features, inplace=True)
+        return self.second(features)
+
+
+class CrossEntropy(nn.Module):
+    """Losses per example of fixed classes, one of which is ignored."""
+
+    def __init__(self, *, weighted: bool) -> None:
+        super().__init__()
+        self.register_buffer("weight", torch.tensor([1.0, 2.0, 0.0, 3.0]) if weighted else None)
+
+    def forward(self, x: Tensor) -> Tensor:
+        classes = (torch.arange(len(x)) + 3) % 4
+        return functional.cross_entropy(x, classes, self.weight, ignore_index=0, reduction="none").unsqueeze(1)
+
+
+def others() -> list:
+    pools = [{}, {"stride": 1, "padding": 1}, {"ceil_mode": True, "count_include_pad": False}, {"divisor_override": 3}]
+    return [
+        pytest.param(lambda: nn.Sequential(nn.Conv2d(4, 3, 1), nn.ReLU(), nn.Conv2d(3, 2, 1)), SIZES[2], id="relu"),
+        pytest.param(RectifiesInPlace, SIZES[2], id="relu-in-place"),
+        *(pytest.param(lambda p=p: nn.AvgPool2d(2, **p), SIZES[2], id=f"averagepool-{i}") for i, p in enumerate(pools)),
+        pytest.param(lambda: nn.Linear(4, 5), (), id="linear-bias"),
+        pytest.param(lambda: nn.Linear(4, 5, bias=False), (), id="linear"),
+        pytest.param(lambda: CrossEntropy(weighted=False), (), id="crossentropy"),
+        pytest.param(lambda: CrossEntropy(weighted=True), (), id="crossentropy-weighted"),
+    ]
+
+
+LAYERS = [
+    *convolutions(),
+    *norms(),
+    *frozen_norms(),
+    *others(),
+    pytest.param(Attention, SIZES[2], id="attention"),
+]
 
 
 def randomised(module: nn.Module) -> nn.Module:
@@ -203,6 +248,9 @@ def test_the_closed_form_of_the_group_norms_second_derivative_is_finite_differen
         (lambda: nn.Conv3d(4, 2, 3), SIZES[3], "ConvolutionBackward"),
         (lambda: nn.GroupNorm(2, 4), SIZES[2], "GroupNormBackward"),
         (lambda: frozen(nn.BatchNorm2d(4)), SIZES[2], "FrozenBatchNormBackward"),
+        (nn.ReLU, SIZES[2], "ReLUBackward"),
+        (lambda: nn.AvgPool2d(2), SIZES[2], "AveragePoolBackward"),
+        (lambda: nn.Linear(4, 5), (), "LinearBackward"),
     ],
 )
 def test_the_operations_are_ours_inside_and_torchs_afterwards(layer, size, name):
