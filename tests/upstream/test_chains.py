@@ -146,34 +146,6 @@ def test_sre2l_on_cifar(step, python, tmp_path):
     assert (tmp_path / "student" / "ckpt.pth").is_file()
 
 
-def test_sre2l_in_imagenets_shape(step, measured, tmp_path):
-    models = pytest.importorskip("torchvision.models")
-    materialize("imagefolder", tmp_path / "real", train=1, test=1)
-    make_guarded(tmp_path / "teacher.pth", models.get_model(IMAGENET_ARCH).state_dict())
-    teacher = ("--teacher", "teacher.pth")
-    recover = (
-        f"--arch-name {IMAGENET_ARCH} --verifier-arch {IMAGENET_ARCH} --exp-name x --syn-data-path syn --iteration 1"
-    )
-    arguments = f"{recover} --batch-size 25 --store-best-images --ipc-end 1"
-    step("sre2l", "SRe2L/SRe2L/recover/data_synthesis.py", arguments, *teacher)
-    assert len(list((tmp_path / "syn" / "x").rglob("*.jpg"))) == 1000
-
-    relabel = f"-a {IMAGENET_ARCH} -b 100 -j 1 --epochs 1 --fkd-path labels --mix-type cutmix --use-fp16 --data syn/x"
-    ledger = step("sre2l", "SRe2L/SRe2L/relabel/generate_soft_label.py", relabel, *teacher)
-    assert names(ledger) == {"cuda-only"} and len(list((tmp_path / "labels" / "epoch_0").iterdir())) == 10
-    student = f"--model {IMAGENET_ARCH} --batch-size 100 -j 1 --epochs 1 --train-dir syn/x --val-dir real/val"
-    student += " --mix-type cutmix"
-    ledger = step("sre2l", "SRe2L/SRe2L/validate/train_FKD.py", f"{student} --fkd-path labels --output-dir student")
-    assert names(ledger) == {"fetcher-edited-by-hand", "numpy-numbers-in-file", "fkd-path-slash", "cuda-only"}
-    assert (tmp_path / "student" / "checkpoint.pth.tar").is_file()
-    student += f" --teacher-model {IMAGENET_ARCH} --IPC 1 --output-dir student_kd"
-    ledger = step("sre2l", "SRe2L/SRe2L/validate/train_KD.py", student, *teacher)
-    assert names(ledger) == {"make-dataset-arguments", "cuda-only"}
-    data = "--dataset ImageFolder@224 --data real --host-dataset ImageNet --num-classes 1000"
-    # The labels of a teacher that was not trained are refused: our students learn the classes.
-    assert len(measured(f"--distilled syn/x --adapter sre2l --arch {IMAGENET_ARCH} {data}")) == 1
-
-
 def test_recovery_on_several_devices_and_cdas_on_imagenet(step, tmp_path):
     """With a verifier, CDA's scripts end after the first batch."""
     models, timm = pytest.importorskip("torchvision.models"), pytest.importorskip("timm")
