@@ -2,6 +2,6 @@
 
 __all__ = ["SETTINGS", "SETTINGS_FOR"]
 
-# The gradient form's are the paper's (section 5.1), the loss form's strength was measured: docs/measurements.md.
-SETTINGS = {"gradient": {"h": 3.0, "strength": 100.0}, "loss": {"h": 3.0, "strength": 3.0}}
+# Section 5.1 of the paper, with the values of its authors' code; docs/measurements.md has what they do at other sizes.
+SETTINGS = {"gradient": {"h": 3.0, "strength": 100.0}, "loss": {"h": 3.0, "strength": 1.0}}
 SETTINGS_FOR = (3, 224, 224)
