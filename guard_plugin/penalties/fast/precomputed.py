@@ -30,7 +30,7 @@ _ONCE_DONE = (
 
 
 # A gradient of at most so many bytes waits for others, to be added together with them: operations cost time, too.
-_SMALL = 2**20
+_SMALL = 2**18
 
 
 @dataclass
