@@ -84,9 +84,11 @@ def _step(cell: Cell, name: str, script: str, *arguments: object) -> Step:
 
 def _recovered(cell: Cell, scale: Scale) -> Distillation:
     seed = ("--seed", cell.seed)
-    n_train = min(scale.n_train, 800) if cell.dataset == "digits" else scale.n_train  # it has no more
+    n_train, epochs = scale.n_train, scale.teacher_epochs
+    if cell.dataset == "digits":  # it has no more images, and a teacher needs as many steps
+        n_train, epochs = min(n_train, 800), max(epochs, 20)
     train = ("--dataset", cell.dataset, "--data-path", "{data}", "--model", _SQUEEZED, "--n-train", n_train)
-    to = ("--epochs", scale.teacher_epochs, "--output-dir", "teacher", *seed)
+    to = ("--epochs", epochs, "--output-dir", "teacher", *seed)
     squeeze = _step(cell, "squeeze", "sre2l/squeeze.py", *train, *to)
     teacher = f"{squeeze.folder}/teacher/checkpoint.pth"
     images = ("--arch-path", f"../{teacher}", "--iteration", scale.recover, "--ipc-end", cell.ipc)
