@@ -116,9 +116,13 @@ class _NoHooks(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
+# By their own names: before torch 1.13 an entered mode stands in torch.nn.functional in their place.
+_BATCH_NORM, _INSTANCE_NORM = functional.batch_norm, functional.instance_norm
+
+
 def normalises_one_example(func: Callable[..., Any], args: tuple[Any, ...]) -> bool:
     """Tell a call of batch_norm on one example, or of instance_norm, which makes one example of any batch."""
-    return bool(args) and (func is functional.instance_norm or (func is functional.batch_norm and len(args[0]) == 1))
+    return bool(args) and (func is _INSTANCE_NORM or (func is _BATCH_NORM and len(args[0]) == 1))
 
 
 class _ExactNorms(TorchFunctionMode):
