@@ -13,6 +13,7 @@ import argparse
 import json
 import statistics
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from examples.reproduce.cells import ARMS, TABLES, Cell
@@ -50,7 +51,7 @@ def _with_header(rows: list[list[str]]) -> list[list[str]]:
 
 def _rows(out: Path, cell: Cell) -> Iterator[list[str]]:
     """Yield a header, the baseline's accuracies, and each arm's differences from them."""
-    folders = {arm: out / "measured" / cell.group.replace("baseline", arm) for arm in ARMS}
+    folders = {name: out / "measured" / replace(cell, arm=arm).group for name, arm in ARMS.items()}
     found = {arm: read_benchmark(folder / folder.name) for arm, folder in folders.items() if folder.is_dir()}
     baseline = found.pop("baseline")
     yield ["method, IPC", "arm", *map(column_label, baseline.correct), "sets x students", "seconds"]

@@ -15,6 +15,9 @@ from guard_plugin.versions import TorchFunctionMode, is_transformed, untraced
 __all__ = ["FastPooling"]
 
 
+_AVERAGE_POOL = functional.avg_pool2d  # by its own name: before torch 1.13 an entered mode stands in its place
+
+
 class FastPooling(TorchFunctionMode):
     """While entered, ``avg_pool2d`` with windows of 2x2 adds four slices, where torch's kernel goes value by value.
 
@@ -35,7 +38,7 @@ class FastPooling(TorchFunctionMode):
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         """Take over the pooling that is plain; leave everything else to torch."""
-        if func is functional.avg_pool2d and not is_transformed() and _halves(*args, **(kwargs or {})):
+        if func is _AVERAGE_POOL and not is_transformed() and _halves(*args, **(kwargs or {})):
             return _Pool.apply(args[0] if args else (kwargs or {})["input"])
         return func(*args, **(kwargs or {}))
 

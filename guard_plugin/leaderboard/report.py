@@ -12,8 +12,6 @@ from guard_plugin.leaderboard.words import against_in_words, interval_in_words, 
 
 __all__ = ["leaderboard_json", "leaderboard_text"]
 
-_SHORT = {"verified from its records": "records", "as reported: no records": "as reported"}
-
 
 def leaderboard_text(rankings: Sequence[Ranking]) -> str:
     """Write the rankings for people: accuracies in percent."""
@@ -54,7 +52,7 @@ def _cells(row: Row) -> tuple[str, ...]:
         against_in_words(row.against_first),
         interval_in_words(row.against_first),
         sample_in_words(row),
-        _SHORT[row.entry.source],
+        "records" if row.entry.measured else "as reported",
         row.entry.proof.penalty,
     )
 
