@@ -65,7 +65,7 @@ def chosen(args: argparse.Namespace) -> dict[str, list[Cell]]:
 def measure(name: str, cells: list[Cell], args: argparse.Namespace) -> bool:
     """Distil the cells of one group and benchmark what came out, unless that was done; tell whether all went well."""
     how = [distillation(cell, Scale()) for cell in cells]
-    options = ["benchmark", "--out", name, "--adapter", cells[0].method, "--dataset", cells[0].dataset]
+    options = ["benchmark", "--out", ".", "--adapter", cells[0].method, "--dataset", cells[0].dataset]
     options += ["--data", "{data}", "--attacks", args.attacks, "--eps", args.eps]
     options += ["--n-examples", str(args.n_examples), "--seeds", str(len(cells) * args.students), *how[0].options]
     for one in how:
@@ -101,7 +101,7 @@ def compare(found: dict[str, list[Cell]], out: Path) -> bool:
     for name, cells in found.items():
         baseline = replace(cells[0], arm=ARMS["baseline"]).group
         if name != baseline and {name, baseline} <= ready:
-            folders = [f"../../measured/{one}/{one}" for one in (baseline, name)]
+            folders = [f"../../measured/{one}" for one in (baseline, name)]
             well &= run_once(["compare", *folders, "--html", "page.html"], out.resolve() / "compared" / name, "compare")
     return well
 

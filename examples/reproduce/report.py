@@ -52,7 +52,7 @@ def _with_header(rows: list[list[str]]) -> list[list[str]]:
 def _rows(out: Path, cell: Cell) -> Iterator[list[str]]:
     """Yield a header, the baseline's accuracies, and each arm's differences from them."""
     folders = {name: out / "measured" / replace(cell, arm=arm).group for name, arm in ARMS.items()}
-    found = {arm: read_benchmark(folder / folder.name) for arm, folder in folders.items() if folder.is_dir()}
+    found = {arm: read_benchmark(folder) for arm, folder in folders.items() if folder.is_dir()}
     baseline = found.pop("baseline")
     yield ["method, IPC", "arm", *map(column_label, baseline.correct), "sets x students", "seconds"]
     name = f"{cell.method}, {cell.ipc}"
