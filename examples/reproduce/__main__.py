@@ -8,7 +8,8 @@ At ``--scale small`` a command that was killed is continued, and nothing is done
 (method, penalty, data set, images per class, seed); all seeds of an arm are measured together, because distilled sets
 are what is independent. ``--cell I/N`` takes each N-th of these groups, for a Slurm array or any queue.
 
-OUT/measured and OUT/compared hold what was found, and how; OUT/cells, the steps of the distillations, may be deleted.
+OUT/ATTACKS-N/measured and OUT/ATTACKS-N/compared hold what was found with these attacks on N images, and how;
+OUT/cells, the steps of the distillations, may be deleted.
 """
 
 from __future__ import annotations
@@ -62,6 +63,11 @@ def chosen(args: argparse.Namespace) -> dict[str, list[Cell]]:
     return groups(kept)
 
 
+def protocol(args: argparse.Namespace) -> Path:
+    """Return the folder of what is measured in one way: "pgd100-1000" for PGD100 on 1,000 images."""
+    return args.out.resolve() / f"{args.attacks.replace(',', '-')}-{args.n_examples}"
+
+
 def measure(name: str, cells: list[Cell], args: argparse.Namespace) -> bool:
     """Distil the cells of one group and benchmark what came out, unless that was done; tell whether all went well."""
     how = [distillation(cell, Scale()) for cell in cells]
@@ -70,9 +76,9 @@ def measure(name: str, cells: list[Cell], args: argparse.Namespace) -> bool:
     options += ["--n-examples", str(args.n_examples), "--seeds", str(len(cells) * args.students), *how[0].options]
     for one in how:
         for option, file in {"--distilled": one.distilled, **one.files}.items():
-            options += [option, f"../../cells/{file}"]
+            options += [option, f"../../../cells/{file}"]
     out, data = args.out.resolve(), args.data.resolve()
-    measured = out / "measured" / name
+    measured = protocol(args) / "measured" / name
     if record_of(measured, "benchmark").get("arguments") == options:
         return True
     for step in (step for one in how for step in one.steps):
@@ -95,14 +101,14 @@ def _steps(how: Distillation, out: Path) -> list[dict[str, object]]:
 
 
 def compare(found: dict[str, list[Cell]], out: Path) -> bool:
-    """Compare each arm with the baseline, where both are measured; tell whether all went well."""
+    """Compare each arm with the baseline, where both are measured in this folder; tell whether all went well."""
     ready = {name for name in found if record_of(out / "measured" / name, "benchmark")}
     well = True
     for name, cells in found.items():
         baseline = replace(cells[0], arm=ARMS["baseline"]).group
         if name != baseline and {name, baseline} <= ready:
             folders = [f"../../measured/{one}" for one in (baseline, name)]
-            well &= run_once(["compare", *folders, "--html", "page.html"], out.resolve() / "compared" / name, "compare")
+            well &= run_once(["compare", *folders, "--html", "page.html"], out / "compared" / name, "compare")
     return well
 
 
@@ -116,7 +122,7 @@ def main() -> int:
         return check(commands, args.hosts)
     names = dealt(list(found), args.cell)
     finished = [measure(name, found[name], args) for name in names]
-    return 0 if all([*finished, compare(found, args.out)]) else 1
+    return 0 if all([*finished, compare(found, protocol(args))]) else 1
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Tables of what was measured: GUARD and the comparators against the baseline, as Markdown.
 
-    python -m examples.reproduce.report docs/results
+    python -m examples.reproduce.report docs/results/pgd100-1000
 
 Of a baseline, accuracies in percent with their 95 % intervals; of another arm, the paired difference over distilled
 sets in points, with its interval, marked where that excludes 0. "seconds" is the wall-clock time of distilling one
@@ -80,7 +80,7 @@ def _seconds(folder: Path) -> str:
 def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("out", type=Path, help="the driver's --out")
+    parser.add_argument("out", type=Path, help="what the driver measured in one way, in its --out")
     print(tables(parser.parse_args().out))
 
 

@@ -107,15 +107,17 @@ def test_two_arms_are_distilled_measured_and_compared(tmp_path, monkeypatch):
     found = driver.chosen(args)
     guarded, unguarded = "digits-dc-ipc1-guard", "digits-dc-ipc1-baseline"
     assert list(found) == [unguarded, guarded]
-    assert all(driver.measure(name, cells, args) for name, cells in found.items()) and driver.compare(found, tmp_path)
-    results = json.loads((tmp_path / "measured" / guarded / "results.json").read_text())
+    assert all(driver.measure(name, cells, args) for name, cells in found.items())
+    out = tmp_path / "fgsm-20"
+    assert driver.protocol(args) == out and driver.compare(found, out)
+    results = json.loads((out / "measured" / guarded / "results.json").read_text())
     assert results["subject"]["experiments"] == 2 and results["protocol"]["seeds"] == 2
     assert {made["settings"]["strength"] for made in results["subject"]["made_under"].values()} == {100}
-    assert (tmp_path / "compared" / guarded / "page.html").is_file()
-    steps = json.loads((tmp_path / "measured" / guarded / "distilled.json").read_text())
+    assert (out / "compared" / guarded / "page.html").is_file()
+    steps = json.loads((out / "measured" / guarded / "distilled.json").read_text())
     assert [len(of_cell) for of_cell in steps] == [1, 1] and "guarded" in steps[0][0]["ledger"]
-    header, _, baseline, guard = [line.split(" | ") for line in tables(tmp_path).splitlines()[2:]]
-    plain = json.loads((tmp_path / "measured" / unguarded / "results.json").read_text())
+    header, _, baseline, guard = [line.split(" | ") for line in tables(out).splitlines()[2:]]
+    plain = json.loads((out / "measured" / unguarded / "results.json").read_text())
     gain = 100 * (results["accuracy"]["clean"]["mean"] - plain["accuracy"]["clean"]["mean"])
     assert header[2:5] == ["clean", "fgsm", "worst case"] and guard[2].startswith(f"{gain:+.1f} [")
     assert baseline[2].startswith(f"{100 * plain['accuracy']['clean']['mean']:.1f} [") and guard[5] == "2 x 1"
