@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from examples.reproduce.cells import Cell, fingerprint
 
 __all__ = ["Distillation", "Scale", "Step", "distillation"]
 
 _SQUEEZED = "ConvNetBN16-32"
-_MATCHED = "ConvNetD2"
+_MATCHED = "ConvNetW32"
+_STUDENT_RATE = "0.05"
 
 
 @dataclass(frozen=True)
@@ -21,9 +23,10 @@ class Scale:
         n_train: Images that a teacher is trained on.
         teacher_epochs: Its epochs.
         recover: Updates of recovered images.
-        match: Updates of images that match gradients or trajectories.
-        experts: Networks whose trajectories are matched.
-        expert_epochs: Their epochs.
+        match: Updates of images that match gradients.
+        n_expert: Images that an expert, whose trajectory is matched, is trained on.
+        expert_epochs: Its epochs.
+        follow: Updates of images that match trajectories.
         student_epochs: Epochs of students of recovered images; the others' are their host's.
     """
 
@@ -31,8 +34,9 @@ class Scale:
     teacher_epochs: int = 6
     recover: int = 100
     match: int = 60
-    experts: int = 4
+    n_expert: int = 10000
     expert_epochs: int = 6
+    follow: int = 40
     student_epochs: int = 60
 
 
@@ -103,11 +107,11 @@ def _recovered(cell: Cell, scale: Scale) -> Distillation:
 
 
 def _gradients(cell: Cell, scale: Scale) -> Distillation:
-    loops = ("--outer_loop", 5, "--inner_loop", 5) if cell.ipc > 1 else ()
+    updates, loops = (5, ("--outer_loop", 5, "--inner_loop", 5)) if cell.ipc > 1 else (1, ())
     arguments = (
         *("--dataset", cell.dataset, "--data_path", "{data}", "--save_path", ".", "--model", _MATCHED),
         *("--ipc", cell.ipc, "--num_exp", 1, "--num_eval", 0, "--init", "real", "--batch_real", 64),
-        *("--seed", cell.seed, "--Iteration", scale.match - 1, *loops),
+        *("--seed", cell.seed, "--Iteration", math.ceil(scale.match / updates) - 1, "--lr_img", 1, *loops),
     )
     step = _step(cell, f"ipc{cell.ipc}", "dc/main.py", *arguments)
     return Distillation([step], f"{step.folder}/res_DC_{cell.dataset}_{_MATCHED}_{cell.ipc}ipc.pt")
@@ -115,13 +119,16 @@ def _gradients(cell: Cell, scale: Scale) -> Distillation:
 
 def _trajectories(cell: Cell, scale: Scale) -> Distillation:
     data = ("--dataset", cell.dataset, "--data_path", "{data}", "--model", _MATCHED, "--dsa", "False")
-    train = ("--num_experts", scale.experts, "--train_epochs", scale.expert_epochs, "--save_interval", scale.experts)
-    to = ("--buffer_path", "buffers", "--seed", cell.seed)
-    buffer = _step(cell, "buffer", f"{cell.method}/buffer.py", *data, *train, *to)
+    n_train = () if cell.dataset == "digits" else ("--n_train", scale.n_expert)
+    train = ("--num_experts", 1, "--save_interval", 1, "--train_epochs", scale.expert_epochs, *n_train)
+    to = ("--lr_teacher", _STUDENT_RATE, "--buffer_path", "buffers", "--seed", cell.seed)
+    # TESLA's distill.py reads MTT's buffers: one serves both.
+    buffer = _step(replace(cell, method="mtt"), "buffer", "mtt/buffer.py", *data, *train, *to)
     distill = (
         *("--buffer_path", f"../{buffer.folder}/buffers", "--seed", cell.seed, "--ipc", cell.ipc),
-        *("--Iteration", scale.match, "--eval_it", 0, "--save_path", ".", "--run_name", "run"),
-        *("--max_start_epoch", max(1, scale.expert_epochs - 3), "--lr_lr", "1e-7"),
+        *("--Iteration", scale.follow, "--eval_it", 0, "--save_path", ".", "--run_name", "run"),
+        *("--max_start_epoch", max(1, scale.expert_epochs - 2), "--lr_teacher", _STUDENT_RATE, "--lr_lr", "1e-7"),
     )
     step = _step(cell, f"ipc{cell.ipc}", f"{cell.method}/distill.py", *data, *distill)
-    return Distillation([buffer, step], distilled=f"{step.folder}/{cell.dataset}/run")
+    rate = ("--learning-rate", _STUDENT_RATE)
+    return Distillation([buffer, step], distilled=f"{step.folder}/{cell.dataset}/run", options=rate)

@@ -66,6 +66,7 @@ def parse_expert_options(parser: argparse.ArgumentParser, save_interval: int) ->
     add("--num_experts", type=NATURAL, default=100, help="networks to train")
     add("--lr_teacher", type=POSITIVE, default=0.01, help="their learning rate")
     add("--train_epochs", type=NATURAL, default=50, help="their epochs")
+    add("--n_train", type=NATURAL, default=None, help="train them on the first so many real images; None: all")
     add("--mom", type=NOT_NEGATIVE, default=0.0, help="their momentum")
     add("--l2", type=NOT_NEGATIVE, default=0.0, help="their weight decay")
     add("--save_interval", type=NATURAL, default=save_interval, help="experts in a file")

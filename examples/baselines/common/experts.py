@@ -20,7 +20,9 @@ def prepare_experts(args: argparse.Namespace) -> tuple[DatasetInfo, SeedStreams,
     info, seeds = DATASETS[args.dataset], SeedStreams(args.seed)
     try:
         get_network(args.model, info, args.seed, args.device)  # does it fit the images?
-        train, test, _ = get_inputs(args.dataset, args.data_path, args.zca, args.device)
+        (images, labels), test, _ = get_inputs(args.dataset, args.data_path, args.zca, args.device)
+        if args.n_train is not None and args.n_train > len(images):
+            raise DataError(f"{args.dataset} has {len(images)} images to train on, fewer than --n_train {args.n_train}")
     except (ValueError, DataError) as error:
         raise SystemExit(f"buffer.py: {error}") from error
     save_dir = buffer_folder(args)
@@ -28,4 +30,5 @@ def prepare_experts(args: argparse.Namespace) -> tuple[DatasetInfo, SeedStreams,
     say(f"settings: {vars(args)}")
     if existing := len(buffer_files(save_dir)):
         say(f"{existing} files are in {save_dir} already; the same options and --seed make the same experts again")
-    return info, seeds, TensorLoader(*train, args.batch_train, shuffle=True), TensorLoader(*test, TEST_BATCH), save_dir
+    train = TensorLoader(images[: args.n_train], labels[: args.n_train], args.batch_train, shuffle=True)
+    return info, seeds, train, TensorLoader(*test, TEST_BATCH), save_dir
