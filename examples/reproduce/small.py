@@ -27,7 +27,7 @@ class Scale:
         n_expert: Images that an expert, whose trajectory is matched, is trained on.
         expert_epochs: Its epochs.
         follow: Updates of images that match trajectories.
-        student_epochs: Epochs of students of recovered images; the others' are their host's.
+        student_batch: Recovered images in a step of a student; with the host's 128, ten classes of ten images are one step.
     """
 
     n_train: int = 4000
@@ -37,7 +37,7 @@ class Scale:
     n_expert: int = 10000
     expert_epochs: int = 6
     follow: int = 40
-    student_epochs: int = 60
+    student_batch: int = 20
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ def _recovered(cell: Cell, scale: Scale) -> Distillation:
         [squeeze, recover],
         distilled=f"{recover.folder}/recovered",
         files={"--teacher": teacher},
-        options=("--epochs", str(scale.student_epochs)),
+        options=("--set", f"batch_size={scale.student_batch}"),
     )
 
 
@@ -119,15 +119,17 @@ def _gradients(cell: Cell, scale: Scale) -> Distillation:
 
 def _trajectories(cell: Cell, scale: Scale) -> Distillation:
     data = ("--dataset", cell.dataset, "--data_path", "{data}", "--model", _MATCHED, "--dsa", "False")
-    n_train = () if cell.dataset == "digits" else ("--n_train", scale.n_expert)
-    train = ("--num_experts", 1, "--save_interval", 1, "--train_epochs", scale.expert_epochs, *n_train)
+    n_train, epochs = ("--n_train", scale.n_expert), scale.expert_epochs
+    if cell.dataset == "digits":  # as above
+        n_train, epochs = (), 40
+    train = ("--num_experts", 1, "--save_interval", 1, "--train_epochs", epochs, *n_train)
     to = ("--lr_teacher", _STUDENT_RATE, "--buffer_path", "buffers", "--seed", cell.seed)
     # TESLA's distill.py reads MTT's buffers: one serves both.
     buffer = _step(replace(cell, method="mtt"), "buffer", "mtt/buffer.py", *data, *train, *to)
     distill = (
         *("--buffer_path", f"../{buffer.folder}/buffers", "--seed", cell.seed, "--ipc", cell.ipc),
         *("--Iteration", scale.follow, "--eval_it", 0, "--save_path", ".", "--run_name", "run"),
-        *("--max_start_epoch", max(1, scale.expert_epochs - 2), "--lr_teacher", _STUDENT_RATE, "--lr_lr", "1e-7"),
+        *("--max_start_epoch", max(1, epochs - 2), "--lr_teacher", _STUDENT_RATE, "--lr_lr", "1e-7"),
     )
     step = _step(cell, f"ipc{cell.ipc}", f"{cell.method}/distill.py", *data, *distill)
     rate = ("--learning-rate", _STUDENT_RATE)
