@@ -27,7 +27,7 @@ class Scale:
         n_expert: Images that an expert, whose trajectory is matched, is trained on.
         expert_epochs: Its epochs.
         follow: Updates of images that match trajectories.
-        student_batch: Recovered images in a step of a student; with the host's 128, ten classes of ten images are one step.
+        student_batch: Recovered images in a step of a student; the host's 128 are more than ten per class come to.
     """
 
     n_train: int = 4000
