@@ -119,10 +119,8 @@ def _gradients(cell: Cell, scale: Scale) -> Distillation:
 
 def _trajectories(cell: Cell, scale: Scale) -> Distillation:
     data = ("--dataset", cell.dataset, "--data_path", "{data}", "--model", _MATCHED, "--dsa", "False")
-    n_train, epochs = ("--n_train", scale.n_expert), scale.expert_epochs
-    if cell.dataset == "digits":  # as above
-        n_train, epochs = (), 40
-    train = ("--num_experts", 1, "--save_interval", 1, "--train_epochs", epochs, *n_train)
+    epochs = scale.expert_epochs
+    train = ("--num_experts", 1, "--save_interval", 1, "--train_epochs", epochs, "--n_train", scale.n_expert)
     to = ("--lr_teacher", _STUDENT_RATE, "--buffer_path", "buffers", "--seed", cell.seed)
     # TESLA's distill.py reads MTT's buffers: one serves both.
     buffer = _step(replace(cell, method="mtt"), "buffer", "mtt/buffer.py", *data, *train, *to)
