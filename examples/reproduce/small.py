@@ -27,6 +27,7 @@ class Scale:
         n_expert: Images that an expert, whose trajectory is matched, is trained on.
         expert_epochs: Its epochs.
         follow: Updates of images that match trajectories.
+        student_epochs: Epochs of students of images that match trajectories; the others' are their host's.
         student_batch: Recovered images in a step of a student; the host's 128 are more than ten per class come to.
     """
 
@@ -37,6 +38,7 @@ class Scale:
     n_expert: int = 10000
     expert_epochs: int = 6
     follow: int = 40
+    student_epochs: int = 300
     student_batch: int = 20
 
 
@@ -130,5 +132,5 @@ def _trajectories(cell: Cell, scale: Scale) -> Distillation:
         *("--max_start_epoch", max(1, epochs - 2), "--lr_teacher", _STUDENT_RATE, "--lr_lr", "1e-7"),
     )
     step = _step(cell, f"ipc{cell.ipc}", f"{cell.method}/distill.py", *data, *distill)
-    rate = ("--learning-rate", _STUDENT_RATE)
-    return Distillation([buffer, step], distilled=f"{step.folder}/{cell.dataset}/run", options=rate)
+    students = ("--learning-rate", _STUDENT_RATE, "--epochs", str(scale.student_epochs))
+    return Distillation([buffer, step], distilled=f"{step.folder}/{cell.dataset}/run", options=students)
