@@ -13,10 +13,17 @@ __all__ = ["ARMS", "TABLES", "Arm", "Cell", "Table", "dealt", "fingerprint", "gr
 
 @dataclass(frozen=True)
 class Arm:
-    """A penalty and its settings, as options of ``guard run``; GUARD's are those that the adapter recommends."""
+    """A penalty and its settings, as options of ``guard run``; GUARD's are those that the adapter recommends.
+
+    Args:
+        name: Its name.
+        options: The options.
+        parts: For images that are recovered from one teacher and labelled by another: the two teachers' arms.
+    """
 
     name: str
     options: tuple[str, ...] = ()
+    parts: tuple[Arm, Arm] | None = None
 
 
 # Section 5.4 and Table 3: the weights of the gradient's norm.
@@ -29,8 +36,10 @@ _BASELINE, _GUARD = Arm("baseline", ("--strength", "0")), Arm("guard")
 _LOSS_FORM = Arm("guard-loss", ("--form", "loss"))
 # Section 3.2 does not give the radius of the weak attack; it is the one that the table is attacked with.
 _ADVERSARIAL = Arm("adversarial", ("--penalty", "pgd_at", "--strength", "1", "--set", "eps=1/255"))
+# What a guarded teacher is for: the images alone, or the labels alone.
+_PARTS = (Arm("guard-images", parts=(_GUARD, _BASELINE)), Arm("guard-labels", parts=(_BASELINE, _GUARD)))
 
-ARMS = {arm.name: arm for arm in (_BASELINE, _GUARD, _LOSS_FORM, _ADVERSARIAL, *_GRADIENT_NORMS)}
+ARMS = {arm.name: arm for arm in (_BASELINE, _GUARD, _LOSS_FORM, _ADVERSARIAL, *_GRADIENT_NORMS, *_PARTS)}
 
 
 @dataclass(frozen=True)

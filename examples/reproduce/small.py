@@ -78,7 +78,13 @@ class Distillation:
 
 
 def distillation(cell: Cell, scale: Scale) -> Distillation:
-    """Return how a cell is distilled."""
+    """Return how a cell is distilled.
+
+    Raises:
+        ValueError: If the arm has parts, and the method recovers no images.
+    """
+    if cell.arm.parts and cell.method not in ("sre2l", "cda"):
+        raise ValueError(f"expected sre2l or cda for arm {cell.arm.name}, which labels recovered images: {cell.method}")
     make = {"sre2l": _recovered, "cda": _recovered, "dc": _gradients}.get(cell.method, _trajectories)
     return make(cell, scale)
 
@@ -88,22 +94,28 @@ def _step(cell: Cell, name: str, script: str, *arguments: object) -> Step:
     return Step(f"{cell.dataset}-{cell.method}-{name}-{cell.arm.name}-{cell.seed}", [*run, *map(str, arguments)])
 
 
-def _recovered(cell: Cell, scale: Scale) -> Distillation:
-    seed = ("--seed", cell.seed)
+def _squeeze(cell: Cell, scale: Scale) -> tuple[Step, str]:
+    """Return the step that trains a teacher, and the teacher's file."""
     n_train, epochs = scale.n_train, scale.teacher_epochs
     if cell.dataset == "digits":  # it has no more images, and a teacher needs as many steps
         n_train, epochs = min(n_train, 800), max(epochs, 20)
     train = ("--dataset", cell.dataset, "--data-path", "{data}", "--model", _SQUEEZED, "--n-train", n_train)
-    to = ("--epochs", epochs, "--output-dir", "teacher", *seed)
+    to = ("--epochs", epochs, "--output-dir", "teacher", "--seed", cell.seed)
     squeeze = _step(cell, "squeeze", "sre2l/squeeze.py", *train, *to)
-    teacher = f"{squeeze.folder}/teacher/checkpoint.pth"
+    return squeeze, f"{squeeze.folder}/teacher/checkpoint.pth"
+
+
+def _recovered(cell: Cell, scale: Scale) -> Distillation:
+    source, labeller = (replace(cell, arm=arm) for arm in cell.arm.parts or (cell.arm, cell.arm))
+    squeeze, teacher = _squeeze(source, scale)
+    labelling, labels = _squeeze(labeller, scale)
     images = ("--arch-path", f"../{teacher}", "--iteration", scale.recover, "--ipc-end", cell.ipc)
-    folder = ("--syn-data-path", ".", "--exp-name", "recovered")
-    recover = _step(cell, f"ipc{cell.ipc}", f"{cell.method}/recover.py", *images, *folder, *seed)
+    folder = ("--syn-data-path", ".", "--exp-name", "recovered", "--seed", cell.seed)
+    recover = _step(source, f"ipc{cell.ipc}", f"{cell.method}/recover.py", *images, *folder)
     return Distillation(
-        [squeeze, recover],
+        [squeeze, recover] if labelling == squeeze else [squeeze, labelling, recover],
         distilled=f"{recover.folder}/recovered",
-        files={"--teacher": teacher},
+        files={"--teacher": labels},
         options=("--set", f"batch_size={scale.student_batch}"),
     )
 
