@@ -17,8 +17,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from examples.reproduce.cells import ARMS, TABLES, Cell
+from examples.reproduce.running import record_of
 from guard_plugin.comparison import Measured, compare, read_benchmark
 from guard_plugin.comparison.report import marked
+from guard_plugin.evaluation.results import WORST_CASE
 from guard_plugin.evaluation.tables import column_label, percent
 
 __all__ = ["tables"]
@@ -36,7 +38,7 @@ def tables(out: Path) -> str:
     rows: dict[str, list[list[str]]] = {}
     for dataset in _DATASETS:
         for cell in dict.fromkeys(cell for table in TABLES.values() for cell in table.cells([dataset], 1)):
-            if cell.arm.name == "baseline" and (out / "measured" / cell.group).is_dir():
+            if cell.arm.name == "baseline" and record_of(out / "measured" / cell.group, "benchmark"):
                 rows.setdefault(dataset, []).extend(_rows(out, cell))
     return "\n\n".join(
         "\n".join([f"### {dataset}", "", *(f"| {' | '.join(row)} |" for row in _with_header(of))])
@@ -52,19 +54,26 @@ def _with_header(rows: list[list[str]]) -> list[list[str]]:
 def _rows(out: Path, cell: Cell) -> Iterator[list[str]]:
     """Yield a header, the baseline's accuracies, and each arm's differences from them."""
     folders = {name: out / "measured" / replace(cell, arm=arm).group for name, arm in ARMS.items()}
-    found = {arm: read_benchmark(folder) for arm, folder in folders.items() if folder.is_dir()}
+    found = {arm: read_benchmark(folder) for arm, folder in folders.items() if record_of(folder, "benchmark")}
     baseline = found.pop("baseline")
-    yield ["method, IPC", "arm", *map(column_label, baseline.correct), "sets x students", "seconds"]
+    yield ["method, IPC", "arm", *map(column_label, _columns(baseline)), "sets x students", "seconds"]
     name = f"{cell.method}, {cell.ipc}"
     yield [name, "baseline", *_accuracies(baseline), _sample(baseline), _seconds(folders["baseline"])]
     for arm, measured in found.items():
-        differences = compare([baseline, measured]).differences.values()
-        points = [marked(one).rstrip() for by_label in differences for one in by_label.values()]
+        differences = compare([baseline, measured]).differences
+        points = [marked(one).rstrip() for label in _columns(baseline) for one in differences[label].values()]
         yield [name, arm, *points, _sample(measured), _seconds(folders[arm])]
 
 
+def _columns(measured: Measured) -> list[str]:
+    """Return the labels of the columns; the worst case of a single attack would be that attack's column again."""
+    labels = list(measured.correct)
+    worst = [label for label in labels if label.startswith(WORST_CASE)]
+    return [label for label in labels if label not in worst] if len(labels) == 1 + 2 * len(worst) else labels
+
+
 def _accuracies(measured: Measured) -> list[str]:
-    entries = measured.results["accuracy"].values()
+    entries = [measured.results["accuracy"][label] for label in _columns(measured)]
     return [f"{percent(one['mean'])} [{', '.join(map(percent, one['ci95']))}]" for one in entries]
 
 

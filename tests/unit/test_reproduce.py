@@ -133,8 +133,8 @@ def test_two_arms_are_distilled_measured_and_compared(tmp_path, monkeypatch):
     header, _, baseline, guard = [line.split(" | ") for line in tables(out).splitlines()[2:]]
     plain = json.loads((out / "measured" / unguarded / "results.json").read_text())
     gain = 100 * (results["accuracy"]["clean"]["mean"] - plain["accuracy"]["clean"]["mean"])
-    assert header[2:5] == ["clean", "fgsm", "worst case"] and guard[2].startswith(f"{gain:+.1f} [")
-    assert baseline[2].startswith(f"{100 * plain['accuracy']['clean']['mean']:.1f} [") and guard[5] == "2 x 1"
+    assert header[2:5] == ["clean", "fgsm", "sets x students"] and guard[2].startswith(f"{gain:+.1f} [")
+    assert baseline[2].startswith(f"{100 * plain['accuracy']['clean']['mean']:.1f} [") and guard[4] == "2 x 1"
     # Elsewhere, with what is kept and without what was deleted, nothing is left to do.
     shutil.rmtree(tmp_path / "cells")
     elsewhere = argparse.Namespace(**{**vars(args), "out": tmp_path.rename(tmp_path.with_name("moved"))})
