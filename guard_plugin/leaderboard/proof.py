@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from guard_plugin.comparison.results_file import Reported
@@ -62,7 +62,7 @@ def _proof(told_by: str, origins: Sequence[Origin], warnings: list[str], details
     different = mixed(origins)
     warnings += [f"broken chain: {reason}" for reason in dict.fromkeys(broken)]
     warnings += [f"different penalties: {'; '.join(different)}"] if different else []
-    runs = {repr(run): run for origin in origins for run in origin.runs}.values()
+    runs = _runs(origins)
     warnings += [
         f"{run['guarded']} of {run['expected']} losses guarded in {run['script']}"
         for run in runs
@@ -72,18 +72,28 @@ def _proof(told_by: str, origins: Sequence[Origin], warnings: list[str], details
     known = settings and not warnings
     return Proof(
         "; ".join(settings) if known else _UNKNOWN,
-        f"{told_by}: {_losses(list(runs), all(origin.is_baseline for origin in origins))}"
-        if runs
-        else f"{told_by}: of no guarded run",
+        f"{told_by}: {_losses(origins) if runs else 'of no guarded run'}",
         tuple(warnings),
         tuple(details),
     )
 
 
-def _losses(runs: Sequence[Mapping[str, Any]], is_baseline: bool) -> str:
+def _runs(origins: Iterable[Origin]) -> list[Mapping[str, Any]]:
+    """Return the runs that things go back to, each once."""
+    return list({repr(run): run for origin in origins for run in origin.runs}.values())
+
+
+def _losses(origins: Sequence[Origin]) -> str:
     """Write the losses of all runs together: "40 of 40 losses guarded, host at 8d00cba"."""
+    told = [
+        f"{_added_up(runs)} losses {verb}"
+        for verb, is_baseline in (("guarded", False), ("left as they are", True))
+        if (runs := _runs(origin for origin in origins if origin.is_baseline == is_baseline))
+    ]
+    commits = dict.fromkeys(str(run["commit"])[:7] for run in _runs(origins) if run.get("commit"))
+    return ", ".join([*told, f"host at {', '.join(commits)}" if commits else "commit of the host not told"])
+
+
+def _added_up(runs: Sequence[Mapping[str, Any]]) -> str:
     guarded, expected = sum(int(run["guarded"]) for run in runs), [run.get("expected") for run in runs]
-    of = "" if None in expected else f" of {sum(int(one) for one in expected if one is not None)}"
-    commits = dict.fromkeys(str(run["commit"])[:7] for run in runs if run.get("commit"))
-    host = f"host at {', '.join(commits)}" if commits else "commit of the host not told"
-    return f"{guarded}{of} losses {'left as they are' if is_baseline else 'guarded'}, {host}"
+    return str(guarded) if None in expected else f"{guarded} of {sum(int(one) for one in expected if one is not None)}"

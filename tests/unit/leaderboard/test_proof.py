@@ -83,3 +83,9 @@ def test_a_baseline_is_called_one(tmp_path):
     told = proof(tmp_path, made)
     assert told.penalty == "strength 0, a baseline" and not told.warnings
     assert told.losses == "marker: 20 of 20 losses left as they are, commit of the host not told"
+
+
+def test_losses_that_were_left_as_they_are_do_not_count_as_guarded(tmp_path):
+    plain = origin(run(7, 7, started="2"), reason="it was made at strength 0", settings={**SETTINGS, "strength": 0.0})
+    told = proof(tmp_path, {"images": origin(run()), "teacher.pth": plain})
+    assert told.losses == "marker: 20 of 20 losses guarded, 7 of 7 losses left as they are, host at 8d00cba"
