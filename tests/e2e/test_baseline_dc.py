@@ -19,7 +19,7 @@ QUICK = (
 
 pytest.importorskip("sklearn")
 pytest.importorskip("torchvision")
-pytestmark = pytest.mark.examples
+pytestmark = pytest.mark.long
 
 
 @pytest.fixture(scope="module")

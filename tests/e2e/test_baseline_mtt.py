@@ -29,7 +29,7 @@ DISTILL = (
 )
 
 pytest.importorskip("sklearn")
-pytestmark = pytest.mark.examples
+pytestmark = pytest.mark.long
 
 
 @contextmanager

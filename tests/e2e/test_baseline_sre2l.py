@@ -29,7 +29,7 @@ VALIDATE = ("--dataset", "digits", "--model", MODEL, "--split", "val", *VIEWS)
 pytest.importorskip("sklearn")
 transforms = pytest.importorskip("torchvision.transforms")
 Image = pytest.importorskip("PIL.Image")
-pytestmark = pytest.mark.examples
+pytestmark = pytest.mark.long
 
 
 @pytest.fixture(scope="module")

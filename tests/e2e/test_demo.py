@@ -45,7 +45,7 @@ def test_all_that_is_no_code_travels_in_the_wheel(wheel):
     assert {"page.html.j2", "page.css"} <= expected == others(wheel / "guard_plugin" / "comparison")
 
 
-@pytest.mark.examples
+@pytest.mark.long
 def test_the_demo_measures_and_prints_and_from_the_wheel_it_is_the_same(guard, wheel, tmp_path):
     done = guard("demo", *SHORT, "--out", "demo")
     assert done.returncode == 0, done.stderr

@@ -268,7 +268,13 @@ def test_the_scripts_name_leads_to_it_from_where_it_runs(guard, tmp_path):
         assert guard("run", *SETTINGS, "--cwd", cwd, "dc", script).stdout.strip() == "True"
 
 
-@pytest.mark.parametrize("end", ["os.kill(os.getpid(), 9)", "os._exit(0)", "torch.ops.aten.no_such"])
+@pytest.mark.parametrize(
+    "end",
+    [
+        "os.kill(os.getpid(), 9)",
+        *(pytest.param(end, marks=pytest.mark.long) for end in ("os._exit(0)", "torch.ops.aten.no_such")),
+    ],
+)
 def test_a_run_that_is_killed_leaves_no_older_ledger_behind(guard_process, tmp_path, end):
     guard = ["run", *SETTINGS, "--ledger", "ledger.json", "dc"]
     assert guard_process(*guard, host(tmp_path / "host")).returncode == 0

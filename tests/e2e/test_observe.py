@@ -382,7 +382,7 @@ CHILDREN = """
 """
 
 
-@pytest.mark.parametrize("start", ["fork", "spawn"])
+@pytest.mark.parametrize("start", ["fork", pytest.param("spawn", marks=pytest.mark.long)])
 def test_what_child_processes_train_is_seen(guard_process, host, tmp_path, start):
     script = host(textwrap.dedent(CHILDREN.replace("START", repr(start)).replace("END", "")))
     script.write_text(script.read_text().replace("\nmain()\n", "\nif __name__ == '__main__':\n    main()\n"))

@@ -30,6 +30,7 @@ def test_each_changed_seam_is_refused_before_anything_runs(adapter, baseline, sc
     assert tried == set(MUTATIONS)
 
 
+@pytest.mark.long
 def test_the_check_itself_runs_doctor_and_run_and_can_fail(guard, tmp_path, monkeypatch):
     """On a host that is as it must be, each command passes, which the check has to call a survivor."""
     monkeypatch.setattr("tests.seam_mutations.MUTATIONS", {"untouched": lambda host, seam: None})

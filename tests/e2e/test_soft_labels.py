@@ -127,7 +127,7 @@ def demo(python, monkeypatch, capsys):
     return run
 
 
-@pytest.mark.examples
+@pytest.mark.long
 @pytest.mark.parametrize("method", ["sre2l", "cda"])
 def test_the_demo_of_a_method(demo, tmp_path, method):
     done = demo("--method", method, *SHORT, "--out", "demo")

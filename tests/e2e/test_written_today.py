@@ -8,6 +8,8 @@ import textwrap
 
 import pytest
 
+pytestmark = pytest.mark.long
+
 HEAD = """
 import sys
 import torch

@@ -31,6 +31,7 @@ def kept_files_in_this_folder(tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
 
 
+@pytest.mark.long  # CI runs the fuzz itself, for a minute
 @pytest.mark.parametrize(("kind", "cases"), [("networks", 20), ("hosts", 3), ("files", 5)])
 def test_some_cases_of_each_kind_agree(kind, cases):
     for number in range(cases):

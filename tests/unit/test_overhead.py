@@ -15,7 +15,7 @@ from tests.conftest import ROOT
 
 TINY = ["--arch", "MLP", "--size", "4", "--batch-size", "3"]
 MIB = 2**20
-pytestmark = pytest.mark.examples
+pytestmark = pytest.mark.long
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from examples.reproduce.report import tables
 from examples.reproduce.running import run_once
 from examples.reproduce.small import Scale, distillation
 
-pytestmark = pytest.mark.examples
+pytestmark = pytest.mark.long
 
 
 def test_machines_share_all_groups():
