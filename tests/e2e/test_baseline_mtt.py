@@ -121,6 +121,16 @@ def test_buffers_are_lists_of_snapshots_that_differ(host, tmp_path):
     assert all(not torch.equal(a, b) for i, a in enumerate(starts) for b in starts[:i])
 
 
+def test_experts_are_trained_on_the_first_images(host, tmp_path):
+    made = {}
+    for count in ("", "1000", "300"):
+        folder = tmp_path / (count or "all")
+        host.run("buffer", *EXPERTS, "--buffer_path", folder, *(("--n_train", count) if count else ()))
+        made[count] = load(folder / "digits_NO_ZCA" / "MLP" / "replay_buffer_0.pt")[0][-1]
+    assert all(torch.equal(a, b) for a, b in strict_zip(made[""], made["1000"]))
+    assert not torch.equal(made[""][0], made["300"][0])
+
+
 def test_buffers_are_added_to_those_that_are_there(host, tmp_path, capsys):
     host.run("buffer", *EXPERTS, "--buffer_path", tmp_path)
     assert "files are in" not in capsys.readouterr().out
@@ -600,6 +610,7 @@ def test_bad_arguments_of_buffer(host, tmp_path, capsys, arguments, message):
     [
         (("--dataset", "CIFAR10", "--data_path", "nowhere"), "no usable CIFAR10 in the folder 'nowhere'"),
         (("--model", "ConvNetD4"), "too many for images of 8x8"),
+        (("--n_train", "1001"), "digits has 1000 images to train on, fewer than 1001"),
         (("--lr_teacher", "1e30"), "expert 0 diverged"),
     ],
 )

@@ -86,20 +86,14 @@ def run(tmp_path, guard_process):
     return run
 
 
+QUICK = {("Process", "fork"), ("Process", "spawn"), ("children of children", "fork")}
+SPAWNED = ("Process", "executor", "torch.multiprocessing")
+EVERY = [*((way, "fork") for way in WAYS), *((way, "spawn") for way in SPAWNED)]
+STARTS = ["fork", pytest.param("spawn", marks=pytest.mark.long)]
+
+
 @pytest.mark.parametrize(
-    ("way", "start"),
-    [
-        ("Process", "fork"),
-        ("Process", "spawn"),
-        ("children of children", "fork"),
-        *(
-            pytest.param(way, start, marks=pytest.mark.long)
-            for way, start in (
-                *((way, "fork") for way in ("Pool", "executor", "torch.multiprocessing", "fork")),
-                *((way, "spawn") for way in ("executor", "torch.multiprocessing")),
-            )
-        ),
-    ],
+    ("way", "start"), [pytest.param(*one, marks=[] if one in QUICK else [pytest.mark.long]) for one in EVERY]
 )
 def test_children_are_guarded_and_counted(run, tmp_path, way, start):
     done, ledger = run(WAYS[way], start, "--expect", "6")
@@ -115,7 +109,7 @@ def test_children_are_guarded_and_counted(run, tmp_path, way, start):
     assert all(torch.equal(a[key], b[key]) for a, b in strict_zip(guarded, alone) for key in a)
 
 
-@pytest.mark.parametrize("start", ["fork", pytest.param("spawn", marks=pytest.mark.long)])
+@pytest.mark.parametrize("start", STARTS)
 def test_strength_zero_in_children_is_the_plain_run(run, tmp_path, python_process, start):
     done, ledger = run(WAYS["Process"], start, strength="0")
     assert done.returncode == 0 and ledger["loss_calls"]["guarded"] == 6, done.stderr
@@ -124,7 +118,7 @@ def test_strength_zero_in_children_is_the_plain_run(run, tmp_path, python_proces
     assert [(tmp_path / f"expert_{i}.pt").read_bytes() for i in range(3)] == zero
 
 
-@pytest.mark.parametrize("start", ["fork", pytest.param("spawn", marks=pytest.mark.long)])
+@pytest.mark.parametrize("start", STARTS)
 def test_a_childs_signals_are_left_alone(run, tmp_path, start):
     """Python runs a handler of ours too late for a worker that waits for a lock, and its pool would wait for ever."""
     body = """
@@ -183,7 +177,7 @@ def test_a_process_that_cannot_be_guarded_is_not_started(run, tmp_path):
     assert not (tmp_path / "expert_0.pt").exists()
 
 
-@pytest.mark.parametrize("start", ["fork", pytest.param("spawn", marks=pytest.mark.long)])
+@pytest.mark.parametrize("start", STARTS)
 def test_data_loader_workers_are_left_alone(run, start):
     body = """
     data = torch.utils.data.TensorDataset(X, Y)

@@ -8,6 +8,7 @@ from pathlib import Path
 from common.data import DATASETS, TEST_BATCH, DataError, DatasetInfo, TensorLoader
 from common.networks import get_network
 from common.seeds import SeedStreams, say
+from common.splits import first_images
 from common.trajectories import buffer_files, buffer_folder
 from common.whitening import get_inputs
 
@@ -20,9 +21,8 @@ def prepare_experts(args: argparse.Namespace) -> tuple[DatasetInfo, SeedStreams,
     info, seeds = DATASETS[args.dataset], SeedStreams(args.seed)
     try:
         get_network(args.model, info, args.seed, args.device)  # does it fit the images?
-        (images, labels), test, _ = get_inputs(args.dataset, args.data_path, args.zca, args.device)
-        if args.n_train is not None and args.n_train > len(images):
-            raise DataError(f"{args.dataset} has {len(images)} images to train on, fewer than --n_train {args.n_train}")
+        train, test, _ = get_inputs(args.dataset, args.data_path, args.zca, args.device)
+        train = first_images(args.dataset, train, args.n_train)
     except (ValueError, DataError) as error:
         raise SystemExit(f"buffer.py: {error}") from error
     save_dir = buffer_folder(args)
@@ -30,5 +30,4 @@ def prepare_experts(args: argparse.Namespace) -> tuple[DatasetInfo, SeedStreams,
     say(f"settings: {vars(args)}")
     if existing := len(buffer_files(save_dir)):
         say(f"{existing} files are in {save_dir} already; the same options and --seed make the same experts again")
-    train = TensorLoader(images[: args.n_train], labels[: args.n_train], args.batch_train, shuffle=True)
-    return info, seeds, train, TensorLoader(*test, TEST_BATCH), save_dir
+    return info, seeds, TensorLoader(*train, args.batch_train, shuffle=True), TensorLoader(*test, TEST_BATCH), save_dir

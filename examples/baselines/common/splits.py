@@ -15,7 +15,13 @@ def get_splits(name: str, data_path: str, evaluate_on: str, n_train: int | None 
     (images, labels), test = get_dataset(name, data_path)
     held_out = len(labels) // 10
     kept = len(labels) - held_out
-    if n_train is not None and n_train > kept:
-        raise DataError(f"{name} has {kept} images to train on (the last {held_out} validate), fewer than {n_train}")
-    train = images[:kept][:n_train], labels[:kept][:n_train]
+    train = first_images(name, (images[:kept], labels[:kept]), n_train, f" (the last {held_out} validate)")
     return train, (images[kept:], labels[kept:]) if evaluate_on == "val" else test
+
+
+def first_images(name: str, train: Split, n_train: int | None, note: str = "") -> Split:
+    """The first `n_train` of a data set's training images (None: all); the note goes into the error if fewer."""
+    images, labels = train
+    if n_train is not None and n_train > len(labels):
+        raise DataError(f"{name} has {len(labels)} images to train on{note}, fewer than {n_train}")
+    return images[:n_train], labels[:n_train]
