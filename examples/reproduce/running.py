@@ -62,6 +62,7 @@ def run_once(arguments: Sequence[str], folder: Path, name: str, data: Path | Non
         "seconds": round(time.time() - started, 1),
         "commit": commit_of(_EXAMPLES.parent),
         "machine": f"{platform.machine()}, {os.cpu_count()} CPUs",
+        "threads": os.environ.get("OMP_NUM_THREADS"),  # None: torch's own choice
         "python": platform.python_version(),
         "torch": torch.__version__,
     }
