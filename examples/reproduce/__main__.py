@@ -2,14 +2,16 @@
 
     python -m examples.reproduce 5 --out results --data DIR --dataset FashionMNIST          # our baselines, on a CPU
     python -m examples.reproduce 5 --out results --data DIR --cell 1/4                      # one machine of four
+    python -m examples.reproduce 5 --out results --data DIR --scale hosts --hosts FOLDER    # the hosts, on a CPU
     python -m examples.reproduce 5 --scale paper --hosts FOLDER                             # prints and checks commands
 
-At ``--scale small`` a command that was killed is continued, and nothing is done twice. A cell is a distillation
-(method, penalty, data set, images per class, seed); all seeds of an arm are measured together, because distilled sets
-are what is independent. ``--cell I/N`` takes each N-th of these groups, for a Slurm array or any queue.
+FOLDER holds unmodified clones of the hosts. At ``--scale small`` and ``hosts``, a command that was killed is continued,
+and nothing is done twice. A cell is a distillation (method, penalty, data set, images per class, seed); all seeds of an
+arm are measured together, because distilled sets are what is independent. ``--cell I/N`` takes each N-th of these
+groups, for a Slurm array or any queue.
 
-OUT/ATTACKS-N/measured and OUT/ATTACKS-N/compared hold what was found with these attacks on N images, and how;
-OUT/cells, the steps of the distillations, may be deleted.
+OUT/ATTACKS-N/measured and OUT/ATTACKS-N/compared hold what was found with these attacks on N images, and how (of the
+hosts, OUT/hosts-ATTACKS-N); OUT/cells, the steps of the distillations, may be deleted.
 """
 
 from __future__ import annotations
@@ -21,10 +23,11 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+from examples.reproduce import hosted, small
 from examples.reproduce.cells import ARMS, TABLES, Cell, dealt, groups
 from examples.reproduce.paper import check, commands_of
 from examples.reproduce.running import record_of, run_once
-from examples.reproduce.small import Distillation, Scale, distillation
+from examples.reproduce.small import Distillation, Scale
 from guard_plugin.files import atomic_file
 
 NEAR = "pgd100,square,autoattack,cw,mim20"
@@ -34,10 +37,11 @@ def _parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m examples.reproduce", description=__doc__.split("\n\n")[0])
     add = parser.add_argument
     add("tables", nargs="+", type=int, choices=tuple(TABLES), help="numbers of the paper's tables")
-    add("--scale", default="small", choices=("small", "paper"), help="ours, on a CPU; or the paper's: prints commands")
+    scales = "small: our baselines, on a CPU; hosts: their scripts, likewise; paper: the paper's, prints commands"
+    add("--scale", default="small", choices=("small", "hosts", "paper"), help=scales)
     add("--out", type=Path, default=Path("reproduced"), help="folder of the cells and results")
     add("--data", type=Path, default=Path("data"), help="folder of the data sets")
-    add("--dataset", nargs="+", default=["FashionMNIST"], help="data sets of the small scale")
+    add("--dataset", nargs="+", default=["FashionMNIST"], help="data sets, except at the paper's scale")
     add("--method", nargs="+", help="only these methods of the tables")
     add("--arm", nargs="+", choices=tuple(ARMS), help="these penalties in place of the tables'")
     add("--ipc", nargs="+", type=int, help="only so many images per class")
@@ -47,8 +51,11 @@ def _parsed() -> argparse.Namespace:
     add("--eps", default="1/255", help="radii of the attacks")
     add("--n-examples", type=int, default=1000, help="test images that are attacked")
     add("--cell", default="1/1", metavar="I/N", help="this machine's share of the groups")
-    add("--hosts", type=Path, help="for --scale paper: a folder of clones, on which every command is checked")
-    return parser.parse_args()
+    add("--hosts", type=Path, help="folder of clones: run at --scale hosts, checked at --scale paper")
+    args = parser.parse_args()
+    if args.scale == "hosts" and args.hosts is None:
+        parser.error("--scale hosts needs --hosts FOLDER, the folder of the hosts' clones")
+    return args
 
 
 def chosen(args: argparse.Namespace) -> dict[str, list[Cell]]:
@@ -65,26 +72,30 @@ def chosen(args: argparse.Namespace) -> dict[str, list[Cell]]:
 
 def protocol(args: argparse.Namespace) -> Path:
     """Return the folder of what is measured in one way: "pgd100-1000" for PGD100 on 1,000 images."""
-    return args.out.resolve() / f"{args.attacks.replace(',', '-')}-{args.n_examples}"
+    name = f"{args.attacks.replace(',', '-')}-{args.n_examples}"
+    return args.out.resolve() / (f"hosts-{name}" if args.scale == "hosts" else name)
 
 
 def measure(name: str, cells: list[Cell], args: argparse.Namespace) -> bool:
     """Distil the cells of one group and benchmark what came out, unless that was done; tell whether all went well."""
-    how = [distillation(cell, Scale()) for cell in cells]
+    make = hosted.distillation if args.scale == "hosts" else small.distillation
+    how = [make(cell, Scale()) for cell in cells]
     options = ["benchmark", "--out", ".", "--adapter", cells[0].method, "--dataset", cells[0].dataset]
     options += ["--data", "{data}", "--attacks", args.attacks, "--eps", args.eps]
     options += ["--n-examples", str(args.n_examples), "--seeds", str(len(cells) * args.students), *how[0].options]
     for one in how:
         for option, file in {"--distilled": one.distilled, **one.files}.items():
             options += [option, f"../../../cells/{file}"]
-    out, data = args.out.resolve(), args.data.resolve()
+    out, places = args.out.resolve(), {"data": args.data.resolve()}
+    if args.hosts:
+        places["hosts"] = args.hosts.resolve()
     measured = protocol(args) / "measured" / name
     if record_of(measured, "benchmark").get("arguments") == options:
         return True
     for step in (step for one in how for step in one.steps):
-        if not run_once(step.arguments, out / "cells" / step.folder, "step", data):
+        if not run_once(step.arguments, out / "cells" / step.folder, "step", places):
             return False
-    if not run_once(options, measured, "benchmark", data):
+    if not run_once(options, measured, "benchmark", places):
         return False
     with atomic_file(measured / "distilled.json") as file:
         file.write(json.dumps([_steps(one, out) for one in how], indent=2).encode())
@@ -115,7 +126,8 @@ def compare(found: dict[str, list[Cell]], out: Path) -> bool:
 def main() -> int:
     """Run or print what the command line asks for; return the exit code."""
     args = _parsed()
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    for variable, value in {"OMP_NUM_THREADS": "1", "WANDB_MODE": "disabled", "WANDB_NAME": hosted.RUN}.items():
+        os.environ.setdefault(variable, value)
     found = chosen(args)
     if args.scale == "paper":
         commands = [command for number in args.tables for command in commands_of(number)]

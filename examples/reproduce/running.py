@@ -1,7 +1,7 @@
 """Commands that are run once: each leaves what it did beside what it made, so that a killed run goes on.
 
-What a command did is written with ``{data}`` and ``{baselines}`` for these folders, so that the record is the same on
-every machine: committed, it says that the work is done.
+What a command did is written with ``{data}``, ``{hosts}`` and ``{baselines}`` for these folders, so that the record is
+the same on every machine: committed, it says that the work is done.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -33,16 +34,18 @@ def record_of(folder: Path, name: str) -> dict[str, Any]:
     return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
 
 
-def run_once(arguments: Sequence[str], folder: Path, name: str, data: Path | None = None) -> bool:
+def run_once(
+    arguments: Sequence[str], folder: Path, name: str, places: Mapping[str, Path] = MappingProxyType({})
+) -> bool:
     """Run ``guard`` with these arguments in a folder, unless that was done; tell whether it went well.
 
     Its output goes to ``NAME.log``; when it is done, ``NAME.done.json`` holds the arguments, seconds and versions.
 
     Args:
-        arguments: The arguments; ``{data}`` and ``{baselines}`` in them stand for folders.
+        arguments: The arguments; ``{baselines}`` and the names of ``places`` in braces stand for folders.
         folder: Where it runs.
         name: The name of the command there.
-        data: The folder of the data sets.
+        places: Folders by name: "data", "hosts".
     """
     if record_of(folder, name).get("arguments") == list(arguments):
         return True
@@ -50,7 +53,7 @@ def run_once(arguments: Sequence[str], folder: Path, name: str, data: Path | Non
     remove_unfinished(folder)
     print(f"{folder.name}: {name}", flush=True)
     started, log = time.time(), folder / f"{name}.log"
-    places = {"{data}": str(data), "{baselines}": str(_EXAMPLES / "baselines")}
+    places = {"baselines": _EXAMPLES / "baselines", **places}
     command = [*GUARD, *(_placed(argument, places) for argument in arguments)]
     with log.open("w", encoding="utf-8") as output:
         code = subprocess.run(command, cwd=folder, stdout=output, stderr=output, check=False).returncode
@@ -71,7 +74,7 @@ def run_once(arguments: Sequence[str], folder: Path, name: str, data: Path | Non
     return True
 
 
-def _placed(argument: str, places: dict[str, str]) -> str:
+def _placed(argument: str, places: Mapping[str, Path]) -> str:
     for name, place in places.items():
-        argument = argument.replace(name, place)
+        argument = argument.replace(f"{{{name}}}", str(place))
     return argument

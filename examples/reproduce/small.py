@@ -8,11 +8,15 @@ from dataclasses import dataclass, field, replace
 
 from examples.reproduce.cells import Cell, fingerprint
 
-__all__ = ["Distillation", "Scale", "Step", "distillation"]
+__all__ = ["MATCHED", "STUDENT_RATE", "Distillation", "Scale", "Step", "distillation"]
+
+MATCHED = "ConvNetW32"
+"""The network whose gradients or trajectories are matched; the hosts have it too."""
+
+STUDENT_RATE = "0.05"
+"""The learning rate of experts, and of the students of images that match trajectories."""
 
 _SQUEEZED = "ConvNetBN16-32"
-_MATCHED = "ConvNetW32"
-_STUDENT_RATE = "0.05"
 
 
 @dataclass(frozen=True)
@@ -48,7 +52,7 @@ class Step:
 
     Args:
         name: What the step is.
-        arguments: Arguments of ``guard``, with ``{data}`` and ``{baselines}`` for folders.
+        arguments: Arguments of ``guard``, with ``{data}``, ``{baselines}`` and ``{hosts}`` for folders.
     """
 
     name: str
@@ -123,26 +127,26 @@ def _recovered(cell: Cell, scale: Scale) -> Distillation:
 def _gradients(cell: Cell, scale: Scale) -> Distillation:
     updates, loops = (5, ("--outer_loop", 5, "--inner_loop", 5)) if cell.ipc > 1 else (1, ())
     arguments = (
-        *("--dataset", cell.dataset, "--data_path", "{data}", "--save_path", ".", "--model", _MATCHED),
+        *("--dataset", cell.dataset, "--data_path", "{data}", "--save_path", ".", "--model", MATCHED),
         *("--ipc", cell.ipc, "--num_exp", 1, "--num_eval", 0, "--init", "real", "--batch_real", 64),
         *("--seed", cell.seed, "--Iteration", math.ceil(scale.match / updates) - 1, "--lr_img", 1, *loops),
     )
     step = _step(cell, f"ipc{cell.ipc}", "dc/main.py", *arguments)
-    return Distillation([step], f"{step.folder}/res_DC_{cell.dataset}_{_MATCHED}_{cell.ipc}ipc.pt")
+    return Distillation([step], f"{step.folder}/res_DC_{cell.dataset}_{MATCHED}_{cell.ipc}ipc.pt")
 
 
 def _trajectories(cell: Cell, scale: Scale) -> Distillation:
-    data = ("--dataset", cell.dataset, "--data_path", "{data}", "--model", _MATCHED, "--dsa", "False")
+    data = ("--dataset", cell.dataset, "--data_path", "{data}", "--model", MATCHED, "--dsa", "False")
     epochs = scale.expert_epochs
     train = ("--num_experts", 1, "--save_interval", 1, "--train_epochs", epochs, "--n_train", scale.n_expert)
-    to = ("--lr_teacher", _STUDENT_RATE, "--buffer_path", "buffers", "--seed", cell.seed)
+    to = ("--lr_teacher", STUDENT_RATE, "--buffer_path", "buffers", "--seed", cell.seed)
     # TESLA's distill.py reads MTT's buffers: one serves both.
     buffer = _step(replace(cell, method="mtt"), "buffer", "mtt/buffer.py", *data, *train, *to)
     distill = (
         *("--buffer_path", f"../{buffer.folder}/buffers", "--seed", cell.seed, "--ipc", cell.ipc),
         *("--Iteration", scale.follow, "--eval_it", 0, "--save_path", ".", "--run_name", "run"),
-        *("--max_start_epoch", max(1, epochs - 2), "--lr_teacher", _STUDENT_RATE, "--lr_lr", "1e-7"),
+        *("--max_start_epoch", max(1, epochs - 2), "--lr_teacher", STUDENT_RATE, "--lr_lr", "1e-7"),
     )
     step = _step(cell, f"ipc{cell.ipc}", f"{cell.method}/distill.py", *data, *distill)
-    students = ("--learning-rate", _STUDENT_RATE, "--epochs", str(scale.student_epochs))
+    students = ("--learning-rate", STUDENT_RATE, "--epochs", str(scale.student_epochs))
     return Distillation([buffer, step], distilled=f"{step.folder}/{cell.dataset}/run", options=students)

@@ -57,7 +57,7 @@ def test_what_failed_is_told_and_done_again(tmp_path, capfd):
 def test_folders_and_data_are_named_the_same_on_every_machine(tmp_path):
     squeeze = distillation(Cell("sre2l", ARMS["guard"], "digits", 10, 0), Scale()).steps[0].arguments
     assert not any(argument.startswith("/") for argument in squeeze) and "{data}" in squeeze
-    assert run_once(["run", "--dry-run", *squeeze[1:]], tmp_path, "step", tmp_path / "images")
+    assert run_once(["run", "--dry-run", *squeeze[1:]], tmp_path, "step", {"data": tmp_path / "images"})
     log = (tmp_path / "step.log").read_text()
     assert json.loads((tmp_path / "step.done.json").read_text())["arguments"][2:] == squeeze[1:]
     assert "examples/baselines/sre2l" in log and "{" not in log
@@ -66,7 +66,7 @@ def test_folders_and_data_are_named_the_same_on_every_machine(tmp_path):
 def test_other_penalties_take_the_place_of_a_tables():
     cells = TABLES[5].cells(["digits"], 1, [ARMS["baseline"], ARMS["guard-loss"]])
     assert {cell.arm.name for cell in cells} == {"baseline", "guard-loss"} and len(cells) == 12
-    assert cells[-1].arm.options == ("--form", "loss")
+    assert cells[-1].arm.options == ("--form", "loss", "--strength", "1")
 
 
 def test_cells_share_a_teacher_only_where_it_is_the_same():
@@ -116,7 +116,7 @@ def test_two_arms_are_distilled_measured_and_compared(tmp_path, monkeypatch):
     monkeypatch.setattr(driver, "Scale", lambda: Scale(match=2))
     args = argparse.Namespace(
         tables=[5], dataset=["digits"], method=["dc"], arm=None, ipc=[1], seeds=2, students=1, out=tmp_path,
-        data=tmp_path, attacks="fgsm", eps="8/255", n_examples=20,
+        data=tmp_path, attacks="fgsm", eps="8/255", n_examples=20, scale="small", hosts=None,
     )  # fmt: skip
     found = driver.chosen(args)
     guarded, unguarded = "digits-dc-ipc1-guard", "digits-dc-ipc1-baseline"
