@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -76,10 +75,19 @@ def protocol(args: argparse.Namespace) -> Path:
     return args.out.resolve() / (f"hosts-{name}" if args.scale == "hosts" else name)
 
 
+def plan(cells: list[Cell], args: argparse.Namespace) -> list[Distillation]:
+    """Return how each cell is distilled at the scale that was asked for.
+
+    Raises:
+        ValueError: If one cannot be.
+    """
+    make = hosted.distillation if args.scale == "hosts" else small.distillation
+    return [make(cell, Scale()) for cell in cells]
+
+
 def measure(name: str, cells: list[Cell], args: argparse.Namespace) -> bool:
     """Distil the cells of one group and benchmark what came out, unless that was done; tell whether all went well."""
-    make = hosted.distillation if args.scale == "hosts" else small.distillation
-    how = [make(cell, Scale()) for cell in cells]
+    how = plan(cells, args)
     options = ["benchmark", "--out", ".", "--adapter", cells[0].method, "--dataset", cells[0].dataset]
     options += ["--data", "{data}", "--attacks", args.attacks, "--eps", args.eps]
     options += ["--n-examples", str(args.n_examples), "--seeds", str(len(cells) * args.students), *how[0].options]
@@ -126,13 +134,17 @@ def compare(found: dict[str, list[Cell]], out: Path) -> bool:
 def main() -> int:
     """Run or print what the command line asks for; return the exit code."""
     args = _parsed()
-    for variable, value in {"OMP_NUM_THREADS": "1", "WANDB_MODE": "disabled", "WANDB_NAME": hosted.RUN}.items():
-        os.environ.setdefault(variable, value)
     found = chosen(args)
     if args.scale == "paper":
         commands = [command for number in args.tables for command in commands_of(number)]
         return check(commands, args.hosts)
-    names = dealt(list(found), args.cell)
+    try:
+        names = dealt(list(found), args.cell)
+        for name in names:
+            plan(found[name], args)
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
     finished = [measure(name, found[name], args) for name in names]
     return 0 if all([*finished, compare(found, protocol(args))]) else 1
 

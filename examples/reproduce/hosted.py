@@ -10,12 +10,10 @@ from __future__ import annotations
 import math
 
 from examples.reproduce.cells import Cell
+from examples.reproduce.running import WANDB_NAME
 from examples.reproduce.small import MATCHED, STUDENT_RATE, Distillation, Scale, Step
 
-__all__ = ["RUN", "distillation"]
-
-RUN = "run"
-"""What wandb must call a run (``WANDB_NAME``): the hosts' folders are named by it."""
+__all__ = ["distillation"]
 
 _TESLAS = "ConvNetD1"
 """The least of TESLA's networks: all are 128 wide."""
@@ -70,4 +68,4 @@ def _trajectories(cell: Cell, scale: Scale) -> Distillation:
     )
     step = _step(cell, f"ipc{cell.ipc}", f"{clone}/distill.py", *data, *distill)
     students = ("--learning-rate", STUDENT_RATE, "--epochs", str(scale.student_epochs))
-    return Distillation([buffer, step], f"{step.folder}/logged_files/{cell.dataset}/{RUN}", options=students)
+    return Distillation([buffer, step], f"{step.folder}/logged_files/{cell.dataset}/{WANDB_NAME}", options=students)

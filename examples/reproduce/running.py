@@ -22,7 +22,12 @@ import torch
 from guard_plugin.files import atomic_file, remove_unfinished
 from guard_plugin.hosts.doctor import commit_of
 
-__all__ = ["GUARD", "record_of", "run_once"]
+__all__ = ["GUARD", "WANDB_NAME", "record_of", "run_once"]
+
+WANDB_NAME = "run"
+"""What wandb calls a run, after which MTT and TESLA name their folders."""
+
+_ENVIRONMENT = {"OMP_NUM_THREADS": "1", "WANDB_MODE": "disabled", "WANDB_NAME": WANDB_NAME}
 
 GUARD = [sys.executable, "-m", "guard_plugin"]
 _EXAMPLES = Path(__file__).resolve().parents[1]
@@ -54,18 +59,19 @@ def run_once(
     print(f"{folder.name}: {name}", flush=True)
     started, log = time.time(), folder / f"{name}.log"
     places = {"baselines": _EXAMPLES / "baselines", **places}
+    environment = {**_ENVIRONMENT, **os.environ}
     command = [*GUARD, *(_placed(argument, places) for argument in arguments)]
     with log.open("w", encoding="utf-8") as output:
-        code = subprocess.run(command, cwd=folder, stdout=output, stderr=output, check=False).returncode
-    if code:
-        print(f"{folder.name}: {name} ended with code {code}: see {log}", file=sys.stderr)
+        done = subprocess.run(command, cwd=folder, stdout=output, stderr=output, check=False, env=environment)
+    if done.returncode:
+        print(f"{folder.name}: {name} ended with code {done.returncode}: see {log}", file=sys.stderr)
         return False
     record = {
         "arguments": list(arguments),
         "seconds": round(time.time() - started, 1),
         "commit": commit_of(_EXAMPLES.parent),
         "machine": f"{platform.machine()}, {os.cpu_count()} CPUs",
-        "threads": os.environ.get("OMP_NUM_THREADS"),  # None: torch's own choice
+        "threads": environment["OMP_NUM_THREADS"],
         "python": platform.python_version(),
         "torch": torch.__version__,
     }

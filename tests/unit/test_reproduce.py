@@ -2,13 +2,16 @@
 
 import argparse
 import json
+import re
 import shutil
+import sys
 from dataclasses import replace
 from itertools import product
 
 import pytest
 
 from examples.reproduce import __main__ as driver
+from examples.reproduce import hosted
 from examples.reproduce.cells import ARMS, TABLES, Cell, dealt, groups
 from examples.reproduce.paper import commands_of
 from examples.reproduce.report import tables
@@ -100,6 +103,33 @@ def test_no_two_cells_are_distilled_in_one_folder(method):
         if not arm.parts
     ]
     assert len({distillation(cell, Scale()).steps[-1].folder for cell in cells}) == len(cells)
+
+
+@pytest.mark.parametrize("method", ["dc", "mtt", "tesla"])
+def test_hosts_distil_in_folders_of_their_own(method):
+    cells = [Cell(method, ARMS[arm], "CIFAR10", ipc, 0) for arm, ipc in product(("baseline", "guard"), (1, 10))]
+    steps = {step.folder: step for cell in cells for step in hosted.distillation(cell, Scale()).steps}
+    ours = {step.folder for cell in cells for step in distillation(cell, Scale()).steps}
+    assert not ours & set(steps) and len(steps) == (4 if method == "dc" else 6)
+    assert all("--repair" in step.arguments and "{hosts}/" in " ".join(step.arguments) for step in steps.values())
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (["5", "--scale", "hosts", "--hosts", "clones"], "expected a method whose host a CPU can run .*, got sre2l"),
+        (["5", "--arm", "guard-images"], "expected sre2l or cda for arm guard-images, .*: dc"),
+        (["5", "--cell", "3/2"], "expected --cell I/N"),
+        (["5", "--scale", "hosts"], "needs --hosts FOLDER"),
+    ],
+)
+def test_what_cannot_be_distilled_is_refused_before_anything_runs(options, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["reproduce", *options, "--out", str(tmp_path / "out")])
+    monkeypatch.setattr(driver, "run_once", lambda *_: pytest.fail("something ran"))
+    with pytest.raises(SystemExit) as ended:
+        sys.exit(driver.main())
+    assert ended.value.code == 2 and re.search(message, capsys.readouterr().err)
+    assert not (tmp_path / "out").exists()
 
 
 def test_every_arm_of_a_table_is_printed_for_every_method():

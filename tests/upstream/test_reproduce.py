@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from examples.reproduce import __main__ as driver
-from examples.reproduce.hosted import RUN
 from examples.reproduce.small import Scale
 from tests.upstream.conftest import materialize, of_a_host
 
@@ -27,7 +26,7 @@ pytestmark = [
 @pytest.mark.parametrize("method", CLONES)
 def test_hosts_distil_what_is_measured(method, tmp_path, monkeypatch):
     materialize("cifar10", tmp_path / "data", train=20, test=4)
-    for variable, value in {**of_a_host(), "WANDB_NAME": RUN}.items():
+    for variable, value in of_a_host().items():
         monkeypatch.setenv(variable, value)
     monkeypatch.setattr(driver, "Scale", lambda: Scale(match=1, expert_epochs=4, follow=1, student_epochs=1))
     args = argparse.Namespace(
