@@ -146,6 +146,7 @@ def _trajectories(cell: Cell, scale: Scale) -> Distillation:
         *("--buffer_path", f"../{buffer.folder}/buffers", "--seed", cell.seed, "--ipc", cell.ipc),
         *("--Iteration", scale.follow, "--eval_it", 0, "--save_path", ".", "--run_name", "run"),
         *("--max_start_epoch", max(1, epochs - 2), "--lr_teacher", STUDENT_RATE, "--lr_lr", "1e-7"),
+        *("--lr_img", 1000),  # the hosts' default; with our baselines' 30, the images hardly move in so few updates
     )
     step = _step(cell, f"ipc{cell.ipc}", f"{cell.method}/distill.py", *data, *distill)
     students = ("--learning-rate", STUDENT_RATE, "--epochs", str(scale.student_epochs))
