@@ -23,7 +23,7 @@ from guard_plugin.comparison.report import marked
 from guard_plugin.evaluation.results import WORST_CASE
 from guard_plugin.evaluation.tables import column_label, percent
 
-__all__ = ["tables"]
+__all__ = ["seconds_per_set", "tables"]
 
 _DATASETS = ("digits", "MNIST", "FashionMNIST", "CIFAR10")
 
@@ -58,11 +58,11 @@ def _rows(out: Path, cell: Cell) -> Iterator[list[str]]:
     baseline = found.pop("baseline")
     yield ["method, IPC", "arm", *map(column_label, _columns(baseline)), "sets x students", "seconds"]
     name = f"{cell.method}, {cell.ipc}"
-    yield [name, "baseline", *_accuracies(baseline), _sample(baseline), _seconds(folders["baseline"])]
+    yield [name, "baseline", *_accuracies(baseline), _sample(baseline), f"{seconds_per_set(folders['baseline']):.0f}"]
     for arm, measured in found.items():
         differences = compare([baseline, measured]).differences
         points = [marked(one).rstrip() for label in _columns(baseline) for one in differences[label].values()]
-        yield [name, arm, *points, _sample(measured), _seconds(folders[arm])]
+        yield [name, arm, *points, _sample(measured), f"{seconds_per_set(folders[arm]):.0f}"]
 
 
 def _columns(measured: Measured) -> list[str]:
@@ -81,9 +81,10 @@ def _sample(measured: Measured) -> str:
     return f"{measured.count} x {len(measured.sets) // measured.count}"
 
 
-def _seconds(folder: Path) -> str:
+def seconds_per_set(folder: Path) -> float:
+    """Return the median of the seconds that the sets of a measured folder took to distil."""
     sets = json.loads((folder / "distilled.json").read_text(encoding="utf-8"))
-    return f"{statistics.mean(sum(step['seconds'] for step in steps) for steps in sets):.0f}"
+    return statistics.median(sum(step["seconds"] for step in steps) for steps in sets)
 
 
 def main() -> None:

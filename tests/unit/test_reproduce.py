@@ -14,7 +14,7 @@ from examples.reproduce import __main__ as driver
 from examples.reproduce import hosted
 from examples.reproduce.cells import ARMS, TABLES, Cell, dealt, groups
 from examples.reproduce.paper import commands_of
-from examples.reproduce.report import tables
+from examples.reproduce.report import seconds_per_set, tables
 from examples.reproduce.running import run_once
 from examples.reproduce.small import Scale, distillation
 
@@ -140,6 +140,12 @@ def test_every_arm_of_a_table_is_printed_for_every_method():
             for arm in table.arms:
                 assert any(" ".join(["guard run --repair", *arm.options, method]) in line for line in of_method), arm
     assert not any("gradient_norm" in command.text() for command in commands_of(5))
+
+
+def test_a_set_that_waited_does_not_move_the_seconds(tmp_path):
+    sets = [[{"seconds": 4}, {"seconds": 6}], [{"seconds": 5}, {"seconds": 7}], [{"seconds": 900}, {"seconds": 6}]]
+    (tmp_path / "distilled.json").write_text(json.dumps(sets))
+    assert seconds_per_set(tmp_path) == 12
 
 
 def test_two_arms_are_distilled_measured_and_compared(tmp_path, monkeypatch):
