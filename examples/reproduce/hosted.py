@@ -11,7 +11,7 @@ import math
 
 from examples.reproduce.cells import Cell
 from examples.reproduce.running import WANDB_NAME
-from examples.reproduce.small import MATCHED, STUDENT_RATE, Distillation, Scale, Step
+from examples.reproduce.small import MATCHED, STUDENT_RATE, Distillation, Scale, Step, step
 
 __all__ = ["distillation"]
 
@@ -35,9 +35,7 @@ def distillation(cell: Cell, scale: Scale) -> Distillation:
 
 
 def _step(cell: Cell, name: str, script: str, *arguments: object) -> Step:
-    run = ["run", "--repair", *cell.arm.options, "--ledger", "ledger.json", cell.method, f"{{hosts}}/{script}"]
-    name = f"{cell.dataset}-{cell.method}-host-{name}-{cell.arm.name}-{cell.seed}"
-    return Step(name, [*run, *map(str, arguments)])
+    return step(cell, f"host-{name}", f"{{hosts}}/{script}", *arguments, options=["--repair"])
 
 
 def _gradients(cell: Cell, scale: Scale) -> Distillation:
@@ -47,8 +45,8 @@ def _gradients(cell: Cell, scale: Scale) -> Distillation:
         *("--ipc", cell.ipc, "--num_exp", 1, "--num_eval", 0, "--init", "real", "--batch_real", 64),
         *("--Iteration", iterations - 1, "--lr_img", 1),
     )
-    step = _step(cell, f"ipc{cell.ipc}", "DatasetCondensation/main.py", *arguments)
-    return Distillation([step], f"{step.folder}/res_DC_{cell.dataset}_{MATCHED}_{cell.ipc}ipc.pt")
+    distill = _step(cell, f"ipc{cell.ipc}", "DatasetCondensation/main.py", *arguments)
+    return Distillation([distill], f"{distill.folder}/res_DC_{cell.dataset}_{MATCHED}_{cell.ipc}ipc.pt")
 
 
 def _trajectories(cell: Cell, scale: Scale) -> Distillation:
@@ -61,11 +59,13 @@ def _trajectories(cell: Cell, scale: Scale) -> Distillation:
     train = ("--num_experts", 1, "--save_interval", 1, "--train_epochs", scale.expert_epochs)
     to = ("--lr_teacher", STUDENT_RATE, "--buffer_path", "buffers")
     buffer = _step(cell, "buffer", f"{clone}/buffer.py", *data, *train, *to)
-    distill = (
+    follow = (
         *("--buffer_path", f"../{buffer.folder}/buffers", "--ipc", cell.ipc, "--Iteration", scale.follow),
         *("--eval_it", scale.follow, "--num_eval", 1, "--epoch_eval_train", scale.student_epochs),
         *("--max_start_epoch", max(1, scale.expert_epochs - 2), "--lr_teacher", STUDENT_RATE, "--lr_lr", "1e-7"),
     )
-    step = _step(cell, f"ipc{cell.ipc}", f"{clone}/distill.py", *data, *distill)
+    distill = _step(cell, f"ipc{cell.ipc}", f"{clone}/distill.py", *data, *follow)
     students = ("--learning-rate", STUDENT_RATE, "--epochs", str(scale.student_epochs))
-    return Distillation([buffer, step], f"{step.folder}/logged_files/{cell.dataset}/{WANDB_NAME}", options=students)
+    return Distillation(
+        [buffer, distill], f"{distill.folder}/logged_files/{cell.dataset}/{WANDB_NAME}", options=students
+    )

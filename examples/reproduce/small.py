@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from examples.reproduce.cells import Cell, fingerprint
 
-__all__ = ["MATCHED", "STUDENT_RATE", "Distillation", "Scale", "Step", "distillation"]
+__all__ = ["MATCHED", "STUDENT_RATE", "Distillation", "Scale", "Step", "distillation", "step"]
 
 MATCHED = "ConvNetW32"
 """The network whose gradients or trajectories are matched; the hosts have it too."""
@@ -93,8 +93,9 @@ def distillation(cell: Cell, scale: Scale) -> Distillation:
     return make(cell, scale)
 
 
-def _step(cell: Cell, name: str, script: str, *arguments: object) -> Step:
-    run = ["run", *cell.arm.options, "--ledger", "ledger.json", cell.method, f"{{baselines}}/{script}"]
+def step(cell: Cell, name: str, script: str, *arguments: object, options: Sequence[str] = ()) -> Step:
+    """Return the step that runs a script under the penalty of a cell, with further ``options`` of ``guard run``."""
+    run = ["run", *options, *cell.arm.options, "--ledger", "ledger.json", cell.method, script]
     return Step(f"{cell.dataset}-{cell.method}-{name}-{cell.arm.name}-{cell.seed}", [*run, *map(str, arguments)])
 
 
@@ -105,7 +106,7 @@ def _squeeze(cell: Cell, scale: Scale) -> tuple[Step, str]:
         n_train, epochs = min(n_train, 800), max(epochs, 20)
     train = ("--dataset", cell.dataset, "--data-path", "{data}", "--model", _SQUEEZED, "--n-train", n_train)
     to = ("--epochs", epochs, "--output-dir", "teacher", "--seed", cell.seed)
-    squeeze = _step(cell, "squeeze", "sre2l/squeeze.py", *train, *to)
+    squeeze = step(cell, "squeeze", "{baselines}/sre2l/squeeze.py", *train, *to)
     return squeeze, f"{squeeze.folder}/teacher/checkpoint.pth"
 
 
@@ -115,7 +116,7 @@ def _recovered(cell: Cell, scale: Scale) -> Distillation:
     labelling, labels = _squeeze(labeller, scale)
     images = ("--arch-path", f"../{teacher}", "--iteration", scale.recover, "--ipc-end", cell.ipc)
     folder = ("--syn-data-path", ".", "--exp-name", "recovered", "--seed", cell.seed)
-    recover = _step(source, f"ipc{cell.ipc}", f"{cell.method}/recover.py", *images, *folder)
+    recover = step(source, f"ipc{cell.ipc}", f"{{baselines}}/{cell.method}/recover.py", *images, *folder)
     return Distillation(
         [squeeze, recover] if labelling == squeeze else [squeeze, labelling, recover],
         distilled=f"{recover.folder}/recovered",
@@ -131,8 +132,8 @@ def _gradients(cell: Cell, scale: Scale) -> Distillation:
         *("--ipc", cell.ipc, "--num_exp", 1, "--num_eval", 0, "--init", "real", "--batch_real", 64),
         *("--seed", cell.seed, "--Iteration", math.ceil(scale.match / updates) - 1, "--lr_img", 1, *loops),
     )
-    step = _step(cell, f"ipc{cell.ipc}", "dc/main.py", *arguments)
-    return Distillation([step], f"{step.folder}/res_DC_{cell.dataset}_{MATCHED}_{cell.ipc}ipc.pt")
+    distill = step(cell, f"ipc{cell.ipc}", "{baselines}/dc/main.py", *arguments)
+    return Distillation([distill], f"{distill.folder}/res_DC_{cell.dataset}_{MATCHED}_{cell.ipc}ipc.pt")
 
 
 def _trajectories(cell: Cell, scale: Scale) -> Distillation:
@@ -141,13 +142,13 @@ def _trajectories(cell: Cell, scale: Scale) -> Distillation:
     train = ("--num_experts", 1, "--save_interval", 1, "--train_epochs", epochs, "--n_train", scale.n_expert)
     to = ("--lr_teacher", STUDENT_RATE, "--buffer_path", "buffers", "--seed", cell.seed)
     # TESLA's distill.py reads MTT's buffers: one serves both.
-    buffer = _step(replace(cell, method="mtt"), "buffer", "mtt/buffer.py", *data, *train, *to)
-    distill = (
+    buffer = step(replace(cell, method="mtt"), "buffer", "{baselines}/mtt/buffer.py", *data, *train, *to)
+    follow = (
         *("--buffer_path", f"../{buffer.folder}/buffers", "--seed", cell.seed, "--ipc", cell.ipc),
         *("--Iteration", scale.follow, "--eval_it", 0, "--save_path", ".", "--run_name", "run"),
         *("--max_start_epoch", max(1, epochs - 2), "--lr_teacher", STUDENT_RATE, "--lr_lr", "1e-7"),
         *("--lr_img", 1000),  # the hosts' default; with our baselines' 30, the images hardly move in so few updates
     )
-    step = _step(cell, f"ipc{cell.ipc}", f"{cell.method}/distill.py", *data, *distill)
+    distill = step(cell, f"ipc{cell.ipc}", f"{{baselines}}/{cell.method}/distill.py", *data, *follow)
     students = ("--learning-rate", STUDENT_RATE, "--epochs", str(scale.student_epochs))
-    return Distillation([buffer, step], distilled=f"{step.folder}/{cell.dataset}/run", options=students)
+    return Distillation([buffer, distill], distilled=f"{distill.folder}/{cell.dataset}/run", options=students)
