@@ -2,13 +2,13 @@
 
     python -m examples.reproduce 5 --out results --data DIR --dataset FashionMNIST          # our baselines, on a CPU
     python -m examples.reproduce 5 --out results --data DIR --cell 1/4                      # one machine of four
-    python -m examples.reproduce 5 --out results --data DIR --scale hosts --hosts FOLDER    # the hosts, on a CPU
+    python -m examples.reproduce 5 --out results --data DIR --scale hosts --hosts FOLDER --method dc      # DC's script
     python -m examples.reproduce 5 --scale paper --hosts FOLDER                             # prints and checks commands
 
-FOLDER holds unmodified clones of the hosts. At ``--scale small`` and ``hosts``, a command that was killed is continued,
-and nothing is done twice. A cell is a distillation (method, penalty, data set, images per class, seed); all seeds of an
-arm are measured together, because distilled sets are what is independent. ``--cell I/N`` takes each N-th of these
-groups, for a Slurm array or any queue.
+FOLDER holds unmodified clones of the hosts, by their names on GitHub. At ``--scale small`` and ``hosts``, a command
+that was killed is continued, and nothing is done twice. A cell is a distillation (method, penalty, data set, images per
+class, seed); all seeds of an arm are measured together, because distilled sets are what is independent. ``--cell I/N``
+takes each N-th of these groups, for a Slurm array or any queue.
 
 OUT/ATTACKS-N/measured and OUT/ATTACKS-N/compared hold what was found with these attacks on N images, and how (of the
 hosts, OUT/hosts-ATTACKS-N); OUT/cells, the steps of the distillations, may be deleted.
