@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import MISSING, dataclass, fields
-from importlib.metadata import EntryPoint, distributions
+from importlib.metadata import EntryPoint, distribution, distributions
 from inspect import Parameter, Signature
 from threading import RLock
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
@@ -78,14 +78,14 @@ else:
 
 def entry_points_of(group: str) -> Iterator[tuple[EntryPoint, str]]:
     """Find a group's entry points, each with its distribution's name and version (Python 3.10: ``EntryPoint.dist``)."""
-    seen = set()
-    for distribution in distributions():
-        name = distribution.metadata["Name"]
-        if name not in seen:  # of several copies, Python imports the first one
-            seen.add(name)
-            for entry_point in distribution.entry_points:
-                if entry_point.group == group:
-                    yield entry_point, f"{name} {distribution.version}"
+    # The metadata of all that is installed take long to parse.
+    ours = (found for found in distributions() if group in (found.read_text("entry_points.txt") or ""))
+    names = (found.metadata["Name"] for found in ours)
+    for name in dict.fromkeys(name for name in names if name):  # what an uninstallation leaves has none
+        first = distribution(name)  # of several copies, Python imports the first one
+        for entry_point in first.entry_points:
+            if entry_point.group == group:
+                yield entry_point, f"{name} {first.version}"
 
 
 @dataclass_transform(kw_only_default=True, frozen_default=True)

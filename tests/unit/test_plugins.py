@@ -1,6 +1,7 @@
 """Plugins that contradict each other, or us, are refused by name."""
 
 from importlib.metadata import EntryPoint
+from pathlib import Path
 
 import pytest
 
@@ -9,6 +10,7 @@ from guard_plugin.errors import PluginError
 from guard_plugin.hosts import Adapter
 from guard_plugin.penalties import Curvature
 from guard_plugin.plugins import Plugins
+from guard_plugin.versions import entry_points_of
 
 
 class AdapterPlugin:
@@ -26,6 +28,26 @@ def test_the_bundled_adapter_comes_through_the_entry_points():
     assert plugins.penalties["curvature"].value is Curvature
     assert {"fgsm", "pgd"} <= set(plugins.attacks)
     assert "dc" not in Plugins(found=[]).adapters
+
+
+def install(folder: Path, version: str, entry_points: str) -> str:
+    """Write what pip leaves of a distribution without modules; return the folder, for sys.path."""
+    information = folder / f"some_dist-{version}.dist-info"
+    information.mkdir(parents=True)
+    (information / "METADATA").write_text(f"Metadata-Version: 2.1\nName: Some-Dist\nVersion: {version}\n")
+    (information / "entry_points.txt").write_text(entry_points)
+    return str(folder)
+
+
+def test_of_several_copies_of_a_distribution_the_one_that_python_imports_counts(monkeypatch, tmp_path):
+    ours = "[console_scripts]\nsome = some:main\n[group]\nplugin = some.module\n"
+    new, old = install(tmp_path / "new", "2.0", ours), install(tmp_path / "old", "1.0", ours)
+    without = install(tmp_path / "without", "3.0", "[console_scripts]\ngroup = some:main\n")
+    monkeypatch.setattr("sys.path", [new, old])
+    assert list(entry_points_of("group")) == [(EntryPoint("plugin", "some.module", "group"), "Some-Dist 2.0")]
+    (tmp_path / "old" / "some_dist-1.0.dist-info" / "METADATA").unlink()
+    monkeypatch.setattr("sys.path", [without, new, old])
+    assert list(entry_points_of("group")) == []
 
 
 def test_two_plugins_of_one_name_are_refused_naming_both():
