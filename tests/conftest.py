@@ -1,3 +1,4 @@
+import compileall
 import functools
 import shutil
 import subprocess
@@ -78,6 +79,9 @@ def environment() -> dict[str, str]:
 
 @pytest.fixture(scope="session")
 def fork_server() -> Iterator[ForkServer]:
+    # Where PYTHONDONTWRITEBYTECODE is set, as in many containers, each forked process would compile them anew.
+    for folder in ("guard_plugin", "adapters", "examples"):
+        compileall.compile_dir(ROOT / folder, quiet=2)
     with ForkServer() as server:
         yield server
 

@@ -86,7 +86,7 @@ def run(tmp_path, guard_process):
     return run
 
 
-QUICK = {("Process", "fork"), ("Process", "spawn"), ("children of children", "fork")}
+QUICK = {("Process", "fork"), ("children of children", "fork")}
 SPAWNED = ("Process", "executor", "torch.multiprocessing")
 EVERY = [*((way, "fork") for way in WAYS), *((way, "spawn") for way in SPAWNED)]
 STARTS = ["fork", pytest.param("spawn", marks=pytest.mark.long)]

@@ -110,6 +110,7 @@ def test_a_demo_in_the_folder_of_another_is_refused(guard, tmp_path):
     assert done.returncode == 2 and "other settings" in done.stderr
 
 
+@pytest.mark.long
 def test_benchmark_of_a_distilled_file(guard, baseline, tmp_path):
     arguments = shlex.split(
         "--dataset digits --model MLP --ipc 1 --num_exp 2 --num_eval 0 --Iteration 1 --batch_real 8 --save_path out"

@@ -232,7 +232,7 @@ def test_a_teacher_that_goes_on_from_a_plain_one_is_not_guards(guard, python, re
     assert origin_of(tmp_path / "out" / "checkpoint.pth").reason == ""
 
 
-@pytest.mark.parametrize("form", ["gradient", "loss"])
+@pytest.mark.parametrize("form", [pytest.param("gradient", marks=pytest.mark.long), "loss"])
 def test_two_processes_guard_alike_and_stay_alike(two_ranks, reference, tmp_path, environment, form):
     guarded = ["-m", "guard_plugin", "run", *SETTINGS, "--form", form, "sre2l", reference]
     done = torchrun(tmp_path, environment, *guarded) if form == "gradient" else two_ranks(*guarded)

@@ -125,6 +125,7 @@ def test_a_loss_that_is_silently_left_unguarded_is_reported(monkeypatch):
         network_run.run(AGREED)
 
 
+@pytest.mark.long
 def test_a_host_that_guards_another_number_of_losses_is_reported(monkeypatch):
     host = next(h for h in map(draw_host, [0] * 50, range(50)) if h.real and not h.doubtful and not h.exit_code)
     monkeypatch.setattr(host_run, "draw_host", lambda *_: dataclasses.replace(host, real=host.real + 1))
