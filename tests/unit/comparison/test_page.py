@@ -1,6 +1,7 @@
 import base64
 import io
 import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -54,6 +55,13 @@ def test_the_page_needs_nothing_but_itself(tmp_path):
     assert not re.search(r"url\(|@import|@font-face|expression", style)
     (policy,) = [m.get("content") for m in tree.iter("meta") if m.get("http-equiv") == "Content-Security-Policy"]
     assert policy.startswith("default-src 'none'; img-src data:; style-src 'unsafe-inline'")
+
+
+def test_a_folder_is_named_as_it_was_given(tmp_path):
+    """The page is handed on: where on this machine its folders were concerns nobody."""
+    page = comparison_page(two(Path()))
+    assert ">plain</span>" in page and ">ours</span>" in page
+    assert str(tmp_path) not in page
 
 
 def test_text_from_files_stays_text(tmp_path):
