@@ -20,6 +20,15 @@ BASELINES = ROOT / "examples" / "baselines"
 # Tests run in parallel processes, and small networks gain nothing from threads.
 torch.set_num_threads(1)
 
+
+def write_distribution(folder: Path, name: str, entry_points: str, version: str = "1.0") -> None:
+    """Write what pip leaves of an installed distribution beside its modules."""
+    information = folder / f"{name.replace('-', '_')}-{version}.dist-info"
+    information.mkdir(parents=True)
+    (information / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+    (information / "entry_points.txt").write_text(entry_points)
+
+
 Runner = Callable[..., "subprocess.CompletedProcess[str]"]
 GuardRunner = Runner
 
@@ -79,7 +88,7 @@ def environment() -> dict[str, str]:
 
 @pytest.fixture(scope="session")
 def fork_server() -> Iterator[ForkServer]:
-    # Where PYTHONDONTWRITEBYTECODE is set, as in many containers, each forked process would compile them anew.
+    # Where PYTHONDONTWRITEBYTECODE is set, as in many containers, each forked process would compile these modules anew.
     for folder in ("guard_plugin", "adapters", "examples"):
         compileall.compile_dir(ROOT / folder, quiet=2)
     with ForkServer() as server:

@@ -8,7 +8,7 @@ import shlex
 import torch
 
 from guard_plugin.networks import build_network
-from tests.conftest import ROOT
+from tests.conftest import ROOT, write_distribution
 
 WANDB = """
 import contextlib, json
@@ -30,10 +30,7 @@ def code_blocks(text: str) -> dict[str, str]:
 def test_the_example_of_writing_an_adapter(guard, tmp_path):
     for name, code in code_blocks((ROOT / "docs" / "writing-an-adapter.md").read_text()).items():
         (tmp_path / name).write_text(code)
-    info = tmp_path / "guard_example-1.0.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: guard-example\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[guard_plugin]\nexample = guard_example\n")
+    write_distribution(tmp_path, "guard-example", "[guard_plugin]\nexample = guard_example\n")
     environment = {"PYTHONPATH": str(tmp_path)}
     doctor = guard("doctor", "example", tmp_path, **environment)
     assert doctor.returncode == 0 and "train.evaluate" in doctor.stdout, doctor.stderr
@@ -46,10 +43,7 @@ def test_the_plugin_that_logs_results(guard, tmp_path):
     logger = code_blocks((ROOT / "docs" / "writing-an-adapter.md").read_text())["guard_log.py"]
     (tmp_path / "guard_log.py").write_text(logger)
     (tmp_path / "wandb.py").write_text(WANDB)
-    info = tmp_path / "guard_log-1.0.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: guard-log\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[guard_plugin]\nlog = guard_log\n")
+    write_distribution(tmp_path, "guard-log", "[guard_plugin]\nlog = guard_log\n")
     network = build_network("MLP", channels=1, num_classes=10, im_size=(8, 8))
     torch.save(network.state_dict(), tmp_path / "mlp.pt")
     options = "--checkpoint mlp.pt --arch MLP --dataset digits --n-examples 20 --attacks fgsm --eps 8/255 --out named"

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import write_distribution
+
 UTILS = """
 def epoch(mode, dataloader, net, optimizer, criterion, args, aug): pass
 def evaluate_synset(it_eval, net, images_train, labels_train, testloader, args): pass
@@ -199,9 +201,7 @@ def test_doctor_reports_in_json_and_refuses_other_folders(guard, tmp_path, basel
 def test_a_module_imported_under_a_hosts_name_is_refused(guard, tmp_path):
     """One host per process: a plugin that imported another ``utils`` would hand it to the script."""
     plugin = tmp_path / "plugin"
-    (plugin / "other-1.dist-info").mkdir(parents=True)
-    (plugin / "other-1.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: other\nVersion: 1\n")
-    (plugin / "other-1.dist-info" / "entry_points.txt").write_text("[guard_plugin]\nother = utils\n")
+    write_distribution(plugin, "other", "[guard_plugin]\nother = utils\n")
     (plugin / "utils.py").write_text("")
     done = guard("run", *SETTINGS, "dc", host(tmp_path / "host"), PYTHONPATH=str(plugin))
     assert done.returncode == 2 and "one host per process" in done.stderr

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.conftest import BASELINES
+from tests.conftest import BASELINES, write_distribution
 from tests.versions import load_own
 
 SHORT = shlex.split(
@@ -428,9 +428,7 @@ def main():
 def test_an_adapter_of_ones_own_is_written_and_works(observe, guard, host, tmp_path, epochs):
     """With 7 epochs of 2 batches, the 14 losses have one explanation; with 5, the epochs look like the workers."""
     script, installed = host(ARGUED), tmp_path / "site"
-    (installed / "guard_mine-1.dist-info").mkdir(parents=True)
-    (installed / "guard_mine-1.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: mine\nVersion: 1\n")
-    (installed / "guard_mine-1.dist-info" / "entry_points.txt").write_text("[guard_plugin]\nmine = guard_mine\n")
+    write_distribution(installed, "guard-mine", "[guard_plugin]\nmine = guard_mine\n")
     adapter = installed / "guard_mine.py"
     _, done = observe(script, "--epochs", epochs, options=("--adapter", adapter))
     assert done.returncode == 0, done.stderr

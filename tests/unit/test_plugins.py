@@ -1,7 +1,6 @@
 """Plugins that contradict each other, or us, are refused by name."""
 
 from importlib.metadata import EntryPoint
-from pathlib import Path
 
 import pytest
 
@@ -11,6 +10,7 @@ from guard_plugin.hosts import Adapter
 from guard_plugin.penalties import Curvature
 from guard_plugin.plugins import Plugins
 from guard_plugin.versions import entry_points_of
+from tests.conftest import write_distribution
 
 
 class AdapterPlugin:
@@ -30,19 +30,12 @@ def test_the_bundled_adapter_comes_through_the_entry_points():
     assert "dc" not in Plugins(found=[]).adapters
 
 
-def install(folder: Path, version: str, entry_points: str) -> str:
-    """Write what pip leaves of a distribution without modules; return the folder, for sys.path."""
-    information = folder / f"some_dist-{version}.dist-info"
-    information.mkdir(parents=True)
-    (information / "METADATA").write_text(f"Metadata-Version: 2.1\nName: Some-Dist\nVersion: {version}\n")
-    (information / "entry_points.txt").write_text(entry_points)
-    return str(folder)
-
-
 def test_of_several_copies_of_a_distribution_the_one_that_python_imports_counts(monkeypatch, tmp_path):
     ours = "[console_scripts]\nsome = some:main\n[group]\nplugin = some.module\n"
-    new, old = install(tmp_path / "new", "2.0", ours), install(tmp_path / "old", "1.0", ours)
-    without = install(tmp_path / "without", "3.0", "[console_scripts]\ngroup = some:main\n")
+    write_distribution(tmp_path / "new", "Some-Dist", ours, "2.0")
+    write_distribution(tmp_path / "old", "Some-Dist", ours, "1.0")
+    write_distribution(tmp_path / "without", "Some-Dist", "[console_scripts]\ngroup = some:main\n", "3.0")
+    new, old, without = (str(tmp_path / name) for name in ("new", "old", "without"))
     monkeypatch.setattr("sys.path", [new, old])
     assert list(entry_points_of("group")) == [(EntryPoint("plugin", "some.module", "group"), "Some-Dist 2.0")]
     monkeypatch.setattr("sys.path", [without, new, old])
