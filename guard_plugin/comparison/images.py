@@ -73,7 +73,8 @@ def _distilled_sets(benchmark: Measured) -> list[DistilledSet]:
     paths = [Path(path) for path in subject.get("paths") or [subject["path"]]]
     gone = [str(path) for path in paths if not path.exists()]
     if gone:
-        raise UnusableInput(f"the distilled images are no longer at {', '.join(gone)}, where guard compare runs")
+        places = ", ".join(gone)
+        raise UnusableInput(f"the distilled images are no longer at {places}, seen from the current folder")
     found = {path: read_distilled(installed_plugins().hook, subject["adapter"], path) for path in paths}
     if subject_of_several(subject["adapter"], found)["sha256"] != subject["sha256"]:
         places = ", ".join(map(str, paths))
