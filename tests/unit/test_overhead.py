@@ -1,4 +1,3 @@
-import importlib.util
 import json
 import subprocess
 import sys
@@ -9,23 +8,25 @@ from torch import nn
 from torch.func import functional_call, grad, vmap
 from torch.nn import functional
 
+from examples.overhead.__main__ import main
+from examples.overhead.case import Case
+from examples.overhead.contenders import Apart, Contender, peak_on_cpu
+from examples.overhead.methods import (
+    methods,
+    published_gradient_form,
+    published_loss_form,
+    unwrapped,
+    wrapped,
+)
+from examples.overhead.report import Measured
 from guard_plugin.errors import UnusableInput
 from guard_plugin.versions import strict_zip
 from tests.conftest import ROOT
 
 TINY = ["--arch", "MLP", "--size", "4", "--batch-size", "3"]
 MIB = 2**20
+PUBLISHED = {"published_gradient_form": published_gradient_form, "published_loss_form": published_loss_form}
 pytestmark = pytest.mark.long
-
-
-@pytest.fixture(scope="module")
-def overhead():
-    specification = importlib.util.spec_from_file_location("overhead", ROOT / "examples" / "overhead.py")
-    module = importlib.util.module_from_spec(specification)
-    sys.modules["overhead"] = module  # dataclasses look their module up
-    specification.loader.exec_module(module)
-    yield module
-    del sys.modules["overhead"]
 
 
 @pytest.fixture
@@ -51,11 +52,11 @@ def formulas(network, inputs, labels, h):
     }
 
 
-@pytest.mark.parametrize("form", ["published_gradient_form", "published_loss_form"])
-def test_the_published_passes_compute_their_formula_and_its_gradient(overhead, smooth, form):
+@pytest.mark.parametrize("form", list(PUBLISHED))
+def test_the_published_passes_compute_their_formula_and_its_gradient(smooth, form):
     network, inputs, labels = smooth
     expected = 100 * formulas(network, inputs, labels, h=0.5)[form]
-    term = getattr(overhead, form)(h=0.5, strength=100.0)(network, inputs, labels)
+    term = PUBLISHED[form](h=0.5, strength=100.0)(network, inputs, labels)
     torch.testing.assert_close(term, expected, rtol=1e-9, atol=0)
     parameters = list(network.parameters())
     for found, right in strict_zip(gradients(term, parameters), gradients(expected, parameters)):
@@ -67,19 +68,17 @@ def gradients(value, parameters):
     return torch.autograd.grad(value, parameters, materialize_grads=True)
 
 
-@pytest.mark.parametrize("form", ["published_gradient_form", "published_loss_form"])
-def test_the_published_passes_leave_no_gradient_and_the_network_in_training(overhead, smooth, form):
+@pytest.mark.parametrize("form", list(PUBLISHED))
+def test_the_published_passes_leave_no_gradient_and_the_network_in_training(smooth, form):
     network, inputs, labels = smooth
-    getattr(overhead, form)(h=0.5, strength=1.0)(network, inputs, labels)
+    PUBLISHED[form](h=0.5, strength=1.0)(network, inputs, labels)
     assert network.training and not inputs.requires_grad
     assert all(parameter.grad is None for parameter in network.parameters())
 
 
-def test_every_method_makes_the_passes_that_its_description_says(overhead):
-    network, batch = overhead.Case("MLP", 3, 4, 10, 1, 0, "cpu", 1).build(torch.device("cpu"))
-    made = {
-        name: overhead.Contender(network, make, batch).passes() for name, make in overhead.methods((3, 4, 4)).items()
-    }
+def test_every_method_makes_the_passes_that_its_description_says():
+    network, batch = Case("MLP", 3, 4, 10, 1, 0, "cpu", 1).build(torch.device("cpu"))
+    made = {name: Contender(network, make, batch).passes() for name, make in methods((3, 4, 4)).items()}
     assert made["plain"] == (1, 1)
     # The host's pass, the direction, then both ends; backward: the direction, then all three outputs ...
     assert made["authors, loss form"] == (4, 4)
@@ -104,17 +103,17 @@ def test_every_method_makes_the_passes_that_its_description_says(overhead):
     assert made["strength 0"] == (1, 1)
 
 
-def test_other_methods_do_not_pay_for_a_wrapped_criterion(overhead):
+def test_other_methods_do_not_pay_for_a_wrapped_criterion():
     plain = nn.Module.__call__
-    network, batch = overhead.Case("MLP", 3, 4, 10, 1, 0, "cpu", 1).build(torch.device("cpu"))
-    contender = overhead.Contender(network, overhead.methods((3, 4, 4))["GUARD, loss form"], batch)
+    network, batch = Case("MLP", 3, 4, 10, 1, 0, "cpu", 1).build(torch.device("cpu"))
+    contender = Contender(network, methods((3, 4, 4))["GUARD, loss form"], batch)
     with contender.turn() as step:
         assert nn.Module.__call__ is not plain
     assert step is not None  # held, and its criterion with it
     assert nn.Module.__call__ is plain
 
 
-def test_memory_is_the_most_that_was_held_at_once(overhead):
+def test_memory_is_the_most_that_was_held_at_once():
     def step():
         first = torch.empty(5 * MIB, dtype=torch.uint8)
         del first
@@ -122,7 +121,7 @@ def test_memory_is_the_most_that_was_held_at_once(overhead):
         third = torch.empty(3 * MIB, dtype=torch.uint8)
         del second, third
 
-    assert overhead.peak_on_cpu(step) == 7 * MIB
+    assert peak_on_cpu(step) == 7 * MIB
 
 
 def wide_network() -> nn.Module:
@@ -135,47 +134,45 @@ def wide_network() -> nn.Module:
 
 @pytest.mark.skipif(not hasattr(torch._C._autograd, "_top_saved_tensors_default_hooks"), reason="torch < 2.8")
 @pytest.mark.parametrize("form", ["loss", "gradient"])
-def test_memory_low_takes_at_most_a_quarter_more_than_the_plain_step(overhead, form):
+def test_memory_low_takes_at_most_a_quarter_more_than_the_plain_step(form):
     network, batch = wide_network(), (torch.randn(48, 3, 8, 8), torch.randint(10, (48,)))
-    low = overhead.Contender(
-        network, lambda net: overhead.wrapped(net, form=form, h=0.4, strength=1.0, memory="low"), batch
-    ).peak_bytes()
-    plain = overhead.Contender(network, overhead.unwrapped, batch).peak_bytes()
+    low = Contender(network, lambda net: wrapped(net, form=form, h=0.4, strength=1.0, memory="low"), batch).peak_bytes()
+    plain = Contender(network, unwrapped, batch).peak_bytes()
     assert plain > 20 * MIB and low <= 1.25 * plain
 
 
-def test_a_contender_has_a_process_of_its_own_which_ends(overhead, capfd):
-    network, batch = overhead.Case("MLP", 3, 4, 10, 1, 0, "cpu", 1).build(torch.device("cpu"))
-    contender = overhead.Contender(network, overhead.unwrapped, batch)
+def test_a_contender_has_a_process_of_its_own_which_ends(capfd):
+    network, batch = Case("MLP", 3, 4, 10, 1, 0, "cpu", 1).build(torch.device("cpu"))
+    contender = Contender(network, unwrapped, batch)
     before = [value.clone() for value in contender.network.parameters()]
-    apart = overhead.Apart(contender, 1)
+    apart = Apart(contender, 1)
     assert apart.ask("passes") == (1, 1) and apart.ask("seconds", 2, "cpu") > 0 and apart.ask("is_finite")
     torch.testing.assert_close(list(contender.network.parameters()), before, rtol=0, atol=0)
     assert apart._process.is_alive()
     apart.close()
     assert not apart._process.is_alive()
-    another = overhead.Apart(contender, 1)
+    another = Apart(contender, 1)
     with pytest.raises(ChildProcessError, match="seconds failed"):
         another.ask("seconds", 1, "sundial")
     assert "KeyError: 'sundial'" in capfd.readouterr().err
 
 
-def test_ratios_are_paired_within_a_round(overhead):
+def test_ratios_are_paired_within_a_round():
     rounds = [{"plain": 1.0, "x": 2.0}, {"plain": 10.0, "x": 40.0}, {"plain": 2.0, "x": 6.0}]
-    assert overhead.Measured({}, rounds).ratios("x") == (2.5, 3.0, 3.5)
+    assert Measured({}, rounds).ratios("x") == (2.5, 3.0, 3.5)
 
 
-def run(overhead, monkeypatch, *arguments):
-    monkeypatch.setattr(sys, "argv", ["overhead.py", *TINY, "--out", "out", *arguments])
-    overhead.main()
+def run(monkeypatch, *arguments):
+    monkeypatch.setattr(sys, "argv", ["overhead", *TINY, "--out", "out", *arguments])
+    main()
 
 
-def test_the_script_measures_draws_and_goes_on(overhead, monkeypatch, tmp_path, capsys):
-    run(overhead, monkeypatch, "--rounds", "2")
+def test_the_script_measures_draws_and_goes_on(monkeypatch, tmp_path, capsys):
+    run(monkeypatch, "--rounds", "2")
     file = tmp_path / "out" / "MLP-4px-batch3.jsonl"
     before = file.read_text()
     assert len(before.splitlines()) == 3
-    run(overhead, monkeypatch, "--rounds", "3")
+    run(monkeypatch, "--rounds", "3")
     assert file.read_text().startswith(before)
     rounds = [json.loads(line) for line in file.read_text().splitlines()[1:]]
     assert [one["round"] for one in rounds] == [0, 1, 2]
@@ -184,19 +181,17 @@ def test_the_script_measures_draws_and_goes_on(overhead, monkeypatch, tmp_path, 
     assert table in capsys.readouterr().out and table.count("\n| ") == 19
     assert (tmp_path / "out" / "overhead.png").read_bytes().startswith(b"\x89PNG")
     with pytest.raises(UnusableInput, match="another measurement"):
-        run(overhead, monkeypatch, "--rounds", "4", "--seed", "1")
+        run(monkeypatch, "--rounds", "4", "--seed", "1")
 
 
-def test_fewer_rounds_than_quartiles_need_are_refused_before_any_is_measured(overhead, monkeypatch, tmp_path):
+def test_fewer_rounds_than_quartiles_need_are_refused_before_any_is_measured(monkeypatch, tmp_path):
     with pytest.raises(UnusableInput, match="rounds >= 2.*got 1"):
-        run(overhead, monkeypatch, "--rounds", "1")
+        run(monkeypatch, "--rounds", "1")
     assert not (tmp_path / "out").exists()
 
 
 def test_an_unknown_network_ends_the_script_with_a_message_and_code_2(tmp_path):
-    script = str(ROOT / "examples" / "overhead.py")
-    done = subprocess.run(
-        [sys.executable, script, "--arch", "NoSuchNet", "--out", "out"], cwd=tmp_path, capture_output=True, text=True
-    )
+    command = [sys.executable, "-m", "examples.overhead", "--arch", "NoSuchNet", "--out", str(tmp_path / "out")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 2
     assert done.stderr.startswith("error: ") and "NoSuchNet" in done.stderr and "Traceback" not in done.stderr

@@ -1,0 +1,1 @@
+"""What does one training step cost with each penalty, in time and in memory?"""
