@@ -9,7 +9,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from guard_plugin.errors import UnsupportedLoss
 from guard_plugin.injection.module_calls import uncompiled
-from guard_plugin.injection.origins import Output
+from guard_plugin.injection.network_outputs import Output
 
 __all__ = ["AsCalled", "as_called", "own_part"]
 

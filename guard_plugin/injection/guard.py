@@ -15,7 +15,8 @@ from guard_plugin.hosts.profile import ExpectedCount
 from guard_plugin.injection.guarded_loss import guarded_loss
 from guard_plugin.injection.ledger import OUTSIDE, Ledger
 from guard_plugin.injection.loss_call import LossCall
-from guard_plugin.injection.origins import Origin, Origins
+from guard_plugin.injection.network_outputs import Origin
+from guard_plugin.injection.origins import Origins
 from guard_plugin.injection.paths import Paths
 from guard_plugin.injection.penalty_choice import ChosenPenalty, in_pixels
 from guard_plugin.injection.real_data import (

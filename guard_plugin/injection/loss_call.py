@@ -15,7 +15,8 @@ from guard_plugin.errors import UnsupportedLoss
 from guard_plugin.injection.as_called import as_called
 from guard_plugin.injection.derivation import Derivation
 from guard_plugin.injection.module_calls import uncompiled
-from guard_plugin.injection.origins import Origin, Origins, Output
+from guard_plugin.injection.network_outputs import Origin, Output
+from guard_plugin.injection.origins import Origins
 from guard_plugin.injection.stack import Place
 from guard_plugin.penalties import LossFunction
 

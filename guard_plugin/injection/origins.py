@@ -2,152 +2,32 @@
 
 from __future__ import annotations
 
-import operator
 import threading
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
 
-from guard_plugin.errors import UnsupportedLoss
 from guard_plugin.injection.derivation import Derivation, derive
 from guard_plugin.injection.module_calls import uncompiled, watch_module_calls
+from guard_plugin.injection.network_outputs import Origin, Output, versions_of
 from guard_plugin.penalties.fast.precomputed import version_of
 from guard_plugin.penalties.fast.shared_forward import SharedForward, host_tensor
 
-__all__ = ["ForwardSharer", "Origin", "Origins", "Output", "RootCallObserver", "TrainingObserver", "own_passes"]
+__all__ = ["ForwardSharer", "Origins", "RootCallObserver", "TrainingObserver", "own_passes"]
 
-ForwardSharer = Callable[["Origin"], "SharedForward | str"]
+ForwardSharer = Callable[[Origin], "SharedForward | str"]
 """Lets the penalty share the forward pass of a network call that is about to begin, or says why not."""
 
 RootCallObserver = Callable[[nn.Module, tuple[Any, ...], Mapping[str, Any], Any], "Tensor | None"]
 """Sees every outermost call (module, args, kwargs, output); returns what a loss call shall return, None for others."""
 
-TrainingObserver = Callable[["Origin"], "Callable[[], None] | None"]
+TrainingObserver = Callable[[Origin], "Callable[[], None] | None"]
 """Sees each call to whose output gradients flow that no loss call settled; returns what to do if none does in time."""
-
-
-@dataclass(eq=False)
-class Origin:
-    """A network call, ``network(*args, **kwargs)``, with the arguments that the host gave it.
-
-    ``parameters`` are those that the network had during the call, and ``versions`` count in-place changes to its
-    tensors before it. ``shared`` is the call's forward pass where the penalty shares it, or why it does not. ``place``
-    is set by ``begins`` where it must be known by which loss the call's output is trained; ``settled`` tells that it is
-    known, and ``unsupported`` holds the errors of losses on it that have no form per example.
-    """
-
-    reference: weakref.ref[nn.Module]
-    args: tuple[Any, ...]
-    kwargs: Mapping[str, Any]
-    parameters: tuple[Tensor, ...]
-    versions: tuple[int, ...]
-    shared: SharedForward | str = "not guarded"
-    settled: bool = False
-    place: Any = None
-    unsupported: list[UnsupportedLoss] = field(default_factory=list)
-
-    @property
-    def network(self) -> nn.Module:
-        """The network; UnsupportedLoss is raised where the host has thrown it away."""
-        network = self.reference()
-        if network is None:
-            raise UnsupportedLoss(
-                "expected the network to exist when its loss is computed, found that it was deleted before; keep it"
-            )
-        return network
-
-    @property
-    def network_name(self) -> str:
-        """The network's class, for messages."""
-        network = self.reference()
-        return "a network that was deleted since" if network is None else type(network).__name__
-
-    @property
-    def arguments(self) -> dict[int | str, Any]:
-        """All arguments, by position or keyword."""
-        arguments: dict[int | str, Any] = dict(enumerate(self.args))
-        arguments.update(self.kwargs)
-        return arguments
-
-    def batch_argument(self) -> int | str:
-        """Return which argument the batch is: the only tensor of floating point. Refuse a call with none or several."""
-        tensors = [key for key, value in self.arguments.items() if _is_floating(value)]
-        if len(tensors) != 1:
-            raise UnsupportedLoss(
-                f"expected the host to call its network with one tensor of floating point, the batch, found "
-                f"{type(self.network).__name__} called with {len(tensors)} of them in {len(self.args)} positional and "
-                f"{len(self.kwargs)} keyword arguments; give it one tensor"
-            )
-        return tensors[0]
-
-    def batch(self) -> Tensor:
-        """Return the batch that the network was called with; refuse a call with a tensor that was modified since."""
-        batch: Tensor = self.arguments[self.batch_argument()]
-        if _versions(self.arguments.values()) != self.versions:
-            raise UnsupportedLoss(
-                f"the batch that {type(self.network).__name__} was called with was modified in place, by the network "
-                f"or before its loss was computed, so the penalty would look at other data; modify a copy instead"
-            )
-        return batch
-
-    def check_call(self) -> None:
-        """Refuse a network whose class has a __call__ of its own: what it does there would be done twice."""
-        call = type(self.network).__call__
-        if call is not nn.Module.__call__ and not str(call.__module__).startswith("torch"):
-            raise UnsupportedLoss(
-                f"expected {type(self.network).__name__} to be called as torch calls a module, found a __call__ of its "
-                f"own, whose work the penalty could not tell from the network's; do this work in forward()"
-            )
-
-    def check_parameters(self) -> None:
-        """Refuse a network that has other parameters now than during the call."""
-        now = tuple(self.network.parameters())
-        if len(now) != len(self.parameters) or any(map(operator.is_not, now, self.parameters)):
-            raise UnsupportedLoss(
-                f"{type(self.network).__name__} had other parameters when it was called (torch.func.functional_call?), "
-                f"so a penalty on those that it has now would reach none of the tensors that are trained; call the "
-                f"network itself"
-            )
-
-
-@dataclass(frozen=True)
-class Output:
-    """One tensor of what a network call returned.
-
-    ``pick`` leads to it: an index or key per level of what was returned. ``value`` shares its memory, and ``version``
-    counts its in-place changes until it was returned. ``origins`` are those of all who watch: several criteria may be
-    wrapped for one network.
-    """
-
-    origin: Origin
-    pick: tuple[Any, ...]
-    value: Tensor
-    version: int
-    origins: list[Origin]
-
-    def settle_by(self, loss: Tensor) -> None:
-        """Take it for known by which loss the output is trained, once gradients flow from this one."""
-        if loss.grad_fn is not None and any(origin.place is not None for origin in self.origins):
-            loss.grad_fn.register_hook(self._settle)
-
-    def _settle(self, *_: Any) -> None:
-        for origin in self.origins:
-            origin.settled = True
-
-    def check_unchanged(self) -> None:
-        """Refuse an output that was modified in place since, unseen by autograd."""
-        if version_of(self.value) != self.version:
-            raise UnsupportedLoss(
-                f"the output of {type(self.origin.network).__name__} was modified in place before its loss was "
-                f"computed, so the loss is not on what the network returns; write output = output / t in place of "
-                f"output /= t"
-            )
 
 
 _own_passes: list[None] = []
@@ -257,7 +137,7 @@ class Origins:
             return proceed(*args, **kwargs)
         own = tuple([host_tensor(argument) for argument in args])  # another watcher may share this call
         origin = Origin(
-            weakref.ref(module), own, kwargs, tuple(module.parameters()), _versions((*own, *kwargs.values()))
+            weakref.ref(module), own, kwargs, tuple(module.parameters()), versions_of((*own, *kwargs.values()))
         )
         outermost, state.inside = not state.inside, True
         try:
@@ -327,11 +207,3 @@ def _note_training(alive: weakref.ref[Origins], origin: Origin, *gradients: Any)
     origins = alive()
     if origins is not None:
         origins.note_training(origin)
-
-
-def _is_floating(value: Any) -> bool:
-    return isinstance(value, Tensor) and value.is_floating_point()
-
-
-def _versions(arguments: Any) -> tuple[int, ...]:
-    return tuple([version_of(argument) for argument in arguments if isinstance(argument, Tensor)])

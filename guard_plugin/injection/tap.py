@@ -12,7 +12,8 @@ from torch.nn.modules.loss import _Loss
 from guard_plugin.errors import UnsupportedLoss
 from guard_plugin.injection.loss_call import SUPPORTED, LossCall, per_example
 from guard_plugin.injection.module_calls import uncompiled
-from guard_plugin.injection.origins import ForwardSharer, Origin, Origins, TrainingObserver
+from guard_plugin.injection.network_outputs import Origin
+from guard_plugin.injection.origins import ForwardSharer, Origins, TrainingObserver
 from guard_plugin.penalties import LossFunction
 from guard_plugin.versions import is_compiling, untraced
 

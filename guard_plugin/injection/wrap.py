@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from guard_plugin.errors import UnsupportedLoss, UnusableInput
 from guard_plugin.injection.guarded_loss import guarded_loss
 from guard_plugin.injection.loss_call import LossCall, per_example
-from guard_plugin.injection.origins import Origin, Origins
+from guard_plugin.injection.network_outputs import Origin
+from guard_plugin.injection.origins import Origins
 from guard_plugin.injection.paths import Paths
 from guard_plugin.injection.penalty_choice import choose_penalty
 from guard_plugin.injection.real_data import UNDECIDED, why_not_real, why_not_real_batch

@@ -15,7 +15,7 @@ from guard_plugin.errors import UnsupportedLoss
 from guard_plugin.hosts.seams import MODULE_LEVEL
 from guard_plugin.injection.launch import run_plain
 from guard_plugin.injection.loss_call import LossCall
-from guard_plugin.injection.origins import Origin
+from guard_plugin.injection.network_outputs import Origin
 from guard_plugin.injection.program import Program
 from guard_plugin.injection.real_data import (
     LEARNED,
