@@ -30,6 +30,7 @@ from guard_plugin.injection.real_data import (
     why_not_real_batch,
 )
 from guard_plugin.injection.stack import Place, StackReader
+from guard_plugin.injection.verdict import expected_calls, problem_of
 from guard_plugin.penalties import Penalty
 from guard_plugin.penalties.fast.shared_forward import SharedForward
 
@@ -163,46 +164,8 @@ class Guard:
         return self.failure
 
     def problem(self) -> GuardError | None:
-        """Say what is wrong with a run whose script ended well: nothing, one failed call, or the wrong count."""
-        failure = self.last_failure()
-        if failure is not None:
-            return failure
-        ledger = self.ledger
-        if not ledger.unguarded and ledger.guarded == 0:
-            return NothingGuarded(
-                f"expected loss calls on real data, found that none of the {ledger.seen} loss calls seen was one: this "
-                f"was a plain run. {self._where_they_went()}"
-            )
-        if self.expected is not None and ledger.expected is None:
-            return NothingGuarded(
-                f"expected loss calls under {self.expected.seam}, whose local variables tell how many there must be, "
-                f"found none of the {ledger.seen} seen there: the run cannot be proved complete; guard this fork with "
-                f"an adapter of its own: docs/writing-an-adapter.md"
-            )
-        if ledger.expected is not None and ledger.guarded != ledger.expected:
-            return NothingGuarded(
-                f"expected {self._expected_calls()}, found {ledger.guarded} of {ledger.seen} seen: what the script "
-                f"wrote is not a GUARD result. {self._where_they_went()}"
-            )
-        missed = [line for line in self.real if line not in ledger.sites]
-        if missed:
-            return NothingGuarded(
-                f"expected a loss call at {', '.join(missed)}, as --real says, found none; they were made at "
-                f"{', '.join(ledger.sites) or 'no line'}"
-            )
-        if ledger.values.nonfinite:
-            return NothingGuarded(
-                f"expected finite penalties, found {ledger.values.nonfinite} of {ledger.guarded} that are not: what "
-                f"the script wrote is not a GUARD result; lower strength or h"
-            )
-        name, calls = max(self.penalty.ramps().items(), key=lambda ramp: ramp[1], default=("", 0))
-        if ledger.unguarded or self.penalty.strength == 0 or ledger.guarded >= calls:
-            return None
-        return NothingGuarded(
-            f"expected at least {calls} guarded loss calls for the ramp, found {ledger.guarded}: {name} rose to "
-            f"{ledger.reached[name]:.6g} only, not to {getattr(self.penalty, name):.6g}, and what the script "
-            f"wrote is not a GUARD result; shorten the ramp"
-        )
+        """Return what is wrong with a run whose script ended well: a failed call, or what its ledger tells."""
+        return self.last_failure() or problem_of(self.ledger, self.penalty, self.expected, self.real)
 
     def _handle(self, call: LossCall) -> Tensor:
         place = call.place or self.reader.read()
@@ -232,8 +195,8 @@ class Guard:
         self.ledger.note_guarded(place.site, value, call.loss)
         if self.ledger.expected is not None and self.ledger.guarded > self.ledger.expected:
             raise NothingGuarded(
-                f"expected {self._expected_calls()}, found one more at {place.site}: something that is not the loss on "
-                f"real data looks like it; guard this fork with an adapter of its own"
+                f"expected {expected_calls(self.ledger, self.expected)}, found one more at {place.site}: something "
+                f"that is not the loss on real data looks like it; guard this fork with an adapter of its own"
             )
         return loss
 
@@ -279,17 +242,3 @@ class Guard:
             return None if verdict else "not real data, says a plugin"
         reason = why_not_real(call)
         return f"batch made by {source}" if reason is None and self.made_by and source not in self.made_by else reason
-
-    def _expected_calls(self) -> str:
-        why = self.expected.explanation if self.expected else "as given"
-        return f"{self.ledger.expected} guarded loss calls ({why})"
-
-    def _where_they_went(self) -> str:
-        skipped = ", ".join(f"{count} {reason}" for reason, count in self.ledger.skipped.items())
-        beside = (
-            f"; losses that cannot be guarded: {self.ledger.unguarded_in_words()}"
-            if self.ledger.unguarded_losses
-            else ""
-        )
-        under = dict(self.ledger.under) or "none"
-        return f"Skipped: {skipped or 'none'}; loss calls under each seam: {under}{beside}"
