@@ -101,7 +101,7 @@ class Guard:
         """Share the forward pass of a network's call, or say why not; its loss may yet turn out not to be guarded."""
         if origin.kwargs:
             return "its input is not one tensor of floating point"
-        penalty = self.penalty.at(self.ledger.before + self.ledger.guarded)
+        penalty = self.penalty.at(self.ledger.position)
         return self.paths.share_forward(penalty, origin.network, origin.args, lambda: origin.place is not None)
 
     def trained_on(self, origin: Origin) -> Callable[[], None] | None:
@@ -189,7 +189,7 @@ class Guard:
             loss, value = call.loss, None
             call.settle_by(loss)
         else:
-            penalty = fitted.at(self.ledger.before + self.ledger.guarded)
+            penalty = fitted.at(self.ledger.position)
             loss, value = guarded_loss(call, penalty, self.paths)
             self.ledger.reached = {name: getattr(penalty, name) for name in self.penalty.ramps()}
         self.ledger.note_guarded(place.site, value, call.loss)

@@ -56,11 +56,13 @@ class Ledger:
             JSON's form); None where there are none.
         teacher: The checkpoint that was given for pretrained weights, in JSON's form.
         paths: Which ways loss calls took to compute the penalty's gradient.
-        reached: The penalty's settings that rise, as they were at the last guarded loss call.
+        reached: The penalty's settings that rise, as they were at the last guarded loss call; of several processes, in
+            the one that came the least far.
+        position: How many guarded loss calls the settings that rise have risen over: this process's, and those of its
+            parent before it was forked.
         unguarded_losses: By line of the host, losses on real data that have no form per example or are not seen.
         programs: Python programs that the script started, in which nothing is guarded.
         h_at: Where h follows the size of the inputs: by their shape ("3x32x32"), the h that they got.
-        before: In a child process, how many loss calls were guarded before it was forked.
         expected_here: In a child process, how many it must guard, as its own variables tell.
         process: The id of the process that keeps the ledger.
         started: When guarding began (UTC, ISO 8601).
@@ -80,6 +82,7 @@ class Ledger:
     teacher: Mapping[str, Any] | None = None
     paths: PathCounts = field(default_factory=PathCounts)
     reached: Mapping[str, float] = field(default_factory=dict)
+    position: int = 0
     seen: int = 0
     guarded: int = 0
     expected: int | None = None
@@ -90,7 +93,6 @@ class Ledger:
     values: PenaltyValues = field(default_factory=PenaltyValues)
     programs: list[str] = field(default_factory=list)
     h_at: dict[str, float] = field(default_factory=dict)
-    before: int = 0
     expected_here: int | None = None
     outcome: str = "running"
     process: int = field(default_factory=os.getpid)
@@ -99,7 +101,7 @@ class Ledger:
 
     def begin_again(self) -> None:
         """Count for this process from here on, which was forked from the one that was counted for."""
-        self.process, self.before = os.getpid(), self.before + self.guarded
+        self.process, self.reached = os.getpid(), {}
         self.seen = self.guarded = 0
         self.skipped, self.sites, self.under, self.unguarded_losses = Counter(), {}, Counter(), {}
         self.values = PenaltyValues()
@@ -115,6 +117,8 @@ class Ledger:
             "expected_here": self.expected_here,
             "programs": self.programs,
             "h_at": self.h_at,
+            "reached": self.reached,
+            "position": self.position,
         }
 
     def add(self, counts: Mapping[str, Any]) -> None:
@@ -138,6 +142,8 @@ class Ledger:
         elif self.expected is None:
             self.expected = counts["expected"]
         self.h_at = {**counts["h_at"], **self.h_at}
+        if counts["reached"] and not (self.reached and self.position <= counts["position"]):
+            self.reached, self.position = counts["reached"], counts["position"]
         self.programs += [one for one in counts["programs"] if one not in self.programs]
 
     def end(self, outcome: str) -> None:
@@ -165,6 +171,7 @@ class Ledger:
     def note_guarded(self, site: str | None, value: Tensor | None, loss: Tensor) -> None:
         """Note that the loss call received the penalty (None: would have, at strength 0), and the host's own loss."""
         self.guarded += 1
+        self.position += 1
         self._site(site)["on real data" if value is None else "guarded"] += 1
         if value is not None:
             self.values.note(value, loss)

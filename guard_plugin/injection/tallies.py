@@ -96,12 +96,17 @@ class Shares:
         """Add the shares of another process, which came later, at the wider of both spacings."""
         if not counts["count"]:
             return
-        *theirs, last = torch.tensor(counts["rows"], dtype=torch.float64)
-        wider = max(self.every, int(counts["every"]))
-        own = [row.clone() for row in self._table()[: self.used : wider // self.every]]
-        self.used, self.every = 0, wider
-        for row in [*own, *theirs[:: wider // int(counts["every"])]]:
-            self._keep(row)
+        rows = torch.tensor(counts["rows"], dtype=torch.float64)
+        own, theirs, last = self._table()[: self.used].clone(), rows[:-1], rows[-1]
+        calls = self.count + int(counts["every"]) * torch.arange(len(theirs))  # whose rows these are, of both processes
+        every = max(self.every, int(counts["every"]))
+        while True:
+            kept = torch.cat([own[:: every // self.every].cpu(), theirs[calls % every < int(counts["every"])]])
+            if len(kept) < _KEPT:
+                break
+            every *= 2
+        self.used, self.every = len(kept), every
+        self._table()[: self.used] = kept
         self._table()[-1].copy_(last)
         self.count += int(counts["count"])
 

@@ -88,10 +88,11 @@ def _not_finite(ledger: Ledger) -> str:
 
 def _ramp_not_ended(ledger: Ledger, penalty: Penalty) -> str:
     name, calls = max(penalty.ramps().items(), key=lambda ramp: ramp[1], default=("", 0))
-    if ledger.unguarded or penalty.strength == 0 or ledger.guarded >= calls:
+    if ledger.unguarded or penalty.strength == 0 or ledger.position >= calls:
         return ""
+    where = " in one of the processes" if ledger.position < ledger.guarded else ""
     return (
-        f"expected at least {calls} guarded loss calls for the ramp, found {ledger.guarded}: {name} rose to "
+        f"expected at least {calls} guarded loss calls for the ramp, found {ledger.position}{where}: {name} rose to "
         f"{ledger.reached[name]:.6g} only, not to {getattr(penalty, name):.6g}, and what the script "
         f"wrote is not a GUARD result; shorten the ramp"
     )

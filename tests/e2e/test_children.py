@@ -119,6 +119,29 @@ def test_strength_zero_in_children_is_the_plain_run(run, tmp_path, python_proces
 
 
 @pytest.mark.parametrize("start", STARTS)
+def test_each_process_must_finish_its_ramp(run, start):
+    done, ledger = run(WAYS["Process"], start, "--strength-ramp", "2")
+    assert done.returncode == 0 and ledger["penalty"]["reached"] == {"strength": 1.0}, done.stderr
+    done, ledger = run(WAYS["Process"], start, "--strength-ramp", "4")
+    assert done.returncode == 3 and ledger["outcome"] == "incomplete", done.stderr
+    assert "at least 4 guarded loss calls for the ramp, found 2 in one of the processes: strength rose to 0.5" in done.stderr
+    assert ledger["penalty"]["reached"] == {"strength": 0.5} and ledger["loss_calls"]["guarded"] == 6
+
+
+def test_a_forked_process_goes_on_with_its_parents_ramp(run):
+    done, ledger = run(WAYS["children of children"], "fork", "--strength-ramp", "6")
+    assert done.returncode == 3 and ledger["penalty"]["reached"] == {"strength": pytest.approx(2 / 6)}, done.stderr
+    alone = """
+    expert(0, 1)
+    child = multiprocessing.get_context("fork").Process(target=expert, args=(1, 5))
+    child.start(), child.join()
+    expert(2, 5)
+    """
+    done, ledger = run(alone, "fork", "--strength-ramp", "6")
+    assert done.returncode == 0 and ledger["penalty"]["reached"] == {"strength": 1.0}, done.stderr
+
+
+@pytest.mark.parametrize("start", STARTS)
 def test_a_childs_signals_are_left_alone(run, tmp_path, start):
     """Python runs a handler of ours too late for a worker that waits for a lock, and its pool would wait for ever."""
     body = """

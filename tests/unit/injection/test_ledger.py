@@ -73,6 +73,21 @@ def test_shares_of_child_processes_count_by_their_calls():
     assert own.every == 4 and own.count == 3100 and own.used == 25 + 750
 
 
+@pytest.mark.parametrize("calls", [(1000, 600), (600, 1000), (5, 3000, 3000), (*[1] * 2500, 500), (3000, *[1] * 2500)])
+def test_the_median_over_processes_is_that_of_one_process_that_made_all_calls(calls):
+    both, alone, made = Shares(), Shares(), torch.arange(sum(calls)).split(calls)
+    for some in made:
+        child = Shares()
+        for one in some:
+            for shares in (child, alone):
+                shares.note(one, torch.tensor(sum(calls)))
+        both.add(child.counts())
+    found, right = both.to_json(), alone.to_json()
+    assert (found["first"], found["last"]) == (right["first"], right["last"])
+    assert found["median"] == pytest.approx(0.5, abs=0.01) and right["median"] == pytest.approx(0.5, abs=0.01)
+    assert both.count == sum(calls) and both.used < 1024
+
+
 def test_the_mean_loss_is_kept_and_later_changes_of_the_loss_are_not(capsys):
     found, loss = ledger(), torch.tensor(3.0)
     for _ in range(2):
