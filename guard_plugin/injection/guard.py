@@ -107,11 +107,17 @@ class Guard:
     def trained_on(self, origin: Origin) -> Callable[[], None] | None:
         """Say what to do if gradients flow to a network from no loss that was guarded; None if not on real data."""
         with self._failing():
-            if self.origins is None or why_not_real_batch(origin.batch(), self.origins) is not None:
+            if self.origins is None:
                 return None
-            return partial(self._trained_on_another, origin, origin.network_name)
+            unknown: UnsupportedLoss | None = None
+            try:
+                if why_not_real_batch(origin.batch(), self.origins) is not None:
+                    return None
+            except UnsupportedLoss as error:  # it cannot be told what the batch was
+                unknown = error
+            return partial(self._trained_on_another, origin, origin.network_name, unknown)
 
-    def _trained_on_another(self, origin: Origin, network: str) -> None:
+    def _trained_on_another(self, origin: Origin, network: str, unknown: UnsupportedLoss | None) -> None:
         """Note, or refuse, that a network on real data is trained by a loss that was not guarded."""
         with self._failing():
             if not origin.unsupported:
@@ -121,7 +127,7 @@ class Guard:
                 raise origin.unsupported[0]
             if self._is_counted:
                 return
-            raise NothingGuarded(
+            raise unknown or NothingGuarded(
                 f"expected each loss on real data to be a loss call that can be guarded (cross_entropy, nll_loss or "
                 f"their modules), found that {network}, called at {origin.place}, is trained by "
                 f"another one (written by hand, or in a compiled function). {_WHAT_TO_DO}"
@@ -130,16 +136,17 @@ class Guard:
     def compiled_loss(self, function: str, loss: Tensor) -> None:
         """Watch a scalar that a compiled function returned under an open seam: trained on, it is a loss not seen."""
         place = self.reader.read()
+        site = place.site  # the place has frames, which a hook would keep alive, and they the loss
         if not self.ledger.unguarded and not place.why_unguarded:
-            loss.grad_fn.register_hook(lambda *_: self._trained_on_compiled(function, place))  # type: ignore[union-attr]
+            loss.grad_fn.register_hook(lambda *_: self._trained_on_compiled(function, site))  # type: ignore[union-attr]
 
-    def _trained_on_compiled(self, function: str, place: Place) -> None:
+    def _trained_on_compiled(self, function: str, site: str | None) -> None:
         with self._failing():
-            self.ledger.note_unguarded(place.site, f"loss in compiled {function}")
+            self.ledger.note_unguarded(site, f"loss in compiled {function}")
             if not self._is_counted:
                 raise NothingGuarded(
                     f"expected to see each loss on real data, found that {function}, which torch.compile compiled, "
-                    f"returned one at {place.site}, inside of which nothing can be guarded: compile the network "
+                    f"returned one at {site or OUTSIDE}, inside of which nothing can be guarded: compile the network "
                     f"(torch.compile(network)), and call network and criterion outside. {_WHAT_TO_DO}"
                 )
 

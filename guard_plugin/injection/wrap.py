@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import warnings
 import weakref
@@ -152,8 +153,11 @@ class _Watching:
     def trained_on(self, origin: Origin) -> Callable[[], None] | None:
         """Return what warns, once, of gradients on real data from a loss that is not the criterion's."""
         alive = self._criterion()
-        if alive is None or self._warned or why_not_real_batch(origin.batch(), alive._origins) is not None:
+        if alive is None or self._warned:
             return None
+        with contextlib.suppress(UnsupportedLoss):  # where it cannot be told what the batch was, the warning is due
+            if why_not_real_batch(origin.batch(), alive._origins) is not None:
+                return None
         return partial(self._warn, origin.network_name)
 
     def _warn(self, network: str) -> None:

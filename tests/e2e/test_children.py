@@ -124,7 +124,10 @@ def test_each_process_must_finish_its_ramp(run, start):
     assert done.returncode == 0 and ledger["penalty"]["reached"] == {"strength": 1.0}, done.stderr
     done, ledger = run(WAYS["Process"], start, "--strength-ramp", "4")
     assert done.returncode == 3 and ledger["outcome"] == "incomplete", done.stderr
-    assert "at least 4 guarded loss calls for the ramp, found 2 in one of the processes: strength rose to 0.5" in done.stderr
+    assert (
+        "at least 4 guarded loss calls for the ramp, found 2 in one of the processes: strength rose to 0.5"
+        in done.stderr
+    )
     assert ledger["penalty"]["reached"] == {"strength": 0.5} and ledger["loss_calls"]["guarded"] == 6
 
 

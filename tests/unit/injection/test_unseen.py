@@ -28,15 +28,15 @@ criterion = nn.CrossEntropyLoss()
 def run(tmp_path):
     """Run the body of a host's main() under auto; return its ledger and what main returned."""
 
-    def run(body: str, **options):
+    def run(body: str, result: bool = False, **options):
         script = tmp_path / "main.py"
         script.write_text(HEAD + "def main():\n" + textwrap.indent(textwrap.dedent(body), "    "))
         namespace = {"__name__": "__main__"}
         options = {"guard": ["main:main"], "strength": 1.0, "h": 0.5, **options}
         with guard_plugin.attach("auto", script=script, **options) as g:
             exec(compile(script.read_text(), str(script), "exec"), namespace)
-            namespace["main"]()
-        return g.ledger
+            found = namespace["main"]()
+        return found if result else g.ledger
 
     return run
 
@@ -202,6 +202,28 @@ def test_a_network_that_is_gone_is_refused_all_the_same(run):
         run(GUARDED + "nn.Linear(5, 3)(real).square().mean().backward()")
 
 
+UNKNOWN_BATCHES = {
+    "two tensors": (
+        "class Two(nn.Linear):\n    def forward(self, x, t):\n        return super().forward(x) * t\n"
+        "two = Two(5, 3)\ntwo(real, torch.ones(6, 1)).square().mean().backward()\n",
+        "found Two called with 2 of them",
+    ),
+    "a batch that is used again": (
+        "class Relu(nn.Linear):\n    def forward(self, x):\n        return super().forward(x.relu())\n"
+        "own = Relu(5, 3)\nloss = own(real).square().mean()\nreal.normal_()\nloss.backward()\n",
+        "was modified in place",
+    ),
+}
+
+
+@pytest.mark.parametrize(("body", "why"), UNKNOWN_BATCHES.values(), ids=UNKNOWN_BATCHES)
+def test_training_on_a_batch_that_cannot_be_told_is_refused_unless_somebody_vouches(run, body, why):
+    with pytest.raises(UnsupportedLoss, match=why):
+        run(GUARDED + body)
+    ledger = run(GUARDED + body, expect=1)
+    assert ledger.guarded == 1 and "that is not seen" in ledger.unguarded_in_words()
+
+
 def test_training_by_another_loss_is_refused_at_the_next_step(run):
     body = "steps = []\ntry:\n    for _ in range(3):\n        net(real).square().mean().backward()\n"
     body += "        steps.append(1)\nfinally:\n    assert len(steps) == 1"
@@ -253,6 +275,26 @@ def test_a_loss_inside_a_compiled_function_is_not_silent(run, call):
     with pytest.raises(NothingGuarded, match="which torch.compile compiled, returned one at main.py"):
         run(GUARDED + body)
     assert run(GUARDED + body, expect=1).guarded == 1
+
+
+@needs_torch(2, 1)
+@COMPILER_WARNS
+def test_no_frame_outlives_its_step_where_a_compiled_loss_is_seen(run):
+    body = f"""
+    import gc, weakref
+    fast, alive = {COMPILED.format("lambda x: criterion(net(x), labels)")}, []
+
+    def step():
+        mark = nn.Module()
+        alive.append(weakref.ref(mark))
+        loss = fast(real)
+        loss.backward()
+
+    step()
+    gc.collect()
+    return [one for one in alive if one() is not None]
+    """
+    assert run(GUARDED + textwrap.dedent(body), guard=["main:main", "main:step"], expect=1, result=True) == []
 
 
 @needs_torch(2, 1)

@@ -217,6 +217,15 @@ def test_training_that_goes_on_unguarded_is_warned_of(net):
         net(X)
 
 
+def test_training_on_a_batch_that_cannot_be_told_is_warned_of():
+    net = nn.Bilinear(5, 5, 3)
+    criterion = guard_plugin.wrap(nn.CrossEntropyLoss(), net, strength=2.0, h=0.5)
+    net(X, X).square().mean().backward()
+    with pytest.warns(UserWarning, match="Bilinear was trained"):
+        net(X, X)
+    assert criterion.guarded == 0
+
+
 def test_a_guarded_loss_that_is_only_logged_does_not_count_as_training(net):
     criterion = guard_plugin.wrap(nn.CrossEntropyLoss(), net, strength=2.0, h=0.5)
     output = net(X)
