@@ -70,11 +70,12 @@ class Lineage(TorchFunctionMode):
         """Return the data that a tensor is a small change of, as adversarial examples are; None where it is not.
 
         That is a tensor on which nothing is learned that took part in the tensor's computation, and each of whose rows
-        correlates with the tensor's more than another row does. Clipping, as attacks do, leaves that as it is.
+        correlates with the tensor's more than another row does. Clipping, as attacks do, leaves that as it is. Of one
+        row alone it cannot be told.
         """
         descent = self._descent(tensor)
         data = None if descent is None else descent.data
-        if data is None or self._is_optimized_further_up(tensor):
+        if data is None or len(data) < 2 or self._is_optimized_further_up(tensor):
             return None
         alike, to_another = (_correlation(tensor.detach(), one) for one in (data, data.roll(1, 0)))
         return data if bool((alike >= to_another).all()) else None

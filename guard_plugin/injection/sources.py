@@ -39,15 +39,14 @@ class Sources:
         self._learned: list[weakref.ref[Tensor]] = []
         self._optimized: dict[int, weakref.ref[Tensor]] = {}
         self._fetched: dict[int, tuple[Any, str, bool]] = {}
-        self._init, self._next = torch.optim.Optimizer.__init__, _BaseDataLoaderIter.__next__
+        self._add, self._next = torch.optim.Optimizer.add_param_group, _BaseDataLoaderIter.__next__
         watch = self
 
-        def init(optimizer: Any, *args: Any, **kwargs: Any) -> None:
-            watch._init(optimizer, *args, **kwargs)
-            for group in optimizer.param_groups:
-                for tensor in group["params"]:
-                    watch._optimized[id(tensor)] = weakref.ref(tensor)
-                    watch.note_learned(tensor)
+        def add_param_group(optimizer: Any, *args: Any, **kwargs: Any) -> None:  # an optimizer's __init__ calls it, too
+            watch._add(optimizer, *args, **kwargs)
+            for tensor in optimizer.param_groups[-1]["params"]:
+                watch._optimized[id(tensor)] = weakref.ref(tensor)
+                watch.note_learned(tensor)
 
         def following(iterator: Any) -> Any:
             data = watch._next(iterator)
@@ -56,13 +55,13 @@ class Sources:
 
         self._lineage = Lineage(self.is_optimized)
         self._lineage.__enter__()  # type: ignore[no-untyped-call]
-        torch.optim.Optimizer.__init__ = init  # type: ignore[assignment,method-assign]
+        torch.optim.Optimizer.add_param_group = add_param_group  # type: ignore[assignment,method-assign]
         _BaseDataLoaderIter.__next__ = following  # type: ignore[assignment,method-assign]
 
     def remove(self) -> None:
         """Watch no longer."""
         self._lineage.__exit__(None, None, None)  # type: ignore[no-untyped-call]
-        torch.optim.Optimizer.__init__ = self._init  # type: ignore[method-assign]
+        torch.optim.Optimizer.add_param_group = self._add  # type: ignore[method-assign]
         _BaseDataLoaderIter.__next__ = self._next  # type: ignore[method-assign]
         self._fetched.clear()
 

@@ -106,6 +106,15 @@ def test_what_is_not_measured_against_data_may_be_learned_by_hand(lineage):
     assert kind(lineage, noisy.flip(0)) == "changed"
 
 
+def test_of_one_row_it_cannot_be_told_which_data_it_is_a_small_change_of(lineage):
+    images = torch.rand(1, 3)
+    for _ in range(3):
+        images.requires_grad = True
+        gradient = torch.autograd.grad(images.square().sum(), images)[0]
+        images = ((images - 0.1 * gradient).detach() + 5 * torch.rand(1, 3)).detach()
+    assert kind(lineage, images) == "changed"
+
+
 def test_data_stay_data(lineage):
     data = torch.rand(4, 3)
     learned = torch.rand(4, 3, requires_grad=True)
