@@ -28,12 +28,14 @@ __all__ = [
     "explain_write_errors",
     "file_sha256",
     "joint_sha256",
+    "json_text",
     "load_untrusted",
     "read_json_object",
     "read_state",
     "read_state_dict",
     "refuse_foreign_files",
     "remove_unfinished",
+    "write_json",
 ]
 
 # What a file is called while it is written; a process that is killed leaves it behind.
@@ -83,6 +85,18 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
         unfinished.replace(path)
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+def json_text(value: Mapping[str, Any]) -> str:
+    """Return an object as its file holds it; a ValueError is raised for a number that is not finite."""
+    return json.dumps(value, indent=2, allow_nan=False) + "\n"
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Write a JSON file of one object, complete or not at all; errors are ``json_text``'s."""
+    content = json_text(value).encode()
+    with atomic_file(path) as file:
+        file.write(content)
 
 
 def _is_special(path: Path) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import replace
@@ -30,7 +29,7 @@ from guard_plugin.distilled import DistilledSet, read_distilled
 from guard_plugin.errors import UnusableInput
 from guard_plugin.evaluation.results import data_protocol
 from guard_plugin.evaluation.run import given_normalization, load_pixel_model
-from guard_plugin.files import atomic_file, explain_write_errors, file_sha256
+from guard_plugin.files import explain_write_errors, file_sha256, write_json
 from guard_plugin.plugins import installed_plugins, look_up
 from guard_plugin.versions import require_torch_to_benchmark
 
@@ -228,5 +227,5 @@ def _check_writable(out: Path) -> None:
 
 
 def _write_json(file: Path, found: Mapping[str, Any]) -> None:
-    with explain_write_errors(file, "Choose another --out"), atomic_file(file) as stream:
-        stream.write(json.dumps(found, indent=1, allow_nan=False).encode() + b"\n")
+    with explain_write_errors(file, "Choose another --out"):
+        write_json(file, found)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 
 import click
 
 from guard_plugin.commands.options import any_path, at_least_1, module_option
-from guard_plugin.files import atomic_file
+from guard_plugin.files import write_json
 from guard_plugin.foreign_text import printable
 from guard_plugin.injection.program import find_program
 from guard_plugin.observation import observe_program, propose
@@ -52,8 +51,7 @@ def observe(
     if json_file is not None:
         found = {**observation.to_json(), "why_not": proposal.why_not, "notes": list(proposal.notes)}
         found["command"] = None if proposal.why_not else proposal.command([*program.words, *arguments])
-        with atomic_file(json_file) as file:
-            file.write(json.dumps(found, indent=2).encode() + b"\n")
+        write_json(json_file, found)
     if adapter is not None:
         write_adapter(adapter, observation, proposal, program)
         print(printable(f"guard: the adapter is in {adapter}, its test beside it"), file=sys.stderr)

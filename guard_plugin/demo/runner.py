@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from guard_plugin.attacks.names import usual_attacks
 from guard_plugin.comparison import Comparison, compare, draw_distilled, notes, read_benchmark, write_page
 from guard_plugin.comparison.report import legend, marked
 from guard_plugin.demo.methods import LEDGER, distil, student_options
@@ -16,7 +16,7 @@ from guard_plugin.distilled import read_distilled, subject_of_several
 from guard_plugin.errors import UnusableInput
 from guard_plugin.evaluation import benchmark_distilled, load_images, parse_attacks, parse_eps
 from guard_plugin.evaluation.tables import column_label, percent, text_table
-from guard_plugin.files import explain_write_errors, read_json_object, refuse_foreign_files
+from guard_plugin.files import explain_write_errors, read_json_object, refuse_foreign_files, write_json
 from guard_plugin.injection.penalty_choice import choose_penalty
 from guard_plugin.networks.architectures import build_network
 from guard_plugin.plugins import Plugins, installed_plugins, look_up
@@ -36,6 +36,7 @@ def run_demo(settings: DcSettings | RecoverySettings, out: Path, say: Callable[[
         GuardError: If something cannot be used, or a step failed.
     """
     plugins = installed_plugins()
+    settings = replace(settings, attacks=usual_attacks(settings.attacks, plugins.attack_classes))
     penalty = settings.penalty_options()
     _check(settings, penalty, plugins)
     _claim(out, settings)
@@ -68,7 +69,7 @@ def _claim(out: Path, settings: DcSettings | RecoverySettings) -> None:
         )
         if file.exists() and read_json_object(file) != wanted:
             raise UnusableInput(f"{out} holds a demo with other settings ({file}): choose another --out, or delete it")
-        file.write_text(json.dumps(wanted, indent=2) + "\n", encoding="utf-8")
+        write_json(file, wanted)
 
 
 def _benchmark(
@@ -99,7 +100,8 @@ def _compare(settings: DcSettings | RecoverySettings, out: Path, say: Callable[[
     comparison = compare(arms)
     values, table = summarise(comparison)
     summary = {"schema": 1, "settings": asdict(settings), "comparison": values}
-    (out / "comparison.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+    with explain_write_errors(out / "comparison.json"):
+        write_json(out / "comparison.json", summary)
     draw_distilled(comparison, out / "distilled.png")
     write_page(comparison, out / "comparison.html")
     say(f"\n{table}\n{legend(comparison)}\n")

@@ -21,6 +21,7 @@ from guard_plugin.files import (
     read_json_object,
     refuse_foreign_files,
     remove_unfinished,
+    write_json,
 )
 from guard_plugin.state_dicts import load_tensors
 
@@ -91,21 +92,17 @@ class BenchmarkFolder:
     def write_results(self, results: Mapping[str, Any]) -> None:
         """Write results.json."""
         with explain_write_errors(self._path / "results.json"):
-            self._write_json("results.json", results)
+            write_json(self._path / "results.json", results)
 
     def _student(self, student: int) -> Path:
         return self._path / "students" / f"student-{student}.pt"
-
-    def _write_json(self, name: str, value: Mapping[str, Any]) -> None:
-        with atomic_file(self._path / name) as file:
-            file.write(json.dumps(value, indent=2, allow_nan=False).encode() + b"\n")
 
     def _begin(self, wanted: dict[str, Any]) -> None:
         """Write the fingerprint, or compare it with the one there; remove what killed processes left unfinished."""
         file = self._path / "fingerprint.json"
         refuse_foreign_files(self._path, ("results.json", "records", "students"), file.name)
         if not os.path.lexists(file):
-            self._write_json(file.name, wanted)
+            write_json(file, wanted)
             return
         try:
             kept = read_json_object(file)

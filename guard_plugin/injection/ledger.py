@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -13,7 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
-from guard_plugin.files import atomic_file
+from guard_plugin.files import write_json
 from guard_plugin.hosts.seams import Definition, Seam
 from guard_plugin.injection.tallies import PathCounts, PenaltyValues
 
@@ -258,13 +257,8 @@ class Ledger:
         return {**settings, **({"reached": dict(self.reached)} if self.reached else {})}
 
     def write(self, path: Path) -> None:
-        """Write the ledger as JSON, whole or not at all."""
-        with atomic_file(path) as file:
-            file.write(self.to_text().encode())
-
-    def to_text(self) -> str:
-        """Return the ledger as its file holds it."""
-        return json.dumps(self.to_json(), indent=2, allow_nan=False) + "\n"
+        """Write the ledger as JSON, complete or not at all."""
+        write_json(path, self.to_json())
 
     def _site(self, site: str | None) -> Counter[str]:
         return self.sites.setdefault(site or OUTSIDE, Counter())

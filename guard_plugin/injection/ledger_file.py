@@ -9,7 +9,7 @@ from io import FileIO
 from pathlib import Path
 
 from guard_plugin.errors import UnusableInput
-from guard_plugin.files import read_json_object
+from guard_plugin.files import json_text, read_json_object
 from guard_plugin.injection.ledger import Ledger
 
 __all__ = ["LedgerFile"]
@@ -52,10 +52,10 @@ class LedgerFile:
                     self._path.parent.stat()  # a folder that the script removed is not made again
                     ledger.write(self._path)
                 else:
-                    _write_all(self._stream, ledger.to_text().encode())
+                    _write_all(self._stream, json_text(ledger.to_json()).encode())
                     self._stream.close()
         except UnusableInput:
-            print(ledger.to_text(), end="", file=sys.stderr)
+            print(json_text(ledger.to_json()), end="", file=sys.stderr)
             raise
 
     @contextlib.contextmanager

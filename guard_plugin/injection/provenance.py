@@ -9,7 +9,6 @@ import contextlib
 import functools
 import importlib
 import importlib.util
-import json
 import os
 import sys
 import time
@@ -21,7 +20,7 @@ from typing import Any
 import torch
 
 from guard_plugin.distilled.markers import Origin, files_in, marked_sha256, marker_of, origin_of
-from guard_plugin.files import atomic_file
+from guard_plugin.files import write_json
 from guard_plugin.foreign_text import printable
 from guard_plugin.hosts.profile import Profile
 from guard_plugin.injection.ledger import Ledger
@@ -139,8 +138,7 @@ class Provenance:
             "others": self._not_vouched_for(unit) if sha256 and unit.is_dir() else 0,  # before the ledger: adds to it
             "ledger": self._ledger.to_json(),
         }
-        with atomic_file(marker_of(unit)) as opened:
-            opened.write(json.dumps(content, indent=2).encode() + b"\n")
+        write_json(marker_of(unit), content)
 
     def _is_of_this_run(self, file: Path) -> bool:
         """Tell whether this run wrote a file; under torchrun, whether one of its processes can have done so."""

@@ -3,7 +3,7 @@
 import pytest
 
 from guard_plugin.attacks import builtin_registry, parse_attacks, parse_eps
-from guard_plugin.evaluation.attack_names import usual_attacks
+from guard_plugin.attacks.names import usual_attacks
 
 
 @pytest.mark.parametrize(

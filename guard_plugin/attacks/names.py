@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterable
 
-from guard_plugin.attacks import PRESETS
+from guard_plugin.attacks.registry import PRESETS
 
 __all__ = ["usual_attacks"]
 
