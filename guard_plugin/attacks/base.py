@@ -95,7 +95,7 @@ class Attack(ABC):
 
         Args:
             suffix: The part of the name after the family: "100" in "pgd100".
-            common: The fields that every attack has.
+            common: Of the fields that every attack has, ``eps``, ``seed`` and those that the name says.
 
         Returns:
             The attack.
@@ -169,7 +169,7 @@ class Attack(ABC):
             Adversarial pixels of the same shape: the attack's result for each example, whether it fools or not.
 
         Raises:
-            UnusableInput: If the model or the batch is not as described.
+            UnusableInput: If the model or the batch is not as described, or the model's gradients are not finite.
             AuditFailure: If a returned example is not finite, outside [0, 1] or outside the ball.
         """
         check_mode(model)
@@ -180,6 +180,7 @@ class Attack(ABC):
         classifier = Classifier(model, highest=highest, batch_size=batch_size or len(pixels))
         with _frozen(model):
             adversarial = self._perturb(classifier, pixels, labels, indices).detach()
+        classifier.check_gradients()
         if self.coupled is None:
             audit_examples(self.name, pixels, adversarial, self.eps.value, self.norm)
         return adversarial

@@ -43,6 +43,7 @@ class Classifier:
         self._model = model
         self._highest = highest
         self._pools_fast = FastPooling.serves(model)
+        self._finite: Tensor | None = None  # on its device: no pass waits for it
         self.batch_size = -(-batch_size // PASS_UNIT) * PASS_UNIT
 
     def __call__(self, pixels: Tensor) -> Tensor:
@@ -78,7 +79,8 @@ class Classifier:
             Logits, shape (n, classes), without a graph; gradients, in the shape of ``pixels``. No ``.grad`` is touched.
 
         Raises:
-            UnusableInput: If the logits do not depend on the pixels in a differentiable way.
+            UnusableInput: If the logits do not depend on the pixels in a differentiable way. Gradients that are not
+                finite are refused by :meth:`check_gradients`.
         """
         size = min(self.batch_size, _part(pixels))
         places = torch.arange(len(pixels), device=pixels.device)
@@ -98,7 +100,18 @@ class Classifier:
                 "no gradient reaches the pixels: the model detaches them or runs without gradients; "
                 "a gradient attack would report robustness that the model does not have"
             )
+        finite = gradient.isfinite().all()
+        self._finite = finite if self._finite is None else self._finite & finite
         return logits.detach(), gradient
+
+    def check_gradients(self) -> None:
+        """Raise UnusableInput if a gradient that :meth:`gradient` returned was not finite: attacks stop there."""
+        if self._finite is not None and not bool(self._finite):
+            raise UnusableInput(
+                "expected finite gradients of the model's loss for the pixels, got NaN or infinity: the model has no "
+                "slope somewhere (a root, a logarithm or a norm at 0?), and a gradient attack would report robustness "
+                "that it does not have; make it smooth there, sqrt(x + 1e-12), or attack it with square alone"
+            )
 
 
 def _part(pixels: Tensor) -> int:

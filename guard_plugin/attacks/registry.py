@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import NamedTuple
 
 from guard_plugin.attacks.apgd import APGDCE, APGDT
@@ -121,6 +120,6 @@ def _attack(name: str, registry: Mapping[str, type[Attack]], eps: Eps, seed: int
             f"unknown attack {name!r}: expected one of {', '.join(sorted(registry))} "
             f"(with parameters, such as pgd100 or pgd100-l2), or a preset: {', '.join(PRESETS)}"
         )
-    attack = registry[family].from_spec(plain[len(family) :], eps=eps, seed=seed)
-    targeted, transfer = untargeted != untransferred, untransferred != name
-    return replace(attack, targeted=targeted, transfer=transfer, norm=norm or attack.norm)
+    said = {"norm": norm, "targeted": untargeted != untransferred, "transfer": untransferred != name}
+    common = {field: value for field, value in said.items() if value}  # the others are as the attack has them
+    return registry[family].from_spec(plain[len(family) :], eps=eps, seed=seed, **common)

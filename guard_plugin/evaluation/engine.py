@@ -30,7 +30,7 @@ from guard_plugin.progress import Progress
 from guard_plugin.ranks import is_main_process
 from guard_plugin.versions import strict_zip
 
-__all__ = ["CLEAN", "GRADIENTS", "evaluate_model"]
+__all__ = ["CLEAN", "GRADIENTS", "column_of_part", "evaluate_model"]
 
 CLEAN = "clean"
 
@@ -41,6 +41,11 @@ gradient in some pixel."""
 _MOST_PASSES = 4  # of a round: more examples at once take memory, and save nothing
 
 _Work = Callable[[NDArray[np.int64]], Record]
+
+
+def column_of_part(column: str, part: Attack) -> str:
+    """Return the name of the record of an attack that runs as a part of another one, whose column is given."""
+    return f"{column}+{part.name}"
 
 
 def evaluate_model(
@@ -71,7 +76,8 @@ def evaluate_model(
         title: What progress calls the model.
 
     Returns:
-        A complete record per column, "clean" first; then ``GRADIENTS``, where an attack asks the model for gradients.
+        A complete record per column and per part of AutoAttack (``column_of_part``), and ``GRADIENTS``, where an attack
+        asks the model for gradients.
     """
     transferred = [attack.name for attack in attacks.values() if attack.transfer]
     if transferred and source is None:
@@ -101,30 +107,31 @@ class _Evaluation:
             done[GRADIENTS] = self._record(GRADIENTS, self.worker.differentiate, clean)
         # Composites last: their parts may have columns of their own.
         for column, attack in sorted(self.attacks.items(), key=lambda item: bool(item[1].parts)):
-            measured = self._composite(column, attack, done) if attack.parts else self._single(column, attack, clean)
-            done[column] = measured
-        return {column: done[column] for column in (CLEAN, *self.attacks, GRADIENTS) if column in done}
+            if attack.parts:
+                done.update(self._composite(column, attack, done))
+            else:
+                done[column] = self._single(column, attack, clean)
+        return done
 
     def _single(self, column: str, attack: Attack, candidates: Outcomes) -> Record:
         if attack.coupled is not None:
             candidates = np.ones_like(candidates)
         return self._record(column, partial(self.worker.attack, attack), candidates, attack.coupled)
 
-    def _composite(self, column: str, attack: Attack, done: Mapping[str, Record]) -> Record:
+    def _composite(self, column: str, attack: Attack, done: Mapping[str, Record]) -> dict[str, Record]:
         """Run the parts one after the other, each on what the earlier ones left; reuse those with a column."""
-        kept = self._kept(column)
-        if kept is not None:
-            return kept
+        found = {}
         remaining, cost, farthest = done[CLEAN].correct, Cost(), 0.0
         for part in attack.parts:
+            name = column_of_part(column, part)
             known = next((done[name] for name, other in self.attacks.items() if other == part and name in done), None)
-            record = known or self._single(f"{column}+{part.name}", part, remaining)
-            remaining = remaining & record.correct
-            farthest = max(farthest, record.farthest)
-            cost = cost if known else cost + record.cost
-        record = Record(remaining, cost, farthest=farthest)
-        self._keep(column, record)
-        return record
+            found[name] = known or self._single(name, part, remaining)
+            remaining = remaining & found[name].correct
+            farthest = max(farthest, found[name].farthest)
+            cost = cost if known else cost + found[name].cost
+        found[column] = Record(remaining, cost, farthest=farthest)
+        self._keep(column, found[column])
+        return found
 
     def _record(self, column: str, work: _Work, candidates: Outcomes, batch: int | None = None) -> Record:
         record = self._kept(column)

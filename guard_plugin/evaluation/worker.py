@@ -66,7 +66,9 @@ class Worker:
         """Find whether the loss has a gradient that is not zero in every pixel; "correct" is where it has one."""
         begin = self._now()
         pixels, labels, _ = self._rows(examples)
-        _, gradients = self._classifier(self._target, labels).gradient(pixels, Criterion(labels).cross_entropy())
+        classifier = self._classifier(self._target, labels)
+        _, gradients = classifier.gradient(pixels, Criterion(labels).cross_entropy())
+        classifier.check_gradients()
         return self._record(begin, gradients.flatten(1).ne(0).any(1))
 
     def attack(self, attack: Attack, examples: NDArray[np.int64]) -> Record:

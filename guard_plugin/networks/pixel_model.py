@@ -11,6 +11,8 @@ from guard_plugin.spaces import InputSpace
 
 __all__ = ["PixelModel", "check_classifier", "check_mode", "device_of", "finite_logits"]
 
+_MANY_LOGITS = 64  # logits: so many are not all in [0, 1] by chance
+
 
 class PixelModel(nn.Module):
     """A network that takes pixels in [0, 1] and normalises or whitens them itself.
@@ -60,7 +62,7 @@ def check_classifier(model: nn.Module, pixels: Tensor) -> int:
 
     Raises:
         UnusableInput: If a submodule is in training mode, the pixels are not in [0, 1], or the logits have the wrong
-            shape, are not finite, are probabilities, differ between two passes, or depend on what else is in the
+            shape, are not finite, look like probabilities, differ between two passes, or depend on what else is in the
             batch; or the model does not compute in the pixels' precision.
     """
     check_mode(model)
@@ -85,6 +87,11 @@ def check_classifier(model: nn.Module, pixels: Tensor) -> int:
         raise UnusableInput(
             "expected logits, but each row of the model's output is >= 0 and sums to 1, as probabilities do: attacks "
             "on their cross entropy see next to no gradient; return what goes into the softmax"
+        )
+    if logits.numel() >= _MANY_LOGITS and 0 <= float(logits.min()) < float(logits.max()) <= 1:
+        raise UnusableInput(
+            "expected logits, but each of the model's outputs is in [0, 1], as a sigmoid's are: attacks on their cross "
+            "entropy see little gradient; return what goes into the sigmoid"
         )
     return logits.shape[1]
 

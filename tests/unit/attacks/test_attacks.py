@@ -312,15 +312,6 @@ def test_unusable_batches_are_refused(mlp, batch):
         run(FGSM(EPS), nn.Sequential(mlp), batch)
 
 
-def test_masked_gradients_are_refused(mlp, batch):
-    class Detached(nn.Module):
-        def forward(self, pixels):
-            return mlp(pixels.detach())
-
-    with pytest.raises(UnusableInput, match="no gradient reaches the pixels"):
-        run(FGSM(EPS), Detached().eval(), batch)
-
-
 @pytest.mark.parametrize("parameters", [{"steps": 0}, {"relative_alpha": 0.0}, {"seed": -1}])
 def test_unusable_parameters_are_refused(parameters):
     with pytest.raises(UnusableInput, match="expected"):

@@ -310,16 +310,6 @@ def test_zero_gradients_make_no_noise(batch, capfd):
     assert capfd.readouterr() == ("", "")
 
 
-@pytest.mark.parametrize("make", [APGDCE, APGDT, FABT])
-def test_masked_gradients_are_refused(mlp, batch, make):
-    class Detached(nn.Module):
-        def forward(self, pixels):
-            return mlp(pixels.detach())
-
-    with pytest.raises(UnusableInput, match="no gradient reaches the pixels"):
-        run(make(EPS), Detached().eval(), batch)
-
-
 @pytest.mark.parametrize("make", [lambda: APGDCE(EPS, steps=0), lambda: FABT(EPS, target_classes=0)])
 def test_unusable_parameters_are_refused(make):
     with pytest.raises(UnusableInput, match=r"expected .* >= 1, got 0"):

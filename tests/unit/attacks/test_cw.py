@@ -177,15 +177,6 @@ def test_black_and_white_pixels_move(shade):
     assert (found / expected).max() < 1.05
 
 
-def test_no_gradient_is_a_mistake_of_the_model(mlp, batch):
-    class Detached(nn.Module):
-        def forward(self, pixels):
-            return mlp(pixels.detach())
-
-    with pytest.raises(UnusableInput, match="no gradient reaches the pixels"):
-        run(THOROUGH, Detached().eval(), batch)
-
-
 def test_examples_that_are_finished_are_not_passed(mlp, batch, monkeypatch):
     sizes = []
     gradient = Classifier.gradient

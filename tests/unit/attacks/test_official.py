@@ -196,16 +196,6 @@ def test_autoattack_needs_the_ten_classes_that_the_library_takes_for_granted(bat
         run(OfficialAutoAttack(EPS), model, (pixels, labels % 9, indices))
 
 
-@pytest.mark.parametrize("make", [OfficialPGD, OfficialAutoAttack, OfficialCW, OfficialMIM])
-def test_masked_gradients_are_refused(mlp, batch, make):
-    class Detached(nn.Module):
-        def forward(self, pixels):
-            return mlp(pixels.detach())
-
-    with pytest.raises(UnusableInput, match="no gradient reaches the pixels"):
-        run(make(EPS), Detached().eval(), batch)
-
-
 @pytest.mark.parametrize("make", ALL[:-1])
 def test_a_missing_library_is_named_with_what_installs_it(mlp, batch, make, monkeypatch):
     monkeypatch.setitem(sys.modules, "torchattacks", None)

@@ -4,8 +4,10 @@ from typing import ClassVar
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
-from guard_plugin.attacks import PGD, Attack, parse_eps
+from guard_plugin.attacks import PGD, Attack, AutoAttack, parse_eps
+from guard_plugin.errors import UnusableInput
 from guard_plugin.evaluation import benchmark
 from guard_plugin.evaluation.engine import GRADIENTS
 from guard_plugin.evaluation.records import Cost, Record
@@ -56,6 +58,46 @@ def test_examples_without_a_gradient_are_told():
 def test_a_blind_attack_that_does_better_is_a_sign(attack, fallen, flagged):
     warnings = found({"pgd": PGD(EPS), "other": attack}, {"pgd": but(1, 2), "other": but(*fallen)})
     assert [warning["column"] for warning in warnings] == (["other"] if flagged else [])
+
+
+@pytest.mark.parametrize(("square", "flagged"), [((7, 8), True), ((7,), False), ((1, 2, 3), False)])
+def test_a_blind_part_of_autoattack_that_does_better_is_a_sign(square, flagged):
+    parts = {"apgd-ce": but(1, 2), "apgd-t": but(3), "fab-t": ALL, "square": but(*square)}
+    outcomes = {f"auto+{part}": outcome for part, outcome in parts.items()}
+    warnings = found({"auto": AutoAttack(EPS)}, {"auto": np.logical_and.reduce([*parts.values()]), **outcomes})
+    assert [warning["column"] for warning in warnings] == (["auto"] if flagged else [])
+    assert not flagged or "2.0 % of all examples fall to square alone" in warnings[0]["reason"]
+
+
+class Quantised(nn.Module):
+    """Leaks a gradient that leads nowhere: gradient attacks fail, and Square does not."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, pixels):
+        return self.model((pixels * 8).round() / 8 + 1e-4 * torch.sin(3000 * pixels))
+
+
+def test_autoattack_alone_tells_of_masked_gradients(mlp, digits_test):
+    data = digits_test.pixels[:40], digits_test.labels[:40]
+    result = benchmark(Quantised(mlp).eval(), dataset=data, attacks="autoattack", eps="32/255")
+    assert any("sign of masked gradients" in flag for flag in result.flags)
+    assert not benchmark(mlp, dataset=data, attacks="autoattack", eps="32/255").flags
+
+
+def test_a_root_is_refused_before_any_attack(mlp, digits_test):
+    Coupled.seen.clear()
+
+    class Root(nn.Module):
+        def forward(self, pixels):
+            return mlp(pixels.sqrt())
+
+    data = digits_test.pixels[:8], digits_test.labels[:8]
+    with pytest.raises(UnusableInput, match="expected finite gradients"):
+        benchmark(Root().eval(), dataset=data, attacks="coupled", eps="8/255", registry={"coupled": Coupled})
+    assert not Coupled.seen
 
 
 def test_another_ball_is_another_matter():

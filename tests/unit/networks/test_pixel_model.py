@@ -91,3 +91,6 @@ def test_probabilities_are_refused():
     model = nn.Sequential(nn.Flatten(), nn.Linear(16, 3), nn.Softmax(1)).eval()
     with pytest.raises(UnusableInput, match="expected logits.*sums to 1"):
         check_classifier(model, torch.rand(2, 1, 4, 4))
+    model = nn.Sequential(nn.Flatten(), nn.Linear(16, 4), nn.Sigmoid()).eval()
+    with pytest.raises(UnusableInput, match="expected logits.*as a sigmoid's are"):
+        check_classifier(model, torch.rand(16, 1, 4, 4))
