@@ -6,7 +6,8 @@ means). The variance of the grand mean is that of the sets' means over their num
 the spread between examples over their number, less the interaction of set and example, which the sets' means contain
 already. The critical value is Cochran and Cox's (Experimental Designs, 1950): the mean of Student's quantiles of the
 parts, weighted by their variances. It is exact where one part is alone, and where the parts mix it covers 94 to 98 %
-for any number of sets; Welch's and Satterthwaite's falls to 87 % for two (docs/intervals.md).
+for any number of sets; Welch's and Satterthwaite's falls to 87 % for two (docs/intervals.md). The interval is at least
+as wide as if sets did not differ beyond the interaction, whose variance is known from many examples.
 
 Of one set alone, what other sets would give is not seen. The interval is then for other students of that set, and
 other examples; the students take the place of the sets.
@@ -179,36 +180,42 @@ def _half_width(arms: Sequence[_Table], students: float, *, one_set: bool) -> tu
     Half the width is 0 where nothing varies. Of the sets' part, the students account for what it would be with many
     sets; that the spread of few sets is hardly known is on the sets' account.
     """
-    rows, examples = _parts(arms)
+    rows, examples, interaction = _parts(arms)
     variance = sum(part.variance for part in (*rows, examples))
-    if variance < _ROUNDING:
+    if variance + interaction.variance < _ROUNDING:
         return 0.0, {"examples": 1.0}
-    by_rows, by_examples = sum(map(_weighted, rows)), _weighted(examples)
+    error = math.sqrt(variance) or 1.0
+    by_examples = _weighted(examples) / error
+    # Sets that happen to agree do not prove that they do: they hold the interaction, which is known better.
+    least = _quantile(interaction.freedom) * math.sqrt(interaction.variance + examples.variance)
+    by_rows = max(sum(map(_weighted, rows)) / error, least - by_examples)
+    by_students = by_rows if one_set else min(students * _normal_quantile() / error, by_rows)
     width = by_rows + by_examples
-    by_students = by_rows if one_set else min(students * _normal_quantile(), by_rows)
     parts = {"sets": by_rows - by_students} if not one_set else {}
     parts |= {"students": by_students} if by_students else {}
     parts["examples"] = by_examples
-    return width / math.sqrt(variance), {name: part / width for name, part in parts.items()}
+    return width, {name: part / width for name, part in parts.items()}
 
 
-def _parts(arms: Sequence[_Table]) -> tuple[list[_Part], _Part]:
+def _parts(arms: Sequence[_Table]) -> tuple[list[_Part], _Part, _Part]:
     """Split the variance of the sum of the arms' means into what each arm's rows add to it, and what the examples do.
 
     This is the analysis of variance of two crossed random factors: the mean square of the rows holds the interaction,
-    and so does that of the columns, from which it is taken away (the least that can be left is 0).
+    and so does that of the columns, from which it is taken away (the least that can be left is 0). The last part is
+    what the rows' parts hold of the interaction.
     """
     rows, n_examples = [], arms[0].shape[1]
     by_example = np.sum([arm.mean(axis=0) for arm in arms], axis=0)
-    examples = _variance_of_mean(by_example)
+    examples, interaction = _variance_of_mean(by_example), _Part(0.0, 0)
     for arm in arms:
         n = len(arm)
         if n > 1:
             by_row = arm.mean(axis=1)
             rows.append(_Part(_variance_of_mean(by_row), n - 1))
-            interaction = arm - by_row[:, None] - arm.mean(axis=0) + arm.mean()
-            examples -= float((interaction**2).sum()) / ((n - 1) * max(n_examples - 1, 1) * arm.size)
-    return rows, _Part(max(examples, 0.0), n_examples - 1)
+            left, freedom = arm - by_row[:, None] - arm.mean(axis=0) + arm.mean(), (n - 1) * max(n_examples - 1, 1)
+            held = float((left**2).sum()) / (freedom * arm.size)
+            interaction = _Part(interaction.variance + held, interaction.freedom + freedom)
+    return rows, _Part(max(examples - interaction.variance, 0.0), n_examples - 1), interaction
 
 
 def _variance_of_mean(values: _Table) -> float:
@@ -217,7 +224,12 @@ def _variance_of_mean(values: _Table) -> float:
 
 def _weighted(part: _Part) -> float:
     """Return the variance times Student's quantile: divided by the standard error, its part of half the width."""
-    return part.variance * float(require_scipy().stdtrit(part.freedom, _UPPER)) if part.variance else 0.0
+    return part.variance * _quantile(part.freedom) if part.variance else 0.0
+
+
+def _quantile(freedom: int) -> float:
+    """Return Student's quantile; 0 without any degree of freedom, where there is no variance."""
+    return float(require_scipy().stdtrit(freedom, _UPPER)) if freedom else 0.0
 
 
 def _normal_quantile() -> float:

@@ -83,6 +83,35 @@ def test_the_interval_is_cochrans_of_the_analysis_of_variance():
     assert one.high - one.value == pytest.approx(quantiles / np.sqrt(by_rows + by_columns))
 
 
+@pytest.mark.parametrize("shared", [0, 2, 4])
+def test_sets_that_happen_to_agree_leave_the_interaction(shared):
+    """Two sets are each right on 9 of 60 examples, of which they share some; the mean squares again by loops."""
+    table = np.zeros((2, 60), dtype=np.bool_)
+    table[0, :9], table[1, 9 - shared : 18 - shared] = True, True
+    values, mean = table.astype(float), table.mean()
+    rest = [values[i, j] - values[:, j].mean() for i in range(2) for j in range(60)]  # both rows have the same mean
+    interaction = sum(one**2 for one in rest) / 59 / 120
+    examples = max(2 * sum((values[:, j].mean() - mean) ** 2 for j in range(60)) / 59 / 120 - interaction, 0)
+    half = t.ppf(0.975, 59) * np.sqrt(interaction + examples)
+    other = np.zeros_like(table)
+    difference = paired_difference(table, other, [0, 1], [0, 1])
+    assert difference.high - difference.value == pytest.approx(half)
+    flips = binomtest(18, 120).proportion_ci(method="wilson")
+    alone = confidence_interval(table, [0, 1])
+    assert alone.high - alone.low >= 0.9 * (flips.high - flips.low)
+
+
+def test_an_interval_is_seldom_narrower_than_that_of_independent_outcomes():
+    random = np.random.default_rng(9)
+    narrow = 0
+    for _ in range(300):
+        table = random.random((2, 50)) < random.beta(2, 2, 50)
+        flips = binomtest(int(table.sum()), 100).proportion_ci(method="wilson")
+        one = confidence_interval(table, [0, 1])
+        narrow += one.high - one.low < 0.9 * (flips.high - flips.low)
+    assert narrow == 0
+
+
 def test_more_students_of_the_same_answers_change_nothing():
     """They are averaged within their set, also where one set has more of them than another."""
     random = np.random.default_rng(5)
