@@ -21,6 +21,7 @@ from examples.reproduce.running import record_of
 from guard_plugin.comparison import Measured, compare, read_benchmark
 from guard_plugin.comparison.report import marked
 from guard_plugin.evaluation.results import WORST_CASE
+from guard_plugin.evaluation.statistics import confidence_interval
 from guard_plugin.evaluation.tables import column_label, percent
 
 __all__ = ["seconds_per_set", "tables"]
@@ -73,8 +74,8 @@ def _columns(measured: Measured) -> list[str]:
 
 
 def _accuracies(measured: Measured) -> list[str]:
-    entries = [measured.results["accuracy"][label] for label in _columns(measured)]
-    return [f"{percent(one['mean'])} [{', '.join(map(percent, one['ci95']))}]" for one in entries]
+    found = [confidence_interval(measured.correct[label], measured.sets) for label in _columns(measured)]
+    return [f"{percent(one.value)} [{percent(one.low)}, {percent(one.high)}]" for one in found]
 
 
 def _sample(measured: Measured) -> str:
