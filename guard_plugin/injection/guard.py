@@ -20,6 +20,7 @@ from guard_plugin.injection.origins import Origins
 from guard_plugin.injection.paths import Paths
 from guard_plugin.injection.penalty_choice import ChosenPenalty, in_pixels
 from guard_plugin.injection.real_data import (
+    EVALUATION,
     LEARNED,
     PART_OF_LEARNED,
     UNDECIDED,
@@ -29,7 +30,7 @@ from guard_plugin.injection.real_data import (
     why_not_real,
     why_not_real_batch,
 )
-from guard_plugin.injection.stack import Place, StackReader
+from guard_plugin.injection.stack import OUTSIDE_SEAMS, Place, StackReader
 from guard_plugin.injection.verdict import expected_calls, problem_of
 from guard_plugin.penalties import Penalty
 from guard_plugin.penalties.fast.shared_forward import SharedForward
@@ -44,6 +45,14 @@ def _error_of(call: LossCall) -> UnsupportedLoss | None:
     except UnsupportedLoss as error:
         return error
     return None
+
+
+def _trained_in_evaluation(origin: Origin) -> UnsupportedLoss:
+    return UnsupportedLoss(
+        f"expected a network that is trained on real data to be in training mode, found {origin.network_name}, called "
+        f"at {origin.place}, in eval mode, in which nothing is guarded: call train() first, and put single layers into "
+        f"eval mode to freeze them. {_WHAT_TO_DO}"
+    )
 
 
 _WHAT_TO_DO = (
@@ -91,7 +100,7 @@ class Guard:
         """Note where a network is called, if its output may have to be guarded."""
         network = origin.network
         self.enters()
-        if self.ledger.unguarded or not network.training or not torch.is_grad_enabled() or not is_trained(network):
+        if self.ledger.unguarded or not torch.is_grad_enabled() or not is_trained(network):
             return
         place = self.reader.read()
         if not place.why_unguarded:
@@ -102,32 +111,35 @@ class Guard:
         if origin.kwargs:
             return "its input is not one tensor of floating point"
         penalty = self.penalty.at(self.ledger.position)
-        return self.paths.share_forward(penalty, origin.network, origin.args, lambda: origin.place is not None)
+        return self.paths.share_forward(
+            penalty, origin.network, origin.args, lambda: origin.training and origin.place is not None
+        )
 
     def trained_on(self, origin: Origin) -> Callable[[], None] | None:
         """Say what to do if gradients flow to a network from no loss that was guarded; None if not on real data."""
         with self._failing():
             if self.origins is None:
                 return None
-            unknown: UnsupportedLoss | None = None
+            why = None if origin.training else _trained_in_evaluation(origin)
             try:
                 if why_not_real_batch(origin.batch(), self.origins) is not None:
                     return None
             except UnsupportedLoss as error:  # it cannot be told what the batch was
-                unknown = error
-            return partial(self._trained_on_another, origin, origin.network_name, unknown)
+                why = error
+            return partial(self._trained_on_another, origin, origin.network_name, why)
 
-    def _trained_on_another(self, origin: Origin, network: str, unknown: UnsupportedLoss | None) -> None:
+    def _trained_on_another(self, origin: Origin, network: str, why: UnsupportedLoss | None) -> None:
         """Note, or refuse, that a network on real data is trained by a loss that was not guarded."""
         with self._failing():
             if not origin.unsupported:
-                self.ledger.note_unguarded(origin.place, f"loss on {network} that is not seen")
+                how = "that is not seen" if origin.training else "in eval mode"
+                self.ledger.note_unguarded(origin.place, f"loss on {network} {how}")
             counted_by_user = self.expected is None and self.ledger.expected is not None
             if origin.unsupported and not counted_by_user:
                 raise origin.unsupported[0]
             if self._is_counted:
                 return
-            raise unknown or NothingGuarded(
+            raise why or NothingGuarded(
                 f"expected each loss on real data to be a loss call that can be guarded (cross_entropy, nll_loss or "
                 f"their modules), found that {network}, called at {origin.place}, is trained by "
                 f"another one (written by hand, or in a compiled function). {_WHAT_TO_DO}"
@@ -187,8 +199,10 @@ class Guard:
         reason = self._why_skipped(call, place)
         if reason is not None:
             self.ledger.note_skipped(place.site, reason)
-            call.settle_by(call.loss)
+            if reason != EVALUATION:  # in which a network is looked at, and not trained
+                call.settle_by(call.loss)
             self._refuse_undecided(call, place, reason)
+            self._refuse_in_thread(call, place, reason)
             return call.loss
         call.check_guardable()
         fitted = self._fitted(call.inputs.shape[1:])
@@ -227,6 +241,18 @@ class Guard:
                 f"expected each loss call under an open seam to be on real data or not, found that it is {reason} at "
                 f"{place.site}. {_WHAT_TO_DO}; or name the lines whose loss is on real data: --real {place.site}, if "
                 f"it is this one (the others then are not)"
+            )
+
+    def _refuse_in_thread(self, call: LossCall, place: Place, reason: str) -> None:
+        """Refuse training in a thread that has no seam of its own, while another thread stands under an open one."""
+        if self._is_counted or self.ledger.unguarded or reason != OUTSIDE_SEAMS:
+            return
+        seam = self.reader.starter_of_thread()
+        if seam and why_not_real(call) is None:
+            raise NothingGuarded(
+                f"expected training on real data to be under a seam of its own thread, found a loss call at "
+                f"{place.site or OUTSIDE} in a thread that {seam} may have started, and no seam in it: name the "
+                f"function that the thread runs with --guard. {_WHAT_TO_DO}"
             )
 
     def _leave_unsupported(self, call: LossCall, place: Place, error: UnsupportedLoss) -> Tensor:

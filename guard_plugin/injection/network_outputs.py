@@ -21,16 +21,18 @@ __all__ = ["Origin", "Output", "versions_of"]
 class Origin:
     """A network call, ``network(*args, **kwargs)``, with the arguments that the host gave it.
 
-    ``parameters`` are those that the network had during the call, and ``versions`` count in-place changes to its
-    tensors before it. ``shared`` is the call's forward pass where the penalty shares it, or why it does not. ``place``
-    is set by ``begins`` where it must be known by which loss the call's output is trained; ``settled`` tells that it is
-    known, and ``unsupported`` holds the errors of losses on it that have no form per example.
+    ``parameters`` are those that the network had during the call, ``training`` is its mode then, and ``versions`` count
+    in-place changes to its tensors before it. ``shared`` is the call's forward pass where the penalty shares it, or why
+    it does not. ``place`` is set by ``begins`` where it must be known by which loss the call's output is trained;
+    ``settled`` tells that it is known, and ``unsupported`` holds the errors of losses on it that have no form per
+    example.
     """
 
     reference: weakref.ref[nn.Module]
     args: tuple[Any, ...]
     kwargs: Mapping[str, Any]
     parameters: tuple[Tensor, ...]
+    training: bool
     versions: tuple[int, ...]
     shared: SharedForward | str = "not guarded"
     settled: bool = False

@@ -136,9 +136,8 @@ class Origins:
         if state.paused or not watched:
             return proceed(*args, **kwargs)
         own = tuple([host_tensor(argument) for argument in args])  # another watcher may share this call
-        origin = Origin(
-            weakref.ref(module), own, kwargs, tuple(module.parameters()), versions_of((*own, *kwargs.values()))
-        )
+        versions = versions_of((*own, *kwargs.values()))
+        origin = Origin(weakref.ref(module), own, kwargs, tuple(module.parameters()), module.training, versions)
         outermost, state.inside = not state.inside, True
         try:
             if self._begins is not None and outermost:

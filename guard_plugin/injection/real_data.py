@@ -14,6 +14,7 @@ from guard_plugin.injection.origins import Origins
 from guard_plugin.penalties.graph import reached_leaves
 
 __all__ = [
+    "EVALUATION",
     "LEARNED",
     "PART_OF_LEARNED",
     "UNDECIDED",
@@ -23,6 +24,8 @@ __all__ = [
     "why_not_real",
     "why_not_real_batch",
 ]
+
+EVALUATION = "network in eval mode"
 
 LEARNED = "synthetic: input requires grad"
 
@@ -52,7 +55,7 @@ def why_not_real(call: LossCall) -> str | None:
         return "gradients off"
     network = call.made_by.network
     if not network.training:
-        return "network in eval mode"
+        return EVALUATION
     reason = why_not_real_batch(call.inputs, call.origins)
     if reason is not None:
         return reason

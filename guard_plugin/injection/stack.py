@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
@@ -13,7 +14,9 @@ from typing import Any
 from guard_plugin.hosts.seams import MODULE_LEVEL, Definition, Seam
 from guard_plugin.versions import strict_zip
 
-__all__ = ["Place", "StackReader", "file_of_host", "locals_of"]
+__all__ = ["OUTSIDE_SEAMS", "Place", "StackReader", "file_of_host", "locals_of"]
+
+OUTSIDE_SEAMS = "outside every seam"
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,7 @@ class Place:
         for seam in reversed(self.seams):
             if seam.role == "suspends":
                 return f"suspended: {seam.name}"
-        return "" if any(seam.role == "opens" for seam in self.seams) else "outside every seam"
+        return "" if any(seam.role == "opens" for seam in self.seams) else OUTSIDE_SEAMS
 
     def is_own(self, seam_name: str) -> bool:
         """Tell whether a seam on the stack was entered by this child process, and not by the one that forked it."""
@@ -82,15 +85,27 @@ class StackReader:
     def __init__(self, host: Path, definitions: Sequence[Definition]) -> None:
         self._host = host.resolve()
         self._by_position = {(str(d.file), d.seam.function, d.first_line): d.seam for d in definitions}
+        # A function that was sent to another process by its code, as joblib does, has lost its file.
+        self._without_file = {(d.seam.function, d.first_line): d.seam for d in definitions if d.first_line}
         # By identity: code objects compare by content, not by file, and are slow to hash.
         self._known: dict[int, tuple[CodeType, str | None, Seam | None]] = {}
 
     def read(self) -> Place:
         """Read where the caller stands."""
+        return self._read(sys._getframe(1))
+
+    def starter_of_thread(self) -> str:
+        """Return an open seam under which another thread stands, if this is not the main one; empty where none is."""
+        if threading.current_thread() is threading.main_thread():
+            return ""
+        others = [frame for thread, frame in sys._current_frames().items() if thread != threading.get_ident()]
+        found = [place.seams[-1].name for place in map(self._read, others) if not place.why_unguarded]
+        return found[0] if found else ""
+
+    def _read(self, frame: FrameType | None) -> Place:
         site = function = None
         seams: list[Seam] = []
         frames: list[FrameType] = []
-        frame: FrameType | None = sys._getframe(1)
         while frame is not None:
             _, file, seam = self._look_up(frame.f_code)
             if file is not None and site is None:
@@ -113,5 +128,7 @@ class StackReader:
             path = Path(code.co_filename).resolve()
             first = 0 if code.co_name == MODULE_LEVEL else code.co_firstlineno
             seam = self._by_position.get((str(path), code.co_name, first))
+            if code.co_filename.startswith("<"):
+                seam = self._without_file.get((code.co_name, first))
             known = self._known[id(code)] = (code, file_of_host(code.co_filename, self._host), seam)
         return known

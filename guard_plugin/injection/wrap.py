@@ -19,7 +19,7 @@ from guard_plugin.injection.network_outputs import Origin
 from guard_plugin.injection.origins import Origins
 from guard_plugin.injection.paths import Paths
 from guard_plugin.injection.penalty_choice import choose_penalty
-from guard_plugin.injection.real_data import UNDECIDED, why_not_real, why_not_real_batch
+from guard_plugin.injection.real_data import EVALUATION, UNDECIDED, why_not_real, why_not_real_batch
 from guard_plugin.penalties import LossFunction
 from guard_plugin.penalties.fast.shared_forward import SharedForward
 from guard_plugin.plugins import installed_plugins
@@ -92,7 +92,8 @@ class GuardedCriterion(nn.Module):
             if reason is not None:
                 if reason.startswith(UNDECIDED):
                     warnings.warn(f"left without the penalty, as it may be synthetic: {reason}", stacklevel=2)
-                call.settle_by(loss)
+                if reason != EVALUATION:  # in which a network is looked at, and not trained
+                    call.settle_by(loss)
                 return loss
             call.check_guardable()
             penalty = self._penalty.at(self.guarded)
@@ -139,16 +140,18 @@ class _Watching:
         self._warned = False
 
     def begins(self, origin: Origin) -> None:
-        """Watch the output of a call in training."""
-        if origin.network.training and not self._warned:
-            origin.place = "training"
+        """Watch the output of a call that may be one in training."""
+        if not self._warned:
+            origin.place = "training" if origin.training else "evaluation"
 
     def share_forward(self, origin: Origin) -> SharedForward | str:
         """Share the forward pass of a call."""
         alive = self._criterion()
         if alive is None or origin.kwargs:
             return "not guarded"
-        return alive._paths.share_forward(alive._penalty.at(alive.guarded), origin.network, origin.args, lambda: True)
+        return alive._paths.share_forward(
+            alive._penalty.at(alive.guarded), origin.network, origin.args, lambda: origin.training
+        )
 
     def trained_on(self, origin: Origin) -> Callable[[], None] | None:
         """Return what warns, once, of gradients on real data from a loss that is not the criterion's."""
@@ -158,17 +161,18 @@ class _Watching:
         with contextlib.suppress(UnsupportedLoss):  # where it cannot be told what the batch was, the warning is due
             if why_not_real_batch(origin.batch(), alive._origins) is not None:
                 return None
-        return partial(self._warn, origin.network_name)
-
-    def _warn(self, network: str) -> None:
-        if self._warned:
-            return
-        self._warned = True
-        warnings.warn(
-            f"{network} was trained (backward() reached its output) on a loss that "
-            f"guard_plugin.wrap does not guard: call the wrapped criterion on its output in place of the plain one",
-            stacklevel=2,
+        where = (
+            "on a loss that guard_plugin.wrap does not guard: call the wrapped criterion on its output in place of the "
+            "plain one"
+            if origin.training
+            else "in eval mode, in which guard_plugin.wrap guards nothing: call train() on it first"
         )
+        return partial(self._warn, f"{origin.network_name} was trained (backward() reached its output) {where}")
+
+    def _warn(self, message: str) -> None:
+        if not self._warned:
+            self._warned = True
+            warnings.warn(message, stacklevel=2)
 
 
 def _rewrap(

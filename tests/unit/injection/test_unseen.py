@@ -202,6 +202,38 @@ def test_a_network_that_is_gone_is_refused_all_the_same(run):
         run(GUARDED + "nn.Linear(5, 3)(real).square().mean().backward()")
 
 
+@pytest.mark.parametrize("strength", [0.0, 1.0])
+@pytest.mark.parametrize("loss", ["criterion(net(real), labels)", "functional.mse_loss(net(real), torch.zeros(6, 3))"])
+def test_training_in_eval_mode_is_refused_unless_somebody_vouches(run, loss, strength):
+    body = f"{GUARDED}net.eval()\n{loss}.backward()\n"
+    with pytest.raises(UnsupportedLoss, match="in training mode, found Sequential, called at main.py:.* in eval mode"):
+        run(body, strength=strength)
+    ledger = run(body, expect=1, strength=strength)
+    assert ledger.guarded == 1 and "1 loss on Sequential in eval mode at main.py" in ledger.unguarded_in_words()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_training_in_a_thread_without_a_seam_is_refused_unless_somebody_vouches(run):
+    body = f"""
+    import threading
+
+    def step():
+        {GUARDED.strip()}
+
+    def start():
+        thread = threading.Thread(target=step)
+        thread.start()
+        thread.join()
+
+    step()
+    start()
+    """
+    with pytest.raises(NothingGuarded, match="a thread that main.main may have started, and no seam in it"):
+        run(textwrap.dedent(body))
+    assert run(textwrap.dedent(body), expect=1).skipped == {"outside every seam": 1}
+    assert run(textwrap.dedent(body), guard=["main:step"]).guarded == 2
+
+
 UNKNOWN_BATCHES = {
     "two tensors": (
         "class Two(nn.Linear):\n    def forward(self, x, t):\n        return super().forward(x) * t\n"
@@ -240,11 +272,12 @@ def test_losses_that_are_only_looked_at_or_are_elsewhere_are_none_of_our_busines
     functional.mse_loss(net(learned), torch.zeros(6, 3)).backward()
     functional.mse_loss(learned, real).backward()
     net.eval()
-    functional.mse_loss(net(real), torch.zeros(6, 3)).backward()
+    functional.cross_entropy(net(real), labels).item()
+    functional.cross_entropy(net(real + learned), labels).backward()
     net.train()
     """
     ledger = run(textwrap.dedent(body) + "criterion(output, labels).backward()")
-    assert ledger.guarded == 1
+    assert ledger.guarded == 1 and "eval mode" not in ledger.unguarded_in_words()
     with pytest.raises(UnsupportedLoss):
         run(GUARDED + "functional.mse_loss(net(real), torch.zeros(6, 3)).backward()")
 

@@ -256,5 +256,16 @@ def test_synthetic_images_and_evaluation_are_not_warned_of(net):
     criterion = guard_plugin.wrap(nn.CrossEntropyLoss(), net, strength=2.0, h=0.5)
     functional.cross_entropy(net(X.clone().requires_grad_()), Y).backward()
     criterion(net(X.clone().requires_grad_()), Y).backward()
-    functional.cross_entropy(net.eval()(X), Y).backward()
+    criterion(net.eval()(X), Y).item()
+    net(X)
+    assert criterion.guarded == 0
+
+
+def test_training_in_eval_mode_is_warned_of(net):
+    criterion = guard_plugin.wrap(nn.CrossEntropyLoss(), net.eval(), strength=2.0, h=0.5)
+    criterion(net(X), Y).backward()
+    with pytest.warns(
+        UserWarning, match="Sequential was trained .* in eval mode, in which guard_plugin.wrap guards noth"
+    ):
+        net(X)
     assert criterion.guarded == 0
