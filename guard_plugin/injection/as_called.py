@@ -9,7 +9,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from guard_plugin.errors import UnsupportedLoss
 from guard_plugin.injection.module_calls import uncompiled
-from guard_plugin.injection.network_outputs import Output
+from guard_plugin.injection.network_outputs import Output, parts_of
 
 __all__ = ["AsCalled", "as_called", "own_part"]
 
@@ -30,12 +30,13 @@ class AsCalled(nn.Module):
         positional = [arguments[place] for place in sorted(place for place in arguments if isinstance(place, int))]
         returned = self.network(*positional, **{k: v for k, v in arguments.items() if isinstance(k, str)})
         for one in pick:
-            if not isinstance(returned, (tuple, list, Mapping)):
+            parts = parts_of(returned)
+            if one not in parts:
                 raise UnsupportedLoss(
                     f"expected {type(self.network).__name__} to return in evaluation what it returns in training, "
                     f"found a {type(returned).__name__} where the host takes {one!r} of a container"
                 )
-            returned = returned[one]
+            returned = parts[one]
         picked: Tensor = returned
         return picked
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import operator
 import weakref
 from collections.abc import Iterable, Mapping
@@ -14,7 +15,7 @@ from guard_plugin.errors import UnsupportedLoss
 from guard_plugin.penalties.fast.precomputed import version_of
 from guard_plugin.penalties.fast.shared_forward import SharedForward
 
-__all__ = ["Origin", "Output", "versions_of"]
+__all__ = ["Origin", "Output", "parts_of", "versions_of"]
 
 
 @dataclass(eq=False)
@@ -135,6 +136,22 @@ class Output:
                 f"computed, so the loss is not on what the network returns; write output = output / t in place of "
                 f"output /= t"
             )
+
+
+def parts_of(returned: Any) -> Mapping[Any, Any]:
+    """Return the parts of what a network returned, by index, key or name; none of a tensor or an unknown object.
+
+    Of a dataclass these are its fields, and of another object its attributes that are tensors.
+    """
+    if isinstance(returned, (tuple, list)):
+        return dict(enumerate(returned))
+    if isinstance(returned, Mapping):
+        return returned
+    if isinstance(returned, (Tensor, nn.Module)):
+        return {}
+    if dataclasses.is_dataclass(returned):
+        return {field.name: getattr(returned, field.name) for field in dataclasses.fields(returned)}
+    return {name: part for name, part in getattr(returned, "__dict__", {}).items() if isinstance(part, Tensor)}
 
 
 def versions_of(arguments: Iterable[Any]) -> tuple[int, ...]:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from guard_plugin.injection.derivation import Derivation, derive
 from guard_plugin.injection.module_calls import uncompiled, watch_module_calls
-from guard_plugin.injection.network_outputs import Origin, Output, versions_of
+from guard_plugin.injection.network_outputs import Origin, Output, parts_of, versions_of
 from guard_plugin.penalties.fast.precomputed import version_of
 from guard_plugin.penalties.fast.shared_forward import SharedForward, host_tensor
 
@@ -167,11 +167,8 @@ class Origins:
         """Remember each tensor that was returned."""
         if isinstance(returned, Tensor):
             self._remember_tensor(origin, returned, pick)
-        elif isinstance(returned, (tuple, list)):
-            for position, part in enumerate(returned):
-                self._remember(origin, part, (*pick, position))
-        elif isinstance(returned, Mapping):
-            for key, part in returned.items():
+        else:
+            for key, part in parts_of(returned).items():
                 self._remember(origin, part, (*pick, key))
 
     def _remember_tensor(self, origin: Origin, output: Tensor, pick: tuple[Any, ...]) -> None:

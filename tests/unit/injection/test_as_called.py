@@ -1,5 +1,8 @@
 """The penalty is that of the network as the host calls it; the oracle is a loop over single examples."""
 
+import dataclasses
+import types
+
 import pytest
 import torch
 from torch import nn
@@ -114,6 +117,43 @@ class Several(Network):
     def forward(self, images):
         hidden = self.body[:2](images)
         return {"parts": [hidden, (self.body[2](hidden),)]}
+
+
+@dataclasses.dataclass
+class Fields:
+    logits: torch.Tensor
+    parts: list
+
+
+class Returned(Network):
+    """Returns an object with the output."""
+
+    def __init__(self, make):
+        super().__init__()
+        self.make = make
+
+    def forward(self, images):
+        return self.make(self.body(images))
+
+
+@PATHS
+@pytest.mark.parametrize(
+    ("make", "take"),
+    [
+        (lambda output: Fields(output, []), lambda returned: returned.logits),
+        (lambda output: Fields(output.detach(), [output]), lambda returned: returned.parts[0]),
+        (lambda output: types.SimpleNamespace(logits=output, name="net"), lambda returned: returned.logits),
+    ],
+)
+def test_the_judged_tensor_may_be_an_attribute(path, make, take):
+    net = Returned(make)
+    check(
+        net,
+        lambda: functional.cross_entropy(net.body(X), Y),
+        lambda: penalty_by_loop(net.body, X, Y),
+        guarded_loss=lambda criterion: criterion(take(net(X)), Y),
+        path=path,
+    )
 
 
 @PATHS
