@@ -144,7 +144,13 @@ def accuracy_entry(correct: Outcomes, sets: Sequence[int], unit: str = "sets") -
 
 def data_protocol(images: ImageSet, split: str) -> dict[str, Any]:
     """Describe the images of a measurement, for JSON."""
-    return {"dataset": images.name, "split": split, "n_examples": len(images.labels), "data_sha256": images.sha256}
+    return {
+        "dataset": images.name,
+        "split": split,
+        "n_examples": len(images.labels),
+        "data_sha256": images.sha256,
+        "num_classes": images.num_classes,
+    }
 
 
 def finish(

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from guard_plugin.attacks import PGD, builtin_registry, parse_eps
+from guard_plugin.comparison.protocols import differing_settings
 from guard_plugin.errors import UnusableInput
 from guard_plugin.evaluation import RECIPES, BenchmarkOptions, benchmark_distilled, train_student
 from guard_plugin.evaluation.checkpoint_benchmark import benchmark_checkpoints
@@ -237,6 +238,17 @@ def test_another_protocol_in_the_same_folder_is_refused(run, accuracy_bytes, cha
     with pytest.raises(UnusableInput, match=rf"differs in .*{named} \(there:.*another --out"):
         run(**change)
     assert accuracy_bytes() == before
+
+
+def test_another_number_of_classes_is_another_protocol(run, distilled, digits_test, tmp_path):
+    """The students have another head, although images, labels and distilled set are the same."""
+    np.savez(tmp_path / "mine.npz", images=digits_test.pixels[:150].numpy(), labels=digits_test.labels[:150].numpy())
+    mine = {"dataset": str(tmp_path / "mine.npz"), "n_examples": 150}
+    twelve = {"sets": [distilled.with_num_classes(12)], "num_classes": 12}
+    ten = run("ten", **mine).results["protocol"]
+    with pytest.raises(UnusableInput, match=r"differs in num_classes \(there: 10; now: 12\)"):
+        run("ten", **mine, **twelve)
+    assert differing_settings(ten, run("twelve", **mine, **twelve).results["protocol"]) == {"num_classes": (10, 12)}
 
 
 def test_another_distilled_set_in_the_same_folder_is_refused(run, distilled):
