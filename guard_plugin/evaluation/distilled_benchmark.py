@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from itertools import zip_longest
@@ -22,6 +22,7 @@ from guard_plugin.evaluation.options import FOR_CHECKPOINTS, BenchmarkOptions
 from guard_plugin.evaluation.proof import made_under
 from guard_plugin.evaluation.results import FinishedBenchmark
 from guard_plugin.evaluation.run import BenchmarkRun, Subject
+from guard_plugin.evaluation.warnings import without_negatives
 from guard_plugin.networks.architectures import build_network
 from guard_plugin.networks.pixel_model import PixelModel
 from guard_plugin.spaces import InputSpace
@@ -79,6 +80,10 @@ class _Students(Subject):
             distilled, recipe = self.sets[k % len(self.sets)], self.recipes[k % len(self.sets)]
             folder.keep_student(k, train_student(distilled, self.network, recipe, seed=k, device=device))
         group.gather(None)  # until everyone is ready
+
+    def warnings(self) -> Iterable[tuple[str, str]]:
+        """Return what seems wrong with the distilled images, each reason once."""
+        return dict.fromkeys(one for of in self.sets for one in without_negatives(of.images, self.space))
 
     def pixel_model(self, folder: BenchmarkFolder, k: int) -> nn.Module:
         return PixelModel(folder.load_student(k, self.network), self.space()).eval()

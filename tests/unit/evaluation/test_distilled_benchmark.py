@@ -17,7 +17,7 @@ from guard_plugin.evaluation.checkpoint_benchmark import benchmark_checkpoints
 from guard_plugin.evaluation.results import versions
 from guard_plugin.evaluation.statistics import confidence_interval
 from guard_plugin.networks.architectures import build_network
-from guard_plugin.spaces import UndecidedZca, ZcaWhitening
+from guard_plugin.spaces import Normalization, UndecidedZca, ZcaWhitening
 
 
 @pytest.fixture
@@ -379,6 +379,18 @@ def test_a_set_of_another_shape_is_refused(run, distilled):
     small = dataclasses.replace(distilled, images=distilled.images[..., :4])
     with pytest.raises(UnusableInput, match=r"expected .* \(1, 8, 8, 10\), got \(1, 8, 4, 10\)"):
         run(sets=[distilled, small])
+
+
+def test_images_that_may_be_pixels_are_flagged_where_students_take_normalised_ones(run, distilled):
+    pixels = distilled.normalization.to_pixels(distilled.images).clamp(0, 1)
+    as_pixels = dataclasses.replace(distilled, images=pixels)
+    flagged = run("flagged", sets=[as_pixels, dataclasses.replace(as_pixels, images=pixels.flip(0))]).results["flags"]
+    assert [flag["column"] for flag in flagged if "pixels in [0, 1] that nobody normalised" in flag["reason"]] == [
+        "clean"
+    ]
+    told = dataclasses.replace(as_pixels, normalization=Normalization.identity(1))
+    for name, one in (("normalised", distilled), ("told", told)):
+        assert not any("nobody normalised" in flag["reason"] for flag in run(name, sets=[one]).results["flags"])
 
 
 @pytest.mark.parametrize("out", ["file", "file/below"])
