@@ -2,6 +2,7 @@ import dataclasses
 import errno
 import json
 import os
+import re
 import sys
 from functools import partial
 
@@ -379,6 +380,26 @@ def test_a_set_of_another_shape_is_refused(run, distilled):
     small = dataclasses.replace(distilled, images=distilled.images[..., :4])
     with pytest.raises(UnusableInput, match=r"expected .* \(1, 8, 8, 10\), got \(1, 8, 4, 10\)"):
         run(sets=[distilled, small])
+
+
+@pytest.mark.parametrize("rate", [1e3, 1e6])
+def test_a_student_that_diverged_is_named_and_not_kept(
+    run, distilled, other, short_recipe, tmp_path, monkeypatch, rate
+):
+    def fit(recipe, student, distilled, epochs):
+        """Let the second student alone learn at the given rate."""
+        own = recipe if torch.initial_seed() == 1 else short_recipe
+        learned(own, student, distilled, epochs)
+
+    learned = type(short_recipe).fit
+    monkeypatch.setattr(type(short_recipe), "fit", fit)
+    words = (
+        f"student 1, .* with seed 1 on distilled set 1 of 2 .* rate of {re.escape(f'{rate:g}')}. Give a lower --lear"
+    )
+    for _ in range(2):
+        with pytest.raises(UnusableInput, match=words):
+            run(sets=[distilled, other], seeds=3, learning_rate=rate)
+        assert [file.name for file in (tmp_path / "out" / "students").iterdir()] == ["student-0.pt"]
 
 
 def test_images_that_may_be_pixels_are_flagged_where_students_take_normalised_ones(run, distilled):
