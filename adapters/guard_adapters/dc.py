@@ -14,6 +14,7 @@ from typing import Any
 from torch import Tensor
 
 from guard_adapters.hooks import hooks_of
+from guard_adapters.learned_images import learned_images
 from guard_adapters.normalizations import DC_DATASETS, HostDataset
 from guard_adapters.recommended import SETTINGS, SETTINGS_FOR
 from guard_plugin.distilled import DistilledSet
@@ -111,7 +112,7 @@ def _distilled_set(path: Path, index: int, pair: Any, model: str, dataset: HostD
     # The host writes class indices as int64; a fork may keep them in another type, or write probabilities.
     whole = whole_numbers(labels) if labels.dim() == 1 else None
     return DistilledSet(
-        images=images.float(),
+        images=learned_images(images, dataset, f"{path}, experiment {index}"),
         labels=labels if whole is None else whole,
         num_classes=dataset.num_classes[0],
         normalization=dataset.normalization,

@@ -25,6 +25,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from guard_adapters.learned_images import learned_images
 from guard_adapters.normalizations import MTT_DATASETS, HostDataset
 from guard_plugin.distilled import DistilledSet
 from guard_plugin.distilled.arrays import whole_numbers
@@ -70,7 +71,7 @@ def read_trajectory_sets(path: Path) -> list[DistilledSet]:
     has_rate = rate_file.is_file()
     return [
         DistilledSet(
-            images=images.float(),
+            images=learned_images(images, dataset, file),
             labels=labels,
             num_classes=num_classes,
             normalization=_input_space(file, version, dataset, len(images) / num_classes),

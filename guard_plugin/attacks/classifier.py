@@ -49,6 +49,8 @@ class Classifier:
     def __call__(self, pixels: Tensor) -> Tensor:
         """Return the logits of all examples, whatever ``batch_size`` is, with a graph where gradients are on.
 
+        They are in the pixels' precision, whatever the model's are in: attacks compute with both.
+
         Raises:
             UnusableInput: If the model's output is not logits for the labels.
         """
@@ -61,7 +63,7 @@ class Classifier:
         if logits.dim() != 2 or logits.shape[1] <= self._highest:
             expected = f"expected logits of shape (n, classes) for labels up to {self._highest}"
             raise UnusableInput(f"{expected}, got shape {tuple(logits.shape)}")
-        return logits[: len(pixels)]
+        return logits[: len(pixels)].to(pixels.dtype)
 
     @torch.no_grad()
     def logits(self, pixels: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -84,8 +85,8 @@ def compare(benchmarks: Sequence[Measured]) -> Comparison:
         )
     labelled = dict(strict_zip(labels_of(folders), benchmarks))
     (first, reference), *others = labelled.items()
-    for label, benchmark in others:
-        _check_comparable(first, reference, label, benchmark)
+    for pair in combinations(labelled.items(), 2):  # all pairs: a setting that the first does not tell may differ
+        _check_comparable(*pair)
     accuracy, differences = {}, {}
     for column in reference.correct:
         accuracy[column] = {
@@ -109,8 +110,9 @@ def difference(one: Measured, column: str, reference: Measured, of_reference: st
     return Difference(*estimate.of(one.unit), is_judged=min(one.count, reference.count) > 1)
 
 
-def _check_comparable(first: str, reference: Measured, label: str, benchmark: Measured) -> None:
-    """Refuse a benchmark whose protocol or columns are not those of the first."""
+def _check_comparable(one: tuple[str, Measured], other: tuple[str, Measured]) -> None:
+    """Refuse two labelled benchmarks whose protocols or columns differ."""
+    (first, reference), (label, benchmark) = one, other
     differing = differing_settings(reference.protocol, benchmark.protocol)
     if differing:
         pairs = {path: (shown_setting(a), shown_setting(b)) for path, (a, b) in differing.items()}

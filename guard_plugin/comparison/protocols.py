@@ -14,6 +14,7 @@ OPTIONS = {
     "split": None,
     "n_examples": "--n-examples",
     "data_sha256": "--data",
+    "num_classes": "--num-classes",
     "arch": "--arch",
     "recipe": "--recipe, --epochs, --set and --learning-rate",
     "attacks": "--attacks and --eps",
@@ -22,14 +23,17 @@ OPTIONS = {
 """The settings of a protocol that must be the same -> the options of ``guard benchmark`` that set them, if any do."""
 
 _LEARNED = "distilled set"
+_MAY_BE_UNTOLD = ("num_classes",)  # earlier results do not have it
 
 
 def differing_settings(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
     """Find where two protocols differ in a setting that must be the same: path, such as "recipe.epochs" -> two values.
 
-    A learning rate that was learned along with the images is part of what is compared, and may differ.
+    A learning rate that was learned along with the images is part of what is compared, and may differ. A number of
+    classes that one of them does not tell is taken to be that of the other.
     """
-    pairs = {key: (_comparable(one.get(key)), _comparable(other.get(key))) for key in OPTIONS}
+    told = [key for key in OPTIONS if key not in _MAY_BE_UNTOLD or (key in one and key in other)]
+    pairs = {key: (_comparable(one.get(key)), _comparable(other.get(key))) for key in told}
     return {path: values for key, (a, b) in pairs.items() for path, values in _differences(key, a, b)}
 
 

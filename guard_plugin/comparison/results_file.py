@@ -29,6 +29,7 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "protocol.arch": (str,),
     "protocol.seeds": (int,),
     "protocol.n_examples": (int,),
+    "protocol.num_classes": (int, _NONE),
     "protocol.recipe": (dict, _NONE),
     "versions": (dict,),
 }

@@ -11,7 +11,20 @@ from torch import Tensor
 
 from guard_plugin.errors import UnusableInput
 
-__all__ = ["ImageSet", "check_count", "check_labels", "check_pixels", "images_from_tensors", "tensors_sha256"]
+__all__ = [
+    "ImageSet",
+    "check_chosen",
+    "check_count",
+    "check_labels",
+    "check_pixels",
+    "images_from_tensors",
+    "tensors_sha256",
+]
+
+# Beyond both, the order of the images has to do with their classes: squared distance over that of a random choice, and
+# the share of the chosen images that would have to be of other classes.
+_MOST_TIMES_RANDOM = 10
+_MOST_ELSEWHERE = 0.1
 
 
 @dataclass(frozen=True)
@@ -39,18 +52,21 @@ def images_from_tensors(pixels: Tensor, labels: Tensor, n_examples: int | None =
     Args:
         pixels: Shape (n, channels, height, width), floating point, in [0, 1].
         labels: Shape (n,), int64.
-        n_examples: How many of the first images to take; all by default.
+        n_examples: How many of the first images to take; all by default. Images that are sorted by class are refused.
 
     Returns:
         The images on the CPU. The number of classes is taken to be the highest label + 1.
 
     Raises:
-        UnusableInput: If a shape, type or range is another, or ``n_examples`` is out of range.
+        UnusableInput: If a shape, type or range is another, ``n_examples`` is out of range, or the first images show
+            other classes than all of them.
     """
     check_pixels(pixels)
     check_labels(labels, len(pixels))
     n = check_count(n_examples, len(pixels), "the given tensors")
-    pixels, labels = pixels[:n].detach().cpu().float(), labels[:n].cpu()
+    labels = labels.cpu()
+    check_chosen(labels[:n], labels, "the given tensors")
+    pixels, labels = pixels[:n].detach().cpu().float(), labels[:n]
     return ImageSet("tensors", pixels, labels, int(labels.max()) + 1, tensors_sha256(pixels, labels))
 
 
@@ -71,6 +87,35 @@ def check_count(n_examples: int | None, available: int, where: str) -> int:
     if n_examples is not None and not 1 <= n_examples <= available:
         raise UnusableInput(f"expected n_examples from 1 to {available}, which is what {where} holds; got {n_examples}")
     return n_examples or available
+
+
+def check_chosen(chosen: Tensor, labels: Tensor, where: str) -> None:
+    """Refuse to take some of the images in ``where`` for all of them, if their order has to do with their classes.
+
+    Over the classes, the squared distance between the counts of n chosen images and n times the shares p of all N is
+    n (1 - sum p^2) (N - n) / (N - 1) in the mean of random choices.
+
+    Args:
+        chosen: The labels of the n chosen images, int64.
+        labels: The labels of all N images, among them the chosen ones.
+        where: What messages call the images.
+
+    Raises:
+        UnusableInput: If the distance is more than ten times that, and a tenth of the images would have to be others.
+    """
+    (classes, counts), n = torch.unique(labels, return_counts=True), len(chosen)
+    found = torch.searchsorted(classes, chosen).bincount(minlength=len(classes))
+    shares = counts.double() / len(labels)
+    off = found - n * shares
+    random = n * (1 - (shares**2).sum()) * (len(labels) - n) / max(1, len(labels) - 1)
+    elsewhere = float(off.abs().sum()) / (2 * n)
+    if elsewhere > _MOST_ELSEWHERE and float((off**2).sum()) > _MOST_TIMES_RANDOM * float(random):
+        raise UnusableInput(
+            f"expected the {n} examples that were chosen of {where} to show its classes as all {len(labels)} do, got "
+            f"{int((found > 0).sum())} of {len(classes)} classes, and {100 * elsewhere:.0f} % of them would have to be "
+            f"of other classes: are they sorted by class? Shuffle images and labels together, or take all of them (no "
+            f"--n-examples)"
+        )
 
 
 def check_pixels(pixels: Tensor) -> None:

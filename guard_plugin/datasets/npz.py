@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from guard_plugin.datasets.image_set import check_pixels
-from guard_plugin.datasets.parts import SPLITS, Part, Source, part_in_memory
+from guard_plugin.datasets.image_set import check_chosen, check_labels, check_pixels
+from guard_plugin.datasets.parts import SPLITS, Part, Source
 from guard_plugin.distilled.arrays import ArrayFile, channels_first, class_indices
 from guard_plugin.errors import UnusableInput
 
@@ -20,7 +23,7 @@ _MOST_CLASSES = 100_000
 
 
 def npz_source(name: str, data_dir: Path | str | None, num_classes: int | None = None) -> Source:
-    """Open a .npz file, whose images stay in the file's order.
+    """Open a .npz file, whose images stay in the file's order; some of images sorted by class are refused.
 
     The file holds ``images`` and ``labels``, which are the test split, or ``x_test`` and ``y_test`` with or without
     ``x_train``, ``y_train``, ``x_val`` and ``y_val``. Images are uint8, or floating point in [0, 1], of shape
@@ -57,4 +60,10 @@ def _part(arrays: ArrayFile, key: str, labels: Tensor, num_classes: int) -> Part
         raise UnusableInput(f"{where}: expected uint8, or floating point in [0, 1], got {images.dtype}")
     if images.is_floating_point() and len(images):
         check_pixels(images)
-    return part_in_memory(images, labels, num_classes, white=255 if images.dtype == torch.uint8 else 1)
+
+    def read(numbers: NDArray[Any]) -> tuple[Tensor, Tensor]:
+        check_labels(labels, len(labels), num_classes, what=f"labels of {where}")
+        check_chosen(labels[numbers], labels, where)
+        return images[numbers], labels[numbers]
+
+    return Part(np.arange(len(labels)), num_classes, read, white=255 if images.dtype == torch.uint8 else 1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from itertools import zip_longest
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from guard_plugin.datasets import ImageSet, load_training_images, tensors_sha256
 from guard_plugin.distilled import DistilledSet
@@ -22,8 +22,9 @@ from guard_plugin.evaluation.options import FOR_CHECKPOINTS, BenchmarkOptions
 from guard_plugin.evaluation.proof import made_under
 from guard_plugin.evaluation.results import FinishedBenchmark
 from guard_plugin.evaluation.run import BenchmarkRun, Subject
+from guard_plugin.evaluation.warnings import without_negatives
 from guard_plugin.networks.architectures import build_network
-from guard_plugin.networks.pixel_model import PixelModel
+from guard_plugin.networks.pixel_model import PixelModel, device_of
 from guard_plugin.spaces import InputSpace
 from guard_plugin.students.recipes import recipe_named, train_student
 from guard_plugin.students.soft_labels import LabelSource, label_source
@@ -76,12 +77,32 @@ class _Students(Subject):
         """Train the students that are missing, each process its own share of them."""
         missing = group.first(lambda: [k for k in range(self.protocol["seeds"]) if not folder.has_student(k)])
         for k in missing[group.rank :: group.size]:
-            distilled, recipe = self.sets[k % len(self.sets)], self.recipes[k % len(self.sets)]
-            folder.keep_student(k, train_student(distilled, self.network, recipe, seed=k, device=device))
+            number = k % len(self.sets)
+            distilled, recipe = self.sets[number], self.recipes[number]
+            student = train_student(distilled, self.network, recipe, seed=k, device=device)
+            if not _has_learned(student, distilled.images[: recipe.batch_size]):
+                raise UnusableInput(
+                    f"expected finite weights and logits of student {k}, which was trained with seed {k} on distilled "
+                    f"set {number} of {len(self.sets)} (from 0), got NaN or infinity: its training diverged, at a "
+                    f"learning rate of {recipe.for_set(distilled).learning_rate:g}. Give a lower --learning-rate, and "
+                    f"another --out"
+                )
+            folder.keep_student(k, student)
         group.gather(None)  # until everyone is ready
+
+    def warnings(self) -> Iterable[tuple[str, str]]:
+        """Return what seems wrong with the distilled images, each reason once."""
+        return dict.fromkeys(one for of in self.sets for one in without_negatives(of.images, self.space))
 
     def pixel_model(self, folder: BenchmarkFolder, k: int) -> nn.Module:
         return PixelModel(folder.load_student(k, self.network), self.space()).eval()
+
+
+@torch.no_grad()
+def _has_learned(student: nn.Module, images: Tensor) -> bool:
+    """Tell whether a student's weights are finite, and so are its logits for some of the images that it learned."""
+    logits = student(images.to(device_of(student)))
+    return all(bool(values.isfinite().all()) for values in (logits, *student.parameters()))
 
 
 def _students(

@@ -144,7 +144,13 @@ def accuracy_entry(correct: Outcomes, sets: Sequence[int], unit: str = "sets") -
 
 def data_protocol(images: ImageSet, split: str) -> dict[str, Any]:
     """Describe the images of a measurement, for JSON."""
-    return {"dataset": images.name, "split": split, "n_examples": len(images.labels), "data_sha256": images.sha256}
+    return {
+        "dataset": images.name,
+        "split": split,
+        "n_examples": len(images.labels),
+        "data_sha256": images.sha256,
+        "num_classes": images.num_classes,
+    }
 
 
 def finish(
@@ -157,8 +163,12 @@ def finish(
     run: Mapping[str, Any],
     ledgers: Sequence[Mapping[str, Any]],
     versions: Mapping[str, Any],
+    warnings: Iterable[tuple[str, str]],
 ) -> FinishedBenchmark:
-    """Summarise the records of each network, by column; what follows ``num_classes`` are entries of results.json."""
+    """Summarise the records of each network, by column; what follows ``num_classes`` are entries of results.json.
+
+    Of these, ``warnings`` are columns and reasons for "flags", before those that the records give.
+    """
     sample = sets_of(subject, len(records)), unit_of(subject)
     correct = {column: np.stack([of[column].correct for of in records]) for column in (CLEAN, *attacks)}
     cost = {
@@ -178,7 +188,7 @@ def finish(
         },
         "farthest": {column: max(of[column].farthest for of in records) for column in attacks},
         "worst_cases": worst_case_members(attacks),
-        "flags": find_warnings(records, attacks, correct, num_classes),
+        "flags": find_warnings(records, attacks, correct, num_classes, warnings),
         "run": dict(run),
         "cost": cost,
         "ledger": dict(ledgers[0]) if ledgers else None,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -53,6 +53,10 @@ class Subject(ABC):
 
     def prepare(self, folder: BenchmarkFolder, group: Group, device: torch.device) -> None:  # noqa: B027
         """Do, on the device, what must be done before the first network can be measured; by default, nothing."""
+
+    def warnings(self) -> Iterable[tuple[str, str]]:
+        """Return columns, each with a reason to doubt it that lies in what is measured; by default, none."""
+        return ()
 
     @abstractmethod
     def pixel_model(self, folder: BenchmarkFolder, k: int) -> nn.Module:
@@ -110,6 +114,7 @@ class BenchmarkRun:
                 run={"batch_size": self.options.batch_size, "processes": group.size},
                 ledgers=self.options.ledgers,
                 versions=used,
+                warnings=subject.warnings(),
             )
             if is_main_process():
                 folder.write_results(finished.results)

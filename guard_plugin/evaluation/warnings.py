@@ -4,17 +4,20 @@ After Athalye et al., "Obfuscated gradients give a false sense of security" (201
 adversarial robustness" (2019).
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from guard_plugin.attacks import Attack
 from guard_plugin.attacks.balls import TOLERANCE
 from guard_plugin.evaluation.engine import CLEAN, GRADIENTS, column_of_part
 from guard_plugin.evaluation.records import Outcomes, Record
+from guard_plugin.spaces import InputSpace
 from guard_plugin.versions import strict_zip
 
-__all__ = ["find_warnings", "near_chance"]
+__all__ = ["find_warnings", "near_chance", "without_negatives"]
 
 _NOTICED = 0.01  # of all examples: below this share, a sign may be chance
 _NEAR_CHANCE = 1.5  # times chance
@@ -28,9 +31,14 @@ def find_warnings(
     attacks: Mapping[str, Attack],
     correct: Mapping[str, Outcomes],
     num_classes: int,
+    of_subject: Iterable[tuple[str, str]] = (),
 ) -> list[dict[str, str]]:
-    """Return {"column", "reason"} of each sign; ``records`` are per network, and all mappings by column."""
+    """Return {"column", "reason"} of each sign.
+
+    ``records`` are per network, and all mappings by column; ``of_subject`` is what was found in what is measured.
+    """
     found = [
+        *of_subject,
         *near_chance(float(correct[CLEAN].mean()), num_classes),
         *_flat(records),
         *_outside(records, attacks),
@@ -48,6 +56,21 @@ def near_chance(accuracy: float, num_classes: int) -> Found:
             CLEAN,
             f"{100 * accuracy:.1f} % is next to chance ({100 / num_classes:.1f} %): is the normalization the one that "
             f"the network was trained with, and are the classes in the same order?",
+        )
+
+
+def without_negatives(images: Tensor, space: Callable[[], InputSpace]) -> Found:
+    """Yield the column "clean", if no value is below 0 of images that are normalised or whitened: they may be pixels.
+
+    Args:
+        images: Distilled images, shape (n, channels, height, width).
+        space: Returns their input space.
+    """
+    if float(images.min()) >= 0 > float(space().to_input(torch.zeros_like(images[:1])).min()):
+        yield (
+            CLEAN,
+            "no value of the distilled images is below 0, as black is by the students' normalization: are they pixels "
+            "in [0, 1] that nobody normalised? Then normalise them, or give them as pixels (--adapter plain)",
         )
 
 

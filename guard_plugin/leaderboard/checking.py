@@ -85,7 +85,7 @@ def _on_counts(reported: Reported) -> Iterator[str]:
     ipc, protocol = reported.results["subject"].get("ipc"), reported.protocol
     if not (_is_number(ipc) and 0 < ipc <= _MOST):
         yield f"expected subject.ipc, the images per class, as a number above 0, got {_short(ipc)}"
-    for key in ("seeds", "n_examples"):
+    for key in ("seeds", "n_examples", *(("num_classes",) if "num_classes" in protocol else ())):
         if not (type(protocol[key]) is int and 0 < protocol[key] <= _MOST):
             yield f"expected protocol.{key} as a whole number above 0, got {_short(protocol[key])}"
     if not all(0 <= one < len(reported.sets) for one in reported.sets):

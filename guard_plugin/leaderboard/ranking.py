@@ -121,18 +121,18 @@ def rank(entries: Iterable[Entry]) -> list[Ranking]:
     """
     groups: list[list[_Candidate]] = []
     for candidate in (one for entry in entries for one in _candidates(entry)):
-        alike = (of for of in groups if of[0].topic == candidate.topic and not _differing(of[0], candidate))
+        alike = (of for of in groups if all(_are_alike(one, candidate) for one in of))
         group = next(alike, None)
         if group is None:
             groups.append([candidate])
         else:
             group.append(candidate)
-    by_topic: dict[tuple[Any, ...], list[_Candidate]] = {}
+    by_topic: dict[tuple[Any, ...], list[list[_Candidate]]] = {}
     rankings = []
     for group in sorted(groups, key=lambda group: group[0].topic):
-        firsts = by_topic.setdefault(group[0].topic, [])
-        firsts.append(group[0])
-        rankings.append(_ranking(group, len(firsts), firsts[0]))
+        of_topic = by_topic.setdefault(group[0].topic, [])
+        of_topic.append(group)
+        rankings.append(_ranking(group, len(of_topic), of_topic[0]))
     return rankings
 
 
@@ -146,17 +146,22 @@ def _candidates(entry: Entry) -> Iterable[_Candidate]:
             yield _Candidate(entry, (reported.columns[0], *attacked, column), protocol)
 
 
+def _are_alike(one: _Candidate, other: _Candidate) -> bool:
+    return one.topic == other.topic and not _differing(one, other)
+
+
 def _differing(one: _Candidate, other: _Candidate) -> dict[str, tuple[Any, Any]]:
     return differing_settings(one.protocol, other.protocol)
 
 
-def _ranking(group: Sequence[_Candidate], number: int, first_of_topic: _Candidate) -> Ranking:
+def _ranking(group: Sequence[_Candidate], number: int, first_of_topic: Sequence[_Candidate]) -> Ranking:
     ordered = sorted(group, key=lambda one: (-one.mean, one.entry.label))
     rows = []
     for one in ordered:
         higher = sum(other.mean > one.mean for other in ordered)
         rows.append(Row(higher + 1, one.entry, one.columns, _against(one, ordered[0])))
-    differing = _differing(first_of_topic, group[0])
+    # The first entry may not tell the setting in which another one of its group differs.
+    differing = next(filter(None, (_differing(one, group[0]) for one in first_of_topic)), {})
     apart = (f"{path} ({shown_setting(b)} instead of {shown_setting(a)})" for path, (a, b) in differing.items())
     return Ranking(
         ipc=group[0].entry.ipc,

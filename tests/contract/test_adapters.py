@@ -72,6 +72,15 @@ def test_dc_labels_of_another_type_are_read_as_they_are_meant(tmp_path):
         read_result(file)
 
 
+def test_dc_images_that_are_pixels_from_0_to_255_are_refused(tmp_path):
+    file = tmp_path / "res_DC_FashionMNIST_ConvNet_1ipc.pt"
+    normalised, pixels = torch.randn(10, 1, 28, 28), torch.rand(10, 1, 28, 28) * 255
+    for images, found in ((pixels.byte(), "torch.uint8"), (pixels, "values whose root mean square is 14")):
+        torch.save({"data": [[normalised, torch.arange(10)], [images, torch.arange(10)]]}, file)
+        with pytest.raises(UnusableInput, match=rf"experiment 1: expected .* pixels to -0\.81 to 2\.02; got {found}"):
+            read_result(file)
+
+
 def test_dc_files_of_another_name_or_content_are_refused(tmp_path):
     for name, message in (
         ("result.pt", "expected a file named res_METHOD"),

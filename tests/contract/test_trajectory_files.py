@@ -189,6 +189,30 @@ def test_what_no_host_wrote_is_refused(save, folder, change, message):
         read_trajectory_sets(run)
 
 
+@pytest.mark.parametrize("unwhitened", [{}, {"images_zca_100": torch.rand(10, 3, 32, 32)}])
+@pytest.mark.parametrize(
+    ("images", "found"),
+    [
+        (lambda pixels: (pixels * 255).to(torch.uint8), "got torch.uint8"),
+        (lambda pixels: (pixels * 255).to(torch.int64), "got torch.int64"),
+        (lambda pixels: pixels * 255, "got values whose root mean square is 14"),
+        (lambda pixels: pixels * 255 - 128, "got values whose root mean square is 7"),
+    ],
+)
+def test_pixels_from_0_to_255_are_refused(save, images, found, unwhitened):
+    run = save(CIFAR_RUN, **{**pair(), **unwhitened, "images_best": images(torch.rand(10, 3, 32, 32))})
+    message = rf"images_best.pt: expected .* pixels to -2\.43 to 2\.75; {found}.*mean=\(0\.4914.*std="
+    with pytest.raises(UnusableInput, match=message):
+        read_trajectory_sets(run)
+
+
+def test_learned_values_may_be_far_from_those_of_pixels(save):
+    images = torch.randn(10, 3, 32, 32) * 9
+    images[0, 0, 0, 0] = 1000
+    (distilled,) = read_trajectory_sets(save(CIFAR_RUN, **{**pair(), "images_best": images.double()}))
+    assert torch.equal(distilled.images, images)
+
+
 def test_other_names_are_refused(save):
     run = save(CIFAR_RUN, **pair())
     with pytest.raises(UnusableInput, match=r"expected a run's folder, or a file named .* got labels_best\.pt"):

@@ -16,6 +16,8 @@ from guard_plugin.attacks import (
     AuditFailure,
     Classifier,
     Criterion,
+    builtin_registry,
+    parse_attacks,
     parse_eps,
     pgd,
     uniform_per_example,
@@ -243,6 +245,29 @@ def test_order_of_the_batch_does_not_matter(mlp, batch):
     adversarial = run(attack, mlp, batch)
     reversed_ = attack(mlp, pixels[order], labels[order], indices=indices[order])
     torch.testing.assert_close(reversed_, adversarial[order], rtol=0, atol=1e-6)
+
+
+class OtherPrecision(nn.Module):
+    """Gives a network's logits in another type than its pixels have."""
+
+    def __init__(self, network, dtype):
+        super().__init__()
+        self.network, self.dtype = network, dtype
+        self.eval()
+
+    def forward(self, pixels):
+        return self.network(pixels).to(self.dtype)
+
+
+@pytest.mark.parametrize("attack", ["fgsm", "pgd3", "mim3", "square20", "apgd-ce", "apgd-t", "fab-t", "cw"])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
+def test_a_model_may_answer_in_another_precision(mlp, batch, attack, dtype):
+    few = tuple(part[:8] for part in batch)
+    (one,) = parse_attacks(attack, builtin_registry(), [EPS if attack != "cw" else parse_eps("1")])
+    adversarial = run(one, OtherPrecision(mlp, dtype), few)
+    assert adversarial.dtype == torch.float32
+    if dtype == torch.float64:  # no bit of the logits is lost
+        assert torch.equal(adversarial, run(one, mlp, few))
 
 
 def test_an_attack_leaves_no_trace(mlp, batch):

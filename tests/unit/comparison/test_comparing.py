@@ -59,6 +59,15 @@ def test_other_protocols_are_refused_by_name(tmp_path, change, words):
         compare([benchmark(tmp_path / "plain"), benchmark(tmp_path / "ours", **change)])
 
 
+def test_results_that_do_not_tell_their_number_of_classes_are_compared_but_hide_no_difference(tmp_path):
+    old, older = (benchmark(tmp_path / name) for name in ("old", "older"))
+    ten, twelve = (benchmark(tmp_path / f"new{n}", num_classes=n) for n in (10, 12))
+    for pair in ([old, older], [old, ten], [ten, old]):
+        compare(pair)
+    with pytest.raises(UnusableInput, match=r"num_classes \(new10: 10; new12: 12\).*other's --num-classes"):
+        compare([old, ten, twelve])
+
+
 def test_a_learning_rate_that_came_with_the_images_may_differ(tmp_path):
     def learned(name, rate, source):
         recipe = {"name": "mtt", "learning_rate": rate, "learning_rate_source": source}

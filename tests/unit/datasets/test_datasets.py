@@ -133,6 +133,15 @@ def test_own_tensors_are_checked():
         images_from_tensors(pixels, labels, 6)
 
 
+def test_the_first_of_own_tensors_that_are_sorted_by_class_are_refused():
+    pixels, labels = torch.rand(500, 1, 2, 2), torch.arange(500) // 50
+    labels[labels == 9] = 10**12  # any number may name a class here
+    with pytest.raises(UnusableInput, match="50 examples .*the given tensors .*got 1 of 10 classes, .*Shuffle"):
+        images_from_tensors(pixels, labels, 50)
+    order = torch.randperm(500)
+    assert torch.equal(images_from_tensors(pixels[order], labels[order], 50).labels, labels[order][:50])
+
+
 @pytest.mark.parametrize(
     "labels", [torch.tensor([0, 10]), torch.tensor([-1, 0]), torch.tensor([0]), torch.tensor([0.0, 1.0])]
 )

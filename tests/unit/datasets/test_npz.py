@@ -55,6 +55,37 @@ def test_the_number_of_classes_can_be_given_where_the_highest_is_missing(tmp_pat
         load_images(path, num_classes=6)
 
 
+@pytest.mark.parametrize(
+    ("classes", "n", "words"),
+    [
+        (10, 50, "1 of 10 classes, and 90 %"),
+        (10, 300, "3 of 10 classes, and 70 %"),
+        (2, 500, "1 of 2 classes, and 50 %"),
+    ],
+)
+def test_the_first_of_images_that_are_sorted_by_class_are_refused(tmp_path, classes, n, words):
+    """They are another task: their accuracy says nothing of all classes."""
+    images, labels = np.zeros((1000, 4, 4), dtype=np.uint8), np.arange(1000) % classes
+    by_class = save(tmp_path, images=images, labels=np.sort(labels))
+    with pytest.raises(
+        UnusableInput, match=f"the {n} examples .*images to show its classes as all 1000 do, got {words}"
+    ):
+        load_images(by_class, n_examples=n)
+    assert len(load_images(by_class).labels) == 1000
+    for order in (labels, *(np.random.RandomState(seed).permutation(labels) for seed in range(20))):
+        shuffled = save(tmp_path, images=images, labels=order)
+        for few in (1, 5, 20, n):
+            assert load_images(shuffled, n_examples=few).labels.tolist() == order[:few].tolist()
+
+
+def test_a_val_split_cut_off_from_training_images_that_are_sorted_by_class_is_refused(tmp_path):
+    arrays = {"x_test": IMAGES, "y_test": LABELS, "x_train": np.zeros((500, 4, 4), dtype=np.uint8)}
+    path = save(tmp_path, y_train=np.arange(500) // 50, **arrays)
+    with pytest.raises(UnusableInput, match="the 50 examples .*x_train .*got 1 of 10 classes.*Shuffle"):
+        load_images(path, split="val")
+    assert len(load_training_images(path).labels) == 500
+
+
 @pytest.mark.parametrize("column", [False, True])
 def test_keras_names_give_the_splits(tmp_path, column):
     labels = (LABELS[:, None] if column else LABELS).astype(np.uint8)

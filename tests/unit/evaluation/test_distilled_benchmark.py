@@ -2,6 +2,7 @@ import dataclasses
 import errno
 import json
 import os
+import re
 import sys
 from functools import partial
 
@@ -10,13 +11,14 @@ import pytest
 import torch
 
 from guard_plugin.attacks import PGD, builtin_registry, parse_eps
+from guard_plugin.comparison.protocols import differing_settings
 from guard_plugin.errors import UnusableInput
 from guard_plugin.evaluation import RECIPES, BenchmarkOptions, benchmark_distilled, train_student
 from guard_plugin.evaluation.checkpoint_benchmark import benchmark_checkpoints
 from guard_plugin.evaluation.results import versions
 from guard_plugin.evaluation.statistics import confidence_interval
 from guard_plugin.networks.architectures import build_network
-from guard_plugin.spaces import UndecidedZca, ZcaWhitening
+from guard_plugin.spaces import Normalization, UndecidedZca, ZcaWhitening
 
 
 @pytest.fixture
@@ -239,6 +241,17 @@ def test_another_protocol_in_the_same_folder_is_refused(run, accuracy_bytes, cha
     assert accuracy_bytes() == before
 
 
+def test_another_number_of_classes_is_another_protocol(run, distilled, digits_test, tmp_path):
+    """The students have another head, although images, labels and distilled set are the same."""
+    np.savez(tmp_path / "mine.npz", images=digits_test.pixels[:150].numpy(), labels=digits_test.labels[:150].numpy())
+    mine = {"dataset": str(tmp_path / "mine.npz"), "n_examples": 150}
+    twelve = {"sets": [distilled.with_num_classes(12)], "num_classes": 12}
+    ten = run("ten", **mine).results["protocol"]
+    with pytest.raises(UnusableInput, match=r"differs in num_classes \(there: 10; now: 12\)"):
+        run("ten", **mine, **twelve)
+    assert differing_settings(ten, run("twelve", **mine, **twelve).results["protocol"]) == {"num_classes": (10, 12)}
+
+
 def test_another_distilled_set_in_the_same_folder_is_refused(run, distilled):
     run()
     with pytest.raises(UnusableInput, match="distilled_sha256"):
@@ -367,6 +380,38 @@ def test_a_set_of_another_shape_is_refused(run, distilled):
     small = dataclasses.replace(distilled, images=distilled.images[..., :4])
     with pytest.raises(UnusableInput, match=r"expected .* \(1, 8, 8, 10\), got \(1, 8, 4, 10\)"):
         run(sets=[distilled, small])
+
+
+@pytest.mark.parametrize("rate", [1e3, 1e6])
+def test_a_student_that_diverged_is_named_and_not_kept(
+    run, distilled, other, short_recipe, tmp_path, monkeypatch, rate
+):
+    def fit(recipe, student, distilled, epochs):
+        """Let the second student alone learn at the given rate."""
+        own = recipe if torch.initial_seed() == 1 else short_recipe
+        learned(own, student, distilled, epochs)
+
+    learned = type(short_recipe).fit
+    monkeypatch.setattr(type(short_recipe), "fit", fit)
+    words = (
+        f"student 1, .* with seed 1 on distilled set 1 of 2 .* rate of {re.escape(f'{rate:g}')}. Give a lower --lear"
+    )
+    for _ in range(2):
+        with pytest.raises(UnusableInput, match=words):
+            run(sets=[distilled, other], seeds=3, learning_rate=rate)
+        assert [file.name for file in (tmp_path / "out" / "students").iterdir()] == ["student-0.pt"]
+
+
+def test_images_that_may_be_pixels_are_flagged_where_students_take_normalised_ones(run, distilled):
+    pixels = distilled.normalization.to_pixels(distilled.images).clamp(0, 1)
+    as_pixels = dataclasses.replace(distilled, images=pixels)
+    flagged = run("flagged", sets=[as_pixels, dataclasses.replace(as_pixels, images=pixels.flip(0))]).results["flags"]
+    assert [flag["column"] for flag in flagged if "pixels in [0, 1] that nobody normalised" in flag["reason"]] == [
+        "clean"
+    ]
+    told = dataclasses.replace(as_pixels, normalization=Normalization.identity(1))
+    for name, one in (("normalised", distilled), ("told", told)):
+        assert not any("nobody normalised" in flag["reason"] for flag in run(name, sets=[one]).results["flags"])
 
 
 @pytest.mark.parametrize("out", ["file", "file/below"])

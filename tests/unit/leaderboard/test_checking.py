@@ -50,6 +50,7 @@ def test_a_file_as_guard_benchmark_wrote_it_is_taken(file):
         ("subject.adapter", "dc\nmtt", "subject.adapter as 1 to 200 printable characters"),
         ("protocol.seeds", 5, "clean accuracies are of 6 students, but protocol.seeds is 5"),
         ("protocol.n_examples", 0, "n_examples as a whole number above 0"),
+        ("protocol.num_classes", True, "num_classes as a whole number above 0"),
         ("protocol.n_examples", 100, "of clean are not shares of 100 examples"),
         ("protocol.attacks.1.eps_value", 0.01, "not those of the attacks|are not what|eps_value of pgd10"),
         ("subject.set_of_student", [0, 1, 2, 0, 1, 9], "set_of_student from 0 to 5"),
@@ -133,7 +134,7 @@ def test_a_huge_file_is_not_read(tmp_path):
 
 PATHS = [
     "schema", "subject", "subject.ipc", "subject.adapter", "subject.sha256", "subject.made_under",
-    "subject.experiments",
+    "subject.experiments", "protocol.num_classes",
     "subject.made_under.x", "subject.made_under.x.penalty", "subject.made_under.x.settings",
     "subject.made_under.x.settings.strength", "subject.made_under.x.runs", "subject.made_under.x.runs.0.guarded",
     "subject.made_under.x.runs.0.commit", "subject.set_of_student", "protocol.dataset", "protocol.n_examples",

@@ -88,6 +88,14 @@ def test_learning_rates_that_came_with_the_images_may_differ(tmp_path):
     assert len(ranked(*made)) == 1
 
 
+def test_an_entry_that_does_not_tell_its_number_of_classes_brings_no_others_together(tmp_path):
+    told = {"untold": {}, "ten": {"num_classes": 10}, "twelve": {"num_classes": 12}}
+    made = [folder(tmp_path / name, seed=seed, **change) for seed, (name, change) in enumerate(told.items())]
+    one, other = ranked(*made)
+    assert (sorted(labels(one)), labels(other)) == (["ten", "untold"], ["twelve"])
+    assert (other.number, other.apart) == (2, "num_classes (12 instead of 10)")
+
+
 def test_a_ball_is_ranked_whatever_else_was_measured(tmp_path):
     """One entry has the ball alone, the other has two: their columns have other names."""
     both, alone_at_8 = folder(tmp_path / "both", 0.3, eps=("4/255", "8/255")), folder(tmp_path / "one", 0.5, seed=1)
