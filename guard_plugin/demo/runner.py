@@ -14,7 +14,10 @@ from guard_plugin.demo.methods import LEDGER, distil, student_options
 from guard_plugin.demo.settings import DcSettings, RecoverySettings
 from guard_plugin.distilled import read_distilled, subject_of_several
 from guard_plugin.errors import UnusableInput
-from guard_plugin.evaluation import benchmark_distilled, load_images, parse_attacks, parse_eps
+from guard_plugin.evaluation import benchmark_distilled
+from guard_plugin.evaluation.folder import locked
+from guard_plugin.evaluation.options import BenchmarkOptions
+from guard_plugin.evaluation.run import BenchmarkRun
 from guard_plugin.evaluation.tables import column_label, percent, text_table
 from guard_plugin.files import explain_write_errors, read_json_object, refuse_foreign_files, write_json
 from guard_plugin.injection.penalty_choice import choose_penalty
@@ -22,6 +25,8 @@ from guard_plugin.networks.architectures import build_network
 from guard_plugin.plugins import Plugins, installed_plugins, look_up
 
 __all__ = ["run_demo", "summarise"]
+
+_WRITTEN = ("baseline", "guard", "comparison.json", "comparison.html", "distilled.png")
 
 
 def run_demo(settings: DcSettings | RecoverySettings, out: Path, say: Callable[[str], None]) -> None:
@@ -39,12 +44,25 @@ def run_demo(settings: DcSettings | RecoverySettings, out: Path, say: Callable[[
     settings = replace(settings, attacks=usual_attacks(settings.attacks, plugins.attack_classes))
     penalty = settings.penalty_options()
     _check(settings, penalty, plugins)
-    _claim(out, settings)
+    with explain_write_errors(out, "Choose another --out"):
+        refuse_foreign_files(out, _WRITTEN, "settings.json")
+    with locked(out):
+        _claim(out, settings)
+        _run(settings, penalty, out, say, plugins)
+
+
+def _run(
+    settings: DcSettings | RecoverySettings,
+    penalty: Mapping[str, Any],
+    out: Path,
+    say: Callable[[str], None],
+    plugins: Plugins,
+) -> None:
     for arm, changes in (("baseline", {"strength": 0.0}), ("guard", {})):
         folder = out / arm
         folder.mkdir(exist_ok=True)
         say(f"{arm}: distilling {settings.dataset}, {settings.experiments} sets of {settings.ipc} image(s) per class")
-        distilled = distil(settings, penalty | changes, folder)
+        distilled = distil(settings, {**penalty, **changes}, folder)
         say(f"{arm}: training and attacking {settings.students} students")
         _benchmark(settings, distilled, folder, plugins)
     _compare(settings, out, say)
@@ -52,10 +70,9 @@ def run_demo(settings: DcSettings | RecoverySettings, out: Path, say: Callable[[
 
 def _check(settings: DcSettings | RecoverySettings, penalty: Mapping[str, Any], plugins: Plugins) -> None:
     """Refuse, before anything is distilled, what a later step would refuse."""
-    images = load_images(settings.dataset, settings.data, "test", settings.n_examples)
+    images = BenchmarkRun(BenchmarkOptions(out=Path(), **_protocol(settings, plugins))).images
     channels, height, width = images.pixels.shape[1:]
     build_network(settings.arch, channels=channels, num_classes=images.num_classes, im_size=(height, width))
-    parse_attacks(settings.attacks, plugins.attack_classes, [parse_eps(settings.eps)])
     choose_penalty(plugins, look_up("adapter", settings.method, plugins.adapters), dict(penalty))
 
 
@@ -63,13 +80,23 @@ def _claim(out: Path, settings: DcSettings | RecoverySettings) -> None:
     """Take the folder, unless it holds the files of a demo with other settings."""
     file, wanted = out / "settings.json", asdict(settings)
     with explain_write_errors(file, "Choose another --out"):
-        out.mkdir(parents=True, exist_ok=True)
-        refuse_foreign_files(
-            out, ("baseline", "guard", "comparison.json", "comparison.html", "distilled.png"), file.name
-        )
         if file.exists() and read_json_object(file) != wanted:
             raise UnusableInput(f"{out} holds a demo with other settings ({file}): choose another --out, or delete it")
         write_json(file, wanted)
+
+
+def _protocol(settings: DcSettings | RecoverySettings, plugins: Plugins) -> dict[str, Any]:
+    """Return the options of the benchmark that do not hang on what was distilled."""
+    return {
+        "dataset": settings.dataset,
+        "data_dir": settings.data,
+        "arch": settings.arch,
+        "attacks": settings.attacks,
+        "eps": [settings.eps],
+        "n_examples": settings.n_examples,
+        "seeds": settings.students,
+        "registry": plugins.attack_classes,
+    }
 
 
 def _benchmark(
@@ -79,16 +106,9 @@ def _benchmark(
     sets = [one for of in by_path.values() for one in of]
     benchmark_distilled(
         sets,
-        dataset=settings.dataset,
-        data_dir=settings.data,
-        arch=settings.arch,
-        attacks=settings.attacks,
-        eps=[settings.eps],
-        n_examples=settings.n_examples,
-        seeds=settings.students,
         out=folder,
         subject=subject_of_several(settings.method, by_path),
-        registry=plugins.attack_classes,
+        **_protocol(settings, plugins),
         ledger=[read_json_object(path.parent / LEDGER) for path in distilled],
         **student_options(settings, distilled),
     )

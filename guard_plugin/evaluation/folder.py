@@ -25,7 +25,29 @@ from guard_plugin.files import (
 )
 from guard_plugin.state_dicts import load_tensors
 
-__all__ = ["BenchmarkFolder"]
+__all__ = ["BenchmarkFolder", "locked"]
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Make a folder, and keep every other process out of it; the system releases it however this process ends.
+
+    Raises:
+        UnusableInput: If another process is in it, or it cannot be written to.
+    """
+    with ExitStack() as stack:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW  # A file or link of another's is left as it is.
+            lock = stack.enter_context(os.fdopen(os.open(folder / ".lock", flags, 0o666), "rb+", buffering=0))
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UnusableInput(
+                f"another process is working in {folder}: wait for it, or choose another --out"
+            ) from error
+        except OSError as error:
+            raise UnusableInput(f"cannot write to {folder}: {error}. Choose another --out") from error
+        yield
 
 
 class BenchmarkFolder:
@@ -39,22 +61,11 @@ class BenchmarkFolder:
     def claimed(self, fingerprint: Mapping[str, Any]) -> Iterator[None]:
         """Keep every other process out of the folder, and check that the benchmark in it is this one.
 
-        The system releases the claim however this process ends. The fingerprint is everything that the numbers depend
-        on, as JSON values.
+        The fingerprint is everything that the numbers depend on, as JSON values.
         """
-        with ExitStack() as stack:
-            try:
-                self._path.mkdir(parents=True, exist_ok=True)
-                flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW  # A file or link of another's is left as it is.
-                lock = stack.enter_context(os.fdopen(os.open(self._path / ".lock", flags, 0o666), "rb+", buffering=0))
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with locked(self._path):
+            with explain_write_errors(self._path, "Choose another --out"):
                 self._begin(json.loads(json.dumps(fingerprint)))
-            except BlockingIOError as error:
-                raise UnusableInput(
-                    f"another process is working in {self._path}: wait for it, or choose another --out"
-                ) from error
-            except OSError as error:
-                raise UnusableInput(f"cannot write to {self._path}: {error}. Choose another --out") from error
             yield
 
     def records(self, student: int) -> RecordFolder:

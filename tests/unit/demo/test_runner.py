@@ -5,6 +5,7 @@ from guard_plugin.comparison.report import legend
 from guard_plugin.demo import run_demo, settings_for
 from guard_plugin.demo.runner import summarise
 from guard_plugin.errors import UnusableInput
+from guard_plugin.evaluation.folder import locked
 from tests.unit.comparison.folders import flags, write_benchmark
 
 
@@ -41,6 +42,25 @@ def test_a_folder_with_files_of_such_names_is_refused_before_anything_is_distill
     with pytest.raises(UnusableInput, match=f"holds {name} of another origin"):
         run_demo(settings_for("digits"), tmp_path, pytest.fail)
     assert [file.read_text() for file in tmp_path.iterdir()] == ["mine"]
+
+
+@pytest.mark.parametrize(
+    ("attacks", "message"),
+    [
+        ("fgsm,pgd10-transfer", "source"),
+        ("fgsm,fgsm@16/255", "fgsm"),
+        ("nosuch", "unknown attack"),
+    ],
+)
+def test_attacks_that_the_benchmark_would_refuse_are_refused_before_anything_is_distilled(tmp_path, attacks, message):
+    with pytest.raises(UnusableInput, match=message):
+        run_demo(settings_for("digits", attacks=attacks), tmp_path / "out", pytest.fail)
+    assert not (tmp_path / "out").exists()
+
+
+def test_two_demos_in_one_folder_do_not_meet(tmp_path):
+    with locked(tmp_path), pytest.raises(UnusableInput, match="another process is working in"):
+        run_demo(settings_for("digits"), tmp_path, pytest.fail)
 
 
 def test_the_table_is_in_percent_points(comparison):
