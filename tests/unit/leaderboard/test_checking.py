@@ -1,5 +1,7 @@
+import functools
 import json
 
+import jinja2
 import pytest
 
 from guard_plugin.errors import UnusableInput
@@ -9,9 +11,15 @@ from tests.unit.comparison.html_checks import parsed
 from tests.unit.leaderboard.boards import LEDGER, alone, edit
 
 
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    return alone(tmp_path_factory.mktemp("written") / "alice.json").read_text()
+
+
 @pytest.fixture
-def file(tmp_path):
-    return alone(tmp_path / "alice.json")
+def file(tmp_path, written):
+    (tmp_path / "alice.json").write_text(written)
+    return tmp_path / "alice.json"
 
 
 def put(path, value):
@@ -147,12 +155,22 @@ PATHS = [
 RUN = {"adapter": "dc", "script": "main.py", "commit": "8d00cba", "guarded": 20, "expected": 20, "started": "x"}
 
 
+@pytest.fixture(scope="module")
+def compiled_templates(tmp_path_factory):
+    """Keep what jinja2 compiles of templates, of which each page takes five."""
+    cache = jinja2.FileSystemBytecodeCache(str(tmp_path_factory.mktemp("templates")))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(jinja2, "Environment", functools.partial(jinja2.Environment, bytecode_cache=cache))
+        yield
+
+
 @pytest.mark.parametrize(
     "value",
     [None, [], {}, "text", "\x1b[2J\ud800<script>", 10**30, 10**400, -1, 0.5, True, [[None]], {"a": {"b": []}}],
     ids=lambda value: f"{type(value).__name__}{str(value)[:9]!r}",
 )
 @pytest.mark.parametrize("path", PATHS)
+@pytest.mark.usefixtures("compiled_templates")
 def test_wrong_types_are_ranked_or_refused_and_never_crash(file, path, value):
     def change(results):
         origin = {"penalty": "curvature", "reason": "", "settings": dict(LEDGER["penalty"]), "runs": [dict(RUN)]}
