@@ -158,6 +158,18 @@ def test_a_radius_is_the_number_of_its_text(file):
         read_entries([file])
 
 
+def test_a_file_without_attacks_is_refused(file):
+    """It would stand in no ranking."""
+
+    def change(results):
+        results["protocol"]["attacks"], results["worst_cases"] = [], {}
+        results["accuracy"] = {"clean": results["accuracy"]["clean"]}
+
+    edit(file, change)
+    with pytest.raises(UnusableInput, match="alice.json .*expected attacks in protocol.attacks, got none.: benchmark"):
+        read_entries([file])
+
+
 def test_many_problems_are_told_in_part(file):
     def change(results):
         results["subject"]["sha256"] = results["protocol"]["data_sha256"] = "no hash"

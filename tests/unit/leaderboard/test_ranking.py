@@ -1,8 +1,10 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from guard_plugin.errors import UnusableInput
 from guard_plugin.leaderboard import leaderboard_json, leaderboard_text, rank, read_entries
 from tests.unit.leaderboard.boards import alone, edit, folder, outcomes
 
@@ -31,6 +33,13 @@ def test_entries_are_ranked_by_what_survives_every_attack(tmp_path):
         for i, part in enumerate((share + 0.1, share)):
             survives = survives & outcomes(part / 0.9, 1 + i + 10 * seed)
         assert row.worst["mean"] == pytest.approx(survives.mean(), abs=1e-12)
+
+
+def test_an_entry_that_would_stand_in_no_ranking_is_an_error(tmp_path):
+    one, other = read_entries([folder(tmp_path / "one"), folder(tmp_path / "other", seed=1)])
+    attacked = replace(other, reported=replace(other.reported, columns=other.reported.columns[:-1]))
+    with pytest.raises(UnusableInput, match="expected a worst case in .*other, by which it is ranked, got none"):
+        rank([one, attacked])
 
 
 def test_equal_accuracies_share_a_rank(tmp_path):
