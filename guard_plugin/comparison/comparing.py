@@ -82,10 +82,9 @@ def compare(benchmarks: Sequence[Measured]) -> Comparison:
         raise UnusableInput(
             f"expected two or more different folders of benchmarks, got {', '.join(map(str, folders)) or 'none'}"
         )
-    labelled = dict(strict_zip(labels_of(folders), benchmarks))
-    (first, reference), *others = labelled.items()
-    for label, benchmark in others:
-        _check_comparable(first, reference, label, benchmark)
+    (first, reference), *given = strict_zip(labels_of(folders), benchmarks)
+    others = [(label, _comparable(first, reference, label, benchmark)) for label, benchmark in given]
+    labelled = dict([(first, reference), *others])
     accuracy, differences = {}, {}
     for column in reference.correct:
         accuracy[column] = {
@@ -109,8 +108,11 @@ def difference(one: Measured, column: str, reference: Measured, of_reference: st
     return Difference(*estimate.of(one.unit), is_judged=min(one.count, reference.count) > 1)
 
 
-def _check_comparable(first: str, reference: Measured, label: str, benchmark: Measured) -> None:
-    """Refuse a benchmark whose protocol or columns are not those of the first."""
+def _comparable(first: str, reference: Measured, label: str, benchmark: Measured) -> Measured:
+    """Return a benchmark under the first's names of columns; refuse one of another protocol, or with other columns.
+
+    Names differ where a radius is written in other words: "pgd100@8/255", "pgd100@16/510".
+    """
     differing = differing_settings(reference.protocol, benchmark.protocol)
     if differing:
         pairs = {path: (shown_setting(a), shown_setting(b)) for path, (a, b) in differing.items()}
@@ -121,11 +123,18 @@ def _check_comparable(first: str, reference: Measured, label: str, benchmark: Me
             f"{first} and {label} were not measured in the same way and cannot be compared: they differ in "
             f"{'; '.join(values)}. Benchmark one of them again, into a new folder, with the other's {options}"
         )
-    if benchmark.columns != reference.columns:
+    if _members(benchmark) != _members(reference):
         raise UnusableInput(
-            f"{first} and {label} name their columns differently: benchmark one of them again, with the guard-plugin "
-            f"of the other"
+            f"{first} and {label} unite other attacks in their worst cases: benchmark one of them again, with the "
+            f"guard-plugin and the --eps of the other"
         )
+    return benchmark.with_columns(reference.columns)
+
+
+def _members(benchmark: Measured) -> list[list[int]]:
+    """Return the places of the columns that each worst case unites."""
+    places = {column.name: i for i, column in enumerate(benchmark.columns)}
+    return [[places[name] for name in column.members] for column in benchmark.columns]
 
 
 def labels_of(paths: Sequence[Path]) -> list[str]:

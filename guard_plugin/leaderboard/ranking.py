@@ -67,7 +67,7 @@ class Ranking:
     """Entries that were measured in the same way.
 
     Args:
-        protocol: The protocol that they share; of the attacks, those in the ball.
+        protocol: The protocol that they share, in the words of the first entry; of the attacks, those in the ball.
         worst: The worst case, whose ball is the threat model, as the first entry names it.
         attacks: The attacks' names, in their order.
         rows: By rank.
@@ -168,7 +168,7 @@ def _ranking(group: Sequence[_Candidate], number: int, first_of_topic: _Candidat
     apart = (f"{path} ({shown_setting(b)} instead of {shown_setting(a)})" for path, (a, b) in differing.items())
     return Ranking(
         ipc=group[0].entry.ipc,
-        protocol=group[0].protocol,
+        protocol=ordered[0].protocol,
         worst=ordered[0].columns[-1],
         attacks=tuple(column.attack for column in ordered[0].columns[1:-1]),
         rows=tuple(rows),

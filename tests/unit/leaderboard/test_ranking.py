@@ -67,6 +67,18 @@ def test_other_protocols_are_not_ranked_together(tmp_path, change, differing):
     assert other.title == f"{one.title}, protocol 2"
 
 
+def test_a_radius_is_the_same_in_other_words(tmp_path):
+    """The words are those of the first, in all that is told."""
+    made = [
+        folder(tmp_path / "a", eps=("16/510", "4/255")),
+        folder(tmp_path / "b", 0.6, seed=1),
+        folder(tmp_path / "c", 0.2, seed=2, eps=("0.03137254901960784",)),
+    ]
+    at_4, at_8 = ranked(*made)
+    assert (labels(at_4), labels(at_8)) == (["a"], ["b", "a", "c"])
+    assert (at_8.number, at_8.worst.eps, at_8.protocol["attacks"][0]["eps"]) == (1, "8/255", "8/255")
+
+
 @pytest.mark.parametrize("change", [{"subject": {"ipc": 10.0}}, {"dataset": "CIFAR10"}, {"eps": ("4/255",)}])
 def test_other_data_sets_ipcs_and_radii_are_other_topics(tmp_path, change):
     one, other = ranked(folder(tmp_path / "a"), folder(tmp_path / "b", seed=1, **change))
