@@ -26,6 +26,7 @@ def compare(folders: tuple[Path, ...], html: Path | None, png: Path | None, as_j
     """
     from guard_plugin import comparison
 
+    comparison.check_outputs(folders, html=html, png=png)
     compared = comparison.compare([comparison.read_benchmark(folder) for folder in folders])
     if html:
         comparison.write_page(compared, html)

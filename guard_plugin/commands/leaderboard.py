@@ -25,7 +25,9 @@ def leaderboard(entries: tuple[Path, ...], html: Path | None, as_json: bool) -> 
     nothing is written.
     """
     from guard_plugin import leaderboard as board
+    from guard_plugin.comparison import check_outputs
 
+    check_outputs(entries, html=html)
     rankings = board.rank(board.read_entries(entries))
     if html:
         board.write_leaderboard(rankings, html)

@@ -3,6 +3,7 @@
 from guard_plugin.comparison.caveats import notes
 from guard_plugin.comparison.comparing import Comparison, compare
 from guard_plugin.comparison.images import draw_distilled
+from guard_plugin.comparison.outputs import check_outputs
 from guard_plugin.comparison.page import comparison_page, write_page
 from guard_plugin.comparison.reading import Measured, read_benchmark
 from guard_plugin.comparison.report import comparison_json, comparison_text
@@ -10,6 +11,7 @@ from guard_plugin.comparison.report import comparison_json, comparison_text
 __all__ = [
     "Comparison",
     "Measured",
+    "check_outputs",
     "compare",
     "comparison_json",
     "comparison_page",

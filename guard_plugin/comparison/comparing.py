@@ -83,18 +83,21 @@ def compare(benchmarks: Sequence[Measured]) -> Comparison:
         raise UnusableInput(
             f"expected two or more different folders of benchmarks, got {', '.join(map(str, folders)) or 'none'}"
         )
-    labelled = dict(strict_zip(labels_of(folders), benchmarks))
-    (first, reference), *others = labelled.items()
-    for pair in combinations(labelled.items(), 2):  # all pairs: a setting that the first does not tell may differ
-        _check_comparable(*pair)
+    labelled = list(strict_zip(labels_of(folders), benchmarks))
+    for one, other in combinations(labelled, 2):  # all pairs: a setting that the first does not tell may differ
+        _check_protocols(*one, *other)
+    (first, reference), *given = labelled
+    # Names of columns differ where a radius is written in other words: "pgd100@8/255", "pgd100@16/510".
+    others = [(label, benchmark.with_columns(reference.columns)) for label, benchmark in given]
+    named = dict([(first, reference), *others])
     accuracy, differences = {}, {}
     for column in reference.correct:
         accuracy[column] = {
-            label: accuracy_entry(one.correct[column], one.sets, one.unit) for label, one in labelled.items()
+            label: accuracy_entry(one.correct[column], one.sets, one.unit) for label, one in named.items()
         }
         differences[column] = {label: difference(one, column, reference, column) for label, one in others}
     return Comparison(
-        benchmarks=labelled,
+        benchmarks=named,
         first=first,
         others=[label for label, _ in others],
         columns=reference.columns,
@@ -110,9 +113,8 @@ def difference(one: Measured, column: str, reference: Measured, of_reference: st
     return Difference(*estimate.of(one.unit), is_judged=min(one.count, reference.count) > 1)
 
 
-def _check_comparable(one: tuple[str, Measured], other: tuple[str, Measured]) -> None:
-    """Refuse two labelled benchmarks whose protocols or columns differ."""
-    (first, reference), (label, benchmark) = one, other
+def _check_protocols(first: str, reference: Measured, label: str, benchmark: Measured) -> None:
+    """Refuse two benchmarks whose protocols differ, or that unite other columns in their worst cases."""
     differing = differing_settings(reference.protocol, benchmark.protocol)
     if differing:
         pairs = {path: (shown_setting(a), shown_setting(b)) for path, (a, b) in differing.items()}
@@ -123,11 +125,17 @@ def _check_comparable(one: tuple[str, Measured], other: tuple[str, Measured]) ->
             f"{first} and {label} were not measured in the same way and cannot be compared: they differ in "
             f"{'; '.join(values)}. Benchmark one of them again, into a new folder, with the other's {options}"
         )
-    if benchmark.columns != reference.columns:
+    if _members(benchmark) != _members(reference):
         raise UnusableInput(
-            f"{first} and {label} name their columns differently: benchmark one of them again, with the guard-plugin "
-            f"of the other"
+            f"{first} and {label} unite other attacks in their worst cases: benchmark one of them again, with the "
+            f"guard-plugin and the --eps of the other"
         )
+
+
+def _members(benchmark: Measured) -> list[list[int]]:
+    """Return the places of the columns that each worst case unites."""
+    places = {column.name: i for i, column in enumerate(benchmark.columns)}
+    return [[places[name] for name in column.members] for column in benchmark.columns]
 
 
 def labels_of(paths: Sequence[Path]) -> list[str]:

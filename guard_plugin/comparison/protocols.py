@@ -29,8 +29,8 @@ _MAY_BE_UNTOLD = ("num_classes",)  # earlier results do not have it
 def differing_settings(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
     """Find where two protocols differ in a setting that must be the same: path, such as "recipe.epochs" -> two values.
 
-    A learning rate that was learned along with the images is part of what is compared, and may differ. A number of
-    classes that one of them does not tell is taken to be that of the other.
+    A learning rate that was learned along with the images is part of what is compared, and may differ. So may the words
+    for a radius: 16/510 is 8/255. A number of classes that one of them does not tell is taken to be that of the other.
     """
     told = [key for key in OPTIONS if key not in _MAY_BE_UNTOLD or (key in one and key in other)]
     pairs = {key: (_comparable(one.get(key)), _comparable(other.get(key))) for key in told}
@@ -45,8 +45,10 @@ def _comparable(setting: Any) -> Any:
 
 def _differences(path: str, one: Any, other: Any) -> Iterator[tuple[str, tuple[Any, Any]]]:
     if isinstance(one, Mapping) and isinstance(other, Mapping):
+        same_radius = "eps_value" in one and one["eps_value"] == other.get("eps_value")
         for key in dict.fromkeys([*one, *other]):
-            yield from _differences(f"{path}.{key}", one.get(key), other.get(key))
+            if not (key == "eps" and same_radius):
+                yield from _differences(f"{path}.{key}", one.get(key), other.get(key))
     elif isinstance(one, list) and isinstance(other, list) and len(one) == len(other):
         for i, (a, b) in enumerate(strict_zip(one, other)):
             yield from _differences(f"{path}[{i}]", a, b)

@@ -14,6 +14,7 @@ from guard_plugin.comparison.results_file import AGAIN, Column, Reported, explai
 from guard_plugin.errors import UnusableInput
 from guard_plugin.evaluation.records import RecordFolder
 from guard_plugin.files import read_json_object
+from guard_plugin.versions import strict_zip
 
 __all__ = ["Measured", "read_benchmark"]
 
@@ -32,6 +33,25 @@ class Measured(Reported):
 
     folder: Path
     correct: dict[str, NDArray[np.bool_]]
+
+    def with_columns(self, columns: Sequence[Column]) -> Measured:
+        """Return this benchmark with its columns, in their order, under the names of these.
+
+        What ``results`` holds by column and a comparison shows, which is costs and flags, is renamed too.
+        """
+        names = {mine.name: theirs.name for mine, theirs in strict_zip(self.columns, columns)}
+        cost = {
+            part: {names.get(name, name): price for name, price in by_column.items()}
+            for part, by_column in self.results["cost"].items()
+        }
+        flags = [{"column": names.get(column, column), "reason": reason} for column, reason in self.flags]
+        return Measured(
+            {**self.results, "cost": cost, "flags": flags},
+            tuple(columns),
+            self.sets,
+            self.folder,
+            {names[name]: correct for name, correct in self.correct.items()},
+        )
 
 
 def read_benchmark(folder: Path) -> Measured:

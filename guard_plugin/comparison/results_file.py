@@ -195,9 +195,11 @@ def columns_of(results: Mapping[str, Any]) -> list[Column]:
     """Match the columns of results.json with the attacks of its protocol, which stand in the same order.
 
     Raises:
-        ValueError: If they do not fit.
+        ValueError: If they do not fit, or there are no attacks.
     """
     names, attacks, members = list(results["accuracy"]), list(results["protocol"]["attacks"]), results["worst_cases"]
+    if not attacks:
+        raise ValueError("expected attacks in protocol.attacks, got none")
     clean, attacked, worst = names[:1], names[1 : 1 + len(attacks)], names[1 + len(attacks) :]
     # Each ball once, in the order in which the attacks name them.
     balls = list(dict.fromkeys((attack["norm"], attack["eps"], attack["eps_value"]) for attack in attacks))

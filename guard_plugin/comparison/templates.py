@@ -16,9 +16,11 @@ from guard_plugin.files import atomic_file, explain_write_errors
 from guard_plugin.foreign_text import printable
 from guard_plugin.optional import require
 
-__all__ = ["rendered", "typeset", "write_html"]
+__all__ = ["is_page", "rendered", "typeset", "write_html"]
 
 _SHARED = Path(__file__).parent
+_BEGINS = b"<!doctype html>"
+_GENERATOR = b'<meta name="generator" content="guard-plugin '  # In layout.html.j2, before all that a file can say.
 
 
 def rendered(template: Path, *, needed_by: str, script: Path | None = None, **values: Any) -> str:
@@ -61,6 +63,11 @@ def typeset(text: str) -> str:
     """Put true minus signs before numbers, and keep percent signs on the line of their number."""
     text = re.sub(r"(?<![\w.])-(?=\d)", "\N{MINUS SIGN}", text)
     return re.sub(r"(?<=\d) %", "\N{NO-BREAK SPACE}%", text)
+
+
+def is_page(head: bytes) -> bool:
+    """Tell from the first 1,024 bytes of a file whether it is a page that ``rendered`` returned."""
+    return head.startswith(_BEGINS) and _GENERATOR in head
 
 
 def write_html(page: str, file: Path) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 
 from guard_plugin.comparison.results_file import Column, Reported, explain_misfits
 from guard_plugin.errors import UnusableInput
+from guard_plugin.leaderboard.intervals import narrowest_interval
 from guard_plugin.quantities import parse_number
 
 __all__ = ["attacks_in", "check_results"]
@@ -130,8 +131,6 @@ def _on_accuracy(reported: Reported, column: str) -> Iterator[str]:
     right = np.multiply(per_seed, reported.protocol["n_examples"])
     if np.abs(right - right.round()).max() > 1e-6:
         yield f"accuracies of {column} are not shares of {reported.protocol['n_examples']} examples"
-    if not low - _ROUNDING <= mean <= high + _ROUNDING:
-        yield f"expected ci95 of {column} around {mean:.6f}, got {low:.6f} to {high:.6f}"
     # Version 0.1, which did not write "per_set", took the mean over all students.
     per_set = [np.mean(np.compress(np.equal(reported.sets, one), per_seed)) for one in sorted(set(reported.sets))]
     told = entry.get("per_set", per_set)
@@ -139,6 +138,21 @@ def _on_accuracy(reported: Reported, column: str) -> Iterator[str]:
         yield f"per_set of {column} are not the means of its students"
     if abs(np.mean(per_set if "per_set" in entry else per_seed) - mean) > _ROUNDING:
         yield f"the accuracies of students in {column} do not give the mean {mean:.6f}"
+    several = "per_set" in entry and len(per_set) > 1
+    yield from _on_interval(column, entry, per_set if several else per_seed, reported.protocol["n_examples"])
+
+
+def _on_interval(column: str, entry: Mapping[str, Any], accuracies: Sequence[float], examples: int) -> Iterator[str]:
+    """Yield where an interval does not hold what any interval of such accuracies does."""
+    mean, (low, high) = entry["mean"], entry["ci95"]
+    least, most = narrowest_interval(accuracies, examples, is_wilsons="per_set" in entry)
+    if _ROUNDING < mean < 1 - _ROUNDING and not low < mean < high:
+        yield f"expected ci95 of {column} around {mean:.6f}, got {low:.6f} to {high:.6f}"
+    elif low > least + _ROUNDING or high < most - _ROUNDING:
+        yield (
+            f"expected ci95 of {column} to hold {least:.6f} to {most:.6f}, which its accuracies over {examples} "
+            f"examples imply, got {low:.6f} to {high:.6f}"
+        )
 
 
 def _on_order(reported: Reported) -> Iterator[str]:

@@ -9,6 +9,7 @@ from typing import Any, Literal, NamedTuple
 from guard_plugin.comparison.comparing import Difference, difference
 from guard_plugin.comparison.protocols import differing_settings, shown_setting
 from guard_plugin.comparison.results_file import Column
+from guard_plugin.errors import UnusableInput
 from guard_plugin.leaderboard.checking import attacks_in
 from guard_plugin.leaderboard.entries import Entry
 
@@ -66,7 +67,7 @@ class Ranking:
     """Entries that were measured in the same way.
 
     Args:
-        protocol: The protocol that they share; of the attacks, those in the ball.
+        protocol: The protocol that they share, in the words of the first entry; of the attacks, those in the ball.
         worst: The worst case, whose ball is the threat model, as the first entry names it.
         attacks: The attacks' names, in their order.
         rows: By rank.
@@ -118,6 +119,9 @@ def rank(entries: Iterable[Entry]) -> list[Ranking]:
     Returns:
         The rankings by data set, images per class, norm and radius; those of one topic in the order of their first
         entries. An entry that was measured in several balls stands in one ranking for each.
+
+    Raises:
+        UnusableInput: If an entry would stand in none.
     """
     groups: list[list[_Candidate]] = []
     for candidate in (one for entry in entries for one in _candidates(entry)):
@@ -138,12 +142,16 @@ def rank(entries: Iterable[Entry]) -> list[Ranking]:
 
 def _candidates(entry: Entry) -> Iterable[_Candidate]:
     reported = entry.reported
-    for column in reported.columns:
-        if column.kind == "worst":
-            attacked = attacks_in(reported.columns, column)
-            pairs = zip(reported.columns[1:], reported.protocol["attacks"])
-            protocol = {**reported.protocol, "attacks": [attack for one, attack in pairs if one in attacked]}
-            yield _Candidate(entry, (reported.columns[0], *attacked, column), protocol)
+    worst_cases = [column for column in reported.columns if column.kind == "worst"]
+    if not worst_cases:
+        raise UnusableInput(
+            f"expected a worst case in {entry.path}, by which it is ranked, got none: benchmark the images again"
+        )
+    for column in worst_cases:
+        attacked = attacks_in(reported.columns, column)
+        pairs = zip(reported.columns[1:], reported.protocol["attacks"])
+        protocol = {**reported.protocol, "attacks": [attack for one, attack in pairs if one in attacked]}
+        yield _Candidate(entry, (reported.columns[0], *attacked, column), protocol)
 
 
 def _are_alike(one: _Candidate, other: _Candidate) -> bool:
@@ -165,7 +173,7 @@ def _ranking(group: Sequence[_Candidate], number: int, first_of_topic: Sequence[
     apart = (f"{path} ({shown_setting(b)} instead of {shown_setting(a)})" for path, (a, b) in differing.items())
     return Ranking(
         ipc=group[0].entry.ipc,
-        protocol=group[0].protocol,
+        protocol=ordered[0].protocol,
         worst=ordered[0].columns[-1],
         attacks=tuple(column.attack for column in ordered[0].columns[1:-1]),
         rows=tuple(rows),

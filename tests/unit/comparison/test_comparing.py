@@ -1,9 +1,11 @@
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from guard_plugin.comparison import compare, comparison_json, comparison_page, comparison_text, read_benchmark
+from guard_plugin.comparison.beard import beard_scores
 from guard_plugin.comparison.caveats import notes
 from guard_plugin.comparison.verdicts import points, verdicts
 from guard_plugin.errors import UnusableInput
@@ -51,6 +53,7 @@ def test_a_difference_is_paired_by_example(tmp_path):
     [
         ({"arch": "ConvNet"}, r"arch \(plain: MLP; ours: ConvNet\).*other's --arch"),
         ({"recipe": {"name": "dc", "epochs": 4}}, r"recipe.epochs \(plain: 3; ours: 4\)"),
+        ({"attacks": attacks_at("0.0314")}, r"attacks\[0\].eps \(plain: 8/255; ours: 0.0314\)"),
         ({"attacks": attacks_at("4/255")}, r"attacks\[0\].eps \(plain: 8/255; ours: 4/255\).*--attacks and --eps"),
     ],
 )
@@ -66,6 +69,38 @@ def test_results_that_do_not_tell_their_number_of_classes_are_compared_but_hide_
         compare(pair)
     with pytest.raises(UnusableInput, match=r"num_classes \(new10: 10; new12: 12\).*other's --num-classes"):
         compare([old, ten, twelve])
+
+
+def test_a_radius_is_the_same_in_other_words(tmp_path):
+    """All that is told of a column is under the first folder's name of it."""
+
+    def one(name, *eps):
+        names = ["clean", *(f"{attack}@{radius}" for radius in eps for attack in ("fgsm", "pgd10"))]
+        correct = dict(strict_zip(names, (flags(share, share) for share in (0.9, 0.7, 0.6, 0.4, 0.3))))
+        flagged = [{"column": names[1], "reason": "doubt"}, {"column": "elsewhere", "reason": "doubt"}]
+        return read_benchmark(
+            write_benchmark(tmp_path / name, correct, attacks=attacks_at(*eps), flagged=flagged, sets=[0, 1])
+        )
+
+    plain, zebra = one("plain", "4/255", "8/255"), one("zebra", "8/510", "0.03137254901960784")
+    compared, same = compare([plain, zebra]), compare([plain, one("tiger", "4/255", "8/255")])
+    assert [column.name for column in compared.columns] == list(compared.accuracy) == list(plain.correct)
+    assert compared.benchmarks["zebra"].columns == compared.columns
+    assert [flag for label, *flag in compared.flags if label == "zebra"] == [
+        ["fgsm@4/255", "doubt"],
+        ["elsewhere", "doubt"],
+    ]
+    for told in (comparison_page, comparison_text):
+        assert told(compared).replace("zebra", "tiger") == told(same)
+    assert comparison_json(compared)["columns"]["worst_case@8/255"]["eps"] == "8/255"
+    assert beard_scores(compared)["zebra"] == beard_scores(same)["tiger"]
+
+
+def test_worst_cases_of_other_attacks_are_refused(tmp_path):
+    plain, ours = benchmark(tmp_path / "plain"), benchmark(tmp_path / "ours")
+    alone = replace(ours, columns=(*ours.columns[:-1], replace(ours.columns[-1], members=("pgd10",))))
+    with pytest.raises(UnusableInput, match="plain and ours unite other attacks in their worst cases"):
+        compare([plain, alone])
 
 
 def test_a_learning_rate_that_came_with_the_images_may_differ(tmp_path):

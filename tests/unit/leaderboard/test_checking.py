@@ -1,17 +1,26 @@
+import functools
 import json
 
+import jinja2
 import pytest
 
 from guard_plugin.errors import UnusableInput
 from guard_plugin.foreign_text import printable
 from guard_plugin.leaderboard import leaderboard_json, leaderboard_page, leaderboard_text, rank, read_entries
+from tests.conftest import ROOT
 from tests.unit.comparison.html_checks import parsed
 from tests.unit.leaderboard.boards import LEDGER, alone, edit
 
 
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    return alone(tmp_path_factory.mktemp("written") / "alice.json").read_text()
+
+
 @pytest.fixture
-def file(tmp_path):
-    return alone(tmp_path / "alice.json")
+def file(tmp_path, written):
+    (tmp_path / "alice.json").write_text(written)
+    return tmp_path / "alice.json"
 
 
 def put(path, value):
@@ -73,6 +82,58 @@ def test_a_file_that_contradicts_itself_is_refused_by_name(file, path, value, wo
     assert str(file) in str(refused.value) and "benchmark" in str(refused.value)
 
 
+def with_two_sets(results, accuracies, ci95, examples):
+    """All columns of a file as if two sets, of two students that agree, had these accuracies."""
+    results["subject"]["set_of_student"], results["protocol"]["seeds"] = [0, 1, 0, 1], 4
+    results["protocol"]["n_examples"] = examples
+    for entry in results["accuracy"].values():
+        entry.update(per_seed=accuracies * 2, per_set=accuracies, mean=sum(accuracies) / 2, ci95=ci95)
+
+
+@pytest.mark.parametrize(
+    ("accuracies", "ci95", "words"),
+    [
+        ([0.94, 0.96], [0.95, 0.95], "ci95 of clean around 0.950000, got 0.950000 to 0.950000"),
+        ([0.94, 0.94], [0.94, 0.94], "ci95 of clean around 0.940000, got 0.940000 to 0.940000"),
+        ([0.94, 0.96], [0.94, 1.0], "ci95 of clean to hold 0.773805 to 0.990613, .* over 50 examples"),
+        ([0.94, 0.96], [0.5, 0.96], "ci95 of clean to hold 0.773805 to 0.990613"),
+        ([1.0, 1.0], [1.0, 1.0], "ci95 of clean to hold 0.928652 to 1.000000"),
+        ([0.0, 0.0], [0.0, 0.0], "ci95 of clean to hold 0.000000 to 0.071348"),
+    ],
+)
+def test_an_interval_that_its_own_accuracies_exclude_is_refused(file, accuracies, ci95, words):
+    edit(file, lambda results: with_two_sets(results, accuracies, ci95, 50))
+    with pytest.raises(UnusableInput, match=words):
+        read_entries([file])
+
+
+@pytest.mark.parametrize(("accuracies", "ci95"), [([0.94, 0.96], [0.7738, 0.9907]), ([1.0, 1.0], [0.9286, 1.0])])
+def test_an_interval_that_its_own_accuracies_allow_is_taken(file, accuracies, ci95):
+    edit(file, lambda results: with_two_sets(results, accuracies, ci95, 50))
+    assert read_entries([file])
+
+
+def test_intervals_of_version_01_are_checked_by_what_it_computed(file, written):
+    """The mean in the middle, and no "per_set"."""
+
+    def change(results):
+        with_two_sets(results, [0.94, 0.96], ci95, 50)
+        for entry in results["accuracy"].values():
+            del entry["per_set"]
+
+    ci95 = [0.938, 0.962]
+    read_entries([edit(file, change)])
+    file.write_text(written)
+    ci95 = [0.94, 0.96]
+    with pytest.raises(UnusableInput, match="ci95 of clean to hold 0.938684 to 0.961316"):
+        read_entries([edit(file, change)])
+
+
+def test_all_that_was_committed_is_taken():
+    files = sorted((ROOT / "docs" / "results").glob("*/measured/*/results.json"))
+    assert len(read_entries(files)) == len(files) > 20
+
+
 @pytest.mark.parametrize(("column", "above"), [("pgd10", "clean"), ("worst_case", "pgd10")])
 def test_a_student_that_is_better_under_attack_is_refused(file, column, above):
     """All of the column's own figures agree with each other."""
@@ -95,6 +156,18 @@ def test_a_radius_is_the_number_of_its_text(file):
 
     edit(file, change)
     with pytest.raises(UnusableInput, match="expected eps_value of fgsm as eps 8/255 above 0, got 0.0156"):
+        read_entries([file])
+
+
+def test_a_file_without_attacks_is_refused(file):
+    """It would stand in no ranking."""
+
+    def change(results):
+        results["protocol"]["attacks"], results["worst_cases"] = [], {}
+        results["accuracy"] = {"clean": results["accuracy"]["clean"]}
+
+    edit(file, change)
+    with pytest.raises(UnusableInput, match="alice.json .*expected attacks in protocol.attacks, got none.: benchmark"):
         read_entries([file])
 
 
@@ -148,12 +221,22 @@ PATHS = [
 RUN = {"adapter": "dc", "script": "main.py", "commit": "8d00cba", "guarded": 20, "expected": 20, "started": "x"}
 
 
+@pytest.fixture(scope="module")
+def compiled_templates(tmp_path_factory):
+    """Keep what jinja2 compiles of templates, of which each page takes five."""
+    cache = jinja2.FileSystemBytecodeCache(str(tmp_path_factory.mktemp("templates")))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(jinja2, "Environment", functools.partial(jinja2.Environment, bytecode_cache=cache))
+        yield
+
+
 @pytest.mark.parametrize(
     "value",
     [None, [], {}, "text", "\x1b[2J\ud800<script>", 10**30, 10**400, -1, 0.5, True, [[None]], {"a": {"b": []}}],
     ids=lambda value: f"{type(value).__name__}{str(value)[:9]!r}",
 )
 @pytest.mark.parametrize("path", PATHS)
+@pytest.mark.usefixtures("compiled_templates")
 def test_wrong_types_are_ranked_or_refused_and_never_crash(file, path, value):
     def change(results):
         origin = {"penalty": "curvature", "reason": "", "settings": dict(LEDGER["penalty"]), "runs": [dict(RUN)]}

@@ -1,8 +1,10 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from guard_plugin.errors import UnusableInput
 from guard_plugin.leaderboard import leaderboard_json, leaderboard_text, rank, read_entries
 from tests.unit.leaderboard.boards import alone, edit, folder, outcomes
 
@@ -33,6 +35,13 @@ def test_entries_are_ranked_by_what_survives_every_attack(tmp_path):
         assert row.worst["mean"] == pytest.approx(survives.mean(), abs=1e-12)
 
 
+def test_an_entry_that_would_stand_in_no_ranking_is_an_error(tmp_path):
+    one, other = read_entries([folder(tmp_path / "one"), folder(tmp_path / "other", seed=1)])
+    attacked = replace(other, reported=replace(other.reported, columns=other.reported.columns[:-1]))
+    with pytest.raises(UnusableInput, match="expected a worst case in .*other, by which it is ranked, got none"):
+        rank([one, attacked])
+
+
 def test_equal_accuracies_share_a_rank(tmp_path):
     first, last = folder(tmp_path / "a", 0.4), folder(tmp_path / "z", 0.1, seed=1)
     second = folder(tmp_path / "b", 0.4, subject={"sha256": "f" * 64})
@@ -56,6 +65,18 @@ def test_other_protocols_are_not_ranked_together(tmp_path, change, differing):
     assert [labels(one), labels(other)] == [["a"], ["b"]] and [one.rows[0].rank, other.rows[0].rank] == [1, 1]
     assert (one.number, one.apart, other.number) == (1, "", 2) and differing in other.apart
     assert other.title == f"{one.title}, protocol 2"
+
+
+def test_a_radius_is_the_same_in_other_words(tmp_path):
+    """The words are those of the first, in all that is told."""
+    made = [
+        folder(tmp_path / "a", eps=("16/510", "4/255")),
+        folder(tmp_path / "b", 0.6, seed=1),
+        folder(tmp_path / "c", 0.2, seed=2, eps=("0.03137254901960784",)),
+    ]
+    at_4, at_8 = ranked(*made)
+    assert (labels(at_4), labels(at_8)) == (["a"], ["b", "a", "c"])
+    assert (at_8.number, at_8.worst.eps, at_8.protocol["attacks"][0]["eps"]) == (1, "8/255", "8/255")
 
 
 @pytest.mark.parametrize("change", [{"subject": {"ipc": 10.0}}, {"dataset": "CIFAR10"}, {"eps": ("4/255",)}])
