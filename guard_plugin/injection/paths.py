@@ -31,7 +31,7 @@ from guard_plugin.versions import WHY_REFERENCE_ONLY, is_autocast_enabled, is_tr
 if TYPE_CHECKING:
     from typing_extensions import TypeGuard
 
-__all__ = ["Paths"]
+__all__ = ["Paths", "penalty_cut_off"]
 
 Path = Literal["shared", "separate", "reference"]
 """How a penalty's gradient is computed: "reference" differentiates torch's own graph of passes that the penalty makes;
@@ -129,6 +129,8 @@ class Paths:
             return None
         self._note("separate", found)
         value = with_precomputed_gradient(precomputed, recompute=None if low else _recompute(call, penalty))
+        if not value.requires_grad:
+            raise penalty_cut_off(penalty)
         return call.loss + value.to(call.loss.dtype), value
 
     def _note(self, path: Path, reason: str) -> None:
@@ -199,6 +201,16 @@ class Paths:
         release = functools.partial(_release, weakref.ref(call.output))
         recompute = _recompute(call, penalty)
         return with_precomputed_gradient(precomputed, recompute=recompute, own=call.loss, release=release), value
+
+
+def penalty_cut_off(penalty: Penalty) -> UnsupportedLoss:
+    """Return the error of a penalty of which no gradient reaches the network."""
+    return UnsupportedLoss(
+        f"expected gradients of penalty {penalty.name!r} to reach the network's parameters, found that none does: a "
+        f"plugin computes it otherwise than by call.network itself (by a copy), or in evaluation the network computes "
+        f"by other tensors than its parameters, cuts its input off (torch.no_grad, .detach(), numpy) or rounds it; "
+        f"apply this step to the batch before the network gets it"
+    )
 
 
 def _has_fast_ways(penalty: Penalty) -> TypeGuard[Curvature]:

@@ -256,6 +256,24 @@ def test_labels_that_are_computed_from_what_is_learnt_are_left_to_torch():
         guarded(net, memory="low")
 
 
+class Averaged(nn.Module):
+    """Evaluates by averages of its weights, which are no parameters."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net, self.averages = conv_net(), conv_net().requires_grad_(False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(x) if self.training else self.averages(x)
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("way", [*WAYS, "reference"])
+def test_a_penalty_that_reaches_no_parameter_is_refused(form, way):
+    with pytest.raises(UnsupportedLoss, match="found that none does: .* by other tensors than its parameters"):
+        guarded(Averaged(), form=form, **WAYS.get(way, {"path": way}))
+
+
 class Hill(nn.Module):
     """A loss of -bend * |x|^2 / 2: a step against x raises it, and one that is longer than 2 |x| lowers it."""
 
