@@ -256,6 +256,29 @@ def test_labels_that_are_computed_from_what_is_learnt_are_left_to_torch():
         guarded(net, memory="low")
 
 
+class CutOff(nn.Module):
+    """Standardises, or rounds, its input by steps that no gradient passes."""
+
+    def __init__(self, cut: str) -> None:
+        super().__init__()
+        self.net, self.cut = conv_net(), cut
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.cut == "round":
+            return self.net((255 * x).round() / 255)
+        with torch.no_grad():
+            x = (x - 0.5) / 2
+        return self.net(x)
+
+
+@pytest.mark.parametrize(("cut", "form"), [("no_grad", "gradient"), ("no_grad", "loss"), ("round", "gradient")])
+@pytest.mark.parametrize("way", [*WAYS, "shared", "reference"])
+def test_a_network_that_cuts_its_input_off_is_refused_in_every_way(cut, form, way):
+    with pytest.raises(UnsupportedLoss, match=r"cuts its input off \(.*\) or rounds it; apply this"):
+        guarded(CutOff(cut), form=form, **WAYS.get(way, {"path": way}))
+    assert not guarded(CutOff(cut), form=form, strength=0.0).taken
+
+
 class Averaged(nn.Module):
     """Evaluates by averages of its weights, which are no parameters."""
 
