@@ -373,6 +373,17 @@ def test_a_penalty_that_is_not_finite_is_an_error(script, net, monkeypatch):
         run_main(script, lambda: functional.cross_entropy(net(X), Y))
 
 
+def test_a_penalty_that_is_always_zero_is_an_error(script, net, monkeypatch):
+    factors = iter([0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0])  # of two runs
+    with_plugin(monkeypatch, Opinion(value=lambda call: call.loss * next(factors)))
+    message = "expected a penalty that acts, found that the penalty was 0 in every guarded loss call: .*; look at h"
+    with pytest.raises(NothingGuarded, match=message), attached(script):
+        run_main(script, lambda: functional.cross_entropy(net(X), Y))
+    with attached(script) as g:
+        run_main(script, lambda: functional.cross_entropy(net(X), Y))
+    assert g.ledger.outcome == "complete"
+
+
 class Wrapper:
     """A plugin around the core's own computation."""
 
