@@ -106,10 +106,12 @@ class Paths:
             self._note("reference", reason)
             return None
         n = len(call.inputs)
-        size = -(-n // _LOW_MEMORY_PARTS) if self._low_memory else n
+        # Where nothing is known of parts yet, the batch is passed as a whole.
+        whole = properties.against_parts if self._low_memory and not properties.lasting else ""
+        size = -(-n // _LOW_MEMORY_PARTS) if self._low_memory and not whole else n
         reason = properties.against_precomputing or (properties.against_parts if size < n else "")
         if reason:
-            self._note("reference", reason)
+            self._note("reference", reason, lasting=properties.lasting)
             return None
         try:
             found = self._shared(call, penalty, properties)
@@ -127,14 +129,15 @@ class Paths:
             forbid(call.network, against_precomputing=_COMPUTED_BEFORE)
             self._note("reference", _COMPUTED_BEFORE)
             return None
-        self._note("separate", found)
+        self._note("separate", whole or found, lasting=properties.lasting)
         value = with_precomputed_gradient(precomputed, recompute=None if low else _recompute(call, penalty))
         if not value.requires_grad:
             raise penalty_cut_off(penalty)
         return call.loss + value.to(call.loss.dtype), value
 
-    def _note(self, path: Path, reason: str) -> None:
-        if self._demanded not in (None, path):
+    def _note(self, path: Path, reason: str, *, lasting: bool = True) -> None:
+        """Count a call's way; refuse one that was not asked for, unless the reason may not hold for the next call."""
+        if lasting and self._demanded not in (None, path):
             raise UnsupportedLoss(
                 f"{self._asked} was asked for, but is closed to this loss call: {reason}; leave it out"
             )
