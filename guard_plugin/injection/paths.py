@@ -18,6 +18,7 @@ from guard_plugin.errors import UnsupportedLoss, UnusableInput
 from guard_plugin.injection.as_called import own_part
 from guard_plugin.injection.loss_call import LossCall
 from guard_plugin.injection.module_calls import uncompiled
+from guard_plugin.injection.real_data import is_trained
 from guard_plugin.injection.tallies import PathCounts
 from guard_plugin.penalties import Curvature, Penalty
 from guard_plugin.penalties.fast.precomputed import recompute_if_unmodified, with_precomputed_gradient
@@ -143,10 +144,10 @@ class Paths:
             )
         self.counts.note(path, reason)
 
-    def _why_not(self, path: Path, penalty: Penalty) -> str:
+    def _why_not(self, path: Literal["shared", "separate"], penalty: Penalty) -> str:
         if not _has_fast_ways(penalty):
             return f"{penalty.name} has no other path"
-        if WHY_REFERENCE_ONLY and path != "reference":
+        if WHY_REFERENCE_ONLY:
             return WHY_REFERENCE_ONLY
         if self._demanded not in (None, path) and (path, self._demanded) != ("separate", "shared"):
             return "asked for"
@@ -163,7 +164,7 @@ class Paths:
         if len(args) != 1 or not isinstance(args[0], Tensor) or not args[0].is_floating_point():
             return "its input is not one tensor of floating point"
         batch = args[0]
-        if batch.requires_grad or batch.is_inference() or not any(p.requires_grad for p in module.parameters()):
+        if batch.requires_grad or batch.is_inference() or not is_trained(module):
             return "not guarded"  # a transform's input above all: what it returns would require grad, as synthetic data
         examined = self._examined.get(own_part(module), weakref.ref(own_part(module)))()
         properties = known_properties(examined) if examined is not None else None
