@@ -42,7 +42,7 @@ class UnsafeFile(GuardError):
 
 
 class NothingGuarded(GuardError):
-    """The host's script ended well, but not as a guarded run: too few or too many calls, or penalties not finite."""
+    """The host's script ended well, but not as a guarded run: wrong number of calls, penalties not finite or all 0."""
 
     exit_code = 3
 

@@ -71,7 +71,10 @@ def is_real_data(call: LossCall, place: Place, source: str) -> bool | None:
 
 @_hookspec(firstresult=True)
 def compute_penalty(call: LossCall, penalty: Penalty) -> Tensor | None:
-    """Compute the penalty's term, weight included, in place of its own way; None leaves it to the next."""
+    """Compute the penalty's term, weight included, in place of its own way; None leaves it to the next.
+
+    Its gradients must reach the parameters of ``call.network``: compute it by this network, and not by a copy.
+    """
 
 
 @_hookspec

@@ -62,9 +62,9 @@ class Progress:
         return f"{line}, about {_duration(seconds / now * (self._total - self._done))} left" if now else line
 
 
-def tracked(work: Iterable[T], what: str, total: int, unit: str, *, shown: bool = True) -> Iterator[T]:
+def tracked(work: Iterable[T], what: str, total: int, unit: str) -> Iterator[T]:
     """Iterate, and show how far that is."""
-    with Progress(what, total, unit, shown=shown) as progress:
+    with Progress(what, total, unit) as progress:
         for one in work:
             yield one
             progress.update()

@@ -38,13 +38,12 @@ class CurvatureReport:
         largest: The algebraically largest eigenvalue of the input Hessian H: lambda_1 in the paper's Eq. 6 to 9.
         residual: ||H v1 - largest v1||_2 for the unit eigenvector v1 that was found: an eigenvalue of H lies within
             this distance of ``largest``.
-        converged: Whether ``residual`` is at most tol times |largest|, or rounding next to ||H||.
+        converged: Whether ``residual`` is at most ``tol`` times |largest|, or rounding next to ||H||.
         steps: How many Hessian-vector products Lanczos' method spent.
         surrogate: What GUARD penalises in place of ``largest``: ||grad l(x + h z) - grad l(x)||_2 / h with
             z = g / ||g||_2, which takes the place of v1 in the paper's Eq. 10.
         cosine: |<z, v1>|; NaN where g or H is 0.
         h: The length of the surrogate's step.
-        tol: The tolerance of ``converged``.
     """
 
     loss: Tensor
@@ -56,7 +55,6 @@ class CurvatureReport:
     surrogate: Tensor
     cosine: Tensor
     h: float
-    tol: float
 
     def per_example(self) -> dict[str, list[Any]]:
         """Return the values by name, for JSON, with None in place of NaN."""
@@ -162,7 +160,7 @@ def curvature_at(
             start = uniform_per_example(inputs[batch], seed=seed, indices=batch)
             losses = Losses(network, targets[batch].to(inputs.device), loss_fn or cross_entropy)
             parts.append(_measured(losses, inputs[batch], start, h=h, steps=steps, tol=tol))
-    return CurvatureReport(**{name: torch.cat([part[name] for part in parts]) for name in parts[0]}, h=h, tol=tol)
+    return CurvatureReport(**{name: torch.cat([part[name] for part in parts]) for name in parts[0]}, h=h)
 
 
 def _measured(losses: Losses, inputs: Tensor, start: Tensor, *, h: float, steps: int, tol: float) -> dict[str, Tensor]:

@@ -23,9 +23,9 @@ from guard_plugin.errors import UnusableInput
 from guard_plugin.files import joint_sha256, load_untrusted
 from guard_plugin.versions import strict_zip
 
-__all__ = ["FKD_SEED", "FkdLabels", "Mix", "StoredBatch", "View"]
+__all__ = ["FkdLabels", "Mix", "StoredBatch", "View"]
 
-FKD_SEED = 42
+_SEED = 42
 _ROUNDING = 1e-5  # crops are stored as parts, in float32
 _PARTS = ("coords", "flip_status", "mix_index", "mix_lam", "mix_bbox", "logits")
 
@@ -82,16 +82,14 @@ class FkdLabels:
 
     Args:
         folder: The folder that holds ``epoch_0`` and so on.
-        seed: The seed of the images' order.
 
     Raises:
         UnusableInput: If epochs or batches are missing, or the first or last file of the first epoch does not fit.
         UnsafeFile: If reading a file would run code.
     """
 
-    def __init__(self, folder: Path, *, seed: int = FKD_SEED) -> None:
+    def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._seed = seed
         names = _numbered(folder, "epoch_", "")
         self._files = [_numbered(epoch, "batch_", ".tar") for epoch in names]
         self.epochs = len(self._files)
@@ -122,7 +120,7 @@ class FkdLabels:
             UnusableInput: If a file does not fit; raised when it is that file's turn.
             UnsafeFile: If reading a file would run code.
         """
-        sampler = RandomSampler(range(self.n_images), generator=torch.Generator().manual_seed(self._seed))
+        sampler = RandomSampler(range(self.n_images), generator=torch.Generator().manual_seed(_SEED))
         order = BatchSampler(sampler, self.batch_size, drop_last=False)
         for files in self._files:
             # The whole order now: what is drawn for the next epoch depends on this one having been drawn to its end.

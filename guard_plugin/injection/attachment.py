@@ -195,8 +195,8 @@ class Attachment:
         """Detach, and return the error if something that had to be guarded was not; None where all was.
 
         Errors are a loss call that could not be guarded (also where the host swallowed its error), no guarded call,
-        another number of them than expected, and a penalty that was not finite; of a script that did not end well, only
-        the first is one. The ledger's outcome becomes "complete", "incomplete" or "failed".
+        another number of them than expected, a penalty that was not finite, and one that was always 0; of a script that
+        did not end well, only the first is one. The ledger's outcome becomes "complete", "incomplete" or "failed".
         """
         of_children, written = self._children.collect()
         self._provenance.add(written)

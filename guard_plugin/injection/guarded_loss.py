@@ -2,14 +2,15 @@
 
 import torch
 from pluggy import HookRelay
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from guard_plugin.errors import UnsupportedLoss
 from guard_plugin.injection.loss_call import LossCall
 from guard_plugin.injection.origins import own_passes
-from guard_plugin.injection.paths import Paths
+from guard_plugin.injection.paths import Paths, penalty_cut_off
 from guard_plugin.penalties import Penalty
+from guard_plugin.penalties.graph import nodes_behind
 
 __all__ = ["guarded_loss"]
 
@@ -28,15 +29,22 @@ def _by_graph(call: LossCall, penalty: Penalty, hooks: HookRelay) -> tuple[Tenso
     if penalty.combination == "replaces":
         _refuse_other_reductions(call, penalty)
     value = hooks.compute_penalty(call=call, penalty=penalty)
-    if not isinstance(value, Tensor) or value.dim() != 0 or not value.requires_grad:
-        found = (
-            f"shape {tuple(value.shape)}, requires_grad={value.requires_grad}" if isinstance(value, Tensor) else value
-        )
-        raise UnsupportedLoss(
-            f"expected penalty {penalty.name!r} to be a scalar tensor through which gradients reach the network, "
-            f"got {found}"
-        )
+    if not isinstance(value, Tensor) or value.dim() != 0:
+        found = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else value
+        raise UnsupportedLoss(f"expected penalty {penalty.name!r} to be a scalar tensor, got {found}")
+    if not _reaches(value, call.network):
+        raise penalty_cut_off(penalty)
     return _combined(call, value.to(call.loss.dtype), penalty), value
+
+
+def _reaches(value: Tensor, network: nn.Module) -> bool:
+    """Tell whether gradients of a penalty's value reach a parameter of the network, as far as its graph shows."""
+    trained = {id(parameter) for parameter in network.parameters() if parameter.requires_grad}
+    return id(value) in trained or any(
+        # A reentrant checkpoint, which a plugin's own pass may have, hides the parameters that are behind it.
+        id(getattr(node, "variable", None)) in trained or node.name() == "CheckpointFunctionBackward"
+        for node in nodes_behind(value)
+    )
 
 
 def _combined(call: LossCall, value: Tensor, penalty: Penalty) -> Tensor:

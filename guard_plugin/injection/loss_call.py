@@ -77,7 +77,10 @@ class LossCall:
         return self.origins.paused()
 
     def check_guardable(self) -> None:
-        """Refuse, with UnsupportedLoss, a call whose penalty cannot be computed; also at strength 0."""
+        """Refuse, with UnsupportedLoss, a call that shows that its penalty cannot be computed; also at strength 0.
+
+        What only the penalty's own passes show, such as a network that detaches its input, is not known here.
+        """
         self.made_by.batch()
         self.made_by.check_parameters()
         self.made_by.check_call()

@@ -18,6 +18,7 @@ from guard_plugin.errors import UnsupportedLoss, UnusableInput
 from guard_plugin.injection.as_called import own_part
 from guard_plugin.injection.loss_call import LossCall
 from guard_plugin.injection.module_calls import uncompiled
+from guard_plugin.injection.real_data import is_trained
 from guard_plugin.injection.tallies import PathCounts
 from guard_plugin.penalties import Curvature, Penalty
 from guard_plugin.penalties.fast.precomputed import recompute_if_unmodified, with_precomputed_gradient
@@ -31,7 +32,7 @@ from guard_plugin.versions import WHY_REFERENCE_ONLY, is_autocast_enabled, is_tr
 if TYPE_CHECKING:
     from typing_extensions import TypeGuard
 
-__all__ = ["Paths"]
+__all__ = ["Paths", "penalty_cut_off"]
 
 Path = Literal["shared", "separate", "reference"]
 """How a penalty's gradient is computed: "reference" differentiates torch's own graph of passes that the penalty makes;
@@ -106,10 +107,12 @@ class Paths:
             self._note("reference", reason)
             return None
         n = len(call.inputs)
-        size = -(-n // _LOW_MEMORY_PARTS) if self._low_memory else n
+        # Where nothing is known of parts yet, the batch is passed as a whole.
+        whole = properties.against_parts if self._low_memory and not properties.lasting else ""
+        size = -(-n // _LOW_MEMORY_PARTS) if self._low_memory and not whole else n
         reason = properties.against_precomputing or (properties.against_parts if size < n else "")
         if reason:
-            self._note("reference", reason)
+            self._note("reference", reason, lasting=properties.lasting)
             return None
         try:
             found = self._shared(call, penalty, properties)
@@ -127,21 +130,24 @@ class Paths:
             forbid(call.network, against_precomputing=_COMPUTED_BEFORE)
             self._note("reference", _COMPUTED_BEFORE)
             return None
-        self._note("separate", found)
+        self._note("separate", whole or found, lasting=properties.lasting)
         value = with_precomputed_gradient(precomputed, recompute=None if low else _recompute(call, penalty))
+        if not value.requires_grad:
+            raise penalty_cut_off(penalty)
         return call.loss + value.to(call.loss.dtype), value
 
-    def _note(self, path: Path, reason: str) -> None:
-        if self._demanded not in (None, path):
+    def _note(self, path: Path, reason: str, *, lasting: bool = True) -> None:
+        """Count a call's way; refuse one that was not asked for, unless the reason may not hold for the next call."""
+        if lasting and self._demanded not in (None, path):
             raise UnsupportedLoss(
                 f"{self._asked} was asked for, but is closed to this loss call: {reason}; leave it out"
             )
         self.counts.note(path, reason)
 
-    def _why_not(self, path: Path, penalty: Penalty) -> str:
+    def _why_not(self, path: Literal["shared", "separate"], penalty: Penalty) -> str:
         if not _has_fast_ways(penalty):
             return f"{penalty.name} has no other path"
-        if WHY_REFERENCE_ONLY and path != "reference":
+        if WHY_REFERENCE_ONLY:
             return WHY_REFERENCE_ONLY
         if self._demanded not in (None, path) and (path, self._demanded) != ("separate", "shared"):
             return "asked for"
@@ -158,7 +164,7 @@ class Paths:
         if len(args) != 1 or not isinstance(args[0], Tensor) or not args[0].is_floating_point():
             return "its input is not one tensor of floating point"
         batch = args[0]
-        if batch.requires_grad or batch.is_inference() or not any(p.requires_grad for p in module.parameters()):
+        if batch.requires_grad or batch.is_inference() or not is_trained(module):
             return "not guarded"  # a transform's input above all: what it returns would require grad, as synthetic data
         examined = self._examined.get(own_part(module), weakref.ref(own_part(module)))()
         properties = known_properties(examined) if examined is not None else None
@@ -199,6 +205,16 @@ class Paths:
         release = functools.partial(_release, weakref.ref(call.output))
         recompute = _recompute(call, penalty)
         return with_precomputed_gradient(precomputed, recompute=recompute, own=call.loss, release=release), value
+
+
+def penalty_cut_off(penalty: Penalty) -> UnsupportedLoss:
+    """Return the error of a penalty of which no gradient reaches the network."""
+    return UnsupportedLoss(
+        f"expected gradients of penalty {penalty.name!r} to reach the network's parameters, found that none does: a "
+        f"plugin computes it otherwise than by call.network itself (by a copy), or in evaluation the network computes "
+        f"by other tensors than its parameters, cuts its input off (torch.no_grad, .detach(), numpy) or rounds it; "
+        f"apply this step to the batch before the network gets it"
+    )
 
 
 def _has_fast_ways(penalty: Penalty) -> TypeGuard[Curvature]:

@@ -145,12 +145,20 @@ class PenaltyValues:
         self._nonfinite = self._nonfinite + (~torch.isfinite(here)).long()
         self._count += 1
 
+    def why_nothing_changed(self) -> str:
+        """Say that the penalty was always 0; empty where it was not, or where there was none."""
+        if not self._count or int(self._nonzero):
+            return ""
+        return (
+            "the penalty was 0 in every guarded loss call: it changed nothing; look at h (is the step too small?) and "
+            "at the network (does it round its input?)"
+        )
+
     def warning(self) -> str:
         """Say that the penalty did not act: it was always 0, or negligible beside the loss; empty where it did."""
-        if not self._count:
-            return ""
-        if not int(self._nonzero):
-            return "the penalty was 0 in every guarded loss call: it changed nothing; look at h and at the network"
+        nothing = self.why_nothing_changed()
+        if nothing or not self._count:
+            return nothing
         share = self.shares.to_json()["median"]
         if share is not None and share < _NEGLIGIBLE:
             return (

@@ -1,4 +1,4 @@
-"""Whether a run that ended well is a GUARD run: penalties that are numbers, on as many losses as had to be."""
+"""Whether a run that ended well is a GUARD run: penalties that are numbers, and not all 0, on as many losses as due."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ def problem_of(
         or _wrong_count(ledger, expected)
         or _lines_missed(ledger, real)
         or _not_finite(ledger)
+        or _always_zero(ledger)
         or _ramp_not_ended(ledger, penalty)
     )
     return NothingGuarded(message) if message else None
@@ -84,6 +85,11 @@ def _not_finite(ledger: Ledger) -> str:
         f"expected finite penalties, found {ledger.values.nonfinite} of {ledger.guarded} that are not: what "
         f"the script wrote is not a GUARD result; lower strength or h"
     )
+
+
+def _always_zero(ledger: Ledger) -> str:
+    nothing = ledger.values.why_nothing_changed()
+    return f"expected a penalty that acts, found that {nothing}" if nothing else ""
 
 
 def _ramp_not_ended(ledger: Ledger, penalty: Penalty) -> str:

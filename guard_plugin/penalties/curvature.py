@@ -22,7 +22,7 @@ from guard_plugin.penalties.fast.curvature import (
 )
 from guard_plugin.penalties.fast.precomputed import PrecomputedGradient
 from guard_plugin.penalties.fast.shared_forward import SharedForward
-from guard_plugin.penalties.graph import check_differentiable
+from guard_plugin.penalties.graph import check_differentiable, gradient_for_batch
 from guard_plugin.penalties.network_properties import check_examples_apart
 from guard_plugin.penalties.per_example import Losses, cross_entropy, full_precision, unit
 from guard_plugin.penalties.undisturbed import undisturbed
@@ -165,16 +165,16 @@ class Curvature(Penalty):
 
 def _gradient_form(losses: Losses, x: Tensor, h: float) -> Tensor:
     x = x.detach().requires_grad_()
-    (gradient,) = torch.autograd.grad(losses(x).sum(), x, create_graph=True)
+    gradient = gradient_for_batch(losses(x).sum(), x, create_graph=True)
     check_differentiable(gradient)
     shifted = (x.detach() + h * unit(gradient)).requires_grad_()
-    (shifted_gradient,) = torch.autograd.grad(losses(shifted).sum(), shifted, create_graph=True)
+    shifted_gradient = gradient_for_batch(losses(shifted).sum(), shifted, create_graph=True)
     return (shifted_gradient - gradient).reshape(len(x), -1).square().sum(dim=1).mean()
 
 
 def _loss_form(losses: Losses, x: Tensor, h: float) -> Tensor:
     x = x.detach().requires_grad_()
     here = losses(x)
-    (gradient,) = torch.autograd.grad(here.sum(), x, retain_graph=True)
+    gradient = gradient_for_batch(here.sum(), x, retain_graph=True)
     there = losses(x.detach() + h * unit(gradient))
     return (there.mean() - here.mean()).abs()

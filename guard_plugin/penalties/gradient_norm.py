@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from guard_plugin.penalties.base import LossFunction, Penalty
 from guard_plugin.penalties.checks import check_batch
 from guard_plugin.penalties.derivatives import derivatives_explained
-from guard_plugin.penalties.graph import check_differentiable
+from guard_plugin.penalties.graph import check_differentiable, gradient_for_batch
 from guard_plugin.penalties.per_example import Losses, full_precision
 from guard_plugin.penalties.undisturbed import undisturbed
 from guard_plugin.versions import keyword_dataclass, plain_attention
@@ -35,6 +35,6 @@ class GradientNorm(Penalty):
         with undisturbed(network, inputs.device), torch.enable_grad(), plain_attention(), explained:
             here = inputs.detach().requires_grad_()
             losses = Losses(network, targets, loss_fn)(here)
-            (gradient,) = torch.autograd.grad(losses.sum(), here, create_graph=True)
+            gradient = gradient_for_batch(losses.sum(), here, create_graph=True)
             check_differentiable(gradient)
             return self.strength * gradient.reshape(len(inputs), -1).square().sum(dim=1).mean()

@@ -5,11 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
+from guard_plugin.errors import UnsupportedLoss
 from guard_plugin.versions import next_node_number
 
-__all__ = ["ComputedBefore", "Mark", "NoSecondDerivative", "check_differentiable", "nodes_behind", "reached_leaves"]
+__all__ = [
+    "ComputedBefore",
+    "Mark",
+    "NoSecondDerivative",
+    "batch_cut_off",
+    "check_differentiable",
+    "gradient_for_batch",
+    "nodes_behind",
+    "reached_leaves",
+]
 
 
 class ComputedBefore(Exception):
@@ -48,6 +59,38 @@ def nodes_behind(*roots: Tensor, beyond: Tensor | None = None) -> Iterator[Any]:
             seen.add(node)
             nodes.extend([following for following, _ in node.next_functions])
             yield node
+
+
+def batch_cut_off() -> UnsupportedLoss:
+    """Return the error of a loss that has no gradient for the batch."""
+    return UnsupportedLoss(
+        "expected the loss to depend on the network's batch, found no gradient that leads from one to the other: the "
+        "network cuts its input off (torch.no_grad, .detach(), numpy) or rounds it; apply this step to the batch "
+        "before the network gets it, or take it out of torch.no_grad"
+    )
+
+
+def gradient_for_batch(
+    losses: Tensor, batch: Tensor, *, create_graph: bool = False, retain_graph: bool | None = None
+) -> Tensor:
+    """Return the gradient of the losses' sum for the batch that they were computed from.
+
+    Raises:
+        UnsupportedLoss: If there is none.
+    """
+    if not losses.requires_grad:
+        raise batch_cut_off()
+    (gradient,) = torch.autograd.grad(
+        losses,
+        batch,
+        torch.ones_like(losses),
+        retain_graph=retain_graph,
+        create_graph=create_graph,
+        allow_unused=True,
+    )
+    if gradient is None:
+        raise batch_cut_off()
+    return gradient
 
 
 def check_differentiable(gradient: Tensor) -> None:

@@ -148,7 +148,6 @@ def train_student(
     *,
     seed: int,
     device: torch.device | str = "cpu",
-    progress: bool = True,
 ) -> nn.Module:
     """Train a new network on the distilled images as they are, in the host's own input space.
 
@@ -163,7 +162,6 @@ def train_student(
         recipe: Optimiser, schedule, augmentation and number of epochs.
         seed: In [0, 2**63).
         device: Where to train.
-        progress: Whether to show progress on standard error.
 
     Returns:
         The trained network, on ``device``, in eval mode.
@@ -174,7 +172,7 @@ def train_student(
         if device.type == "cuda":
             torch.cuda.manual_seed(seed)
         student = network().to(device).train()
-        epochs = tracked(range(recipe.epochs), f"training student {seed}", recipe.epochs, "epoch", shown=progress)
+        epochs = tracked(range(recipe.epochs), f"training student {seed}", recipe.epochs, "epoch")
         recipe.for_set(distilled).fit(student, distilled, epochs)
     return student.eval()
 

@@ -16,6 +16,8 @@ from guard_plugin.versions import TORCH, allowed_globals
 
 __all__ = ["arguments_refused", "numbers_refused"]
 
+_READS = r"\btorch\.load\("
+
 
 def _refuses_unknown_types() -> bool:
     return TORCH >= (2, 6)
@@ -29,12 +31,12 @@ def _reading_numbers() -> AbstractContextManager[Any]:
     return allowed_globals(NUMPY_SCALARS)
 
 
-def arguments_refused(file: str, pattern: str = r"\btorch\.load\(") -> Fault:
+def arguments_refused(file: str) -> Fault:
     """Return the fault of a file that reads checkpoints in which a training script left its arguments."""
     return Fault(
         name="arguments-in-checkpoint",
         file=file,
-        pattern=pattern,
+        pattern=_READS,
         repaired=AS_IT_IS,
         harm="torch.load refuses, since torch 2.6, the argparse.Namespace that the training script saves with the "
         "weights; mended, it reads this type, too, and no other",
@@ -44,12 +46,12 @@ def arguments_refused(file: str, pattern: str = r"\btorch\.load\(") -> Fault:
     )
 
 
-def numbers_refused(file: str, pattern: str = r"\btorch\.load\(") -> Fault:
+def numbers_refused(file: str) -> Fault:
     """Return the fault of a file that reads what an earlier step saved numpy's numbers in."""
     return Fault(
         name="numpy-numbers-in-file",
         file=file,
-        pattern=pattern,
+        pattern=_READS,
         repaired=AS_IT_IS,
         harm="torch.load refuses, since torch 2.6, the numpy numbers that the step before saves; mended, it reads "
         "them, too, and no other type",

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from guard_plugin.penalties.base import LossFunction, Penalty
 from guard_plugin.penalties.checks import check_batch, check_count, check_number, check_numbers
+from guard_plugin.penalties.graph import gradient_for_batch
 from guard_plugin.penalties.passes import outputs_of
 from guard_plugin.penalties.per_example import Losses, full_precision
 from guard_plugin.penalties.undisturbed import undisturbed
@@ -126,7 +127,7 @@ def ascend(objective: Callable[[Tensor], Tensor], start: Tensor, ball: Ball, *, 
     points = start.detach().clamp(ball.lower, ball.upper)
     for _ in range(steps):
         points.requires_grad_()
-        (gradient,) = torch.autograd.grad(objective(points).sum(), points)
+        gradient = gradient_for_batch(objective(points).sum(), points)
         moved = points.detach() + step_size * ball.pixel * gradient.sign()
         points = moved.clamp(ball.lower, ball.upper)
     return points

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.autograd import Function
 
 from guard_plugin.errors import UnsupportedLoss
+from guard_plugin.penalties.graph import batch_cut_off
 from guard_plugin.versions import products_with, strict_zip
 
 __all__ = [
@@ -92,6 +93,8 @@ class PrecomputedGradient:
         """
         if not (leaves or also):
             return []
+        if also and not all(output.requires_grad for output in outputs):
+            raise batch_cut_off()
         zeros: dict[tuple[torch.dtype, torch.device], Tensor] = {}
         large = [leaf for leaf in leaves if not _is_small(leaf)]
         handles = [leaf.register_hook(partial(self._take, leaf, zeros)) for leaf in large]  # type: ignore[no-untyped-call]
@@ -101,7 +104,7 @@ class PrecomputedGradient:
             for handle in handles:
                 handle.remove()
         if any(gradient is None for gradient in found[: len(also)]):
-            raise UnsupportedLoss("expected the loss to depend on the network's batch, found that it does not")
+            raise batch_cut_off()
         for leaf, gradient in strict_zip(leaves, found[len(also) :]):
             if gradient is not None and _is_small(leaf):
                 self.add(leaf, gradient)

@@ -24,7 +24,6 @@ def report(largest: Tensor, cosine: Tensor | None = None) -> CurvatureReport:
         surrogate=largest / 2,
         cosine=zeros if cosine is None else cosine,
         h=1.0,
-        tol=1e-3,
     )
 
 

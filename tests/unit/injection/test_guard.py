@@ -1,5 +1,6 @@
 """What the guard refuses, and what plugins decide; in process, with a host of a few lines."""
 
+import copy
 import gc
 import sys
 import weakref
@@ -9,6 +10,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 import guard_plugin
 from guard_plugin import hookimpl
@@ -329,17 +331,57 @@ def test_a_plugin_computes_the_penalty(script, net, monkeypatch):
     assert g.ledger.values.to_json()["mean"] == 7.0
 
 
-@pytest.mark.parametrize("value", [lambda call: call.loss.detach(), lambda call: 1.0, lambda call: call.network.weight])
-def test_a_penalty_that_reaches_no_parameter_or_is_no_scalar_is_refused(script, net, monkeypatch, value):
+@pytest.mark.parametrize("value", [lambda call: 1.0, lambda call: call.network.weight])
+def test_a_penalty_that_is_no_scalar_is_refused(script, net, monkeypatch, value):
     with_plugin(monkeypatch, Opinion(value=value))
-    with pytest.raises(UnsupportedLoss, match="expected penalty 'curvature' to be a scalar"), attached(script):
+    with (
+        pytest.raises(UnsupportedLoss, match="expected penalty 'curvature' to be a scalar tensor, got"),
+        attached(script),
+    ):
         run_main(script, lambda: functional.cross_entropy(net(X), Y))
+
+
+def by_a_copy(call):
+    inputs, copied = call.inputs.clone().requires_grad_(), copy.deepcopy(call.network).eval()
+    losses = call.loss_fn()(copied(inputs), call.targets)
+    (gradient,) = torch.autograd.grad(losses.sum(), inputs, create_graph=True)
+    return gradient.square().sum()
+
+
+@pytest.mark.parametrize(
+    "value", [by_a_copy, lambda call: call.loss.detach(), lambda call: torch.tensor(1.0, requires_grad=True) * 2]
+)
+def test_a_penalty_that_reaches_no_parameter_is_refused(script, net, monkeypatch, value):
+    with_plugin(monkeypatch, Opinion(value=value))
+    with pytest.raises(UnsupportedLoss, match="none does: a plugin .* by call.network itself"), attached(script):
+        run_main(script, lambda: functional.cross_entropy(net(X), Y))
+
+
+def test_a_penalty_may_reach_parameters_through_a_checkpoint(script, net, monkeypatch):
+    def value(call):
+        return checkpoint(call.network, call.inputs.clone().requires_grad_(), use_reentrant=True).square().mean()
+
+    with_plugin(monkeypatch, Opinion(value=value))
+    with attached(script) as g:
+        run_main(script, lambda: functional.cross_entropy(net(X), Y))
+    assert g.ledger.guarded == 6
 
 
 def test_a_penalty_that_is_not_finite_is_an_error(script, net, monkeypatch):
     with_plugin(monkeypatch, Opinion(value=lambda call: call.network.weight.sum() * torch.inf))
     with pytest.raises(NothingGuarded, match="found 6 of 6 that are not"), attached(script):
         run_main(script, lambda: functional.cross_entropy(net(X), Y))
+
+
+def test_a_penalty_that_is_always_zero_is_an_error(script, net, monkeypatch):
+    factors = iter([0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0])  # of two runs
+    with_plugin(monkeypatch, Opinion(value=lambda call: call.loss * next(factors)))
+    message = "expected a penalty that acts, found that the penalty was 0 in every guarded loss call: .*; look at h"
+    with pytest.raises(NothingGuarded, match=message), attached(script):
+        run_main(script, lambda: functional.cross_entropy(net(X), Y))
+    with attached(script) as g:
+        run_main(script, lambda: functional.cross_entropy(net(X), Y))
+    assert g.ledger.outcome == "complete"
 
 
 class Wrapper:

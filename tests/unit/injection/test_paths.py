@@ -256,6 +256,47 @@ def test_labels_that_are_computed_from_what_is_learnt_are_left_to_torch():
         guarded(net, memory="low")
 
 
+class CutOff(nn.Module):
+    """Standardises, or rounds, its input by steps that no gradient passes."""
+
+    def __init__(self, cut: str) -> None:
+        super().__init__()
+        self.net, self.cut = conv_net(), cut
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.cut == "round":
+            return self.net((255 * x).round() / 255)
+        with torch.no_grad():
+            x = (x - 0.5) / 2
+        return self.net(x)
+
+
+@pytest.mark.parametrize(("cut", "form"), [("no_grad", "gradient"), ("no_grad", "loss"), ("round", "gradient")])
+@pytest.mark.parametrize("way", [*WAYS, "shared", "reference"])
+def test_a_network_that_cuts_its_input_off_is_refused_in_every_way(cut, form, way):
+    with pytest.raises(UnsupportedLoss, match=r"cuts its input off \(.*\) or rounds it; apply this"):
+        guarded(CutOff(cut), form=form, **WAYS.get(way, {"path": way}))
+    assert not guarded(CutOff(cut), form=form, strength=0.0).taken
+
+
+class Averaged(nn.Module):
+    """Evaluates by averages of its weights, which are no parameters."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net, self.averages = conv_net(), conv_net().requires_grad_(False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(x) if self.training else self.averages(x)
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("way", [*WAYS, "reference"])
+def test_a_penalty_that_reaches_no_parameter_is_refused(form, way):
+    with pytest.raises(UnsupportedLoss, match="found that none does: .* by other tensors than its parameters"):
+        guarded(Averaged(), form=form, **WAYS.get(way, {"path": way}))
+
+
 class Hill(nn.Module):
     """A loss of -bend * |x|^2 / 2: a step against x raises it, and one that is longer than 2 |x| lowers it."""
 
@@ -601,14 +642,61 @@ def test_what_the_host_hangs_on_the_output_sees_its_gradient_once(form):
     torch.testing.assert_close(of_output(), of_output(path="reference"))
 
 
-def test_a_head_of_zeros_tells_nothing_of_what_is_before_it():
-    net = Coupled()
+def with_head_of_zeros(net: nn.Module) -> nn.Module:
     head = [module for module in net.modules() if isinstance(module, nn.Linear)][-1]
-    with torch.no_grad():
-        head.weight.zero_(), head.bias.zero_()
+    nn.init.zeros_(head.weight), nn.init.zeros_(head.bias)
+    return net
+
+
+EQUAL = {"its outputs are all equal, which tells nothing of its layers": 1}
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize(
+    ("options", "taken"),
+    [
+        ({"memory": "low"}, {"separate": {"calls": 3, "because": {**EQUAL, "asked for": 2}}}),
+        ({"path": "shared"}, {"separate": {"calls": 1, "because": EQUAL}, "shared": {"calls": 2, "because": {}}}),
+    ],
+    ids=["low", "shared"],
+)
+def test_a_head_that_begins_at_zero_is_passed_otherwise_until_it_tells_something(form, options, taken):
+    net = with_head_of_zeros(conv_net())
+
+    def trained(**options: Any) -> tuple[list[Tensor], GuardedCriterion]:
+        model = copy.deepcopy(net)
+        criterion = guard_plugin.wrap(nn.CrossEntropyLoss(), model, strength=1.0, h=0.7, form=form, **options)
+        sgd = torch.optim.SGD(model.parameters(), lr=0.1)
+        for _ in range(3):
+            sgd.zero_grad()
+            criterion(model(X), Y).backward()
+            sgd.step()
+        return [parameter.detach() for parameter in model.parameters()], criterion
+
+    (got, criterion), (wanted, _) = trained(**options), trained(path="reference")
+    assert criterion.paths.to_json() == taken
+    assert distance(got, wanted) < 1e-10
+
+
+def test_a_head_of_zeros_tells_nothing_of_what_is_before_it():
+    net = with_head_of_zeros(Coupled())
     criterion = guard_plugin.wrap(nn.CrossEntropyLoss(), net, strength=1.0, h=0.7, memory="low")
-    with pytest.raises(UnsupportedLoss, match="its outputs are all equal"):
+    loss = criterion(net(X), Y)
+    loss.backward()
+    torch.optim.SGD(net.parameters(), lr=0.1).step()
+    with pytest.raises(UnsupportedLoss, match="outputs depend on other examples"):
         criterion(net(X), Y)
+
+
+@pytest.mark.parametrize("options", [{"memory": "low"}, {"path": "separate"}], ids=str)
+def test_outputs_that_are_not_finite_for_one_call_do_not_end_the_run(options):
+    net, reason = conv_net(), "its outputs are not finite numbers"
+    criterion = guard_plugin.wrap(nn.CrossEntropyLoss(), net, strength=1.0, h=0.7, **options)
+    criterion(net(X), Y), criterion(net(X * torch.inf), Y), criterion(net(X), Y)
+    assert criterion.paths.to_json() == {
+        "separate": {"calls": 2, "because": {"asked for": 2}},
+        "reference": {"calls": 1, "because": {reason: 1}},
+    }
 
 
 def test_a_network_with_nothing_to_train_is_not_opened():

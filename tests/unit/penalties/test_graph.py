@@ -5,13 +5,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from guard_plugin.errors import UnsupportedLoss
+from guard_plugin.penalties import Curvature, FastTraining, GradientNorm, PgdTraining, Trades
 from guard_plugin.penalties.graph import (
     ComputedBefore,
     Mark,
     NoSecondDerivative,
     check_differentiable,
+    gradient_for_batch,
     reached_leaves,
 )
+from guard_plugin.penalties.per_example import cross_entropy
 from tests.versions import needs_fast_paths
 
 
@@ -84,3 +88,44 @@ def test_a_missing_second_derivative_is_found(function, twice):
     for find in (check_differentiable, reached_leaves):
         with pytest.raises(NoSecondDerivative):
             find(gradient)
+
+
+class CutOff(nn.Module):
+    """A network that no gradient passes: at its input, or as a whole where it is evaluated."""
+
+    def __init__(self, cut: str) -> None:
+        super().__init__()
+        self.net, self.cut = nn.Linear(5, 3), cut
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.cut == "numpy":
+            x = torch.from_numpy(2 * x.detach().numpy())
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self.cut != "no_grad"):
+            x = (x - 0.5) / 2
+        with torch.set_grad_enabled(torch.is_grad_enabled() and (self.training or self.cut != "evaluation")):
+            return self.net(x)
+
+
+PENALTIES = [
+    Curvature(strength=1.0, h=0.5),
+    Curvature(strength=1.0, h=0.5, form="loss"),
+    GradientNorm(strength=1.0),
+    PgdTraining(eps=0.1),
+    FastTraining(eps=0.1),
+    Trades(eps=0.1),
+]
+
+
+@pytest.mark.parametrize("cut", ["numpy", "no_grad", "evaluation"])
+@pytest.mark.parametrize("penalty", PENALTIES, ids=lambda penalty: f"{penalty.name} {getattr(penalty, 'form', '')}")
+def test_a_network_that_cuts_its_input_off_is_refused(penalty, cut):
+    net = CutOff(cut)
+    with pytest.raises(UnsupportedLoss, match="to depend on the network's batch, .*; apply this step to the batch"):
+        penalty(net, torch.randn(4, 5), torch.tensor([0, 1, 2, 1]), loss_fn=cross_entropy)
+    assert net.training
+
+
+def test_a_part_of_a_batch_may_be_cut_off():
+    x, weight = torch.randn(4, 5, requires_grad=True), torch.randn(5)
+    gradient = gradient_for_batch(torch.cat([x[:2], x[2:].detach()]) @ weight, x)
+    assert torch.equal(gradient, torch.cat([weight.expand(2, 5), torch.zeros(2, 5)]))

@@ -18,6 +18,7 @@ from guard_plugin.penalties.fast.second_order.group_norm import GroupNorm
 from guard_plugin.penalties.fast.second_order.linear import Linear
 from guard_plugin.penalties.fast.second_order.relu import ReLU
 from guard_plugin.penalties.fast.second_order.wanted import Wanted
+from guard_plugin.penalties.graph import batch_cut_off, gradient_for_batch
 from guard_plugin.versions import TorchFunctionMode, is_autocast_enabled, is_transformed, plain_attention, untraced
 
 __all__ = ["SecondOrder"]
@@ -53,9 +54,15 @@ class SecondOrder(TorchFunctionMode):
         super().__exit__(*error)  # type: ignore[no-untyped-call]
 
     def gradient_of_batch(self, losses: Tensor) -> Tensor:
-        """Return the losses' gradient for the batch, to be differentiated again."""
+        """Return the losses' gradient for the batch, to be differentiated again.
+
+        UnsupportedLoss is raised if there is none, or if it is a constant.
+        """
         with self._only("inputs"):
-            return torch.autograd.grad(losses, self.batch, torch.ones_like(losses), create_graph=True)[0]
+            gradient = gradient_for_batch(losses, self.batch, create_graph=True)
+        if not gradient.requires_grad:
+            raise batch_cut_off()
+        return gradient
 
     def for_parameters(self, take: Callable[[Tensor, Tensor], None]) -> AbstractContextManager[None]:
         """Spare backward passes made inside the gradient for the batch, which they must not ask for.

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.overrides import _len_torch_function_stack
 
+from guard_plugin.errors import UnsupportedLoss
 from guard_plugin.penalties.fast.precomputed import PrecomputedGradient
 from guard_plugin.penalties.fast.second_order import SecondOrder
 from guard_plugin.penalties.fast.second_order.batch_norm import FrozenBatchNorm
@@ -408,7 +409,7 @@ def test_the_batch_is_spared_in_the_first_layer_only():
 def test_everything_is_wanted_again_after_an_error():
     x = torch.randn(2, 4, 5, requires_grad=True)
     operations = SecondOrder(x)
-    with pytest.raises(RuntimeError):
+    with pytest.raises(UnsupportedLoss):
         operations.gradient_of_batch(torch.zeros(2))
     assert operations._wanted.gradients == "everything"
     with pytest.raises(ZeroDivisionError), operations.for_parameters(lambda *_: None):
