@@ -25,7 +25,15 @@ from numpy.typing import NDArray
 from guard_plugin.errors import UnusableInput
 from guard_plugin.optional import require
 
-__all__ = ["Estimate", "confidence_interval", "paired_difference", "require_scipy"]
+__all__ = [
+    "Estimate",
+    "confidence_interval",
+    "normal_quantile",
+    "paired_difference",
+    "require_scipy",
+    "students_quantile",
+    "wilson_interval",
+]
 
 _UPPER = 0.975
 _ROUNDING = 1e-20  # variances below are rounding errors: one outcome of 10^9 makes a larger one
@@ -98,10 +106,18 @@ def confidence_interval(outcomes: _Outcomes, sets: Sequence[int]) -> Estimate:
     table = _by_set(outcomes, sets)
     mean = float(table.mean())
     half, shares = _half_width([table], _students_part(outcomes, sets), one_set=_count(sets) == 1)
-    wilson = half**2 / (mean * (1 - mean)) if half and 0 < mean < 1 else _unseen(table.shape[1])
+    return Estimate(mean, *wilson_interval(mean, half, table.shape[1]), shares, _limit(shares, sets))
+
+
+def wilson_interval(mean: float, half: float, examples: int) -> tuple[float, float]:
+    """Return Wilson's bounds for a mean, from half the width of the interval around it.
+
+    Where all outcomes agree, or half the width is 0, they are those of so many examples.
+    """
+    wilson = half**2 / (mean * (1 - mean)) if half and 0 < mean < 1 else _unseen(examples)
     centre = (mean + wilson / 2) / (1 + wilson)
     half = math.sqrt(mean * (1 - mean) * wilson + wilson**2 / 4) / (1 + wilson)
-    return Estimate(mean, max(centre - half, 0.0), min(centre + half, 1.0), shares, _limit(shares, sets))
+    return max(centre - half, 0.0), min(centre + half, 1.0)
 
 
 def paired_difference(a: _Outcomes, b: _Outcomes, sets_a: Sequence[int], sets_b: Sequence[int]) -> Estimate:
@@ -187,9 +203,9 @@ def _half_width(arms: Sequence[_Table], students: float, *, one_set: bool) -> tu
     error = math.sqrt(variance) or 1.0
     by_examples = _weighted(examples) / error
     # Sets that happen to agree do not prove that they do: they hold the interaction, which is known better.
-    least = _quantile(interaction.freedom) * math.sqrt(interaction.variance + examples.variance)
+    least = students_quantile(interaction.freedom) * math.sqrt(interaction.variance + examples.variance)
     by_rows = max(sum(map(_weighted, rows)) / error, least - by_examples)
-    by_students = by_rows if one_set else min(students * _normal_quantile() / error, by_rows)
+    by_students = by_rows if one_set else min(students * normal_quantile() / error, by_rows)
     width = by_rows + by_examples
     parts = {"sets": by_rows - by_students} if not one_set else {}
     parts |= {"students": by_students} if by_students else {}
@@ -224,15 +240,16 @@ def _variance_of_mean(values: _Table) -> float:
 
 def _weighted(part: _Part) -> float:
     """Return the variance times Student's quantile: divided by the standard error, its part of half the width."""
-    return part.variance * _quantile(part.freedom) if part.variance else 0.0
+    return part.variance * students_quantile(part.freedom) if part.variance else 0.0
 
 
-def _quantile(freedom: int) -> float:
-    """Return Student's quantile; 0 without any degree of freedom, where there is no variance."""
+def students_quantile(freedom: int) -> float:
+    """Return Student's 97.5 % quantile; 0 without any degree of freedom, where there is no variance."""
     return float(require_scipy().stdtrit(freedom, _UPPER)) if freedom else 0.0
 
 
-def _normal_quantile() -> float:
+def normal_quantile() -> float:
+    """Return the normal distribution's 97.5 % quantile."""
     return float(require_scipy().ndtri(_UPPER))
 
 
@@ -242,4 +259,4 @@ def _limit(shares: dict[str, float], sets: Sequence[int]) -> str:
 
 def _unseen(examples: int) -> float:
     """Return the squared normal quantile over so many examples, from which Wilson's bounds are computed."""
-    return _normal_quantile() ** 2 / examples
+    return normal_quantile() ** 2 / examples

@@ -7,11 +7,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from guard_plugin.evaluation.statistics import require_scipy
+from guard_plugin.evaluation.statistics import normal_quantile, students_quantile, wilson_interval
 
 __all__ = ["narrowest_interval"]
-
-_UPPER = 0.975
 
 
 def narrowest_interval(accuracies: Sequence[float], examples: int, *, is_wilsons: bool = True) -> tuple[float, float]:
@@ -41,30 +39,16 @@ def narrowest_interval(accuracies: Sequence[float], examples: int, *, is_wilsons
     """
     mean = float(np.mean(accuracies))
     half = _half_width(accuracies, examples, is_wilsons=is_wilsons)
-    if not 0 < mean < 1:  # All outcomes agree.
-        wilson = _normal() ** 2 / examples
-    elif not is_wilsons:
-        return max(mean - half, 0.0), min(mean + half, 1.0)
-    else:
-        wilson = half**2 / (mean * (1 - mean))
-    centre = (mean + wilson / 2) / (1 + wilson)
-    half = math.sqrt(mean * (1 - mean) * wilson + wilson**2 / 4) / (1 + wilson)
-    return max(centre - half, 0.0), min(centre + half, 1.0)
+    if (is_wilsons and half) or not 0 < mean < 1:
+        return wilson_interval(mean, half, examples)
+    return max(mean - half, 0.0), min(mean + half, 1.0)
 
 
 def _half_width(accuracies: Sequence[float], examples: int, *, is_wilsons: bool) -> float:
-    n, z = len(accuracies), _normal()
+    n, z = len(accuracies), normal_quantile()
     if n == 1:
         (p,) = accuracies
         freedom = max(examples - 1, 1)  # Of one example, the accuracy is 0 or 1.
-        return (_quantile(freedom) if is_wilsons else z) * math.sqrt(p * (1 - p) / freedom)
-    t = _quantile(n - 1) if is_wilsons else z
+        return (students_quantile(freedom) if is_wilsons else z) * math.sqrt(p * (1 - p) / freedom)
+    t = students_quantile(n - 1) if is_wilsons else z
     return (2 * math.sqrt(z * (t - z)) if t > 2 * z else t) * math.sqrt(np.var(accuracies, ddof=1) / n)
-
-
-def _quantile(freedom: int) -> float:
-    return float(require_scipy().stdtrit(freedom, _UPPER))
-
-
-def _normal() -> float:
-    return float(require_scipy().ndtri(_UPPER))
