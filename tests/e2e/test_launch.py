@@ -187,6 +187,7 @@ def test_help_of_an_attached_script_is_untouched(python, forks):
     [
         (["nope", "main.py"], "unknown adapter 'nope': expected one of cda, dc, mtt"),
         (["dc", "nope.py"], "expected one script nope.py, found 0"),
+        (["dc", "-"], "expected a script in a file, found -, the standard input"),
         (["dc", "other.py"], "unknown script 'other.py': expected one of CL_DM.py, main.py, main_DM.py"),
         (["dc", "main_DM.py"], "main_DM.py cannot be guarded: it matches feature distributions"),
         (["--h", "0", "dc", "main.py"], "expected h, "),
