@@ -86,7 +86,9 @@ def test_a_name_may_have_a_norm_a_target_a_source_and_a_radius_of_its_own():
     ]
 
 
-@pytest.mark.parametrize("name", ["fgsm-l2", "pgd10-l2-targeted", "square100-l2", "cw-l2", "autoattack-l2", "apgd-t-l2"])
+@pytest.mark.parametrize(
+    "name", ["fgsm-l2", "pgd10-l2-targeted", "square100-l2", "cw-l2", "autoattack-l2", "apgd-t-l2"]
+)
 def test_an_l2_radius_may_be_larger_than_a_pixel(name):
     (attack,) = parse_attacks(name, builtin_registry(), [parse_eps("3.0")])
     assert (attack.name, attack.norm, attack.eps.value) == (name, "l2", 3.0)
