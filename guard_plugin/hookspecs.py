@@ -2,7 +2,8 @@
 
 A plugin is a module or object with functions of these names, each marked ``@guard_plugin.hookimpl``, which a
 distribution names under the entry-point group ``guard_plugin``. An implementation may leave out arguments it does not
-need. docs/writing-an-adapter.md has a complete example.
+need. docs/writing-an-adapter.md has a complete example. Whatever an implementation raises becomes PluginError, which
+names hook and distribution; GuardError and KeyboardInterrupt stay as they are.
 """
 
 from __future__ import annotations

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import inspect
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from functools import cache, cached_property
 from importlib.metadata import EntryPoint, version
 from typing import Any
 
 import pluggy
 
 from guard_plugin import builtins, hookspecs
-from guard_plugin.errors import PluginError, UnusableInput, unknown
+from guard_plugin.errors import GuardError, PluginError, UnusableInput, unknown
 from guard_plugin.versions import entry_points_of
 
 __all__ = ["Plugins", "Registered", "installed_plugins", "look_up"]
@@ -31,7 +31,7 @@ class Plugins:
     """The plugins of this installation: the core's own, and those under the entry-point group "guard_plugin".
 
     PluginError is raised where one cannot be imported, implements a hook that does not exist, or registers a name that
-    another one registers too.
+    another one registers too; and by each hook that fails, whatever it raised (but for GuardError and Ctrl-C).
     """
 
     def __init__(self, found: Iterable[tuple[EntryPoint, str]] | None = None) -> None:
@@ -47,17 +47,17 @@ class Plugins:
         """The hooks, to call."""
         return self._manager.hook
 
-    @cached_property
+    @functools.cached_property
     def adapters(self) -> Mapping[str, Registered]:
         """The adapters by name."""
         return self._by_name("adapter", self.hook.register_adapters)
 
-    @cached_property
+    @functools.cached_property
     def penalties(self) -> Mapping[str, Registered]:
         """The penalty classes by name."""
         return self._by_name("penalty", self.hook.register_penalties)
 
-    @cached_property
+    @functools.cached_property
     def attacks(self) -> Mapping[str, Registered]:
         """The attack classes by name."""
         return self._by_name("attack", self.hook.register_attacks, key="family")
@@ -83,13 +83,25 @@ class Plugins:
             raise PluginError(f"plugin {name!r} of {distribution}: {_explain(plugin, error)}") from error
         except ValueError as error:
             raise PluginError(f"plugin {name!r} of {distribution} is registered twice: {error}") from error
+        if plugin is not builtins:
+            self._guard_hooks(plugin, distribution)
         for names in ("adapters", "penalties", "attacks"):  # those that were read before lack this plugin's
             self.__dict__.pop(names, None)
+
+    def _guard_hooks(self, plugin: object, distribution: str) -> None:
+        """Have what a plugin's hooks raise told as the plugin's failure: it is neither the script's nor its end."""
+        for hook in self._manager.get_hookcallers(plugin) or ():
+            for implementation in hook.get_hookimpls():
+                if implementation.plugin is plugin:
+                    guarded = _guarded(implementation.function, hook.name, distribution)
+                    implementation.function = guarded  # type: ignore[misc, unused-ignore]
 
     def _load(self, entry_point: EntryPoint, distribution: str) -> None:
         try:
             plugin = entry_point.load()
-        except Exception as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # sys.exit() raises no Exception
             raise PluginError(
                 f"plugin {entry_point.name!r} of {distribution} cannot be imported from {entry_point.value}: "
                 f"{type(error).__name__}: {error}; repair or uninstall it"
@@ -102,11 +114,10 @@ class Plugins:
             distribution = self._distributions[implementation.plugin]
             try:
                 things = list(implementation.function())
+            except PluginError:
+                raise
             except Exception as error:
-                hook_name = implementation.function.__name__
-                raise PluginError(
-                    f"hook {hook_name} of {distribution} failed: {type(error).__name__}: {error}"
-                ) from error
+                raise _failed(hook.name, distribution, error) from error
             for thing in things:
                 name = getattr(thing, key, None)
                 if not isinstance(name, str):
@@ -120,7 +131,7 @@ class Plugins:
         return dict(sorted(registered.items()))
 
 
-@cache
+@functools.cache
 def installed_plugins() -> Plugins:
     """Return the plugins of this installation; each process loads them once."""
     return Plugins()
@@ -131,6 +142,37 @@ def look_up(kind: str, name: str, registered: Mapping[str, Registered]) -> Any:
     if name not in registered:
         raise UnusableInput(unknown(kind, name, list(registered)))
     return registered[name].value
+
+
+_NOT_A_FAILURE = (GuardError, KeyboardInterrupt, GeneratorExit)
+
+
+def _failed(hook: str, distribution: str, error: BaseException) -> PluginError:
+    return PluginError(f"hook {hook} of {distribution} failed: {type(error).__name__}: {error}; repair or uninstall it")
+
+
+def _guarded(function: Callable[..., Any], hook: str, distribution: str) -> Callable[..., Any]:
+    """Return a hook's function that raises PluginError where the plugin's own raises what is not meant for the user."""
+
+    @functools.wraps(function)
+    def called(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return function(*args, **kwargs)
+        except _NOT_A_FAILURE:
+            raise
+        except BaseException as error:
+            raise _failed(hook, distribution, error) from error
+
+    @functools.wraps(function)
+    def around(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return (yield from function(*args, **kwargs))
+        except _NOT_A_FAILURE:
+            raise
+        except BaseException as error:
+            raise _failed(hook, distribution, error) from error
+
+    return around if inspect.isgeneratorfunction(function) else called
 
 
 def _explain(plugin: object, error: pluggy.PluginValidationError) -> str:

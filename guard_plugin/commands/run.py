@@ -33,7 +33,7 @@ class _RunCommand(click.Command):
 
     def _end_of_options(self, args: list[str], start: int) -> int:
         with_value = [name for p in self.params if isinstance(p, click.Option) and not p.is_flag for name in p.opts]
-        while start < len(args) and args[start].startswith("-"):
+        while start < len(args) and args[start].startswith("-") and args[start] != "-":
             start += 2 if args[start] in with_value else 1
         return start
 

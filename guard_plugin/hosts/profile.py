@@ -77,17 +77,20 @@ class UnguardedOption:
     reason: str
 
     def given_in(self, arguments: Sequence[str]) -> bool:
-        """Tell whether a command line gives the option."""
-        return bool(_values_given(self.option, arguments))
+        """Tell whether a command line gives the option, and, last, not an empty value: ``--check-ckpt "$UNSET"``."""
+        return _values_given(self.option, arguments)[-1:] not in ([], [""])
 
 
-def _values_given(option: str, arguments: Sequence[str]) -> list[str]:
-    """Return the values that a command line gives an option, in order; argparse takes an option's beginning too."""
-    values = []
+def _values_given(option: str, arguments: Sequence[str]) -> list[str | None]:
+    """Return the values that a command line gives an option, in order; argparse takes an option's beginning too.
+
+    None stands for an option at the end, after which nothing comes.
+    """
+    values: list[str | None] = []
     for position, argument in enumerate(arguments):
         name, equals, value = argument.partition("=")
         if len(name) > 2 and option.startswith(name):
-            values.append(value if equals else "".join(arguments[position + 1 : position + 2]))
+            values.append(value if equals else next(iter(arguments[position + 1 :]), None))
     return values
 
 
@@ -165,11 +168,11 @@ class Profile:
     def folders_read(self, arguments: Sequence[str]) -> list[Path]:
         """Return the folders that another script filled, and this one reads with these arguments."""
         given = [_values_given(option, arguments)[-1:] for option in self.reads_folders]
-        return [Path(value) for values in given for value in values]
+        return [Path(value) for values in given for value in values if value]
 
     def written_about(self, arguments: Sequence[str]) -> dict[str, str]:
         """Return what is known of what a run with these arguments writes: "dataset" and "arch"."""
-        told = {}
+        told: dict[str, str | None] = {}
         for key, name in self.about.items():
             told[key] = name if isinstance(name, str) else [name[1], *_values_given(name[0], arguments)][-1]
         return {key: name for key, name in told.items() if name}

@@ -9,6 +9,7 @@ script itself, and however its callers imported it.
 from __future__ import annotations
 
 import ast
+import difflib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,8 @@ __all__ = ["MODULE_LEVEL", "Definition", "Seam", "find_definitions"]
 
 MODULE_LEVEL = "<module>"
 """As a seam's function: the code at a file's module level, as Python names it."""
+
+_FUNCTION = (ast.FunctionDef, ast.AsyncFunctionDef)
 
 _FIX = "guard this fork with an adapter of its own: docs/writing-an-adapter.md"
 
@@ -77,13 +80,12 @@ def find_definitions(seam: Seam, script: Path, roots: Sequence[Path] = ()) -> li
         return [Definition(seam, home.resolve(), 1, 0, ())]
     imported_from = list(dict.fromkeys(_module_file(seam, module, folders) for module in _imports(seam, script)))
     own = list(_functions(seam, script))
-    if not own and not imported_from and home != script and seam.parameters is not None:
+    if not own and not imported_from and home != script and not _is_users(seam):
         raise SeamError(
             f"seam {seam.name}: expected {script} to use {seam.function} (imported or its own), found that it does "
             f"neither; {_FIX}"
         )
-    # In a user's own words, the seam may be a method, or be called from elsewhere: it must be in its module.
-    required = [home] if seam.parameters is None else [script] if home == script else imported_from
+    required = [home] if _is_users(seam) else [script] if home == script else imported_from
     found = [*own, *_required(seam, required)]
     if home != script and home not in imported_from:
         found += _functions(seam, home)
@@ -96,15 +98,27 @@ def find_definitions(seam: Seam, script: Path, roots: Sequence[Path] = ()) -> li
     return list(dict.fromkeys(found))
 
 
+def _is_users(seam: Seam) -> bool:
+    """Tell a seam in a user's own words: it may be a method, or be called from elsewhere; it must be in its module."""
+    return seam.parameters is None
+
+
 def _required(seam: Seam, files: Sequence[Path]) -> Iterator[Definition]:
     for file in files:
         here = list(_functions(seam, file))
         if not here:
-            raise SeamError(
-                f"seam {seam.name}: expected a function {seam.function} in {file}, found none (it was renamed or "
-                f"moved); {_FIX}"
-            )
+            fix = f"; {_named(seam, file)}" if _is_users(seam) else f" (it was renamed or moved); {_FIX}"
+            raise SeamError(f"seam {seam.name}: expected a function {seam.function} in {file}, found none{fix}")
         yield from here
+
+
+def _named(seam: Seam, file: Path) -> str:
+    """Say which function of a file a user may have meant."""
+    known = sorted({node.name for node in ast.walk(_parse(file)) if isinstance(node, _FUNCTION)})
+    near = difflib.get_close_matches(seam.function, known, n=1)
+    if near:
+        return f"did you mean {seam.module}:{near[0]}?"
+    return f"its functions: {', '.join(known) or 'none'}; {seam.module} alone is the code at its module level"
 
 
 def _imports(seam: Seam, script: Path) -> Iterator[str]:
@@ -120,7 +134,7 @@ def _imports(seam: Seam, script: Path) -> Iterator[str]:
 
 def _functions(seam: Seam, file: Path) -> Iterator[Definition]:
     for node in ast.walk(_parse(file)):
-        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) and node.name == seam.function:
+        if isinstance(node, _FUNCTION) and node.name == seam.function:
             first = min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
             yield Definition(seam, file.resolve(), node.lineno, first, _parameters(node.args))
 
@@ -141,7 +155,8 @@ def _module_file(seam: Seam, module: str, folders: Sequence[Path]) -> Path:
                 return file
     why = "" if module == seam.module else f", which the script imports {seam.function} from,"
     listed = " or ".join(map(str, folders))
-    raise SeamError(f"seam {seam.name}: expected the file {module}.py{why} in {listed}, found none; {_FIX}")
+    fix = "name it as the script imports it, such as utils in utils:epoch" if _is_users(seam) else _FIX
+    raise SeamError(f"seam {seam.name}: expected the file {module}.py{why} in {listed}, found none; {fix}")
 
 
 def _parse(file: Path) -> ast.Module:

@@ -168,7 +168,11 @@ class Attachment:
         self._entered = lambda: setattr(self._guard, "enters", enters)
 
     def detach(self, outcome: str = "detached") -> None:
-        """Remove every hook and restore every patched name; safe to call twice."""
+        """Remove every hook and restore every patched name; safe to call twice.
+
+        Raises:
+            PluginError: If a plugin's hook ``run_ended`` failed; the outcome stays, and everything was removed.
+        """
         if Attachment._active is not self:
             return
         Attachment._active = None
@@ -180,6 +184,16 @@ class Attachment:
         finally:
             if is_main_process():
                 self._provenance.mark()
+
+    def end(self, outcome: str, problem: GuardError | None) -> GuardError | None:
+        """Detach, and return the run's problem, with what a plugin's hook ``run_ended`` failed of after it, or that."""
+        try:
+            self.detach(outcome)
+        except GuardError as failure:
+            if problem is None:
+                return failure
+            problem.args = (f"{problem}; further, {failure}",)
+        return problem
 
     def _tell_that_it_ended(self) -> None:
         if self.ledger.ended is None:
@@ -196,15 +210,20 @@ class Attachment:
 
         Errors are a loss call that could not be guarded (also where the host swallowed its error), no guarded call,
         another number of them than expected, a penalty that was not finite, and one that was always 0; of a script that
-        did not end well, only the first is one. The ledger's outcome becomes "complete", "incomplete" or "failed".
+        did not end well, only the first is one. The ledger's outcome becomes "complete", "incomplete" or "failed", and
+        stays so where a plugin's hook ``run_ended`` then fails: that is an error, too, or a line on stderr where the
+        script failed.
         """
         of_children, written = self._children.collect()
         self._provenance.add(written)
         problem = of_children or self._guard.problem() if succeeded else self._guard.failure
         if problem is None and succeeded and self._teacher is not None:
             problem = self._teacher.problem()
-        self.detach("failed" if not succeeded else "incomplete" if problem else "complete")
-        return problem
+        ended = self.end("failed" if not succeeded else "incomplete" if problem else "complete", problem)
+        if ended is not None and problem is None and not succeeded:
+            _tell(f"error: {ended}")
+            return None
+        return ended
 
     @contextlib.contextmanager
     def as_child(self) -> Iterator[Callable[[], None]]:

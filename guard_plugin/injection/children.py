@@ -27,6 +27,7 @@ from guard_plugin.errors import NothingGuarded
 from guard_plugin.files import atomic_file
 from guard_plugin.foreign_text import printable
 from guard_plugin.injection.ledger import Ledger
+from guard_plugin.injection.python_programs import python_program
 
 __all__ = ["Children", "Recipe", "makes_no_loss_call"]
 
@@ -72,6 +73,11 @@ class Children:
         self._replace(BaseProcess, "start", self._start)
         self._replace(subprocess.Popen, "__init__", self._popen)
         self._replace(os, "system", self._system)
+        # The other functions of os that run a program, execvp and spawnl among them, call these.
+        for name in ("execv", "execve", "posix_spawn", "posix_spawnp"):
+            self._replace(os, name, self._run)
+        for name in ("spawnv", "spawnve", "spawnvp", "spawnvpe"):
+            self._replace(os, name, self._spawn)
 
     def remove(self) -> None:
         """Watch no longer; safe to call twice."""
@@ -135,7 +141,9 @@ class Children:
             file.write(json.dumps(content).encode())
 
     def _replace(self, owner: Any, name: str, replacement: Callable[..., Any]) -> None:
-        plain = getattr(owner, name)
+        plain = getattr(owner, name, None)
+        if plain is None:  # os has not all of these on every system
+            return
 
         @functools.wraps(plain)
         def replaced(*args: Any, **kwargs: Any) -> Any:
@@ -160,19 +168,27 @@ class Children:
         plain(process)
 
     def _popen(self, plain: Callable[..., Any], popen: Any, args: Any, *others: Any, **kwargs: Any) -> None:
-        self._note_command(args)
+        self._note_command(args, kwargs.get("executable"))
         plain(popen, args, *others, **kwargs)
 
     def _system(self, plain: Callable[..., Any], command: Any) -> Any:
         self._note_command(command)
         return plain(command)
 
-    def _note_command(self, command: Any) -> None:
-        """Say that a Python program was started, in which nothing is guarded."""
-        words = command.split() if isinstance(command, str) else command if isinstance(command, (list, tuple)) else []
-        text = " ".join(str(word) for word in words)
-        first = Path(str(words[0])).name if words else ""
-        if first.startswith("python") and not self._ledger.unguarded and text not in self._ledger.programs:
+    def _run(self, plain: Callable[..., Any], path: Any, argv: Any, *others: Any, **kwargs: Any) -> Any:
+        self._note_command(argv, path)
+        return plain(path, argv, *others, **kwargs)
+
+    def _spawn(self, plain: Callable[..., Any], mode: int, file: Any, args: Any, *others: Any, **kwargs: Any) -> Any:
+        self._note_command(args, file)
+        return plain(mode, file, args, *others, **kwargs)
+
+    def _note_command(self, command: Any, file: Any = None) -> None:
+        """Say that a Python program was started, in which nothing is guarded: ``file``, whatever the first word is."""
+        text = python_program(command)
+        if not text and file is not None and isinstance(command, (list, tuple)):
+            text = python_program([file, *command[1:]])
+        if text and not self._ledger.unguarded and text not in self._ledger.programs:
             self._ledger.programs.append(text)
             print(printable(f"guard: warning: {text!r} is a program of its own, and is not guarded"), file=sys.stderr)
 

@@ -51,8 +51,8 @@ def run_guarded(
     try:
         if file is not None:
             file.begin(attachment.ledger)
-    except UnusableInput:
-        attachment.detach("failed")
+    except UnusableInput as error:
+        attachment.end("failed", error)
         raise
     try:
         roots = [root for root in attachment.profile.import_roots(program.file) if root != program.folder]
@@ -66,9 +66,11 @@ def run_guarded(
         ended_early = ended_early and attachment.ledger.seen == 0
         if not ended_early:
             problem = attachment.conclude(succeeded=code == 0)
+    except GuardError as error:
+        problem = error
     finally:
         if not attachment.is_copy:
-            attachment.detach("ended early" if ended_early else "failed")
+            problem = attachment.end("ended early" if ended_early else "failed", problem)
             unwritten = _report(attachment.ledger, file, quiet=ended_early)
     if problem is not None:
         raise problem

@@ -127,6 +127,13 @@ def per_example(criterion: Callable[..., Any]) -> LossFunction:
         UnsupportedLoss: For any other criterion, and for ``reduction="none"``, whose mean the host takes itself.
     """
     criterion = uncompiled(criterion)
+    if not isinstance(criterion, nn.Module):
+        raise UnsupportedLoss(
+            f"expected a criterion that is a module ({', '.join(kind.__name__ for kind in SUPPORTED)}), found "
+            f"{getattr(criterion, '__name__', type(criterion).__name__)}, whose form per example is not known, as its "
+            f"settings come with each call; use the module in its place, nn.CrossEntropyLoss() for "
+            f"functional.cross_entropy, or guard_plugin.wrap(criterion, model, loss_fn=...) with its per-example form"
+        )
     forward = getattr(type(criterion), "forward", None)
     if not isinstance(criterion, SUPPORTED) or forward not in [kind.forward for kind in SUPPORTED]:
         raise UnsupportedLoss(

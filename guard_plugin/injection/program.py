@@ -82,6 +82,8 @@ def find_program(name: str, *, is_module: bool, folder: Path | None = None) -> P
     places = [Path.cwd(), *([folder] if folder else [])]
     if is_module:
         return _find_module(name, places[-1])
+    if name == "-":
+        raise UnusableInput("expected a script in a file, found -, the standard input; write it to a file, and name it")
     found = {(place / name).resolve(): place / name for place in places if (place / name).is_file()}
     if len(found) != 1:
         looked = " and ".join(str((place / name).absolute()) for place in places)

@@ -24,7 +24,8 @@ def problem_of(
         real: The lines ("main.py:191") whose loss calls are on real data, as the user said.
     """
     message = (
-        _nothing_guarded(ledger)
+        _guarded_unexpectedly(ledger)
+        or _nothing_guarded(ledger)
         or _not_counted(ledger, expected)
         or _wrong_count(ledger, expected)
         or _lines_missed(ledger, real)
@@ -38,6 +39,17 @@ def problem_of(
 def expected_calls(ledger: Ledger, expected: ExpectedCount | None) -> str:
     """Return in words how many loss calls must be guarded, and why."""
     return f"{ledger.expected} guarded loss calls ({expected.explanation if expected else 'as given'})"
+
+
+def _guarded_unexpectedly(ledger: Ledger) -> str:
+    if not ledger.unguarded or not ledger.guarded:
+        return ""
+    sites = [site for site, counts in ledger.sites.items() if counts["guarded"] or counts["on real data"]]
+    return (
+        f"expected nothing to guard, as with these arguments {ledger.unguarded}, found {ledger.guarded} loss calls on "
+        f"real data, at {', '.join(sites)}: whether these are all is not known; leave out the option that says so, or "
+        f"guard this fork with an adapter of its own: docs/writing-an-adapter.md"
+    )
 
 
 def _nothing_guarded(ledger: Ledger) -> str:

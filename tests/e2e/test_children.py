@@ -216,10 +216,31 @@ def test_data_loader_workers_are_left_alone(run, start):
 
 
 def test_programs_of_their_own_are_named(run):
+    """Each once; of those that a forked process becomes, on stderr alone."""
     body = """
     expert(0)
-    subprocess.run([sys.executable, "-c", "pass"])
-    os.system(sys.executable + " -c pass")
+    python, script = sys.executable, os.path.join(os.getcwd(), "script.py")
+    subprocess.run([python, "-c", "pass"])
+    os.system(python + " -c pass")
+    os.system("ls main.py")
+    # Without close_fds, subprocess calls posix_spawn.
+    subprocess.run(f"A=1 {python} -c 1", shell=True, close_fds=False)
+    subprocess.run(["bash", "-c", f"cd . && {python} -c 2"])
+    os.spawnlp(os.P_WAIT, python, "name", "-c", "3")
+    os.waitpid(os.posix_spawn(python, [python, "-c", "4"], os.environ), 0)
+    with open(script, "w") as file:
+        file.write(f"#!{python}\\n")
+    os.chmod(script, 0o755)
+    subprocess.run(["any name"], executable=script)
+    if not os.fork():
+        os.execlp(python, python, "-c", "5")
+    os.wait()
+    print(python)
     """
     done, ledger = run(body)
-    assert done.returncode == 0 and len(ledger["programs"]) == 1 and "is a program of its own" in done.stderr
+    python = done.stdout.splitlines()[-1]
+    texts = [f"{python} -c pass", f"A=1 {python} -c 1", f"cd . && {python} -c 2", f"{python} -c 3", f"{python} -c 4"]
+    assert done.returncode == 0 and ledger["programs"][:5] == texts, done.stderr
+    assert [program.rpartition("/")[2] for program in ledger["programs"][5:]] == ["script.py"]
+    warnings = [line for line in done.stderr.splitlines() if "is a program of its own, and is not guarded" in line]
+    assert len(warnings) == 7 and f"'{python} -c 5'" in warnings[-1]

@@ -1,6 +1,8 @@
 """The launcher gives a script what ``python script`` gives it, and its exit code back."""
 
 import json
+import os
+import re
 from pathlib import Path
 
 import pytest
@@ -67,6 +69,26 @@ def test_the_exit_code_is_the_scripts_and_the_ledger_is_written(guard, tmp_path,
     assert ledger["loss_calls"]["guarded"] == 1
     assert ledger["outcome"] == ("complete" if code == 0 else "failed")
     assert "launch.py" not in done.stderr  # the traceback is the script's alone
+
+
+@pytest.mark.parametrize(
+    ("body", "end", "code", "outcome", "words"),
+    [
+        (GUARDED_ONCE, "", 2, "complete", "error: hook run_ended of Bad 1.0 failed: SystemExit: 0"),
+        (NOT_GUARDED, "", 3, "incomplete", "error: expected loss calls .*; further, hook run_ended of Bad 1.0 failed"),
+        (GUARDED_ONCE, "raise GuardError('ours')", 2, "failed", "error: ours; further, hook run_ended of Bad 1.0"),
+        (GUARDED_ONCE, "sys.exit(7)", 7, "failed", "error: hook run_ended of Bad 1.0 failed: SystemExit: 0"),
+    ],
+)
+def test_a_plugin_that_ends_the_process_at_the_end_hides_nothing(guard, tmp_path, body, end, code, outcome, words):
+    write_distribution(tmp_path / "plugins", "Bad", "[guard_plugin]\nbad = bad\n")
+    hook = "import guard_plugin\n@guard_plugin.hookimpl\ndef run_ended():\n    raise SystemExit(0)\n"
+    (tmp_path / "plugins" / "bad.py").write_text(hook)
+    script = host(tmp_path / "host", body, f"from guard_plugin.errors import GuardError\n{end}")
+    plugins = os.pathsep.join(filter(None, (str(tmp_path / "plugins"), os.environ.get("PYTHONPATH"))))
+    done = guard("run", *SETTINGS, "--ledger", "ledger.json", "dc", script, PYTHONPATH=plugins)
+    assert done.returncode == code and re.search(words, done.stderr), done.stderr
+    assert json.loads((tmp_path / "ledger.json").read_text())["outcome"] == outcome
 
 
 @pytest.mark.parametrize(("end", "code"), [("sys.exit(7)", 7), ("raise KeyboardInterrupt", 130)])
@@ -165,6 +187,7 @@ def test_help_of_an_attached_script_is_untouched(python, forks):
     [
         (["nope", "main.py"], "unknown adapter 'nope': expected one of cda, dc, mtt"),
         (["dc", "nope.py"], "expected one script nope.py, found 0"),
+        (["dc", "-"], "expected a script in a file, found -, the standard input"),
         (["dc", "other.py"], "unknown script 'other.py': expected one of CL_DM.py, main.py, main_DM.py"),
         (["dc", "main_DM.py"], "main_DM.py cannot be guarded: it matches feature distributions"),
         (["--h", "0", "dc", "main.py"], "expected h, "),

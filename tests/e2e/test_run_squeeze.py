@@ -218,6 +218,15 @@ def test_a_run_that_only_tests_has_nothing_to_guard(guard, reference):
     assert done.returncode == 0 and "nothing to guard here: it only tests a network" in done.stderr
 
 
+@pytest.mark.parametrize("strength", ["0", "1"])
+def test_a_run_that_trains_although_it_only_tests_fails(guard, reference, tmp_path, strength):
+    reference.write_text(reference.read_text().replace("return evaluate(model", "evaluate(model"))
+    done = guard("run", *SETTINGS, "--strength", strength, "sre2l", reference, "--test-only")
+    words = "expected nothing to guard, as with these arguments it only tests a network, found 8 loss calls"
+    assert done.returncode == 3 and f"{words} on real data, at classification/train.py:14:" in done.stderr, done.stderr
+    assert ledger(tmp_path)["outcome"] == "incomplete"
+
+
 def test_a_teacher_that_goes_on_from_a_plain_one_is_not_guards(guard, python, reference, tmp_path):
     load = "    if args.resume:\n        model.load_state_dict(torch.load(args.resume)['model'])\n"
     source = reference.read_text().replace("    model_ema = copy", f"{load}    model_ema = copy")

@@ -1,11 +1,12 @@
 """Plugins that contradict each other, or us, are refused by name."""
 
+import warnings
 from importlib.metadata import EntryPoint
 
 import pytest
 
 from guard_plugin import hookimpl
-from guard_plugin.errors import PluginError
+from guard_plugin.errors import PluginError, UnusableInput
 from guard_plugin.hosts import Adapter
 from guard_plugin.penalties import Curvature
 from guard_plugin.plugins import Plugins
@@ -90,9 +91,56 @@ def test_a_hook_that_returns_something_else_is_refused_by_name(registered):
         _ = plugins.penalties
 
 
-def test_a_plugin_that_cannot_be_imported_is_refused_by_name():
+def raising(error: BaseException, hook: str = "run_ended", **options) -> Plugins:
+    """Return plugins of which one raises an error in a hook."""
+
+    def fails(self):
+        raise error
+
+    def fails_around(self):
+        yield
+        raise error
+
+    plugins, function = Plugins(found=[]), fails_around if options else fails
+    function.__name__ = hook
+    plugins.register(type("Plugin", (), {hook: hookimpl(function, **options)})(), "bad", "some-dist 1.0")
+    return plugins
+
+
+@pytest.mark.parametrize("options", [{}, {"hookwrapper": True}], ids=["plain", "around"])
+@pytest.mark.parametrize("error", [ValueError("no"), SystemExit(0)], ids=repr)
+def test_whatever_a_hook_raises_is_the_plugins_failure(error, options):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # pluggy's own, of an error in such a wrapper
+        with pytest.raises(
+            PluginError, match=f"hook run_ended of some-dist 1.0 failed: {type(error).__name__}"
+        ) as told:
+            raising(error, **options).hook.run_ended(ledger=None)
+    assert told.value.__cause__ is error
+
+
+@pytest.mark.parametrize("error", [UnusableInput("expected more"), KeyboardInterrupt()], ids=repr)
+def test_our_own_errors_and_interrupts_pass_through_a_hook(error):
+    with pytest.raises(type(error)) as told:
+        raising(error).hook.run_ended(ledger=None)
+    assert told.value is error
+
+
+def test_a_hook_that_registers_cannot_end_the_process():
+    with pytest.raises(PluginError, match="hook register_adapters of some-dist 1.0 failed: SystemExit: 0; repair"):
+        _ = raising(SystemExit(0), "register_adapters").adapters
+
+
+def test_a_plugin_that_cannot_be_imported_is_refused_by_name(monkeypatch, tmp_path):
     broken = EntryPoint(name="broken", value="no_such_module", group="guard_plugin")
     with pytest.raises(
         PluginError, match="plugin 'broken' of .* cannot be imported from no_such_module: ModuleNotFound"
     ):
         Plugins(found=[(broken, "some-dist 1.0")])
+    (tmp_path / "ends_the_process.py").write_text("raise SystemExit(0)")
+    monkeypatch.syspath_prepend(tmp_path)
+    ends = EntryPoint(name="ends", value="ends_the_process", group="guard_plugin")
+    with pytest.raises(
+        PluginError, match="plugin 'ends' of .* cannot be imported from ends_the_process: SystemExit: 0"
+    ):
+        Plugins(found=[(ends, "some-dist 1.0")])

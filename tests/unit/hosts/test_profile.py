@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from guard_plugin.errors import UnusableInput
-from guard_plugin.hosts import Adapter, Profile, RefusedOption, Seam
+from guard_plugin.hosts import Adapter, Profile, RefusedOption, Seam, UnguardedOption
 from guard_plugin.hosts.adapter import make_adapter
 
 MSE = RefusedOption("--loss_type", "mse", "no classification loss")
@@ -29,6 +29,34 @@ DEEP = Profile("sub/train.py", seams=(Seam("pkg.lib", "fit", "opens", ("net",)),
 )
 def test_a_refused_option_is_seen_however_it_is_written(arguments, given):
     assert MSE.given_in(arguments.split()) == given
+
+
+@pytest.mark.parametrize(
+    ("arguments", "given"),
+    [
+        (["--check-ckpt", "a.pth"], True),
+        (["--check=a.pth"], True),
+        (["--check-ckpt"], True),
+        (["--check-ckpt", "--epochs", "3"], True),
+        (["--check-ckpt", ""], False),
+        (["--check-ckpt="], False),
+        (["--check-ckpt", "", "--epochs", "3"], False),
+        (["--check-ckpt", "a.pth", "--check-ckpt", ""], False),
+        (["--check-ckpt", "", "--check-ckpt", "a.pth"], True),
+        (["--epochs", "3"], False),
+    ],
+)
+def test_an_option_without_a_value_of_its_own_counts_and_an_empty_value_does_not(arguments, given):
+    """An unset variable of the shell's, ``--check-ckpt "$FILE"``: the host takes it as absent, and trains."""
+    profile = Profile("squeeze.py", unguarded_options=(UnguardedOption("--check-ckpt", "it only reads"),))
+    assert profile.why_unguarded(arguments) == ("it only reads" if given else "")
+
+
+@pytest.mark.parametrize("value", [["--data"], ["--data", ""], ["--data="]])
+def test_an_empty_value_names_no_folder_and_no_data_set(value):
+    profile = Profile("validate.py", reads_folders=("--data",), about={"dataset": ("--data", "CIFAR10")})
+    assert profile.folders_read(["--data", "syn"]) == [Path("syn")] and profile.folders_read(value) == []
+    assert profile.written_about(["--data", "syn"]) == {"dataset": "syn"} and profile.written_about(value) == {}
 
 
 def test_a_refused_option_ends_with_the_reason():

@@ -65,6 +65,23 @@ def test_missing_or_misshapen_seams_are_refused(tmp_path, files, message):
         find_definitions(EPOCH, host(tmp_path, **files))
 
 
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("utils:epochs", "expected a function epochs in .*utils.py, found none; did you mean utils:epoch?"),
+        ("utils:fit", "found none; its functions: epoch, test; utils alone is the code at its module level"),
+        ("main:fit", "found none; its functions: none; main alone is"),
+        ("util:epoch", "expected the file util.py in .*, found none; name it as the script imports it, such as"),
+    ],
+)
+def test_a_seam_in_a_users_own_words_is_told_what_it_may_have_been(tmp_path, name, message):
+    module, function = name.split(":")
+    script = host(tmp_path, main="import utils\n", utils=DEF + "class Run:\n    def test(self): pass\n")
+    with pytest.raises(SeamError, match=message) as told:
+        find_definitions(Seam(module, function, "opens", parameters=None), script)
+    assert "adapter" not in str(told.value)
+
+
 def test_source_that_does_not_parse_is_refused(tmp_path):
     with pytest.raises(UnusableInput, match="cannot be read as Python source"):
         find_definitions(EPOCH, host(tmp_path, main="def", utils=DEF))

@@ -2,6 +2,8 @@
 
 import copy
 import gc
+import os
+import subprocess
 import sys
 import weakref
 from pathlib import Path
@@ -14,7 +16,7 @@ from torch.utils.checkpoint import checkpoint
 
 import guard_plugin
 from guard_plugin import hookimpl
-from guard_plugin.errors import NothingGuarded, UnsupportedLoss, UnusableInput
+from guard_plugin.errors import NothingGuarded, PluginError, UnsupportedLoss, UnusableInput
 from guard_plugin.injection import attachment
 from guard_plugin.injection.attachment import Attachment
 from guard_plugin.plugins import Plugins, installed_plugins
@@ -66,12 +68,18 @@ def attached(script: Path, **options) -> Attachment:
     return guard_plugin.attach("dc", script=script, **{"strength": 1.0, "h": 0.5, **options})
 
 
+def replaced() -> list[object]:
+    """Return names that guarding replaces."""
+    programs = [vars(os).get(name) for name in ("system", "execv", "execve", "spawnv", "spawnvpe", "posix_spawn")]
+    return [functional.cross_entropy, sys.exit, subprocess.Popen.__init__, *programs]
+
+
 def test_a_run_that_is_complete_ends_well(script, net):
-    before = functional.cross_entropy, sys.exit
+    before = replaced()
     with attached(script) as g:
         run_main(script, lambda: functional.cross_entropy(net(X), Y))
     assert (g.ledger.guarded, g.ledger.expected, g.ledger.outcome) == (6, 6, "complete")
-    assert (functional.cross_entropy, sys.exit) == before
+    assert replaced() == before
 
 
 def test_a_name_bound_during_the_run_is_the_plain_function_afterwards(script, net):
@@ -120,13 +128,36 @@ def test_a_guard_that_cannot_begin_leaves_nothing_behind(script, monkeypatch, br
     if breaks != "run_started":
         monkeypatch.setattr(attachment, breaks, fail)
     before = state()
-    with pytest.raises(ZeroDivisionError):
+    with pytest.raises(PluginError if breaks == "run_started" else ZeroDivisionError):
         attached(script)
     assert state() == before and told == ([] if breaks == "run_started" else ["failed"])
     monkeypatch.undo()
     installed_plugins.cache_clear()
     with pytest.raises(NothingGuarded), attached(script):
         pass
+
+
+def test_what_a_plugin_fails_of_at_the_end_hides_nothing(script, net, capsys):
+    class Plugin:
+        @hookimpl
+        def run_ended(self, ledger):
+            raise SystemExit(0)
+
+    installed_plugins().register(Plugin(), "test", "test 1.0")
+    before = replaced()
+    with pytest.raises(PluginError, match="hook run_ended of test 1.0 failed: SystemExit: 0"), attached(script) as g:
+        run_main(script, lambda: functional.cross_entropy(net(X), Y))
+    assert g.ledger.outcome == "complete" and replaced() == before
+    both = "expected loss calls .*; further, hook run_ended of test 1.0 failed"
+    with pytest.raises(NothingGuarded, match=both), attached(script) as g:
+        pass
+    assert g.ledger.outcome == "incomplete"
+    with pytest.raises(ZeroDivisionError), attached(script) as g:
+        raise ZeroDivisionError
+    assert g.ledger.outcome == "failed" and "guard: error: hook run_ended of test" in capsys.readouterr().err
+    with pytest.raises(PluginError, match="hook run_ended"):
+        attached(script).detach()
+    assert replaced() == before
 
 
 def test_two_attachments_at_once_are_refused(script, net):

@@ -83,8 +83,10 @@ def test_a_loss_of_ones_own(net):
     def mean_focal(output, target):
         return focal(output, target).mean()
 
-    with pytest.raises(UnsupportedLoss, match="found function"):
-        guard_plugin.wrap(mean_focal, net, strength=2.0, h=0.5)
+    for function, name in ((mean_focal, "mean_focal"), (functional.cross_entropy, "cross_entropy")):
+        words = f"expected a criterion that is a module .*found {name}, .*nn.CrossEntropyLoss.* or .*loss_fn="
+        with pytest.raises(UnsupportedLoss, match=words):
+            guard_plugin.wrap(function, net, strength=2.0, h=0.5)
     criterion = guard_plugin.wrap(mean_focal, net, strength=2.0, h=0.5, loss_fn=focal)
     penalty = guard_plugin.curvature_penalty(net, X, Y, h=0.5, strength=2.0, loss_fn=focal)
     torch.testing.assert_close(criterion(net(X), Y), mean_focal(net(X), Y) + penalty)
