@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
-
-from pluggy import HookRelay
+from typing import TYPE_CHECKING, Any
 
 from guard_plugin.distilled.distilled_set import DistilledSet
 from guard_plugin.errors import UnusableInput
 from guard_plugin.files import file_sha256, joint_sha256
+
+if TYPE_CHECKING:
+    from pluggy import HookRelay  # which pluggy 1.0 to 1.2 do not have
 
 __all__ = ["read_distilled", "subject_of", "subject_of_several"]
 

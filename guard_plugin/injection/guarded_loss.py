@@ -1,7 +1,10 @@
 """The loss that a host gets for a loss call on real data: its own and the penalty, or the penalty in its place."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import torch
-from pluggy import HookRelay
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -11,6 +14,9 @@ from guard_plugin.injection.origins import own_passes
 from guard_plugin.injection.paths import Paths, penalty_cut_off
 from guard_plugin.penalties import Penalty
 from guard_plugin.penalties.graph import nodes_behind
+
+if TYPE_CHECKING:
+    from pluggy import HookRelay  # which pluggy 1.0 to 1.2 do not have
 
 __all__ = ["guarded_loss"]
 

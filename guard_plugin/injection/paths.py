@@ -8,7 +8,6 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import torch
-from pluggy import HookRelay
 from torch import Tensor, nn
 from torch.nn.modules import module as torch_module
 from torch.nn.parallel import DataParallel, DistributedDataParallel
@@ -30,6 +29,7 @@ from guard_plugin.penalties.reads_training import is_torchs
 from guard_plugin.versions import WHY_REFERENCE_ONLY, is_autocast_enabled, is_transformed
 
 if TYPE_CHECKING:
+    from pluggy import HookRelay  # which pluggy 1.0 to 1.2 do not have
     from typing_extensions import TypeGuard
 
 __all__ = ["Paths", "penalty_cut_off"]

@@ -1,5 +1,7 @@
 """Plugins that contradict each other, or us, are refused by name."""
 
+import subprocess
+import sys
 import warnings
 from importlib.metadata import EntryPoint
 
@@ -144,3 +146,19 @@ def test_a_plugin_that_cannot_be_imported_is_refused_by_name(monkeypatch, tmp_pa
         PluginError, match="plugin 'ends' of .* cannot be imported from ends_the_process: SystemExit: 0"
     ):
         Plugins(found=[(ends, "some-dist 1.0")])
+
+
+PLUGGY_1_0 = ["PluginManager", "PluginValidationError", "HookCallError", "HookspecMarker", "HookimplMarker"]
+
+
+def test_the_first_pluggy_that_is_allowed_has_all_that_is_imported():
+    code = (
+        f"import pluggy\n"
+        f"for name in set(pluggy.__all__) - set({PLUGGY_1_0}) - {{'__version__'}}: delattr(pluggy, name)\n"
+        "import guard_plugin.distilled\n"
+        "from guard_plugin.plugins import installed_plugins\n"
+        "assert 'dc' in installed_plugins().adapters\n"
+        "guard_plugin.wrap, guard_plugin.attach, guard_plugin.benchmark\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
