@@ -126,3 +126,4 @@ def _check(model: nn.Module, pixels: Tensor, labels: Tensor, num_classes: int, a
     if attacked:
         classifier = Classifier(model, highest=num_classes - 1, batch_size=len(pixels))
         classifier.gradient(pixels, Criterion(labels).cross_entropy())
+        classifier.check_gradients()

@@ -133,6 +133,7 @@ def test_a_good_model_is_measured_as_without_the_checks():
         (lambda logits: (logits, logits), "got tuple"),
         (lambda logits: logits - logits.mean(0), "what else is in the batch"),
         (lambda logits: logits.detach(), "no gradient reaches the pixels"),
+        (lambda logits: logits + (0 * logits).sqrt(), "expected finite gradients"),
     ],
 )
 def test_models_are_refused_as_on_our_own_path(change, words):
