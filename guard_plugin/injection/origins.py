@@ -33,6 +33,13 @@ TrainingObserver = Callable[[Origin], "Callable[[], None] | None"]
 _own_passes: list[None] = []
 
 
+class _OwnPasses(threading.local):
+    here = False
+
+
+_own = _OwnPasses()
+
+
 class _ThreadState(threading.local):
     # Per thread, because DataParallel calls its replicas in threads of their own.
     inside = False
@@ -133,7 +140,7 @@ class Origins:
     def _call(self, proceed: Callable[..., Any], module: nn.Module, *args: Any, **kwargs: Any) -> Any:
         state = self._state
         watched = not state.inside if self._network is None else uncompiled(module) is self._network()
-        if state.paused or not watched:
+        if state.paused or _own.here or not watched:  # several may watch a network, and each has passes of its own
             return proceed(*args, **kwargs)
         own = tuple([host_tensor(argument) for argument in args])  # another watcher may share this call
         versions = versions_of((*own, *kwargs.values()))
@@ -191,12 +198,14 @@ class Origins:
 
 @contextmanager
 def own_passes() -> Iterator[None]:
-    """Take what flows to outputs meanwhile for passes of the penalty, in whichever thread autograd makes them."""
+    """Take this thread's calls meanwhile for passes of the penalty, and what flows to outputs in any, as autograd's."""
+    before, _own.here = _own.here, True
     _own_passes.append(None)
     try:
         yield
     finally:
         _own_passes.pop()
+        _own.here = before
 
 
 def _note_training(alive: weakref.ref[Origins], origin: Origin, *gradients: Any) -> None:

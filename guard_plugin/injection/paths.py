@@ -17,6 +17,7 @@ from guard_plugin.errors import UnsupportedLoss, UnusableInput
 from guard_plugin.injection.as_called import own_part
 from guard_plugin.injection.loss_call import LossCall
 from guard_plugin.injection.module_calls import uncompiled
+from guard_plugin.injection.origins import own_passes
 from guard_plugin.injection.real_data import is_trained
 from guard_plugin.injection.tallies import PathCounts
 from guard_plugin.penalties import Curvature, Penalty
@@ -264,7 +265,7 @@ def _recompute(call: LossCall, penalty: Penalty) -> Callable[[], Tensor]:
     network, inputs, targets, loss_fn, paused = call.network, call.inputs, call.targets, call.loss_fn(), call.paused
 
     def compute() -> Tensor:
-        with paused(), torch.enable_grad():
+        with paused(), own_passes(), torch.enable_grad():
             return penalty(network, inputs, targets, loss_fn=loss_fn)
 
     return recompute_if_unmodified(compute, [inputs, targets, *network.parameters(), *network.buffers()])

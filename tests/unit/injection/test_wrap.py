@@ -237,8 +237,12 @@ def test_a_guarded_loss_that_is_only_logged_does_not_count_as_training(net):
         net(X)
 
 
-def test_two_criteria_of_one_network_settle_for_each_other(net):
-    first, second = (guard_plugin.wrap(nn.CrossEntropyLoss(), net, strength=2.0, h=0.5) for _ in range(2))
+@pytest.mark.parametrize("form", ["loss", "gradient"])
+@pytest.mark.parametrize("path", ["auto", "separate", "reference"])
+def test_two_criteria_of_one_network_settle_for_each_other(net, path, form):
+    """And neither takes the penalty's passes of the other for training."""
+    options = {"strength": 2.0, "h": 0.5, "form": form, "path": path}
+    first, second = (guard_plugin.wrap(nn.CrossEntropyLoss(), net, **options) for _ in range(2))
     for criterion in (first, second, first):
         criterion(net(X), Y).backward()
     assert (first.guarded, second.guarded) == (2, 1)
