@@ -69,6 +69,14 @@ def chosen(args: argparse.Namespace) -> dict[str, list[Cell]]:
     return groups(kept)
 
 
+def _known(args: argparse.Namespace) -> str:
+    """Return what the tables that were asked for have."""
+    tables = [TABLES[number] for number in args.tables]
+    return "; ".join(
+        f"table {t.number} has {', '.join(t.methods)} at IPC {', '.join(map(str, t.ipcs))}" for t in tables
+    )
+
+
 def protocol(args: argparse.Namespace) -> Path:
     """Return the folder of what is measured in one way: "pgd100-1000" for PGD100 on 1,000 images."""
     name = f"{args.attacks.replace(',', '-')}-{args.n_examples}"
@@ -139,6 +147,10 @@ def main() -> int:
         commands = [command for number in args.tables for command in commands_of(number)]
         return check(commands, args.hosts)
     try:
+        if not found:
+            raise ValueError(
+                f"no cell of table {', '.join(map(str, args.tables))} has this method and IPC: {_known(args)}"
+            )
         names = dealt(list(found), args.cell)
         for name in names:
             plan(found[name], args)

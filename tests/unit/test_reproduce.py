@@ -120,6 +120,10 @@ def test_hosts_distil_in_folders_of_their_own(method):
         (["5", "--scale", "hosts", "--hosts", "clones"], "expected a method whose host a CPU can run .*, got sre2l"),
         (["5", "--arm", "guard-images"], "expected sre2l or cda for arm guard-images, .*: dc"),
         (["5", "--cell", "3/2"], "expected --cell I/N"),
+        (
+            ["5", "--method", "mtt"],
+            "no cell of table 5 has this method and IPC: table 5 has dc, sre2l, cda at IPC 1, 10",
+        ),
         (["5", "--scale", "hosts"], "needs --hosts FOLDER"),
     ],
 )
