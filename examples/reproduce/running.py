@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from guard_plugin.files import atomic_file, remove_unfinished
+from guard_plugin.files import remove_unfinished, write_json
 from guard_plugin.hosts.doctor import commit_of
 
 __all__ = ["GUARD", "WANDB_NAME", "record_of", "run_once"]
@@ -75,8 +75,7 @@ def run_once(
         "python": platform.python_version(),
         "torch": torch.__version__,
     }
-    with atomic_file(folder / f"{name}.done.json") as file:
-        file.write(json.dumps(record, indent=2).encode())
+    write_json(folder / f"{name}.done.json", record)
     return True
 
 

@@ -94,7 +94,8 @@ class Guard:
         """Return the loss that the host gets; raise GuardError if it must be guarded and cannot, or is one too many."""
         self.enters()
         with self._failing():
-            return self._handle(replace(call, place=self.reader.read()))
+            place = self.reader.read()
+            return self._handle(replace(call, place=place), place)
 
     def begins(self, origin: Origin) -> None:
         """Note where a network is called, if its output may have to be guarded."""
@@ -186,8 +187,7 @@ class Guard:
         """Return what is wrong with a run whose script ended well: a failed call, or what its ledger tells."""
         return self.last_failure() or problem_of(self.ledger, self.penalty, self.expected, self.real)
 
-    def _handle(self, call: LossCall) -> Tensor:
-        place = call.place or self.reader.read()
+    def _handle(self, call: LossCall, place: Place) -> Tensor:
         error = _error_of(call)
         if error is not None:
             return self._leave_unsupported(call, place, error)
@@ -247,7 +247,7 @@ class Guard:
         """Refuse training in a thread that has no seam of its own, while another thread stands under an open one."""
         if self._is_counted or self.ledger.unguarded or reason != OUTSIDE_SEAMS:
             return
-        seam = self.reader.starter_of_thread()
+        seam = self.reader.open_in_another_thread()
         if seam and why_not_real(call) is None:
             raise NothingGuarded(
                 f"expected training on real data to be under a seam of its own thread, found a loss call at "

@@ -94,7 +94,7 @@ class StackReader:
         """Read where the caller stands."""
         return self._read(sys._getframe(1))
 
-    def starter_of_thread(self) -> str:
+    def open_in_another_thread(self) -> str:
         """Return an open seam under which another thread stands, if this is not the main one; empty where none is."""
         if threading.current_thread() is threading.main_thread():
             return ""
