@@ -26,6 +26,7 @@ from guard_plugin.injection.children import Children, Recipe
 from guard_plugin.injection.compiled_functions import watch_compiled_functions
 from guard_plugin.injection.guard import Guard
 from guard_plugin.injection.ledger import Ledger
+from guard_plugin.injection.patching import patch
 from guard_plugin.injection.plan import Plan
 from guard_plugin.injection.provenance import Provenance
 from guard_plugin.injection.sources import Sources
@@ -113,8 +114,7 @@ class Attachment:
             self._provenance = Provenance(profile, arguments, self.ledger)
             undo.callback(self._provenance.remove)
             if self._teacher is not None:
-                self._teacher.install()
-                undo.callback(self._teacher.remove)
+                self._teacher.install(undo)
                 self._provenance.take_over(self._teacher.file)
             tap = Tap(
                 self._guard,
@@ -136,7 +136,7 @@ class Attachment:
             self._guard.origins = tap.origins
             if is_main_process() and reports is None:
                 self._guard.tells = _tell
-            undo.callback(watch_compiled_functions(self._guard.compiled_loss, tap.origins.paused))
+            watch_compiled_functions(undo, self._guard.compiled_loss, tap.origins.paused)
             self._undo = undo.pop_all()
         Attachment._active = self
 
@@ -144,12 +144,11 @@ class Attachment:
         """Conclude when the process ends, unless that was done before, and end it with the error's exit code."""
         codes: list[object] = []
 
-        def exit_noted(code: object = None, /) -> NoReturn:
+        def exit_noted(_: object, code: object = None, /) -> NoReturn:
             codes.append(code)  # Python does not tell it to functions at exit
             raise SystemExit(code)
 
-        self._undo.callback(setattr, sys, "exit", sys.exit)
-        sys.exit = exit_noted
+        patch(self._undo, sys, "exit", exit_noted)
         atexit.register(self._at_exit, codes)
         self._undo.callback(atexit.unregister, self._at_exit)
 

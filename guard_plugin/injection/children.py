@@ -14,7 +14,6 @@ import multiprocessing
 import multiprocessing.util
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Mapping
@@ -27,7 +26,8 @@ from guard_plugin.errors import NothingGuarded
 from guard_plugin.files import atomic_file
 from guard_plugin.foreign_text import printable
 from guard_plugin.injection.ledger import Ledger
-from guard_plugin.injection.python_programs import python_program
+from guard_plugin.injection.patching import patch
+from guard_plugin.injection.started_programs import watch_started_programs
 
 __all__ = ["Children", "Recipe", "makes_no_loss_call"]
 
@@ -70,14 +70,8 @@ class Children:
         self._reported = 0
         self._between_tasks = False
         self._undo = contextlib.ExitStack()
-        self._replace(BaseProcess, "start", self._start)
-        self._replace(subprocess.Popen, "__init__", self._popen)
-        self._replace(os, "system", self._system)
-        # The other functions of os that run a program, execvp and spawnl among them, call these.
-        for name in ("execv", "execve", "posix_spawn", "posix_spawnp"):
-            self._replace(os, name, self._run)
-        for name in ("spawnv", "spawnve", "spawnvp", "spawnvpe"):
-            self._replace(os, name, self._spawn)
+        patch(self._undo, BaseProcess, "start", self._start)
+        watch_started_programs(self._undo, self._note_program)
 
     def remove(self) -> None:
         """Watch no longer; safe to call twice."""
@@ -140,18 +134,6 @@ class Children:
         with contextlib.suppress(OSError), atomic_file(self._folder / f"{os.getpid()}.json") as file:
             file.write(json.dumps(content).encode())
 
-    def _replace(self, owner: Any, name: str, replacement: Callable[..., Any]) -> None:
-        plain = getattr(owner, name, None)
-        if plain is None:  # os has not all of these on every system
-            return
-
-        @functools.wraps(plain)
-        def replaced(*args: Any, **kwargs: Any) -> Any:
-            return replacement(plain, *args, **kwargs)
-
-        setattr(owner, name, replaced)
-        self._undo.callback(setattr, owner, name, plain)
-
     def _start(self, plain: Callable[..., Any], process: Any) -> None:
         method = getattr(process, "_start_method", None) or multiprocessing.get_start_method()
         target = getattr(process, "_target", None)
@@ -167,30 +149,12 @@ class Children:
             process._target = functools.partial(_work, self.report_task, target)
         plain(process)
 
-    def _popen(self, plain: Callable[..., Any], popen: Any, args: Any, *others: Any, **kwargs: Any) -> None:
-        self._note_command(args, kwargs.get("executable"))
-        plain(popen, args, *others, **kwargs)
-
-    def _system(self, plain: Callable[..., Any], command: Any) -> Any:
-        self._note_command(command)
-        return plain(command)
-
-    def _run(self, plain: Callable[..., Any], path: Any, argv: Any, *others: Any, **kwargs: Any) -> Any:
-        self._note_command(argv, path)
-        return plain(path, argv, *others, **kwargs)
-
-    def _spawn(self, plain: Callable[..., Any], mode: int, file: Any, args: Any, *others: Any, **kwargs: Any) -> Any:
-        self._note_command(args, file)
-        return plain(mode, file, args, *others, **kwargs)
-
-    def _note_command(self, command: Any, file: Any = None) -> None:
-        """Say that a Python program was started, in which nothing is guarded: ``file``, whatever the first word is."""
-        text = python_program(command)
-        if not text and file is not None and isinstance(command, (list, tuple)):
-            text = python_program([file, *command[1:]])
-        if text and not self._ledger.unguarded and text not in self._ledger.programs:
-            self._ledger.programs.append(text)
-            print(printable(f"guard: warning: {text!r} is a program of its own, and is not guarded"), file=sys.stderr)
+    def _note_program(self, command: str) -> None:
+        """Say that a Python program was started, in which nothing is guarded."""
+        if not self._ledger.unguarded and command not in self._ledger.programs:
+            self._ledger.programs.append(command)
+            text = f"guard: warning: {command!r} is a program of its own, and is not guarded"
+            print(printable(text), file=sys.stderr)
 
 
 def _is_worker(target: Any) -> bool:

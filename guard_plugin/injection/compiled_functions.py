@@ -2,28 +2,28 @@
 
 import functools
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from guard_plugin.injection.patching import patch
 from guard_plugin.versions import is_compiling
 
 __all__ = ["watch_compiled_functions"]
 
 
 def watch_compiled_functions(
-    returned: Callable[[str, Tensor], None], paused: Callable[[], AbstractContextManager[None]]
-) -> Callable[[], None]:
-    """Show each scalar that a compiled function returns, with the function's name, until the result is called.
+    undo: ExitStack, returned: Callable[[str, Tensor], None], paused: Callable[[], AbstractContextManager[None]]
+) -> None:
+    """Show each scalar that a compiled function returns, with the function's name, until ``undo`` is closed.
 
     ``torch.compile`` is replaced for that time: functions that were compiled before stay unseen. What such a function
     calls passes unseen (``paused``), as it depends on the compiler whether it calls anything at all.
     """
-    plain = getattr(torch, "compile", None)
-    if plain is None:
-        return lambda: None
+    if not hasattr(torch, "compile"):
+        return
     watching = [True]
 
     def _watched(compiled: Any) -> Any:
@@ -40,17 +40,11 @@ def watch_compiled_functions(
 
         return watched
 
-    @functools.wraps(plain)
-    def compile(model: Any = None, *args: Any, **kwargs: Any) -> Any:
+    def compile(plain: Callable[..., Any], model: Any = None, *args: Any, **kwargs: Any) -> Any:
         if model is None:
-            return lambda function: compile(function, *args, **kwargs)
+            return lambda function: compile(plain, function, *args, **kwargs)
         compiled = plain(model, *args, **kwargs)
         return compiled if isinstance(model, nn.Module) or not watching else _watched(compiled)
 
-    torch.compile = compile
-
-    def remove() -> None:
-        watching.clear()
-        torch.compile = plain
-
-    return remove
+    patch(undo, torch, "compile", compile)
+    undo.callback(watching.clear)

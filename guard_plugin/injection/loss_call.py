@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,7 +20,7 @@ from guard_plugin.injection.origins import Origins
 from guard_plugin.injection.stack import Place
 from guard_plugin.penalties import LossFunction
 
-__all__ = ["SUPPORTED", "LossCall", "per_example"]
+__all__ = ["SUPPORTED", "LossCall", "judged_and_targets", "per_example"]
 
 SUPPORTED = (nn.CrossEntropyLoss, nn.NLLLoss)
 
@@ -112,6 +112,13 @@ class LossCall:
                 f"several calls): its network and input are unknown; call the criterion on what the network returned"
             )
         return self.made
+
+
+def judged_and_targets(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Any, Any]:
+    """Return what a criterion, called as torch's are, judges, and the targets; None for one that it was not given."""
+    judged = args[0] if args else kwargs.get("input")
+    targets = args[1] if len(args) > 1 else kwargs.get("target")
+    return judged, targets
 
 
 def per_example(criterion: Callable[..., Any]) -> LossFunction:

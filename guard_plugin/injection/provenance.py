@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import importlib
 import importlib.util
 import os
@@ -24,6 +23,7 @@ from guard_plugin.files import write_json
 from guard_plugin.foreign_text import printable
 from guard_plugin.hosts.profile import Profile
 from guard_plugin.injection.ledger import Ledger
+from guard_plugin.injection.patching import patch
 from guard_plugin.ranks import is_main_process, is_one_of_several
 
 __all__ = ["Provenance"]
@@ -48,11 +48,11 @@ class Provenance:
         if profile.reads or profile.reads_folders:
             ledger.taken_over = {}
         with contextlib.ExitStack() as undo:
-            _replace(undo, torch, "save", _noted(torch.save, (1, "f"), writes, self._writing))
-            _replace(undo, torch, "load", _noted(torch.load, (0, "f"), [profile.reads], self._reading))
+            patch(undo, torch, "save", _noting((1, "f"), writes, self._writing))
+            patch(undo, torch, "load", _noting((0, "f"), [profile.reads], self._reading))
             if profile.writes_into and importlib.util.find_spec("PIL") is not None:
                 image = importlib.import_module("PIL.Image").Image
-                _replace(undo, image, "save", _noted(image.save, (1, "fp"), writes, self._writing))
+                patch(undo, image, "save", _noting((1, "fp"), writes, self._writing))
             for folder in profile.folders_read(arguments):
                 self.take_over(folder)
             self._undo = undo.pop_all()
@@ -154,21 +154,12 @@ class Provenance:
         return 0
 
 
-def _replace(undo: contextlib.ExitStack, owner: Any, name: str, function: Callable[..., Any]) -> None:
-    undo.callback(setattr, owner, name, getattr(owner, name))
-    setattr(owner, name, function)
-
-
-def _noted(
-    function: Callable[..., Any],
-    position: tuple[int, str],
-    patterns: Sequence[str],
-    note: Callable[[Path], AbstractContextManager[None]],
+def _noting(
+    position: tuple[int, str], patterns: Sequence[str], note: Callable[[Path], AbstractContextManager[None]]
 ) -> Callable[..., Any]:
-    """Wrap a function so that a file of such a name is noted around the call that it is given to."""
+    """Return what notes a file of such a name around the call that it is given to."""
 
-    @functools.wraps(function)
-    def wrapped(*args: Any, **kwargs: Any) -> Any:
+    def noting(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         at, keyword = position
         place = args[at] if len(args) > at else kwargs.get(keyword)
         if isinstance(place, (str, os.PathLike)):
@@ -178,7 +169,7 @@ def _noted(
                     return function(*args, **kwargs)
         return function(*args, **kwargs)
 
-    return wrapped
+    return noting
 
 
 def _warn(text: str) -> None:

@@ -6,6 +6,7 @@ import inspect
 import sys
 import weakref
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from types import FrameType
 from typing import Any
 
@@ -14,6 +15,7 @@ from torch import Tensor
 from torch.utils.data.dataloader import _BaseDataLoaderIter
 
 from guard_plugin.injection.lineage import Lineage
+from guard_plugin.injection.patching import patch
 
 __all__ = ["CHANGED_BY_GRADIENTS", "Sources"]
 
@@ -39,31 +41,27 @@ class Sources:
         self._learned: list[weakref.ref[Tensor]] = []
         self._optimized: dict[int, weakref.ref[Tensor]] = {}
         self._fetched: dict[int, tuple[Any, str, bool]] = {}
-        self._add, self._next = torch.optim.Optimizer.add_param_group, _BaseDataLoaderIter.__next__
-        watch = self
-
-        def add_param_group(optimizer: Any, *args: Any, **kwargs: Any) -> None:  # an optimizer's __init__ calls it, too
-            watch._add(optimizer, *args, **kwargs)
-            for tensor in optimizer.param_groups[-1]["params"]:
-                watch._optimized[id(tensor)] = weakref.ref(tensor)
-                watch.note_learned(tensor)
-
-        def following(iterator: Any) -> Any:
-            data = watch._next(iterator)
-            watch._note_fetched(iterator, data)
-            return data
-
         self._lineage = Lineage(self.is_optimized)
-        self._lineage.__enter__()  # type: ignore[no-untyped-call]
-        torch.optim.Optimizer.add_param_group = add_param_group  # type: ignore[assignment,method-assign]
-        _BaseDataLoaderIter.__next__ = following  # type: ignore[assignment,method-assign]
+        self._undo = ExitStack()
+        self._undo.enter_context(self._lineage)
+        patch(self._undo, torch.optim.Optimizer, "add_param_group", self._add_param_group)
+        patch(self._undo, _BaseDataLoaderIter, "__next__", self._fetch)
 
     def remove(self) -> None:
         """Watch no longer."""
-        self._lineage.__exit__(None, None, None)  # type: ignore[no-untyped-call]
-        torch.optim.Optimizer.add_param_group = self._add  # type: ignore[method-assign]
-        _BaseDataLoaderIter.__next__ = self._next  # type: ignore[method-assign]
+        self._undo.close()
         self._fetched.clear()
+
+    def _add_param_group(self, plain: Callable[..., None], optimizer: Any, *args: Any, **kwargs: Any) -> None:
+        plain(optimizer, *args, **kwargs)  # which an optimizer's __init__ calls, too
+        for tensor in optimizer.param_groups[-1]["params"]:
+            self._optimized[id(tensor)] = weakref.ref(tensor)
+            self.note_learned(tensor)
+
+    def _fetch(self, plain: Callable[[Any], Any], iterator: Any) -> Any:
+        data = plain(iterator)
+        self._note_fetched(iterator, data)
+        return data
 
     def note_learned(self, tensor: Tensor) -> None:
         """Remember a tensor that may hold learned images."""

@@ -10,7 +10,7 @@ from torch.nn import functional
 from torch.nn.modules.loss import _Loss
 
 from guard_plugin.errors import UnsupportedLoss
-from guard_plugin.injection.loss_call import SUPPORTED, LossCall, per_example
+from guard_plugin.injection.loss_call import SUPPORTED, LossCall, judged_and_targets, per_example
 from guard_plugin.injection.module_calls import uncompiled
 from guard_plugin.injection.network_outputs import Origin
 from guard_plugin.injection.origins import ForwardSharer, Origins, TrainingObserver
@@ -75,7 +75,7 @@ class Tap:
     def _observe(
         self, module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: Any
     ) -> "Tensor | None":
-        judged, targets = _arguments(args, kwargs)
+        judged, targets = judged_and_targets(args, kwargs)
         if not isinstance(judged, Tensor) or not isinstance(output, Tensor):
             return None
         criterion = uncompiled(module)
@@ -107,7 +107,7 @@ class Tap:
             # A host may have bound this function by name, and call it when the tap is gone.
             if not self._originals or not self.origins.idle:
                 return loss
-            judged, targets = _arguments(args, kwargs)
+            judged, targets = judged_and_targets(args, kwargs)
             if not isinstance(judged, Tensor) or (kind is None and not judged.requires_grad):
                 return loss
 
@@ -138,9 +138,3 @@ class Tap:
                 return loss
             call = LossCall(criterion, loss, judged, targets, made, derivation, functools.cache(loss_fn), self.origins)
             return self._handler(call)
-
-
-def _arguments(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Any, Any]:
-    judged = args[0] if args else kwargs.get("input")
-    targets = args[1] if len(args) > 1 else kwargs.get("target")
-    return judged, targets

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import torch
 
 from guard_plugin.errors import NothingGuarded, UnusableInput
 from guard_plugin.files import file_sha256, read_state
+from guard_plugin.injection.patching import patch
 from guard_plugin.optional import require
 from guard_plugin.versions import require_torch
 
@@ -18,7 +19,7 @@ __all__ = ["Teacher"]
 
 
 class Teacher:
-    """Gives a checkpoint, from :meth:`install` to :meth:`remove`, to callers that ask torchvision for weights.
+    """Gives a checkpoint, from :meth:`install` on, to callers that ask torchvision for weights.
 
     A host asks for its teacher first; requests that follow for another architecture (a verifier's) get torchvision's.
     UnusableInput is raised where the checkpoint cannot be read, or torchvision is not installed.
@@ -31,30 +32,20 @@ class Teacher:
         self._state = read_state(file)
         self.sha256 = file_sha256(file)
         self._models: Any = require("torchvision.models", needed_by="--teacher")
-        self._original: Any = None
 
-    def install(self) -> None:
-        """Begin to give the checkpoint."""
-        original = self._original = self._models.WeightsEnum.get_state_dict
+    def install(self, undo: ExitStack) -> None:
+        """Give the checkpoint until ``undo`` is closed."""
+        patch(undo, self._models.WeightsEnum, "get_state_dict", self._give)
 
-        @functools.wraps(original)
-        def get_state_dict(weights: Any, *args: Any, **kwargs: Any) -> Any:
-            expected = self._expected(weights)
-            found = {name: value.shape for name, value in self._state.items()}
-            if expected != found:
-                if self.given_for:
-                    return original(weights, *args, **kwargs)
-                raise UnusableInput(self._why_refused(weights, expected, found))
-            self.given_for.append(str(weights))
-            return {name: value.clone() for name, value in self._state.items()}
-
-        self._models.WeightsEnum.get_state_dict = get_state_dict
-
-    def remove(self) -> None:
-        """Restore torchvision's own function; safe to call twice."""
-        if self._original is not None:
-            self._models.WeightsEnum.get_state_dict = self._original
-            self._original = None
+    def _give(self, original: Callable[..., Any], weights: Any, *args: Any, **kwargs: Any) -> Any:
+        expected = self._expected(weights)
+        found = {name: value.shape for name, value in self._state.items()}
+        if expected != found:
+            if self.given_for:
+                return original(weights, *args, **kwargs)
+            raise UnusableInput(self._why_refused(weights, expected, found))
+        self.given_for.append(str(weights))
+        return {name: value.clone() for name, value in self._state.items()}
 
     def problem(self) -> NothingGuarded | None:
         """Return the error of a run that ended well but never asked for the teacher; None where it did."""

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from guard_plugin.errors import UnsupportedLoss, UnusableInput
 from guard_plugin.injection.guarded_loss import guarded_loss
-from guard_plugin.injection.loss_call import LossCall, per_example
+from guard_plugin.injection.loss_call import LossCall, judged_and_targets, per_example
 from guard_plugin.injection.network_outputs import Origin
 from guard_plugin.injection.origins import Origins
 from guard_plugin.injection.paths import Paths
@@ -76,8 +76,7 @@ class GuardedCriterion(nn.Module):
         loss = self.criterion(*args, **kwargs)
         if not self._finalizer.alive:
             return loss
-        judged = args[0] if args else kwargs.get("input")
-        targets = args[1] if len(args) > 1 else kwargs.get("target")
+        judged, targets = judged_and_targets(args, kwargs)
         if not isinstance(judged, Tensor):
             raise UnsupportedLoss(
                 f"expected the criterion to be called on one tensor, got {type(judged).__name__}; call it on the "

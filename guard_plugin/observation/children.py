@@ -16,6 +16,8 @@ from typing import Any
 
 from guard_plugin.files import atomic_file
 from guard_plugin.injection.children import makes_no_loss_call
+from guard_plugin.injection.patching import patch
+from guard_plugin.injection.started_programs import watch_started_programs
 from guard_plugin.observation.sites import Group, Observation
 
 __all__ = ["Children"]
@@ -31,18 +33,13 @@ class Children:
     def __init__(self, script: Path, host: Path, observation: Observation, folder: str | None = None) -> None:
         self._script, self._host, self._observation, self._is_root = script, host, observation, folder is None
         self._folder = folder or tempfile.mkdtemp(prefix="guard-")
-        self._start = BaseProcess.start
-        watch = self
-
-        def start(process: Any) -> None:
-            watch._observe(process)
-            watch._start(process)
-
-        BaseProcess.start = start  # type: ignore[assignment,method-assign]
+        self._undo = contextlib.ExitStack()
+        patch(self._undo, BaseProcess, "start", self._start)
+        watch_started_programs(self._undo, self._note_program)
 
     def remove(self) -> None:
         """Watch no longer."""
-        BaseProcess.start = self._start  # type: ignore[method-assign]
+        self._undo.close()
         if self._is_root:
             shutil.rmtree(self._folder, ignore_errors=True)
 
@@ -57,7 +54,17 @@ class Children:
             for group in report["groups"]:
                 group["stack"], group["shape"] = tuple(map(tuple, group["stack"])), tuple(group["shape"])
                 self._observation.add(Group(**group))
+            for command in report["programs"]:
+                self._note_program(command)
         self._observation.children = +self._observation.children
+
+    def _note_program(self, command: str) -> None:
+        if command not in self._observation.programs:
+            self._observation.programs.append(command)
+
+    def _start(self, plain: Callable[[Any], None], process: Any) -> None:
+        self._observe(process)
+        plain(process)
 
     def _observe(self, process: Any) -> None:
         target = getattr(process, "_target", None)
@@ -91,4 +98,5 @@ class _Observed:
     def _report(self, observation: Observation) -> None:
         with contextlib.suppress(OSError), atomic_file(Path(self.folder) / f"{os.getpid()}.json") as file:
             groups = [vars(group) for group in observation.groups]
-            file.write(json.dumps({"child": self.name, "groups": groups}).encode())
+            report = {"child": self.name, "groups": groups, "programs": observation.programs}
+            file.write(json.dumps(report).encode())

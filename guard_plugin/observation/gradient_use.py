@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import functools
 import weakref
 from collections.abc import Callable, Iterable
+from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from guard_plugin.injection.patching import patch
 from guard_plugin.observation.sites import Group
 from guard_plugin.versions import TorchFunctionMode, untraced
 
@@ -43,16 +45,14 @@ class GradientUse(TorchFunctionMode):
         zero: Any = [(owner, "zero_grad", "_zeroing") for owner in (torch.optim.Optimizer, nn.Module)]
         # net.to(device), too, looks at gradients, and does nothing with them.
         watched = [*zero, (nn.Module, "_apply", "_moving")]
-        self._plain = [(owner, name, getattr(owner, name)) for owner, name, _ in watched]
+        self._undo = ExitStack()
         for owner, name, count in watched:
-            setattr(owner, name, self._counted(getattr(owner, name), count))
-        self.__enter__()  # type: ignore[no-untyped-call]
+            patch(self._undo, owner, name, partial(self._count, count))
+        self._undo.enter_context(self)
 
     def remove(self) -> None:
         """Watch no longer, and take it for used where nobody has done away with any gradient of a group."""
-        self.__exit__(None, None, None)  # type: ignore[no-untyped-call]
-        for owner, name, plain in self._plain:
-            setattr(owner, name, plain)
+        self._undo.close()
         for left in self._unread:
             if not left.group.discarded:
                 left.group.trained += 1
@@ -105,15 +105,10 @@ class GradientUse(TorchFunctionMode):
         known, all_left = self._left.get(id(parameter), (None, []))
         return all_left if known is not None and known() is parameter else []
 
-    def _counted(self, function: Callable[..., Any], count: str) -> Callable[..., Any]:
-        """Wrap a function so that a counter of this object tells whether it runs."""
-
-        @functools.wraps(function)
-        def counted(*args: Any, **kwargs: Any) -> Any:
-            setattr(self, count, getattr(self, count) + 1)
-            try:
-                return function(*args, **kwargs)
-            finally:
-                setattr(self, count, getattr(self, count) - 1)
-
-        return counted
+    def _count(self, counter: str, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Call a function; a counter of this object tells meanwhile that it runs."""
+        setattr(self, counter, getattr(self, counter) + 1)
+        try:
+            return function(*args, **kwargs)
+        finally:
+            setattr(self, counter, getattr(self, counter) - 1)

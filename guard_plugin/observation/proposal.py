@@ -114,6 +114,8 @@ def _notes(observation: Observation, unsupported: Sequence[Group]) -> Iterator[s
     if observation.children:
         started = ", ".join(f"{n} x {child}" for child, n in observation.children.items())
         yield f"child processes ({started}) did not say what they saw: they were killed, or have a run() of their own"
+    for program in observation.programs:
+        yield f"{program!r} is a program of its own, and was not observed"
 
 
 def _changed_by_gradients(observation: Observation) -> list[Group]:
@@ -127,6 +129,8 @@ def _why_nothing(observation: Observation, unsupported: Sequence[Group]) -> str:
         return f"none of the {observation.calls} losses seen trains a network on real data, and the script {what}"
     if observation.children:
         return "the losses may be in child processes that did not say what they saw"
+    if observation.programs and not observation.calls:
+        return "the losses may be in the programs that the script started: observe these"
     if unsupported:
         places = ", ".join(dict.fromkeys(f"{group.loss} at {group.site}" for group in unsupported))
         return (

@@ -74,7 +74,8 @@ class Observation:
     """All that was seen of one run.
 
     ``end`` tells whether the script ran to its end, was stopped as enough was seen, or failed; ``children`` are the
-    targets of the processes that it started and that did not report. ``numbers`` are the whole numbers that each
+    targets of the processes that it started and that did not report, ``programs`` the commands of Python programs that
+    it started. ``numbers`` are the whole numbers that each
     function on the stack of the last loss on real data knew, outermost first.
     """
 
@@ -83,6 +84,7 @@ class Observation:
     calls: int = 0
     end: Literal["complete", "stopped", "failed"] = "complete"
     children: Counter[str] = field(default_factory=Counter)
+    programs: list[str] = field(default_factory=list)
     numbers: dict[Function, dict[str, int]] = field(default_factory=dict)
     _last: Group | None = None
 
@@ -135,4 +137,5 @@ class Observation:
             "loss_calls": self.calls,
             "groups": [group.to_json() for group in self.groups],
             "children": dict(self.children),
+            "programs": list(self.programs),
         }

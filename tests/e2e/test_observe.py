@@ -406,6 +406,25 @@ def test_child_processes_that_do_not_report_are_named(observe, host):
     assert seen["children"] == {"__main__.train": 2} and "child processes that did not say" in seen["why_not"]
 
 
+def test_programs_that_are_started_are_named(observe, host):
+    """Those that a child process starts, too: the training may be in there."""
+    body = """
+    import multiprocessing, subprocess, sys
+    def start(what):
+        subprocess.run([sys.executable, "-c", what])
+    def main():
+        start("1")
+        child = multiprocessing.get_context("fork").Process(target=start, args=("2",))
+        child.start()
+        child.join()
+        subprocess.run(["true"])
+    """
+    seen, done = observe(host(body))
+    assert [program.split()[1:] for program in seen["programs"]] == [["-c", "1"], ["-c", "2"]]
+    assert "in the programs that the script started" in seen["why_not"]
+    assert done.stderr.count("is a program of its own, and was not observed") == 2
+
+
 ARGUED = """
 import argparse
 

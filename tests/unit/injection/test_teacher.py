@@ -1,5 +1,7 @@
 """A teacher in place of pretrained weights."""
 
+from contextlib import ExitStack
+
 import pytest
 import torch
 
@@ -28,9 +30,9 @@ def file(tmp_path, state):
 @pytest.fixture
 def teacher(file):
     teacher = Teacher(file)
-    teacher.install()
-    yield teacher
-    teacher.remove()
+    with ExitStack() as undo:
+        teacher.install(undo)
+        yield teacher
 
 
 def equal(a, b) -> bool:
@@ -79,27 +81,22 @@ def test_another_architecture_is_refused_first_and_torchvisions_own_afterwards(f
     asked = []
     monkeypatch.setattr(models.WeightsEnum, "get_state_dict", lambda self, *a, **k: asked.append(str(self)))
     original = models.WeightsEnum.get_state_dict
-    teacher = Teacher(file)
-    teacher.install()
     weights = models.SqueezeNet1_1_Weights.DEFAULT
-    with pytest.raises(UnusableInput, match=r"asks for SqueezeNet1_1_Weights.*is another network: missing"):
-        weights.get_state_dict()
-    models.ResNet18_Weights.DEFAULT.get_state_dict()
-    assert weights.get_state_dict() is None and asked == ["SqueezeNet1_1_Weights.IMAGENET1K_V1"]
-    teacher.remove()
-    teacher.remove()
+    with ExitStack() as undo:
+        Teacher(file).install(undo)
+        with pytest.raises(UnusableInput, match=r"asks for SqueezeNet1_1_Weights.*is another network: missing"):
+            weights.get_state_dict()
+        models.ResNet18_Weights.DEFAULT.get_state_dict()
+        assert weights.get_state_dict() is None and asked == ["SqueezeNet1_1_Weights.IMAGENET1K_V1"]
     assert models.WeightsEnum.get_state_dict is original
 
 
 def test_another_number_of_classes_is_refused(tmp_path):
     torch.save(models.resnet18(num_classes=10).state_dict(), tmp_path / "ten.pth")
-    teacher = Teacher(tmp_path / "ten.pth")
-    teacher.install()
-    try:
+    with ExitStack() as undo:
+        Teacher(tmp_path / "ten.pth").install(undo)
         with pytest.raises(UnusableInput, match=r"expected fc.weight of shape \(1000, 512\), found \(10, 512\)"):
             models.resnet18(weights="DEFAULT")
-    finally:
-        teacher.remove()
 
 
 def test_a_file_without_weights_is_refused_and_nothing_changed(tmp_path):
