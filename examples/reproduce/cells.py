@@ -36,12 +36,18 @@ _BASELINE, _GUARD = Arm("baseline", ("--strength", "0")), Arm("guard")
 # best of docs/measurements.md's sweeps with students that are trained to their end.
 _LOSS_FORM = Arm("guard-loss", ("--form", "loss", "--strength", "1"))
 _LOSS_FORM_3 = Arm("guard-loss-3", ("--form", "loss", "--strength", "3"))
+# Ten times the recommended strengths, for methods on whose loss these are a few percent.
+_STRONG = (
+    Arm("guard-1000", ("--strength", "1000")),
+    Arm("guard-loss-10", ("--form", "loss", "--strength", "10")),
+)
 # Section 3.2 does not give the radius of the weak attack; it is the one that the table is attacked with.
 _ADVERSARIAL = Arm("adversarial", ("--penalty", "pgd_at", "--strength", "1", "--set", "eps=1/255"))
 # What a guarded teacher is for: the images alone, or the labels alone.
 _PARTS = (Arm("guard-images", parts=(_GUARD, _BASELINE)), Arm("guard-labels", parts=(_BASELINE, _GUARD)))
 
-ARMS = {arm.name: arm for arm in (_BASELINE, _GUARD, _LOSS_FORM, _LOSS_FORM_3, _ADVERSARIAL, *_GRADIENT_NORMS, *_PARTS)}
+_OTHERS = (_LOSS_FORM, _LOSS_FORM_3, *_STRONG, _ADVERSARIAL, *_GRADIENT_NORMS, *_PARTS)
+ARMS = {arm.name: arm for arm in (_BASELINE, _GUARD, *_OTHERS)}
 
 
 @dataclass(frozen=True)
