@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from guard_plugin.attacks import Attack, parse_attacks, parse_radii
-from guard_plugin.attacks.names import usual_attacks
+from guard_plugin.attacks.registry import usual_attacks
 from guard_plugin.datasets import images_from_tensors, load_images
 from guard_plugin.errors import UnusableInput
 from guard_plugin.evaluation.distributed import usable_device

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from guard_plugin.attacks import Attack, builtin_registry
-from guard_plugin.attacks.names import usual_attacks
+from guard_plugin.attacks.registry import usual_attacks
 from guard_plugin.errors import UnusableInput
 from guard_plugin.students.training import TrainingRecipe
 from guard_plugin.versions import keyword_dataclass
