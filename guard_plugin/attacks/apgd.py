@@ -141,7 +141,8 @@ class _Climbing(Unfinished):
     def moved(self, norm: Norm, eps: float, momentum: float) -> _Climbing:
         """Return the examples after a step along the gradient, with a part of the step before."""
         at, last = self.iterates, self.iterates - self.before
-        there = _projected(norm, self.pixels, at + self.steps * _direction(norm, self.gradients), eps)
+        direction = self.gradients.sign() if norm == "linf" else _unit(norm, self.gradients)
+        there = _projected(norm, self.pixels, at + self.steps * direction, eps)
         there = _projected(norm, self.pixels, at + (there - at) * momentum + last * (1 - momentum), eps)
         return replace(self, before=at, iterates=where_rows(self.live, there, at))
 
@@ -184,10 +185,6 @@ def _size(norm: Norm, delta: Tensor) -> Tensor:
 
 def _unit(norm: Norm, delta: Tensor) -> Tensor:
     return delta / (_size(norm, delta) + _TINY)
-
-
-def _direction(norm: Norm, gradients: Tensor) -> Tensor:
-    return gradients.sign() if norm == "linf" else _unit(norm, gradients)
 
 
 def _projected(norm: Norm, pixels: Tensor, images: Tensor, eps: float) -> Tensor:
