@@ -169,8 +169,7 @@ def _check_types(model: object, dataset: object, eps: object, **counts: object) 
 
 def _summary(records: Mapping[str, Record], attacks: Mapping[str, Attack], num_classes: int) -> BenchmarkResult:
     correct = {column: records[column].correct for column in (CLEAN, *attacks)}
-    of_one_model = {column: outcomes[None] for column, outcomes in correct.items()}
-    warnings = find_warnings([records], attacks, of_one_model, num_classes)
+    warnings = find_warnings([records], attacks, correct, num_classes)
     worst = {column: float(outcomes.mean()) for column, outcomes in worst_cases(correct, attacks).items()}
     robust = {column: float(outcomes.mean()) for column, outcomes in correct.items()}
     clean = robust.pop(CLEAN)

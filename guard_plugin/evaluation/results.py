@@ -107,7 +107,7 @@ def sets_of(subject: Mapping[str, Any], networks: int) -> list[int]:
     networks took theirs in turn; where they do not say that either, all networks count as of one set.
 
     Raises:
-        UnusableInput: If the numbers are not one for each network.
+        ValueError: If the numbers are not one for each network.
     """
     if subject.get("kind") == "checkpoint":
         return list(range(networks))
@@ -115,7 +115,7 @@ def sets_of(subject: Mapping[str, Any], networks: int) -> list[int]:
     if told is None:
         return [k % (subject.get("experiments") or 1) for k in range(networks)]
     if len(told) != networks or not all(type(one) is int for one in told):
-        raise UnusableInput(f"expected set_of_student as a whole number for each of {networks} students, got {told}")
+        raise ValueError(f"expected set_of_student as a whole number for each of {networks} students, got {told}")
     return list(told)
 
 
