@@ -30,12 +30,10 @@ def made_under_in_words(subject: Mapping[str, Any]) -> list[str]:
     It is a warning where a marker tells that the chain of runs is broken or mixed. That there is no marker is none.
     """
     origins = {path: Origin.of_json(entry) for path, entry in (subject.get("made_under") or {}).items()}
-    lines = [_in_words(path, origin) for path, origin in origins.items()]
+    lines = []
+    for path, origin in origins.items():
+        warns = origin.reason and origin.is_told and not origin.is_baseline
+        lines.append(f"{'warning: ' if warns else ''}{path}: {origin.in_words()}")
     if different := mixed(origins.values()):
         lines.append(f"warning: what was measured goes back to different penalties: {'; '.join(different)}")
     return lines
-
-
-def _in_words(path: str, origin: Origin) -> str:
-    warns = origin.reason and origin.is_told and not origin.is_baseline
-    return f"{'warning: ' if warns else ''}{path}: {origin.in_words()}"
