@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -126,9 +125,8 @@ class BenchmarkOptions:
         """Refuse options of the other kind of subject.
 
         Raises:
-            UnusableInput: If one of ``names`` has another value than its default.
+            UnusableInput: If one of ``names`` was given.
         """
-        defaults = {field.name: field.default for field in fields(self)}
-        misplaced = [name for name in names if getattr(self, name) != defaults[name]]
+        misplaced = [name for name in names if getattr(self, name) is not None]
         if misplaced:
             raise UnusableInput(f"{', '.join(misplaced)} belongs to {belong_to}: leave it out")
