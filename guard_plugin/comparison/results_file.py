@@ -137,11 +137,7 @@ def read_results(file: Path) -> Reported:
 
 @contextmanager
 def explain_misfits(file: Path) -> Iterator[None]:
-    """Say of a results.json that it is not ours, where something in it is missing or of another type.
-
-    Raises:
-        UnusableInput: In place of a KeyError, TypeError or the like.
-    """
+    """Raise UnusableInput in place of a KeyError, TypeError or the like: the results.json is not ours."""
     try:
         yield
     except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:

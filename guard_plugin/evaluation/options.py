@@ -122,11 +122,7 @@ class BenchmarkOptions:
         return self.seeds or -(-FEWEST_STUDENTS // sets) * sets
 
     def refuse(self, names: Sequence[str], *, belong_to: str) -> None:
-        """Refuse options of the other kind of subject.
-
-        Raises:
-            UnusableInput: If one of ``names`` was given.
-        """
+        """Raise UnusableInput if one of ``names``, options of the other kind of subject, was given."""
         misplaced = [name for name in names if getattr(self, name) is not None]
         if misplaced:
             raise UnusableInput(f"{', '.join(misplaced)} belongs to {belong_to}: leave it out")

@@ -74,11 +74,7 @@ class _Part(NamedTuple):
 
 
 def require_scipy() -> Any:
-    """Return scipy.special.
-
-    Raises:
-        UnusableInput: If scipy is not installed.
-    """
+    """Return scipy.special; raise UnusableInput if scipy is not installed."""
     return require("scipy.special", needed_by="a confidence interval")
 
 
