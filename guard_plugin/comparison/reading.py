@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from guard_plugin.comparison.results_file import AGAIN, Column, Reported, explain_misfits, read_results
 from guard_plugin.errors import UnusableInput
 from guard_plugin.evaluation.records import RecordFolder
+from guard_plugin.evaluation.results import means_of_sets
 from guard_plugin.files import read_json_object
 from guard_plugin.versions import strict_zip
 
@@ -127,7 +128,7 @@ def _check_accuracies(measured: Measured) -> None:
         same = len(per_seed) == len(recorded) and np.allclose(per_seed, recorded, rtol=0, atol=_TOLERANCE)
         # Version 0.1, which did not write "per_set", took the mean over all students.
         sets = measured.sets if "per_set" in accuracy else range(len(recorded))
-        found = np.mean([recorded[np.equal(sets, one)].mean() for one in set(sets)])
+        found = np.mean(means_of_sets(recorded, sets))
         if not same or abs(mean - found) > _TOLERANCE:
             raise UnusableInput(
                 f"{measured.folder}: the records of column {column} give an accuracy of {found:.6f}, but "
