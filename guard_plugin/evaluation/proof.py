@@ -12,14 +12,9 @@ __all__ = ["made_under", "made_under_in_words"]
 
 
 def made_under(paths: Iterable[Path]) -> dict[str, dict[str, Any]]:
-    """Return by path how distilled sets, stored labels, teachers or networks were made, for results.json.
+    """Return by path, for results.json, how distilled sets, stored labels, teachers or networks were made (``Origin``).
 
-    Args:
-        paths: Files and folders, each with its marker beside it, if a guarded run wrote it.
-
-    Returns:
-        Of each path, "penalty" (its name; "" where unknown), "reason" (why it is not known to be made under GUARD; ""
-        where it is), and where they are known "settings", "runs" and "about" (``Origin``).
+    "penalty" is "" where it is not known, and "reason" is "" where it is known to be made under GUARD.
     """
     return {str(path): origin_of(path).to_json() for path in paths}
 
