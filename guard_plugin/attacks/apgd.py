@@ -32,7 +32,6 @@ class _AutoPGD(AttackInRuns):
     An example is finished at the first iterate that fools. pyautoattack goes on, and returns the last one that does.
     """
 
-    in_batches: ClassVar[bool] = False
     constants: ClassVar[Mapping[str, Any]] = {"restarts": 1, "rho": _RHO, "eot_iter": 1}
 
     def _run(self, classifier: Classifier, rank: int, examples: Examples) -> tuple[Tensor, Tensor]:
