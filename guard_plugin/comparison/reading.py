@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from guard_plugin.comparison.results_file import AGAIN, Column, Reported, explain_misfits, read_results
 from guard_plugin.errors import UnusableInput
-from guard_plugin.evaluation.records import RecordFolder
+from guard_plugin.evaluation.records import Outcomes, RecordFolder
 from guard_plugin.evaluation.results import means_of_sets
 from guard_plugin.files import read_json_object
 from guard_plugin.versions import strict_zip
@@ -33,7 +32,7 @@ class Measured(Reported):
     """
 
     folder: Path
-    correct: dict[str, NDArray[np.bool_]]
+    correct: dict[str, Outcomes]
 
     def with_columns(self, columns: Sequence[Column]) -> Measured:
         """Return this benchmark with its columns, in their order, under the names of these.
@@ -96,11 +95,9 @@ def _check_fingerprint(folder: Path, protocol: Mapping[str, Any]) -> None:
         )
 
 
-def _recorded_outcomes(
-    folder: Path, protocol: Mapping[str, Any], columns: Sequence[Column]
-) -> dict[str, NDArray[np.bool_]]:
+def _recorded_outcomes(folder: Path, protocol: Mapping[str, Any], columns: Sequence[Column]) -> dict[str, Outcomes]:
     """Return the outcomes of every column, shape (students, examples), from the records."""
-    correct: dict[str, NDArray[np.bool_]] = {}
+    correct: dict[str, Outcomes] = {}
     for column in columns:
         if column.kind == "worst":
             correct[column.name] = np.logical_and.reduce([correct[name] for name in ("clean", *column.members)])
