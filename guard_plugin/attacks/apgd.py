@@ -32,7 +32,6 @@ class _AutoPGD(AttackInRuns):
     An example is finished at the first iterate that fools. pyautoattack goes on, and returns the last one that does.
     """
 
-    in_batches: ClassVar[bool] = False
     constants: ClassVar[Mapping[str, Any]] = {"restarts": 1, "rho": _RHO, "eot_iter": 1}
 
     def _run(self, classifier: Classifier, rank: int, examples: Examples) -> tuple[Tensor, Tensor]:
@@ -141,7 +140,8 @@ class _Climbing(Unfinished):
     def moved(self, norm: Norm, eps: float, momentum: float) -> _Climbing:
         """Return the examples after a step along the gradient, with a part of the step before."""
         at, last = self.iterates, self.iterates - self.before
-        there = _projected(norm, self.pixels, at + self.steps * _direction(norm, self.gradients), eps)
+        direction = self.gradients.sign() if norm == "linf" else _unit(norm, self.gradients)
+        there = _projected(norm, self.pixels, at + self.steps * direction, eps)
         there = _projected(norm, self.pixels, at + (there - at) * momentum + last * (1 - momentum), eps)
         return replace(self, before=at, iterates=where_rows(self.live, there, at))
 
@@ -184,10 +184,6 @@ def _size(norm: Norm, delta: Tensor) -> Tensor:
 
 def _unit(norm: Norm, delta: Tensor) -> Tensor:
     return delta / (_size(norm, delta) + _TINY)
-
-
-def _direction(norm: Norm, gradients: Tensor) -> Tensor:
-    return gradients.sign() if norm == "linf" else _unit(norm, gradients)
 
 
 def _projected(norm: Norm, pixels: Tensor, images: Tensor, eps: float) -> Tensor:

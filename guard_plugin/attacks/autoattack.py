@@ -27,7 +27,6 @@ class AutoAttack(AttackInRounds):
 
     family: ClassVar[str] = "autoattack"
     least_classes: ClassVar[int] = APGDT.least_classes
-    in_batches: ClassVar[bool] = False
 
     @property
     def parts(self) -> tuple[Attack, ...]:

@@ -128,11 +128,7 @@ def steepest(norm: Norm, gradient: Tensor) -> Tensor:
 
 
 def audit_examples(attack: str, pixels: Tensor, adversarial: Tensor, eps: float, norm: Norm) -> None:
-    """Refuse adversarial examples that are not finite images in [0, 1] within ``eps`` of ``pixels``, with their shape.
-
-    Raises:
-        AuditFailure: If shape or type differ, or any value is not finite, outside [0, 1] or outside the ball.
-    """
+    """Raise AuditFailure unless examples are finite, in [0, 1], in the ball, and of the pixels' shape and type."""
     if adversarial.shape != pixels.shape or adversarial.dtype != pixels.dtype:
         raise AuditFailure(
             f"attack {attack} returned shape {tuple(adversarial.shape)} of {adversarial.dtype} "

@@ -32,6 +32,7 @@ class FABT(TowardsTopClasses):
     """
 
     family: ClassVar[str] = "fab-t"
+    in_batches: ClassVar[bool] = True
     constants: ClassVar[Mapping[str, Any]] = {"restarts": 1, "alpha_max": _ALPHA_MAX, "eta": _ETA, "beta": _BETA}
 
     def _run(self, classifier: Classifier, rank: int, examples: Examples) -> tuple[Tensor, Tensor]:

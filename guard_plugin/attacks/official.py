@@ -43,17 +43,14 @@ class OfficialAttack(Attack):
         if self.whitebox:
             # This refuses a model that no gradient passes through.
             classifier.gradient(pixels[:1], Criterion(labels[:1]).cross_entropy())
-        model = _Module(classifier, pixels)
-        batches = torch.split(torch.arange(len(pixels)), self.coupled or len(pixels))
-        attacked = [self._seeded(model, pixels[rows], labels[rows], int(indices[rows[0]])) for rows in batches]
-        return torch.cat(attacked)
-
-    def _seeded(self, model: nn.Module, pixels: Tensor, labels: Tensor, first_index: int) -> Tensor:
         cuda: Any = torch.cuda
-        # Restore the generators of all devices, because torchattacks seeds them all.
-        with torch.random.fork_rng(devices=range(cuda.device_count()) if cuda.is_initialized() else []):
-            torch.random.manual_seed(chunk_seed(self.seed, first_index))
-            return self._attack_batch(model, pixels, labels).detach()
+        model, attacked = _Module(classifier, pixels), []
+        for rows in torch.split(torch.arange(len(pixels)), self.coupled or len(pixels)):
+            # Restore the generators of all devices, because torchattacks seeds them all.
+            with torch.random.fork_rng(devices=range(cuda.device_count()) if cuda.is_initialized() else []):
+                torch.random.manual_seed(chunk_seed(self.seed, int(indices[rows[0]])))
+                attacked.append(self._attack_batch(model, pixels[rows], labels[rows]).detach())
+        return torch.cat(attacked)
 
     @abstractmethod
     def _attack_batch(self, model: nn.Module, pixels: Tensor, labels: Tensor) -> Tensor:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from guard_plugin.attacks.apgd import APGDCE, APGDT
@@ -18,7 +19,7 @@ from guard_plugin.attacks.pgd import PGD
 from guard_plugin.attacks.square import Square
 from guard_plugin.errors import UnusableInput
 
-__all__ = ["ATTACKS", "PRESETS", "builtin_registry", "check_classes", "parse_attacks", "parse_radii"]
+__all__ = ["ATTACKS", "PRESETS", "builtin_registry", "check_classes", "parse_attacks", "parse_radii", "usual_attacks"]
 
 _OFFICIAL = OfficialPGD, OfficialSquare, OfficialAutoAttack, OfficialCW, OfficialMIM
 
@@ -40,10 +41,23 @@ PRESETS: dict[str, Preset] = {
     "robustbench": Preset("autoattack", "8/255"),
 }
 
+_BEFORE_NUMBER = re.compile(r"^[-_](?=\d)")
+
 
 def builtin_registry() -> dict[str, type[Attack]]:
     """Return the attacks that guard-plugin brings, by family."""
     return {attack.family: attack for attack in ATTACKS}
+
+
+def usual_attacks(spec: str, families: Iterable[str]) -> str:
+    """Write a comma list of attacks and presets as ``parse_attacks`` reads it: "PGD-20, FGSM" is "pgd20,fgsm".
+
+    Args:
+        spec: The list, in any case, with or without a hyphen before an attack's number.
+        families: The families that are known. What belongs to none of them stays as it is.
+    """
+    known = list(families)
+    return ",".join(_usual(name.strip(), known) for name in spec.split(","))
 
 
 def parse_radii(attacks: str, eps: Sequence[str | float] | None) -> list[Eps]:
@@ -101,6 +115,19 @@ def check_classes(attacks: Mapping[str, Attack], num_classes: int) -> None:
     """
     for attack in attacks.values():
         attack.check_classes(num_classes)
+
+
+def _usual(name: str, families: list[str]) -> str:
+    written, at, radius = name.partition("@")
+    lower = written.lower()
+    if lower in PRESETS:
+        return lower + at + radius
+    family = max((one for one in families if lower.startswith(one.lower())), key=len, default=None)
+    if family is None:
+        return name
+    # The parameters of other people's attacks may tell cases apart.
+    parameters = (written if written.startswith(family) else lower)[len(family) :]
+    return f"{family}{_BEFORE_NUMBER.sub('', parameters)}{at}{radius}"
 
 
 def _names(spec: str) -> list[str]:

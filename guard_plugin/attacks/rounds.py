@@ -39,7 +39,7 @@ class AttackInRounds(Attack):
     """
 
     norms: ClassVar[tuple[Norm, ...]] = ("linf", "l2")
-    in_batches: ClassVar[bool] = True
+    in_batches: ClassVar[bool] = False
     """Whether a round is given one batch at a time, instead of all the examples that remain."""
 
     def _perturb(self, classifier: Classifier, pixels: Tensor, labels: Tensor, indices: Tensor) -> Tensor:

@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 
 from guard_plugin.comparison.comparing import Comparison
-from guard_plugin.comparison.reading import Measured
 from guard_plugin.comparison.verdicts import listed, unit_noun
 from guard_plugin.evaluation.tables import number
 
@@ -28,16 +27,13 @@ def notes(comparison: Comparison) -> list[str]:
 def measured_on(comparison: Comparison) -> str:
     """Write how many sets and students there are: "3 distilled sets and 6 students per folder"."""
     noun = unit_noun(comparison)
-    sizes = {label: _size(one, noun) for label, one in comparison.benchmarks.items()}
-    same = set(sizes.values())
-    return (
-        f"{same.pop()} per folder" if len(same) == 1 else "; ".join(f"{label}: {size}" for label, size in sizes.items())
-    )
-
-
-def _size(one: Measured, noun: str) -> str:
-    students = f" and {number(len(one.sets), 'student')}" if one.unit == "sets" else ""
-    return f"{number(one.count, noun)}{students}"
+    sizes = {}
+    for label, one in comparison.benchmarks.items():
+        students = f" and {number(len(one.sets), 'student')}" if one.unit == "sets" else ""
+        sizes[label] = f"{number(one.count, noun)}{students}"
+    if len(set(sizes.values())) == 1:
+        return f"{sizes[comparison.first]} per folder"
+    return "; ".join(f"{label}: {size}" for label, size in sizes.items())
 
 
 def _on_intervals(comparison: Comparison) -> Iterator[str]:
@@ -83,11 +79,11 @@ def _on_few(comparison: Comparison) -> Iterator[str]:
 
 
 def _on_many_differences(comparison: Comparison) -> Iterator[str]:
-    judged = [one for of in comparison.differences.values() for one in of.values() if one.is_judged]
+    judged = sum(one.is_judged for one in comparison.every_difference)
     if judged:
         yield (
-            f"{len(judged)} differences are shown with intervals of 95 % each, not corrected for their number: if "
-            f"nothing differed, about {_MISSES * len(judged):.1f} of them would be expected to exclude 0 nevertheless. "
+            f"{judged} differences are shown with intervals of 95 % each, not corrected for their number: if "
+            f"nothing differed, about {_MISSES * judged:.1f} of them would be expected to exclude 0 nevertheless. "
             f"An interval that includes 0 does not show that two are equal."
         )
 

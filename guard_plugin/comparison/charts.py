@@ -101,7 +101,10 @@ def _chart(comparison: Comparison, attack: str, norm: str, columns: Sequence[Col
         entries = [comparison.accuracy[column][label] for _, _, column in radii]
         offset = beside * index - spread / 2
         series.append(
-            [_point(scale, x + offset, entry["mean"], *entry["ci95"]) for x, entry in strict_zip(xs, entries)]
+            [
+                Point(round(x + offset, 1), *map(scale.y, (entry["mean"], *entry["ci95"])))
+                for x, entry in strict_zip(xs, entries)
+            ]
         )
         means = (f"{percent(entry['mean'])} % at eps {eps}" for (eps, _, _), entry in strict_zip(radii, entries))
         descriptions.append(f"{label}: {', '.join(means)}")
@@ -116,10 +119,6 @@ def _chart(comparison: Comparison, attack: str, norm: str, columns: Sequence[Col
         levels=scale.levels,
         series=series,
     )
-
-
-def _point(scale: Scale, x: float, mean: float, low: float, high: float) -> Point:
-    return Point(round(x, 1), *map(scale.y, (mean, low, high)))
 
 
 def _ticks(labels: Sequence[str], xs: Sequence[float]) -> list[tuple[str, float]]:

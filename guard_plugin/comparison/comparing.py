@@ -67,6 +67,11 @@ class Comparison:
     differences: dict[str, dict[str, Difference]]
 
     @property
+    def every_difference(self) -> list[Difference]:
+        """The differences of all columns and benchmarks."""
+        return [one for by_label in self.differences.values() for one in by_label.values()]
+
+    @property
     def flags(self) -> list[tuple[str, str, str]]:
         """Label, column and reason of each figure that its own benchmark warns of."""
         return [(label, *flag) for label, benchmark in self.benchmarks.items() for flag in benchmark.flags]

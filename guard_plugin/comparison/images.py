@@ -73,11 +73,9 @@ def _distilled_sets(benchmark: Measured) -> list[DistilledSet]:
     paths = [Path(path) for path in subject.get("paths") or [subject["path"]]]
     gone = [str(path) for path in paths if not path.exists()]
     if gone:
-        places = ", ".join(gone)
-        raise UnusableInput(f"the distilled images are no longer at {places}, seen from the current folder")
+        raise UnusableInput(f"the distilled images are no longer at {', '.join(gone)}, seen from the current folder")
     found = {path: read_distilled(installed_plugins().hook, subject["adapter"], path) for path in paths}
     if subject_of_several(subject["adapter"], found)["sha256"] != subject["sha256"]:
-        places = ", ".join(map(str, paths))
-        raise UnusableInput(f"{places} has changed since it was benchmarked (its SHA-256 differs)")
+        raise UnusableInput(f"{', '.join(map(str, paths))} has changed since it was benchmarked (its SHA-256 differs)")
     dataset = subject.get("dataset") or benchmark.protocol["dataset"]
     return [distilled.for_dataset(dataset) for sets in found.values() for distilled in sets]

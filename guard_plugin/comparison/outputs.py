@@ -37,7 +37,7 @@ def check_outputs(inputs: Sequence[Path], *, html: Path | None = None, png: Path
     if html:
         _check_output("--html", html, inputs, is_page, "a page of guard compare or guard leaderboard")
     if png:
-        _check_output("--png", png, inputs, _is_png, "a PNG")
+        _check_output("--png", png, inputs, lambda head: head.startswith(_PNG), "a PNG")
 
 
 def _check_output(option: str, file: Path, inputs: Sequence[Path], is_ours: Callable[[bytes], bool], kind: str) -> None:
@@ -64,7 +64,3 @@ def _belongs_to(file: Path, given: Path) -> bool:
 
 def _real(path: Path) -> Path:
     return Path(os.path.realpath(path))
-
-
-def _is_png(head: bytes) -> bool:
-    return head.startswith(_PNG)

@@ -32,7 +32,7 @@ def comparison_page(comparison: Comparison) -> str:
     """
     others = comparison.others
     compared = " and ".join(others) if len(others) <= _MOST_NAMED else f"{len(others)} others"
-    differences = [one for by_label in comparison.differences.values() for one in by_label.values()]
+    differences = comparison.every_difference
     return rendered(
         Path(__file__).parent / "page.html.j2",
         needed_by="guard compare --html",

@@ -23,7 +23,7 @@ OPTIONS = {
 """The settings of a protocol that must be the same -> the options of ``guard benchmark`` that set them, if any do."""
 
 _LEARNED = "distilled set"
-_MAY_BE_UNTOLD = ("num_classes",)  # earlier results do not have it
+_MAY_BE_UNTOLD = "num_classes"  # earlier results do not have it
 
 
 def differing_settings(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
@@ -32,7 +32,7 @@ def differing_settings(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict
     A learning rate that was learned along with the images is part of what is compared, and may differ. So may the words
     for a radius: 16/510 is 8/255. A number of classes that one of them does not tell is taken to be that of the other.
     """
-    told = [key for key in OPTIONS if key not in _MAY_BE_UNTOLD or (key in one and key in other)]
+    told = [key for key in OPTIONS if key != _MAY_BE_UNTOLD or (key in one and key in other)]
     pairs = {key: (_comparable(one.get(key)), _comparable(other.get(key))) for key in told}
     return {path: values for key, (a, b) in pairs.items() for path, values in _differences(key, a, b)}
 

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from guard_plugin.comparison.results_file import AGAIN, Column, Reported, explain_misfits, read_results
 from guard_plugin.errors import UnusableInput
-from guard_plugin.evaluation.records import RecordFolder
+from guard_plugin.evaluation.records import Outcomes, RecordFolder
+from guard_plugin.evaluation.results import means_of_sets
 from guard_plugin.files import read_json_object
 from guard_plugin.versions import strict_zip
 
@@ -32,7 +32,7 @@ class Measured(Reported):
     """
 
     folder: Path
-    correct: dict[str, NDArray[np.bool_]]
+    correct: dict[str, Outcomes]
 
     def with_columns(self, columns: Sequence[Column]) -> Measured:
         """Return this benchmark with its columns, in their order, under the names of these.
@@ -95,11 +95,9 @@ def _check_fingerprint(folder: Path, protocol: Mapping[str, Any]) -> None:
         )
 
 
-def _recorded_outcomes(
-    folder: Path, protocol: Mapping[str, Any], columns: Sequence[Column]
-) -> dict[str, NDArray[np.bool_]]:
+def _recorded_outcomes(folder: Path, protocol: Mapping[str, Any], columns: Sequence[Column]) -> dict[str, Outcomes]:
     """Return the outcomes of every column, shape (students, examples), from the records."""
-    correct: dict[str, NDArray[np.bool_]] = {}
+    correct: dict[str, Outcomes] = {}
     for column in columns:
         if column.kind == "worst":
             correct[column.name] = np.logical_and.reduce([correct[name] for name in ("clean", *column.members)])
@@ -127,7 +125,7 @@ def _check_accuracies(measured: Measured) -> None:
         same = len(per_seed) == len(recorded) and np.allclose(per_seed, recorded, rtol=0, atol=_TOLERANCE)
         # Version 0.1, which did not write "per_set", took the mean over all students.
         sets = measured.sets if "per_set" in accuracy else range(len(recorded))
-        found = np.mean([recorded[np.equal(sets, one)].mean() for one in set(sets)])
+        found = np.mean(means_of_sets(recorded, sets))
         if not same or abs(mean - found) > _TOLERANCE:
             raise UnusableInput(
                 f"{measured.folder}: the records of column {column} give an accuracy of {found:.6f}, but "

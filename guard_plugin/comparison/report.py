@@ -37,7 +37,7 @@ def marked(difference: Difference) -> str:
 
 def legend(comparison: Comparison) -> str:
     """Explain the marks that ``marked`` made, or say why there is none."""
-    differences = [one for by_label in comparison.differences.values() for one in by_label.values()]
+    differences = comparison.every_difference
     if any(one.sign for one in differences):
         return f"{_MARK} the interval excludes 0"
     judged = any(one.is_judged for one in differences)

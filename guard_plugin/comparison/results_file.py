@@ -130,18 +130,14 @@ def read_results(file: Path) -> Reported:
         _check_depth(results)
         _check_students(results)
         columns = tuple(columns_of(results))
-        reported = Reported(results, columns, _sets(results))
+        reported = Reported(results, columns, tuple(sets_of(results["subject"], results["protocol"]["seeds"])))
         _check_types(reported)
     return reported
 
 
 @contextmanager
 def explain_misfits(file: Path) -> Iterator[None]:
-    """Say of a results.json that it is not ours, where something in it is missing or of another type.
-
-    Raises:
-        UnusableInput: In place of a KeyError, TypeError or the like.
-    """
+    """Raise UnusableInput in place of a KeyError, TypeError or the like: the results.json is not ours."""
     try:
         yield
     except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
@@ -165,13 +161,6 @@ def _check_students(results: Mapping[str, Any]) -> None:
     told, seeds = len(results["accuracy"]["clean"]["per_seed"]), results["protocol"]["seeds"]
     if told != seeds:
         raise ValueError(f"clean accuracies are of {told} students, but protocol.seeds is {seeds}")
-
-
-def _sets(results: Mapping[str, Any]) -> tuple[int, ...]:
-    try:
-        return tuple(sets_of(results["subject"], results["protocol"]["seeds"]))
-    except UnusableInput as error:
-        raise ValueError(str(error)) from error
 
 
 def _check_types(reported: Reported) -> None:

@@ -71,11 +71,7 @@ def is_page(head: bytes) -> bool:
 
 
 def write_html(page: str, file: Path) -> None:
-    """Write a page.
-
-    Raises:
-        UnusableInput: If the file cannot be written.
-    """
+    """Write a page; raise UnusableInput if the file cannot be written."""
     content = page.encode()
     with explain_write_errors(file, "Name another file"), atomic_file(file) as opened:
         opened.write(content)

@@ -7,7 +7,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from guard_plugin.attacks.names import usual_attacks
+from guard_plugin.attacks.registry import usual_attacks
 from guard_plugin.comparison import Comparison, compare, draw_distilled, notes, read_benchmark, write_page
 from guard_plugin.comparison.report import legend, marked
 from guard_plugin.demo.methods import LEDGER, distil, student_options

@@ -36,7 +36,7 @@ def benchmark_checkpoints(files: Sequence[Path], options: BenchmarkOptions) -> F
         raise UnusableInput(f"expected at least one checkpoint, all different, got {', '.join(map(str, files))}")
     # "sha256" is as for several distilled files (``subject_of``).
     sha256 = joint_sha256((file.name, file) for file in files)
-    several = {**described[0], "path": str(files[0]), "sha256": sha256, "files": [one["path"] for one in described]}
+    several = {**described[0], "sha256": sha256, "files": [one["path"] for one in described]}
     run = BenchmarkRun(options)
     space = given_normalization(options.normalization, run.images)
     subject = _Checkpoints(

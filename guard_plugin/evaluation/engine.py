@@ -134,7 +134,7 @@ class _Evaluation:
         return found
 
     def _record(self, column: str, work: _Work, candidates: Outcomes, batch: int | None = None) -> Record:
-        record = self._kept(column)
+        record = self.group.first(lambda: self.records.get(column) if self.records else None)
         if record is None:
             record = Record.begun(candidates)
             self._keep(column, record)  # also where there is nothing to measure: a finished folder holds every record
@@ -153,9 +153,6 @@ class _Evaluation:
                 pace.took(-(-in_round // self.group.size), seconds)
                 progress.update(in_round)
         return record
-
-    def _kept(self, column: str) -> Record | None:
-        return self.group.first(lambda: self.records.get(column) if self.records else None)
 
     def _keep(self, column: str, record: Record) -> None:
         if self.records and is_main_process():

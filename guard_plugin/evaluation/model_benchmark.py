@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from guard_plugin.attacks import Attack, parse_attacks, parse_radii
-from guard_plugin.attacks.names import usual_attacks
+from guard_plugin.attacks.registry import usual_attacks
 from guard_plugin.datasets import images_from_tensors, load_images
 from guard_plugin.errors import UnusableInput
 from guard_plugin.evaluation.distributed import usable_device
@@ -169,8 +169,7 @@ def _check_types(model: object, dataset: object, eps: object, **counts: object) 
 
 def _summary(records: Mapping[str, Record], attacks: Mapping[str, Attack], num_classes: int) -> BenchmarkResult:
     correct = {column: records[column].correct for column in (CLEAN, *attacks)}
-    of_one_model = {column: outcomes[None] for column, outcomes in correct.items()}
-    warnings = find_warnings([records], attacks, of_one_model, num_classes)
+    warnings = find_warnings([records], attacks, correct, num_classes)
     worst = {column: float(outcomes.mean()) for column, outcomes in worst_cases(correct, attacks).items()}
     robust = {column: float(outcomes.mean()) for column, outcomes in correct.items()}
     clean = robust.pop(CLEAN)

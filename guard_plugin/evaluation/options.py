@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from guard_plugin.attacks import Attack, builtin_registry
-from guard_plugin.attacks.names import usual_attacks
+from guard_plugin.attacks.registry import usual_attacks
 from guard_plugin.errors import UnusableInput
 from guard_plugin.students.training import TrainingRecipe
 from guard_plugin.versions import keyword_dataclass
@@ -19,16 +18,8 @@ __all__ = ["FEWEST_STUDENTS", "FOR_CHECKPOINTS", "FOR_STUDENTS", "BenchmarkOptio
 
 # The options that only one of the two kinds of subject has.
 FOR_STUDENTS = (
-    "host_dataset",
-    "seeds",
-    "recipe",
-    "recipe_values",
-    "fkd",
-    "teacher",
-    "teacher_arch",
-    "learning_rate",
-    "zca",
-)
+    "host_dataset", "seeds", "recipe", "recipe_values", "fkd", "teacher", "teacher_arch", "learning_rate", "zca",
+)  # fmt: skip
 FOR_CHECKPOINTS = ("normalization",)
 
 FEWEST_STUDENTS = 5
@@ -123,12 +114,7 @@ class BenchmarkOptions:
         return self.seeds or -(-FEWEST_STUDENTS // sets) * sets
 
     def refuse(self, names: Sequence[str], *, belong_to: str) -> None:
-        """Refuse options of the other kind of subject.
-
-        Raises:
-            UnusableInput: If one of ``names`` has another value than its default.
-        """
-        defaults = {field.name: field.default for field in fields(self)}
-        misplaced = [name for name in names if getattr(self, name) != defaults[name]]
+        """Raise UnusableInput if one of ``names``, options of the other kind of subject, was given."""
+        misplaced = [name for name in names if getattr(self, name) is not None]
         if misplaced:
             raise UnusableInput(f"{', '.join(misplaced)} belongs to {belong_to}: leave it out")

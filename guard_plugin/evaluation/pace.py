@@ -29,21 +29,19 @@ class Pace:
 
     def __init__(self, first: float, most: int) -> None:
         self._most = most
-        self._last: tuple[int, float] | None = None
+        self._last = 0, 0.0  # examples and seconds of the last round
         self._marginal = math.inf
         self.examples = self._allowed(first)
 
     def took(self, examples: int, seconds: float) -> None:
         """Note what a round took, and choose the next one's size."""
-        is_first = self._last is None
-        if self._last is None:
-            self._marginal = seconds / examples
-        elif self._last[0] != examples:
-            self._marginal = max(0.0, (seconds - self._last[1]) / (examples - self._last[0]))
+        before, seconds_before = self._last
+        if examples != before:
+            self._marginal = max(0.0, (seconds - seconds_before) / (examples - before))
         self._last = examples, seconds
         left = _SECONDS - (seconds - self._marginal * examples)
         fits = left / self._marginal if self._marginal > 0 else math.copysign(math.inf, left)
-        if is_first and seconds <= _SECONDS:
+        if not before and seconds <= _SECONDS:
             fits = max(fits, 2.0 * examples)  # shows how much of the first round was overhead
         self.examples = self._allowed(min(fits, _GROWTH * max(examples, self.examples)))
 

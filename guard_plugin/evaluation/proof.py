@@ -12,14 +12,9 @@ __all__ = ["made_under", "made_under_in_words"]
 
 
 def made_under(paths: Iterable[Path]) -> dict[str, dict[str, Any]]:
-    """Return by path how distilled sets, stored labels, teachers or networks were made, for results.json.
+    """Return by path, for results.json, how distilled sets, stored labels, teachers or networks were made (``Origin``).
 
-    Args:
-        paths: Files and folders, each with its marker beside it, if a guarded run wrote it.
-
-    Returns:
-        Of each path, "penalty" (its name; "" where unknown), "reason" (why it is not known to be made under GUARD; ""
-        where it is), and where they are known "settings", "runs" and "about" (``Origin``).
+    "penalty" is "" where it is not known, and "reason" is "" where it is known to be made under GUARD.
     """
     return {str(path): origin_of(path).to_json() for path in paths}
 
@@ -30,12 +25,10 @@ def made_under_in_words(subject: Mapping[str, Any]) -> list[str]:
     It is a warning where a marker tells that the chain of runs is broken or mixed. That there is no marker is none.
     """
     origins = {path: Origin.of_json(entry) for path, entry in (subject.get("made_under") or {}).items()}
-    lines = [_in_words(path, origin) for path, origin in origins.items()]
+    lines = []
+    for path, origin in origins.items():
+        warns = origin.reason and origin.is_told and not origin.is_baseline
+        lines.append(f"{'warning: ' if warns else ''}{path}: {origin.in_words()}")
     if different := mixed(origins.values()):
         lines.append(f"warning: what was measured goes back to different penalties: {'; '.join(different)}")
     return lines
-
-
-def _in_words(path: str, origin: Origin) -> str:
-    warns = origin.reason and origin.is_told and not origin.is_baseline
-    return f"{'warning: ' if warns else ''}{path}: {origin.in_words()}"

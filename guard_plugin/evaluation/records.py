@@ -93,11 +93,10 @@ class RecordFolder:
         try:
             file = ArrayFile(path)
             outcomes = {name: file[name].numpy() for name in ("correct", "done", "reached")}
-            seconds, forwards, backwards, farthest = (
-                file[name].item() for name in ("seconds", "forwards", "backwards", "farthest")
-            )
-            if not all(0 <= number < math.inf for number in (seconds, forwards, backwards, farthest)):
+            numbers = [file[name].item() for name in ("seconds", "forwards", "backwards", "farthest")]
+            if not all(0 <= number < math.inf for number in numbers):
                 raise UnusableInput("expected costs and distances >= 0 and finite")
+            seconds, forwards, backwards, farthest = numbers
             cost = Cost(float(seconds), int(forwards), int(backwards))
         except (GuardError, RuntimeError, TypeError) as error:
             raise UnusableInput(f"{path} is not a record of a benchmark ({error}): delete it and run again") from error

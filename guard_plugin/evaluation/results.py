@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from guard_plugin.attacks import Attack
 from guard_plugin.datasets import ImageSet
@@ -27,6 +28,7 @@ __all__ = [
     "attack_columns",
     "data_protocol",
     "finish",
+    "means_of_sets",
     "sets_of",
     "unit_of",
     "versions",
@@ -107,7 +109,7 @@ def sets_of(subject: Mapping[str, Any], networks: int) -> list[int]:
     networks took theirs in turn; where they do not say that either, all networks count as of one set.
 
     Raises:
-        UnusableInput: If the numbers are not one for each network.
+        ValueError: If the numbers are not one for each network.
     """
     if subject.get("kind") == "checkpoint":
         return list(range(networks))
@@ -115,7 +117,7 @@ def sets_of(subject: Mapping[str, Any], networks: int) -> list[int]:
     if told is None:
         return [k % (subject.get("experiments") or 1) for k in range(networks)]
     if len(told) != networks or not all(type(one) is int for one in told):
-        raise UnusableInput(f"expected set_of_student as a whole number for each of {networks} students, got {told}")
+        raise ValueError(f"expected set_of_student as a whole number for each of {networks} students, got {told}")
     return list(told)
 
 
@@ -135,11 +137,16 @@ def accuracy_entry(correct: Outcomes, sets: Sequence[int], unit: str = "sets") -
         "mean": estimate.value,
         "std": float(per_seed.std(ddof=1)) if len(per_seed) > 1 else 0.0,
         "per_seed": [float(accuracy) for accuracy in per_seed],
-        "per_set": [float(per_seed[np.equal(sets, one)].mean()) for one in sorted(set(sets))],
+        "per_set": means_of_sets(per_seed, sets),
         "ci95": [estimate.low, estimate.high],
         "limited_by": estimate.limited_by,
         "shares": estimate.shares,
     }
+
+
+def means_of_sets(per_seed: Sequence[float] | NDArray[np.float64], sets: Sequence[int]) -> list[float]:
+    """Average the accuracies of each set's students, in the order of the sets' numbers."""
+    return [float(np.mean(np.compress(np.equal(sets, one), per_seed))) for one in sorted(set(sets))]
 
 
 def data_protocol(images: ImageSet, split: str) -> dict[str, Any]:

@@ -154,12 +154,7 @@ def _attacks(options: BenchmarkOptions) -> dict[str, Attack]:
 def load_pixel_model(file: Path, arch: str, space: InputSpace, images: ImageSet) -> PixelModel:
     """Load the network of a checkpoint, which was trained in the space and must fit the images, for pixels.
 
-    Returns:
-        The network in pixel space, in eval mode, on the CPU.
-
-    Raises:
-        UnusableInput: If the file does not hold such a network.
-        UnsafeFile: If reading the file would run code.
+    The network is in eval mode, on the CPU. The errors are ``load_checkpoint``'s.
     """
     channels, height, width = images.pixels.shape[1:]
     classes = images.num_classes

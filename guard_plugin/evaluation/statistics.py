@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from guard_plugin.errors import UnusableInput
+from guard_plugin.evaluation.records import Outcomes
 from guard_plugin.optional import require
 
 __all__ = [
@@ -38,7 +39,6 @@ __all__ = [
 _UPPER = 0.975
 _ROUNDING = 1e-20  # variances below are rounding errors: one outcome of 10^9 makes a larger one
 
-_Outcomes = NDArray[np.bool_]
 _Table = NDArray[np.float64]
 
 
@@ -74,15 +74,11 @@ class _Part(NamedTuple):
 
 
 def require_scipy() -> Any:
-    """Return scipy.special.
-
-    Raises:
-        UnusableInput: If scipy is not installed.
-    """
+    """Return scipy.special; raise UnusableInput if scipy is not installed."""
     return require("scipy.special", needed_by="a confidence interval")
 
 
-def confidence_interval(outcomes: _Outcomes, sets: Sequence[int]) -> Estimate:
+def confidence_interval(outcomes: Outcomes, sets: Sequence[int]) -> Estimate:
     """Estimate the mean outcome.
 
     The interval is Wilson's, with the effective number of examples that the variance implies. Where all outcomes agree,
@@ -120,7 +116,7 @@ def wilson_interval(mean: float, half: float, examples: int) -> tuple[float, flo
     return max(centre - half, 0.0), min(centre + half, 1.0)
 
 
-def paired_difference(a: _Outcomes, b: _Outcomes, sets_a: Sequence[int], sets_b: Sequence[int]) -> Estimate:
+def paired_difference(a: Outcomes, b: Outcomes, sets_a: Sequence[int], sets_b: Sequence[int]) -> Estimate:
     """Estimate the difference of two accuracies, mean of a - mean of b, on the same examples.
 
     Examples are paired, so that what both arms share, such as an example's difficulty, cancels. Sets are paired in
@@ -169,7 +165,7 @@ def _count(sets: Sequence[int]) -> int:
     return len(set(sets))
 
 
-def _by_set(outcomes: _Outcomes, sets: Sequence[int]) -> _Table:
+def _by_set(outcomes: Outcomes, sets: Sequence[int]) -> _Table:
     """Average the students of each set, shape (sets, examples); of one set alone, return its students."""
     if outcomes.ndim != 2 or not outcomes.size:
         raise UnusableInput(f"expected outcomes of shape (students >= 1, examples >= 1), got {outcomes.shape}")
@@ -183,7 +179,7 @@ def _by_set(outcomes: _Outcomes, sets: Sequence[int]) -> _Table:
     return table
 
 
-def _students_part(outcomes: _Outcomes, sets: Sequence[int]) -> float:
+def _students_part(outcomes: Outcomes, sets: Sequence[int]) -> float:
     """Estimate the variance of the mean over sets that comes from students, where sets have several."""
     accuracies = outcomes.mean(axis=1)
     of_sets = [accuracies[np.equal(sets, one)] for one in set(sets)]

@@ -15,7 +15,6 @@ from guard_plugin.attacks.balls import TOLERANCE
 from guard_plugin.evaluation.engine import CLEAN, GRADIENTS, column_of_part
 from guard_plugin.evaluation.records import Outcomes, Record
 from guard_plugin.spaces import InputSpace
-from guard_plugin.versions import strict_zip
 
 __all__ = ["find_warnings", "near_chance", "without_negatives"]
 
@@ -112,18 +111,17 @@ def _blind_is_better(attacks: Mapping[str, Attack], correct: Mapping[str, Outcom
 
 def _blind_part_is_better(records: Sequence[Mapping[str, Record]], attacks: Mapping[str, Attack]) -> Found:
     for column, attack in attacks.items():
-        left = [of[CLEAN].correct for of in records]
+        left = np.stack([of[CLEAN].correct for of in records])
         for part in attack.parts:
-            outcomes = [of[column_of_part(column, part)].correct for of in records]
-            after = [before & outcome for before, outcome in strict_zip(left, outcomes)]
-            only = float(np.mean([before & ~outcome for before, outcome in strict_zip(left, outcomes)]))
+            correct = np.stack([of[column_of_part(column, part)].correct for of in records])
+            only = float((left & ~correct).mean())
             if not part.whitebox and only > _NOTICED:
                 yield (
                     column,
                     f"{100 * only:.1f} % of all examples fall to {part.name} alone, which does not see the model's "
                     f"gradients, and to none of the attacks before it that do: a sign of masked gradients",
                 )
-            left = after
+            left &= correct
 
 
 def _rising(attacks: Mapping[str, Attack], correct: Mapping[str, Outcomes]) -> Found:

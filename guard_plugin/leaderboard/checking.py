@@ -12,6 +12,7 @@ import numpy as np
 
 from guard_plugin.comparison.results_file import Column, Reported, explain_misfits
 from guard_plugin.errors import UnusableInput
+from guard_plugin.evaluation.results import means_of_sets
 from guard_plugin.leaderboard.intervals import narrowest_interval
 from guard_plugin.quantities import parse_number
 
@@ -29,9 +30,6 @@ def check_results(file: Path, reported: Reported) -> None:
     """Refuse a results.json whose figures contradict each other, or that is not of distilled images.
 
     This holds for folders too: records give the accuracies of students, but not the names and hashes.
-
-    Raises:
-        UnusableInput: With the first few of the problems.
     """
     with explain_misfits(file):
         subject = reported.results["subject"]
@@ -132,7 +130,7 @@ def _on_accuracy(reported: Reported, column: str) -> Iterator[str]:
     if np.abs(right - right.round()).max() > 1e-6:
         yield f"accuracies of {column} are not shares of {reported.protocol['n_examples']} examples"
     # Version 0.1, which did not write "per_set", took the mean over all students.
-    per_set = [np.mean(np.compress(np.equal(reported.sets, one), per_seed)) for one in sorted(set(reported.sets))]
+    per_set = means_of_sets(per_seed, reported.sets)
     told = entry.get("per_set", per_set)
     if len(told) != len(per_set) or np.abs(np.subtract(told, per_set)).max() > _ROUNDING:
         yield f"per_set of {column} are not the means of its students"

@@ -76,7 +76,9 @@ def read_entries(paths: Sequence[Path]) -> list[Entry]:
             "expected folders that guard benchmark --out wrote, or files like its results.json, got none"
         )
     entries, refused = [], []
-    labels = labels_of([_named(path.resolve()) for path in paths])
+    # A file that has the usual name is called after its folder.
+    named = (path.parent if path.name == _RESULTS else path for path in map(Path.resolve, paths))
+    labels = labels_of(list(named))
     for label, path in strict_zip(labels, paths):
         try:
             entries.append(_read(label, path))
@@ -87,11 +89,6 @@ def read_entries(paths: Sequence[Path]) -> list[Entry]:
         listed = "".join(f"\n  {reason}" for reason in refused)
         raise UnusableInput(f"{len(refused)} of {len(paths)} cannot be ranked, so nothing was written:{listed}")
     return entries
-
-
-def _named(path: Path) -> Path:
-    """Return what an entry is called after: a file that has the usual name, after its folder."""
-    return path.parent if path.name == _RESULTS else path
 
 
 def _read(label: str, path: Path) -> Entry:

@@ -33,12 +33,13 @@ def leaderboard_page(rankings: Sequence[Ranking]) -> str:
     """
     entries = {row.entry.label: row.entry for ranking in rankings for row in ranking.rows}
     reported = sum(entry.measured is None for entry in entries.values())
+    counted = f"{len(entries)} {'entry' if len(entries) == 1 else 'entries'}"
     return rendered(
         _HERE / "leaderboard.html.j2",
         needed_by="guard leaderboard --html",
         script=_HERE / "sort.js",
         title="Robustness of distilled data",
-        summary=f"{_counted(len(entries))} in {number(len(rankings), 'ranking')}; "
+        summary=f"{counted} in {number(len(rankings), 'ranking')}; "
         f"{len(entries) - reported} verified from their records, {reported} as reported",
         rankings=rankings,
         words=words,
@@ -47,7 +48,3 @@ def leaderboard_page(rankings: Sequence[Ranking]) -> str:
         versions={label: entry.reported.results["versions"] for label, entry in entries.items()},
         files={label: {"path": str(entry.path), "results.json": entry.sha256} for label, entry in entries.items()},
     )
-
-
-def _counted(entries: int) -> str:
-    return f"{entries} {'entry' if entries == 1 else 'entries'}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from guard_plugin.comparison.results_file import Reported
@@ -46,15 +46,10 @@ def proof_of(reported: Reported) -> Proof:
         return _proof("marker", marked, warnings, details)
     if reported.ledgers:
         origins = [Origin.of_ledger(ledger) for ledger in reported.ledgers]
-        return _proof("ledger", origins, list(_on_ends(reported.ledgers)), details)
+        ends = [str(ledger["outcome"]) for ledger in reported.ledgers]
+        warnings = [f"a run ended as {end!r}" for end in ends if end != "complete"]
+        return _proof("ledger", origins, warnings, details)
     return Proof(_UNKNOWN, "no ledger, no marker", (), tuple(details))
-
-
-def _on_ends(ledgers: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """Yield what is wrong with the ends of runs."""
-    for ledger in ledgers:
-        if ledger["outcome"] != "complete":
-            yield f"a run ended as {str(ledger['outcome'])!r}"
 
 
 def _proof(told_by: str, origins: Sequence[Origin], warnings: list[str], details: Sequence[str]) -> Proof:

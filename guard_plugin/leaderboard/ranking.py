@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any, Literal, NamedTuple
 
 from guard_plugin.comparison.comparing import Difference, difference
@@ -104,11 +105,6 @@ class _Candidate(NamedTuple):
     protocol: dict[str, Any]
 
     @property
-    def topic(self) -> tuple[Any, ...]:
-        worst = self.columns[-1]
-        return self.protocol["dataset"], self.entry.ipc, worst.norm, worst.eps_value
-
-    @property
     def mean(self) -> float:
         return float(self.entry.accuracy[self.columns[-1].name]["mean"])
 
@@ -123,21 +119,24 @@ def rank(entries: Iterable[Entry]) -> list[Ranking]:
     Raises:
         UnusableInput: If an entry would stand in none.
     """
-    groups: list[list[_Candidate]] = []
-    for candidate in (one for entry in entries for one in _candidates(entry)):
-        alike = (of for of in groups if all(_are_alike(one, candidate) for one in of))
-        group = next(alike, None)
-        if group is None:
-            groups.append([candidate])
-        else:
-            group.append(candidate)
-    by_topic: dict[tuple[Any, ...], list[list[_Candidate]]] = {}
+    candidates = [one for entry in entries for one in _candidates(entry)]
     rankings = []
-    for group in sorted(groups, key=lambda group: group[0].topic):
-        of_topic = by_topic.setdefault(group[0].topic, [])
-        of_topic.append(group)
-        rankings.append(_ranking(group, len(of_topic), of_topic[0]))
+    for _, of_topic in groupby(sorted(candidates, key=_topic), key=_topic):
+        groups: list[list[_Candidate]] = []
+        for candidate in of_topic:
+            for group in groups:
+                if not any(_differing(one, candidate) for one in group):
+                    group.append(candidate)
+                    break
+            else:
+                groups.append([candidate])
+        rankings += [_ranking(group, number, groups[0]) for number, group in enumerate(groups, start=1)]
     return rankings
+
+
+def _topic(one: _Candidate) -> tuple[Any, ...]:
+    worst = one.columns[-1]
+    return one.protocol["dataset"], one.entry.ipc, worst.norm, worst.eps_value
 
 
 def _candidates(entry: Entry) -> Iterable[_Candidate]:
@@ -152,10 +151,6 @@ def _candidates(entry: Entry) -> Iterable[_Candidate]:
         pairs = zip(reported.columns[1:], reported.protocol["attacks"])
         protocol = {**reported.protocol, "attacks": [attack for one, attack in pairs if one in attacked]}
         yield _Candidate(entry, (reported.columns[0], *attacked, column), protocol)
-
-
-def _are_alike(one: _Candidate, other: _Candidate) -> bool:
-    return one.topic == other.topic and not _differing(one, other)
 
 
 def _differing(one: _Candidate, other: _Candidate) -> dict[str, tuple[Any, Any]]:

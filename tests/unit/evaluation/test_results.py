@@ -1,7 +1,6 @@
 import numpy as np
 import pytest
 
-from guard_plugin.errors import UnusableInput
 from guard_plugin.evaluation.results import accuracy_entry, sets_of, unit_of
 
 
@@ -21,7 +20,7 @@ def test_the_set_of_each_network_is_as_the_subject_says(subject, sets):
 
 @pytest.mark.parametrize("told", [[0, 1], [0, 1, "2"], [0, 1, True]])
 def test_sets_that_are_not_one_for_each_student_are_refused(told):
-    with pytest.raises(UnusableInput, match="a whole number for each of 3 students"):
+    with pytest.raises(ValueError, match="a whole number for each of 3 students"):
         sets_of({"kind": "distilled", "set_of_student": told}, 3)
 
 
