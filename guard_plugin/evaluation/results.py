@@ -57,7 +57,8 @@ def attack_columns(attacks: Sequence[Attack]) -> dict[str, Attack]:
     """Name the columns: by the attack alone at one eps ("pgd100"), else with it ("pgd100@4/255").
 
     Raises:
-        UnusableInput: If two columns would have the same name, or one is called as the others' summary is.
+        UnusableInput: If two columns would have the same name, one is called as the others' summary is, or one radius
+            is written in two ways, which would name two worst cases.
     """
     several = _several_eps(attacks)
     columns = {_column(attack.name, attack, several): attack for attack in attacks}
@@ -67,6 +68,12 @@ def attack_columns(attacks: Sequence[Attack]) -> dict[str, Attack]:
             f"expected attacks and eps that are all different, and none named {CLEAN} or {WORST_CASE}; "
             f"got {', '.join(f'{attack.name} at {attack.eps.text}' for attack in attacks)}"
         )
+    texts = {attack.eps.value: attack.eps.text for attack in attacks}
+    for attack in attacks:
+        if attack.eps.text != texts[attack.eps.value]:
+            raise UnusableInput(
+                f"expected each eps to be written alike, got {attack.eps.text} and {texts[attack.eps.value]} for one"
+            )
     return columns
 
 

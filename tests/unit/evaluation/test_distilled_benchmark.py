@@ -361,6 +361,7 @@ def test_damaged_files_are_named(run, tmp_path):
         ({"eps": [], "attacks": "fgsm"}, "expected eps"),
         ({"eps": "1/255"}, "list of one eps"),
         ({"eps": ["1/255", "1/255"]}, "all different"),
+        ({"eps": ["1/255"], "attacks": "fgsm,pgd2@2/510"}, "written alike, got 1/255 and 2/510"),
         ({"n_examples": 501}, "from 1 to 500"),
         ({"seeds": 0}, "seeds >= 1"),
         ({"batch_size": 0}, "batch_size >= 1"),
