@@ -180,10 +180,14 @@ def _without_seconds(file: Path) -> str:
     value: Any = json.loads(file.read_text())
     if file.name == "results.json":
         del value["cost"]["seconds"]
-    for ledger in (value, value.get("ledger")):
-        if isinstance(ledger, dict):
-            ledger.pop("process", None)
-    return json.dumps(value, indent=2)
+    return json.dumps(_without_runs(value), indent=2)
+
+
+def _without_runs(value: Any) -> Any:
+    """Leave out what differs from run to run: processes, and when they started."""
+    if isinstance(value, dict):
+        return {key: _without_runs(of) for key, of in value.items() if key not in ("process", "started")}
+    return [_without_runs(one) for one in value] if isinstance(value, list) else value
 
 
 def _first_difference(before: str, after: str) -> str:
