@@ -112,7 +112,7 @@ def forbid(network: nn.Module, **reasons: Any) -> None:
 
 def _examine(network: nn.Module, inputs: Tensor, output: Tensor) -> NetworkProperties:
     against_sharing = why_otherwise_in_training(network) or _why_random(network)
-    properties = NetworkProperties(_state(network), against_sharing=against_sharing)
+    properties = NetworkProperties(_state(network), against_sharing=against_sharing, of_several=len(inputs) > 1)
     inputs, _ = full_precision(inputs.detach(), inputs, network)
     explained = derivatives_explained(network, inputs, fix="")
     with undisturbed(network, inputs.device), torch.no_grad(), explained:
@@ -129,7 +129,7 @@ def _examine(network: nn.Module, inputs: Tensor, output: Tensor) -> NetworkPrope
         if draws:
             # Half of a batch would draw other numbers, so that nothing could be compared.
             properties = replace(properties, against_precomputing="it is random in evaluation too")
-            return replace(properties, coupling=_coupling(network, inputs, whole), of_several=len(inputs) > 1)
+            return replace(properties, coupling=_coupling(network, inputs, whole))
         if not bool(whole.isfinite().all()):
             return replace(properties, against_precomputing="its outputs are not finite numbers", lasting=False)
         if len(inputs) > 1 and bool((whole == whole[:1]).all()):
@@ -138,7 +138,7 @@ def _examine(network: nn.Module, inputs: Tensor, output: Tensor) -> NetworkPrope
         against_parts, coupling = _compare_half(network, inputs, whole)
     if not properties.against_sharing and not _close(output.detach(), whole):
         properties = replace(properties, against_sharing="its output in training is not that of evaluation")
-    return replace(properties, against_parts=against_parts, coupling=coupling, of_several=len(inputs) > 1)
+    return replace(properties, against_parts=against_parts, coupling=coupling)
 
 
 def _why_random(network: nn.Module) -> str:
