@@ -102,9 +102,8 @@ def _opened(dataset: str, data_dir: Path | str | None, num_classes: int | None =
     if size and (name.endswith(".npz") or name in DATASETS):
         raise UnusableInput(f"expected no size behind {name}, whose images are measured as they are; got @{size}")
     if name.endswith(".npz"):
-        return Path(name).name, npz_source(
-            name, data_dir, num_classes
-        )  # results must not depend on where the file lies
+        # Results must not depend on where the file lies.
+        return Path(name).name, npz_source(name, data_dir, num_classes)
     if name == "digits":
         return name, {split: partial(_digits, chosen) for split, chosen in _DIGITS.items()}
     source = (folder_source if name in _FOLDERS else torchvision_source)(name, data_dir, size, num_classes)

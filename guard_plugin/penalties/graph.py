@@ -81,12 +81,7 @@ def gradient_for_batch(
     if not losses.requires_grad:
         raise batch_cut_off()
     (gradient,) = torch.autograd.grad(
-        losses,
-        batch,
-        torch.ones_like(losses),
-        retain_graph=retain_graph,
-        create_graph=create_graph,
-        allow_unused=True,
+        losses, batch, torch.ones_like(losses), retain_graph=retain_graph, create_graph=create_graph, allow_unused=True
     )
     if gradient is None:
         raise batch_cut_off()

@@ -15,20 +15,13 @@ from guard_plugin.errors import UnsupportedLoss
 from guard_plugin.penalties.graph import batch_cut_off
 from guard_plugin.versions import products_with, strict_zip
 
-__all__ = [
-    "PrecomputedGradient",
-    "recompute_if_unmodified",
-    "version_of",
-    "with_precomputed_gradient",
-]
-
+__all__ = ["PrecomputedGradient", "recompute_if_unmodified", "version_of", "with_precomputed_gradient"]
 
 _ONCE = "the guarded gradients cannot be had with create_graph=True: "
 _ONCE_LOW = f"{_ONCE}memory 'low' computes them only once; use memory 'normal'"
 _ONCE_DONE = (
     f"{_ONCE}the loss was differentiated without create_graph before; use path='reference' (--set path=reference)"
 )
-
 
 # A gradient of at most so many bytes waits for others, to be added together with them: operations cost time, too.
 _SMALL = 2**18
