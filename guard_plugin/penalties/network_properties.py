@@ -111,8 +111,7 @@ def forbid(network: nn.Module, **reasons: Any) -> None:
 
 
 def _examine(network: nn.Module, inputs: Tensor, output: Tensor) -> NetworkProperties:
-    against_sharing = why_otherwise_in_training(network) or _why_random(network)
-    properties = NetworkProperties(_state(network), against_sharing=against_sharing, of_several=len(inputs) > 1)
+    state, against_sharing = _state(network), why_otherwise_in_training(network) or _why_random(network)
     inputs, _ = full_precision(inputs.detach(), inputs, network)
     explained = derivatives_explained(network, inputs, fix="")
     with undisturbed(network, inputs.device), torch.no_grad(), explained:
@@ -122,7 +121,7 @@ def _examine(network: nn.Module, inputs: Tensor, output: Tensor) -> NetworkPrope
                 whole = network(inputs.clone())
             draws = random_state(inputs.device) != before
             seen = watch.seen or kept.why() or ("torch.utils.checkpoint computes parts again" if checkpoints else "")
-            properties = replace(properties, against_sharing=against_sharing or seen)
+        properties = NetworkProperties(state, against_sharing=against_sharing or seen, of_several=len(inputs) > 1)
         if not isinstance(whole, Tensor):
             reason = "it does not return one tensor in evaluation"
             return replace(properties, against_precomputing=reason, lasting=False)
