@@ -109,9 +109,7 @@ class _Trial:
         total = output.square().sum()  # whose own gradient depends on the output, as that of a loss does
         gradients = torch.autograd.grad(total, list(leaves.values()), create_graph=True, allow_unused=True)
         try:
-            for gradient in gradients:
-                if gradient is not None:
-                    check_differentiable(gradient)
+            check_differentiable(*[gradient for gradient in gradients if gradient is not None])
         except NoSecondDerivative:
             self.found[name] = type(part).__name__
 

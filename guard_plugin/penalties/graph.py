@@ -88,9 +88,9 @@ def gradient_for_batch(
     return gradient
 
 
-def check_differentiable(gradient: Tensor) -> None:
-    """Raise NoSecondDerivative for a gradient that cannot be differentiated again."""
-    if any(node.name() in WITHOUT_DERIVATIVE for node in nodes_behind(gradient)):
+def check_differentiable(*gradients: Tensor) -> None:
+    """Raise NoSecondDerivative where a gradient cannot be differentiated again."""
+    if any(node.name() in WITHOUT_DERIVATIVE for node in nodes_behind(*gradients)):
         raise NoSecondDerivative
 
 
