@@ -47,15 +47,6 @@ class NetworkProperties:
     calls: int = 1
     lasting: bool = True
 
-    def check_examples_apart(self, network: nn.Module) -> None:
-        """Refuse, with UnsupportedLoss, a network whose outputs depend on other examples of the batch, or on chance."""
-        if self.coupling:
-            raise UnsupportedLoss(
-                f"expected each output of {type(network).__name__} to depend on one example alone in evaluation, found "
-                f"that {self.coupling}, so that no per-example gradient exists; build it with layers that treat "
-                f"examples apart, such as GroupNorm or BatchNorm with running statistics"
-            )
-
 
 # Of so many examples, one by one, the gradient is asked for; of all, it would take the memory of a training pass.
 _FEW = 8
@@ -83,7 +74,7 @@ def properties_of(network: nn.Module, inputs: Tensor, output: Tensor) -> Network
     calls = 1 if known is None else known.calls + 1
     if known is None or calls & (calls - 1) == 0 or (len(inputs) > 1 and not known.of_several):
         known = _examine(network, inputs, output)
-    known.check_examples_apart(network)
+    _refuse_coupled(network, known.coupling)
     _KNOWN[network] = known = replace(known, calls=calls)
     return known
 
@@ -98,9 +89,8 @@ def check_examples_apart(network: nn.Module, inputs: Tensor) -> None:
         inputs, _ = full_precision(inputs.detach(), inputs, network)
         explained = derivatives_explained(network, inputs, fix="")
         with undisturbed(network, inputs.device), torch.no_grad(), explained:
-            whole = outputs_of(network, inputs)
-            properties = NetworkProperties((), coupling=_coupling(network, inputs, whole))
-        properties.check_examples_apart(network)
+            coupling = _coupling(network, inputs, outputs_of(network, inputs))
+        _refuse_coupled(network, coupling)
 
 
 def forbid(network: nn.Module, **reasons: Any) -> None:
@@ -108,6 +98,15 @@ def forbid(network: nn.Module, **reasons: Any) -> None:
     known = _KNOWN.get(network)
     if known is not None:
         _KNOWN[network] = replace(known, **reasons)
+
+
+def _refuse_coupled(network: nn.Module, coupling: str) -> None:
+    if coupling:
+        raise UnsupportedLoss(
+            f"expected each output of {type(network).__name__} to depend on one example alone in evaluation, found "
+            f"that {coupling}, so that no per-example gradient exists; build it with layers that treat examples apart, "
+            f"such as GroupNorm or BatchNorm with running statistics"
+        )
 
 
 def _examine(network: nn.Module, inputs: Tensor, output: Tensor) -> NetworkProperties:
