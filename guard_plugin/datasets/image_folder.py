@@ -21,7 +21,7 @@ _FORMATS = ("JPEG", "PNG", "PPM", "BMP", "TIFF", "WEBP", "GIF")  # not those tha
 _NAMED = 3  # of the classes that differ
 
 
-def folder_source(name: str, data_dir: Path | str | None, size: int | None, num_classes: int | None = None) -> Source:
+def folder_source(name: str, data_dir: Path | str | None, size: int | None, num_classes: int | None) -> Source:
     """Open folders of images.
 
     Files are listed as torchvision's ``ImageFolder`` does, turned upright as their EXIF data say, which it does not do,

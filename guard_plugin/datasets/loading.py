@@ -96,15 +96,15 @@ def _opened(dataset: str, data_dir: Path | str | None, num_classes: int | None =
     """
     match = re.fullmatch(r"(.*)@([1-9]\d*)", dataset)
     name, size = (match[1], int(match[2])) if match else (dataset, None)
-    if not name.endswith(".npz"):
+    is_npz = name.endswith(".npz")
+    if not is_npz:
         name = spelled(name, _OURS)
         name = name if name in _OURS else torchvision_name(name)
-    if size and (name.endswith(".npz") or name in DATASETS):
+    if size and (is_npz or name in DATASETS):
         raise UnusableInput(f"expected no size behind {name}, whose images are measured as they are; got @{size}")
-    if name.endswith(".npz"):
-        return Path(name).name, npz_source(
-            name, data_dir, num_classes
-        )  # results must not depend on where the file lies
+    if is_npz:
+        # Results must not depend on where the file lies.
+        return Path(name).name, npz_source(name, data_dir, num_classes)
     if name == "digits":
         return name, {split: partial(_digits, chosen) for split, chosen in _DIGITS.items()}
     source = (folder_source if name in _FOLDERS else torchvision_source)(name, data_dir, size, num_classes)

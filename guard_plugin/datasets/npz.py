@@ -22,7 +22,7 @@ _KERAS = {part: (f"x_{part}", f"y_{part}") for part in SPLITS}  # the arrays of 
 _MOST_CLASSES = 100_000
 
 
-def npz_source(name: str, data_dir: Path | str | None, num_classes: int | None = None) -> Source:
+def npz_source(name: str, data_dir: Path | str | None, num_classes: int | None) -> Source:
     """Open a .npz file, whose images stay in the file's order; some of images sorted by class are refused.
 
     The file holds ``images`` and ``labels``, which are the test split, or ``x_test`` and ``y_test`` with or without

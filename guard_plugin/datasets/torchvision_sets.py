@@ -54,9 +54,7 @@ def torchvision_name(name: str) -> str:
     return spelled(name, (*DATASETS, *datasets.__all__))
 
 
-def torchvision_source(
-    name: str, data_dir: Path | str | None, size: int | None, num_classes: int | None = None
-) -> Source:
+def torchvision_source(name: str, data_dir: Path | str | None, size: int | None, num_classes: int | None) -> Source:
     """Open a data set of torchvision's, without downloading it.
 
     ``name`` is one of ``DATASETS``, or another class of ``torchvision.datasets``, whose images are brought to ``size``

@@ -150,24 +150,20 @@ def _judged(marker: Mapping[str, Any], path: Path) -> Origin:
     if ledger["outcome"] == "running":
         return Origin(reason="the run that wrote it did not end, or goes on", about=about)
     if marker["sha256"] != marked_sha256(path):
-        return Origin(reason="it is another file than its marker was written for" if path.is_file() else _CHANGED)
+        other = "it is another file than" if path.is_file() else "its files are others than those that"
+        return Origin(reason=f"{other} its marker was written for")
     sources = {str(name): Origin.of_json(entry) for name, entry in (ledger["taken_over"] or {}).items()}
     about = {**{key: value for source in sources.values() for key, value in source.about.items()}, **about}
-    guarded = int(ledger["loss_calls"]["guarded"])
-    own = [Origin.of_ledger(ledger)] if guarded else []
+    own = [Origin.of_ledger(ledger)] if int(ledger["loss_calls"]["guarded"]) else []
     reason = _doubt(ledger, own, sources)
     if not reason and int(marker.get("others", 0)):
         reason = f"{marker['others']} files in it are not of the run that wrote the others"
-    behind = [*own, *sources.values()]
-    if not reason and behind[0].is_baseline:
-        reason = "it was made at strength 0"
-    elif reason:
+    if reason:
         return Origin(reason=reason, about=about)
+    behind = [*own, *sources.values()]
+    reason = "it was made at strength 0" if behind[0].is_baseline else ""
     runs = {json.dumps(run, sort_keys=True): run for one in behind for run in one.runs}
     return Origin(behind[0].penalty, list(runs.values()), reason, about)
-
-
-_CHANGED = "its files are others than those that its marker was written for"
 
 
 def _doubt(ledger: Mapping[str, Any], own: Sequence[Origin], sources: Mapping[str, Origin]) -> str:

@@ -35,13 +35,12 @@ def attributes_kept(network: nn.Module) -> Iterator[None]:
     """
     modules = list(network.modules())
     found = list(held(modules))
-    containers = [one for one in found if isinstance(one, _CONTAINERS)]
-    contents = [(vars(module), dict(vars(module))) for module in modules] + [(one, _copy(one)) for one in containers]
+    containers = [*map(vars, modules), *(one for one in found if isinstance(one, _CONTAINERS))]
+    contents = [(container, _copy(container)) for container in containers]
     buffers = [(module._buffers, len(module._buffers)) for module in modules]
-    put_backs = map(_generator_kept, [*found, *generators_named(modules)])
-    generators = [put_back for put_back in put_backs if put_back is not None]
+    generators = list(filter(None, map(_generator_kept, [*found, *generators_named(modules)])))
     if any(isinstance(one, (Tensor, numpy.ndarray)) for one in found):
-        for container, _ in contents:
+        for container in containers:
             _replace_by_copies(container)
     try:
         yield

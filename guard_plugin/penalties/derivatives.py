@@ -57,25 +57,24 @@ def _is_inplace(part: nn.Module) -> bool:
 
 def _layers_without(network: nn.Module, inputs: Tensor) -> list[str]:
     """Name the innermost modules whose calls cannot be differentiated twice, in a pass of these inputs."""
-    found: dict[str, str] = {}
-    trial = _Trial(found)
+    trial = _Trial()
     parts = [
-        (part, part.forward, "forward" in vars(part))
-        for part in network.modules()
+        (name, part, part.forward, "forward" in vars(part))
+        for name, part in network.named_modules()
         if not isinstance(part, torch.jit.ScriptModule)
     ]
-    names = {part: name for name, part in network.named_modules()}
-    for part, forward, _ in parts:
-        part.forward = partial(trial, names[part], part, forward)
+    for name, part, forward, _ in parts:
+        part.forward = partial(trial, name, part, forward)
     try:
         with torch.enable_grad(), alike(network, inputs.device):
             network(inputs.detach().clone())
     finally:
-        for part, forward, is_own in parts:
+        for _, part, forward, is_own in parts:
             if is_own:
                 part.forward = forward
             else:
                 del part.forward
+    found = trial.found
     inner = [name for name in found if not any(_is_inside(other, name) for other in found)]
     return [f"{name} ({found[name]})" if name else f"the network ({found[name]}) itself" for name in inner]
 
@@ -85,10 +84,10 @@ def _is_inside(name: str, of: str) -> bool:
 
 
 class _Trial:
-    """Tries each module that is called, and notes by name the class of those without a second derivative."""
+    """Tries each module that is called, and notes as ``found``, by name, the class of those without a derivative."""
 
-    def __init__(self, found: dict[str, str]) -> None:
-        self._found = found
+    def __init__(self) -> None:
+        self.found: dict[str, str] = {}
         self._under_way = False
 
     def __call__(self, name: str, part: nn.Module, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
@@ -110,11 +109,9 @@ class _Trial:
         total = output.square().sum()  # whose own gradient depends on the output, as that of a loss does
         gradients = torch.autograd.grad(total, list(leaves.values()), create_graph=True, allow_unused=True)
         try:
-            for gradient in gradients:
-                if gradient is not None:
-                    check_differentiable(gradient)
+            check_differentiable(*[gradient for gradient in gradients if gradient is not None])
         except NoSecondDerivative:
-            self._found[name] = type(part).__name__
+            self.found[name] = type(part).__name__
 
 
 def _is_floating(value: Any) -> bool:

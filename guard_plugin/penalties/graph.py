@@ -81,21 +81,16 @@ def gradient_for_batch(
     if not losses.requires_grad:
         raise batch_cut_off()
     (gradient,) = torch.autograd.grad(
-        losses,
-        batch,
-        torch.ones_like(losses),
-        retain_graph=retain_graph,
-        create_graph=create_graph,
-        allow_unused=True,
+        losses, batch, torch.ones_like(losses), retain_graph=retain_graph, create_graph=create_graph, allow_unused=True
     )
     if gradient is None:
         raise batch_cut_off()
     return gradient
 
 
-def check_differentiable(gradient: Tensor) -> None:
-    """Raise NoSecondDerivative for a gradient that cannot be differentiated again."""
-    if any(node.name() in WITHOUT_DERIVATIVE for node in nodes_behind(gradient)):
+def check_differentiable(*gradients: Tensor) -> None:
+    """Raise NoSecondDerivative where a gradient cannot be differentiated again."""
+    if any(node.name() in WITHOUT_DERIVATIVE for node in nodes_behind(*gradients)):
         raise NoSecondDerivative
 
 

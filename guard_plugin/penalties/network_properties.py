@@ -47,15 +47,6 @@ class NetworkProperties:
     calls: int = 1
     lasting: bool = True
 
-    def check_examples_apart(self, network: nn.Module) -> None:
-        """Refuse, with UnsupportedLoss, a network whose outputs depend on other examples of the batch, or on chance."""
-        if self.coupling:
-            raise UnsupportedLoss(
-                f"expected each output of {type(network).__name__} to depend on one example alone in evaluation, found "
-                f"that {self.coupling}, so that no per-example gradient exists; build it with layers that treat "
-                f"examples apart, such as GroupNorm or BatchNorm with running statistics"
-            )
-
 
 # Of so many examples, one by one, the gradient is asked for; of all, it would take the memory of a training pass.
 _FEW = 8
@@ -83,7 +74,7 @@ def properties_of(network: nn.Module, inputs: Tensor, output: Tensor) -> Network
     calls = 1 if known is None else known.calls + 1
     if known is None or calls & (calls - 1) == 0 or (len(inputs) > 1 and not known.of_several):
         known = _examine(network, inputs, output)
-    known.check_examples_apart(network)
+    _refuse_coupled(network, known.coupling)
     _KNOWN[network] = known = replace(known, calls=calls)
     return known
 
@@ -98,9 +89,8 @@ def check_examples_apart(network: nn.Module, inputs: Tensor) -> None:
         inputs, _ = full_precision(inputs.detach(), inputs, network)
         explained = derivatives_explained(network, inputs, fix="")
         with undisturbed(network, inputs.device), torch.no_grad(), explained:
-            whole = outputs_of(network, inputs)
-            properties = NetworkProperties((), coupling=_coupling(network, inputs, whole))
-        properties.check_examples_apart(network)
+            coupling = _coupling(network, inputs, outputs_of(network, inputs))
+        _refuse_coupled(network, coupling)
 
 
 def forbid(network: nn.Module, **reasons: Any) -> None:
@@ -110,9 +100,17 @@ def forbid(network: nn.Module, **reasons: Any) -> None:
         _KNOWN[network] = replace(known, **reasons)
 
 
+def _refuse_coupled(network: nn.Module, coupling: str) -> None:
+    if coupling:
+        raise UnsupportedLoss(
+            f"expected each output of {type(network).__name__} to depend on one example alone in evaluation, found "
+            f"that {coupling}, so that no per-example gradient exists; build it with layers that treat examples apart, "
+            f"such as GroupNorm or BatchNorm with running statistics"
+        )
+
+
 def _examine(network: nn.Module, inputs: Tensor, output: Tensor) -> NetworkProperties:
-    against_sharing = why_otherwise_in_training(network) or _why_random(network)
-    properties = NetworkProperties(_state(network), against_sharing=against_sharing)
+    state, against_sharing = _state(network), why_otherwise_in_training(network) or _why_random(network)
     inputs, _ = full_precision(inputs.detach(), inputs, network)
     explained = derivatives_explained(network, inputs, fix="")
     with undisturbed(network, inputs.device), torch.no_grad(), explained:
@@ -122,14 +120,14 @@ def _examine(network: nn.Module, inputs: Tensor, output: Tensor) -> NetworkPrope
                 whole = network(inputs.clone())
             draws = random_state(inputs.device) != before
             seen = watch.seen or kept.why() or ("torch.utils.checkpoint computes parts again" if checkpoints else "")
-            properties = replace(properties, against_sharing=against_sharing or seen)
+        properties = NetworkProperties(state, against_sharing=against_sharing or seen, of_several=len(inputs) > 1)
         if not isinstance(whole, Tensor):
             reason = "it does not return one tensor in evaluation"
             return replace(properties, against_precomputing=reason, lasting=False)
         if draws:
             # Half of a batch would draw other numbers, so that nothing could be compared.
             properties = replace(properties, against_precomputing="it is random in evaluation too")
-            return replace(properties, coupling=_coupling(network, inputs, whole), of_several=len(inputs) > 1)
+            return replace(properties, coupling=_coupling(network, inputs, whole))
         if not bool(whole.isfinite().all()):
             return replace(properties, against_precomputing="its outputs are not finite numbers", lasting=False)
         if len(inputs) > 1 and bool((whole == whole[:1]).all()):
@@ -138,7 +136,7 @@ def _examine(network: nn.Module, inputs: Tensor, output: Tensor) -> NetworkPrope
         against_parts, coupling = _compare_half(network, inputs, whole)
     if not properties.against_sharing and not _close(output.detach(), whole):
         properties = replace(properties, against_sharing="its output in training is not that of evaluation")
-    return replace(properties, against_parts=against_parts, coupling=coupling, of_several=len(inputs) > 1)
+    return replace(properties, against_parts=against_parts, coupling=coupling)
 
 
 def _why_random(network: nn.Module) -> str:

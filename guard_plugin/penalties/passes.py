@@ -6,6 +6,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -56,20 +57,13 @@ def alike(network: nn.Module, device: torch.device, *, seed: int | None = None) 
 _checkpoint_lock = threading.RLock()
 
 
-class _Direct:
-    """Stands for torch.utils.checkpoint.CheckpointFunction."""
-
-    def __init__(self, called: list[str]) -> None:
-        self._called = called
-
-    def apply(self, function: Callable[..., Any], preserve: bool, *args: Any) -> Any:
-        self._called.append("use_reentrant=True")
-        return function(*args)
-
-
 @contextmanager
 def _without_checkpoints() -> Iterator[list[str]]:
     called: list[str] = []
+
+    def apply(function: Callable[..., Any], preserve: bool, *args: Any) -> Any:
+        called.append("use_reentrant=True")
+        return function(*args)
 
     def no_recomputation(*args: Any, **kwargs: Any) -> Iterator[None]:
         called.append("use_reentrant=False")
@@ -81,7 +75,7 @@ def _without_checkpoints() -> Iterator[list[str]]:
 
     # What torch.utils.checkpoint.checkpoint calls: with use_reentrant=True, and without it in torch 1.11, 2.1 and 2.14.
     direct = {
-        "CheckpointFunction": _Direct(called),
+        "CheckpointFunction": SimpleNamespace(apply=apply),
         "_checkpoint_without_reentrant": no_checkpoint,
         "_checkpoint_without_reentrant_generator": no_recomputation,
         "_checkpoint_without_reentrant_generator_impl": no_recomputation,

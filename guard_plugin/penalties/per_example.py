@@ -27,7 +27,11 @@ class Losses:
 
     def __call__(self, inputs: Tensor) -> Tensor:
         """Make one pass, and return n losses."""
-        return check_losses(self.loss_fn(outputs_of(self.network, inputs), self.targets), len(inputs))
+        return self.of_outputs(outputs_of(self.network, inputs))
+
+    def of_outputs(self, outputs: Tensor) -> Tensor:
+        """Return the n losses of what the network returned."""
+        return check_losses(self.loss_fn(outputs, self.targets), len(self.targets))
 
 
 def full_precision(inputs: Tensor, targets: Tensor, network: nn.Module) -> tuple[Tensor, Tensor]:

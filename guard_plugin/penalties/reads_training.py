@@ -99,11 +99,8 @@ def _code_of(attribute: Any) -> tuple[Any, ...]:
 def _is_ones_own(value: Any) -> bool:
     """Tell an object, no module, class or module of Python's, whose class may hold code that is not a library's."""
     other = (nn.Module, type, ModuleType, torch.Tensor)
-    return not isinstance(value, other) and hasattr(value, "__dict__") and _package(type(value)) not in _LIBRARIES
-
-
-def _package(kind: type) -> str:
-    return str(kind.__module__).split(".")[0]
+    package = str(type(value).__module__).split(".")[0]
+    return not isinstance(value, other) and hasattr(value, "__dict__") and package not in _LIBRARIES
 
 
 def _hook_reads(hook: Any) -> bool:

@@ -37,6 +37,9 @@ class _UnsettledSpace(InputSpace):
     def to_pixels(self, inputs: Tensor) -> NoReturn:
         raise UnusableInput(self.question)
 
+    def describe(self) -> dict[str, Any]:
+        raise UnusableInput(self.question)
+
 
 @dataclass(frozen=True)
 class UndecidedZca(_UnsettledSpace):
@@ -52,10 +55,6 @@ class UndecidedZca(_UnsettledSpace):
     def question(self) -> str:
         """Why the files do not tell, and how the user can."""
         return f"{self.reason}: say whether the host ran with --zca, by guard benchmark --zca or --no-zca"
-
-    def describe(self) -> NoReturn:
-        """Refuse, with the question."""
-        raise UnusableInput(self.question)
 
     def decided(self, zca: bool) -> InputSpace:
         """Return the space that the user's answer means."""

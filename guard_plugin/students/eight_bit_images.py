@@ -121,13 +121,11 @@ def draw_view(n: int, size: tuple[int, int], drawing: ViewDrawing) -> View:
     flips = torch.rand(n) < 0.5
     if drawing.mix == "none":
         return View(crops, flips)
-    own, order = _draw_share(drawing.mix_alpha), torch.randperm(n)
-    return View(crops, flips, Mix(order, own, _draw_box(size, own) if drawing.mix == "cutmix" else None))
-
-
-def _draw_share(alpha: float) -> float:
+    alpha = drawing.mix_alpha
     # Beta(1, 1) is uniform; torch draws a uniform number from the stream in another way than a Beta.
-    return float(torch.rand(()) if alpha == 1 else torch.distributions.Beta(alpha, alpha).sample())
+    own = float(torch.rand(()) if alpha == 1 else torch.distributions.Beta(alpha, alpha).sample())
+    order = torch.randperm(n)
+    return View(crops, flips, Mix(order, own, _draw_box(size, own) if drawing.mix == "cutmix" else None))
 
 
 def _draw_shifts(n: int, size: tuple[int, int], shift: int) -> Tensor:

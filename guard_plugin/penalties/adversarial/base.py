@@ -1,7 +1,7 @@
 """The base of all adversarial training: where examples may lie, the search for them, and the passes that train."""
 
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -78,8 +78,23 @@ class Adversarial(Penalty):
         losses = Losses(network, targets, loss_fn)
         random = torch.Generator(inputs.device).manual_seed(self.seed)
         with undisturbed(network, inputs.device), torch.enable_grad():
-            found = self._search(losses, _ball_around(inputs, self.eps, self.mean, self.std), random)
+            found = self._search(losses, self._ball_around(inputs), random)
         return self.strength * self._term(losses, inputs, found)
+
+    def _ball_around(self, centre: Tensor) -> Ball:
+        """Make the balls around a batch: in pixels where mean and std are given, else in the input's units.
+
+        With mean and std they are cut to pixels in [0, 1]. A value that the host itself put outside that range (by
+        augmentation) may stay where it is, and go no further out.
+        """
+        if not self.mean:
+            return Ball(centre, torch.ones_like(centre), centre - self.eps, centre + self.eps)
+        space = Normalization(tuple(self.mean), tuple(self.std))
+        black, white = space.to_input(torch.zeros_like(centre)), space.to_input(torch.ones_like(centre))
+        pixel = white - black
+        lower = torch.maximum(centre - self.eps * pixel, torch.minimum(black, centre))
+        upper = torch.minimum(centre + self.eps * pixel, torch.maximum(white, centre))
+        return Ball(centre, pixel, lower, upper)
 
     def _training_pass(self, network: nn.Module, inputs: Tensor) -> Tensor:
         """Make a pass that trains, as the host's own did: BatchNorm normalises by this batch, its statistics run on.
@@ -100,22 +115,6 @@ class Adversarial(Penalty):
     @abstractmethod
     def _term(self, losses: Losses, inputs: Tensor, found: Tensor) -> Tensor:
         """Compute the term, without its weight, on the examples that were found for the inputs."""
-
-
-def _ball_around(centre: Tensor, eps: float, mean: Sequence[float], std: Sequence[float]) -> Ball:
-    """Make the balls of radius eps around a batch: in pixels where mean and std are given, else in the input's units.
-
-    With mean and std they are cut to pixels in [0, 1]. A value that the host itself put outside that range (by
-    augmentation) may stay where it is, and go no further out.
-    """
-    if not mean:
-        return Ball(centre, torch.ones_like(centre), centre - eps, centre + eps)
-    normalization = Normalization(tuple(mean), tuple(std))
-    black, white = normalization.to_input(torch.zeros_like(centre)), normalization.to_input(torch.ones_like(centre))
-    pixel = white - black
-    lower = torch.maximum(centre - eps * pixel, torch.minimum(black, centre))
-    upper = torch.minimum(centre + eps * pixel, torch.maximum(white, centre))
-    return Ball(centre, pixel, lower, upper)
 
 
 def ascend(objective: Callable[[Tensor], Tensor], start: Tensor, ball: Ball, *, steps: int, step_size: float) -> Tensor:

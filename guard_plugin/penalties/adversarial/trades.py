@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from guard_plugin.penalties.adversarial.base import Adversarial, Ball, ascend
-from guard_plugin.penalties.checks import check_count, check_losses, check_number
+from guard_plugin.penalties.checks import check_count, check_number
 from guard_plugin.penalties.passes import outputs_of
 from guard_plugin.penalties.per_example import Losses
 from guard_plugin.versions import keyword_dataclass
@@ -57,8 +57,7 @@ class Trades(Adversarial):
         moved = _log_probabilities(self._training_pass(losses.network, found))
         clean = _log_probabilities(self._training_pass(losses.network, inputs))
         # The host's criterion ignores the examples that have no loss even if nothing is known of them.
-        uniform = _log_probabilities(torch.zeros_like(moved))
-        ignored = check_losses(losses.loss_fn(uniform, losses.targets), len(uniform)) == 0
+        ignored = losses.of_outputs(_log_probabilities(torch.zeros_like(moved))) == 0
         return _divergences(clean, moved).masked_fill(ignored, 0).mean()
 
 

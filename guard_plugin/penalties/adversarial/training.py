@@ -7,7 +7,7 @@ from torch import Tensor
 
 from guard_plugin.penalties.adversarial.base import Adversarial, Ball, ascend
 from guard_plugin.penalties.base import Combination
-from guard_plugin.penalties.checks import check_count, check_losses, check_number
+from guard_plugin.penalties.checks import check_count, check_number
 from guard_plugin.penalties.per_example import Losses
 from guard_plugin.versions import keyword_dataclass
 
@@ -33,8 +33,7 @@ class _AdversarialTraining(Adversarial):
         return ascend(losses, start, ball, steps=steps, step_size=self.rel_step_size * self.eps)
 
     def _term(self, losses: Losses, inputs: Tensor, found: Tensor) -> Tensor:
-        outputs = self._training_pass(losses.network, found)
-        return check_losses(losses.loss_fn(outputs, losses.targets), len(found)).mean()
+        return losses.of_outputs(self._training_pass(losses.network, found)).mean()
 
 
 @keyword_dataclass

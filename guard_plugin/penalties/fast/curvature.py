@@ -16,7 +16,6 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from guard_plugin.penalties.checks import check_losses
 from guard_plugin.penalties.fast.precomputed import PrecomputedGradient
 from guard_plugin.penalties.fast.second_order import SecondOrder
 from guard_plugin.penalties.fast.shared_forward import SharedForward
@@ -85,7 +84,7 @@ def loss_form_on_host(
     Returns None where the host's loss is not, up to a constant, the mean of the per-example losses: one backward pass
     cannot serve both then.
     """
-    losses = check_losses(step.losses.loss_fn(output, step.losses.targets), step.n)
+    losses = step.losses.of_outputs(output)
     direct = reached_leaves(loss, losses, beyond=output)
     leaves = reached_leaves(output, but=[shared.batch], since=shared.mark)
     if {id(leaf) for leaf in direct} & {id(leaf) for leaf in leaves}:
@@ -132,7 +131,7 @@ def gradient_form_on_host(
 ) -> tuple[PrecomputedGradient, Tensor]:
     """Compute the host's loss plus the penalty from the host's own pass, and the penalty's value."""
     with shared.operations:
-        losses = check_losses(step.losses.loss_fn(output, step.losses.targets), step.n)
+        losses = step.losses.of_outputs(output)
     reached_leaves(losses, loss, since=shared.mark)
     gradient = shared.operations.gradient_of_batch(losses)
     total = PrecomputedGradient(losses.new_zeros(()))

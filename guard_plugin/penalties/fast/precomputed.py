@@ -15,20 +15,13 @@ from guard_plugin.errors import UnsupportedLoss
 from guard_plugin.penalties.graph import batch_cut_off
 from guard_plugin.versions import products_with, strict_zip
 
-__all__ = [
-    "PrecomputedGradient",
-    "recompute_if_unmodified",
-    "version_of",
-    "with_precomputed_gradient",
-]
-
+__all__ = ["PrecomputedGradient", "recompute_if_unmodified", "version_of", "with_precomputed_gradient"]
 
 _ONCE = "the guarded gradients cannot be had with create_graph=True: "
 _ONCE_LOW = f"{_ONCE}memory 'low' computes them only once; use memory 'normal'"
 _ONCE_DONE = (
     f"{_ONCE}the loss was differentiated without create_graph before; use path='reference' (--set path=reference)"
 )
-
 
 # A gradient of at most so many bytes waits for others, to be added together with them: operations cost time, too.
 _SMALL = 2**18
@@ -41,26 +34,19 @@ class PrecomputedGradient:
     value: Tensor
     gradients: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
     _own: set[int] = field(default_factory=set)  # whose gradients are in tensors that nobody else has
-    _waiting: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+    _waiting: list[dict[int, tuple[Tensor, Tensor]]] = field(default_factory=list)  # each with a tensor once
 
     def add(self, tensor: Tensor, gradient: Tensor) -> None:
         """Add a gradient, which is not modified, to a tensor's: a small one when :meth:`differentiate` ends."""
-        if _is_small(tensor):
-            self._waiting.append((tensor, gradient))
-        else:
-            self._add_each({id(tensor): (tensor, gradient)})
-
-    def _add_waiting(self) -> None:
-        while self._waiting:
-            once: dict[int, tuple[Tensor, Tensor]] = {}
-            again = []
-            for tensor, gradient in self._waiting:
-                if id(tensor) in once:
-                    again.append((tensor, gradient))
-                else:
-                    once[id(tensor)] = (tensor, gradient)
-            self._waiting = again
-            self._add_each(once)
+        added = {id(tensor): (tensor, gradient)}
+        if not _is_small(tensor):
+            self._add_each(added)
+            return
+        for waiting in self._waiting:
+            if id(tensor) not in waiting:
+                waiting.update(added)
+                return
+        self._waiting.append(added)
 
     def _add_each(self, added: dict[int, tuple[Tensor, Tensor]]) -> None:
         """Add one gradient for each of several tensors, in few operations."""
@@ -108,7 +94,8 @@ class PrecomputedGradient:
         for leaf, gradient in strict_zip(leaves, found[len(also) :]):
             if gradient is not None and _is_small(leaf):
                 self.add(leaf, gradient)
-        self._add_waiting()
+        while self._waiting:
+            self._add_each(self._waiting.pop(0))
         return list(found[: len(also)])
 
     def _take(

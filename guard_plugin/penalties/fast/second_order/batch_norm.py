@@ -46,8 +46,7 @@ class FrozenBatchNorm(Function):
     def backward(ctx: Any, g: Tensor) -> Any:
         """Compute the gradients that are wanted."""
         x, w, b, mean, variance = ctx.saved_tensors
-        of_x, of_w, of_b = ctx.needs_input_grad[:3]
-        of_w, of_b = of_w and ctx.wanted.parameter(w), of_b and ctx.wanted.parameter(b)
+        of_x, of_w, of_b = ctx.wanted.of_layer(ctx, w, b)
         if not torch.is_grad_enabled():
             mask = [of_x, of_w, of_b]
             gradients = _BACKWARD(g, x, w, mean, variance, None, None, False, ctx.eps, mask)

@@ -39,9 +39,8 @@ class Convolution(Function):
     def backward(ctx: Any, g: Tensor) -> Any:
         """Compute the gradients that are wanted."""
         x, w, b = ctx.saved_tensors
-        of_x, of_w, of_b = ctx.needs_input_grad[:3]
-        of_x = of_x and ctx.wanted.inputs(of_batch=ctx.of_batch)
-        of_w, of_b = of_w and ctx.wanted.parameter(w), of_b and ctx.wanted.parameter(b)
+        of_x, of_w, of_b = ctx.wanted.of_layer(ctx, w, b)
+        of_x = of_x and not (ctx.of_batch and ctx.wanted.gradients == "parameters")
         if not torch.is_grad_enabled():
             x_grad, w_grad, b_grad = _BACKWARD(g, x, w, [w.shape[0]], *ctx.geometry, (of_x, of_w, of_b))
             w_grad = ctx.wanted.of_weight(w, w_grad) if of_w else None

@@ -46,8 +46,7 @@ class GroupNorm(Function):
         if g is None:
             return of_same, None, None, None, None, None
         x, w, b, mean, r = ctx.saved_tensors
-        of_x, of_w, of_b = ctx.needs_input_grad[:3]
-        of_w, of_b = of_w and ctx.wanted.parameter(w), of_b and ctx.wanted.parameter(b)
+        of_x, of_w, of_b = ctx.wanted.of_layer(ctx, w, b)
         g = g.contiguous()
         if not torch.is_grad_enabled():
             mask = [of_x, of_w, of_b]

@@ -31,9 +31,9 @@ class Linear(Function):
     def backward(ctx: Any, g: Tensor) -> Any:
         """Compute the gradients that are wanted."""
         x, w, b = ctx.saved_tensors
-        of_x, of_w, of_b = ctx.needs_input_grad[:3]
-        w_grad = g.t().mm(x) if of_w and ctx.wanted.parameter(w) else None
-        b_grad = g.sum(0) if of_b and ctx.wanted.parameter(b) else None
+        of_x, of_w, of_b = ctx.wanted.of_layer(ctx, w, b)
+        w_grad = g.t().mm(x) if of_w else None
+        b_grad = g.sum(0) if of_b else None
         x_grad = _InputGradient.apply(g, w, ctx.wanted) if of_x else None
         return x_grad, ctx.wanted.of_weight(w, w_grad), b_grad, None
 

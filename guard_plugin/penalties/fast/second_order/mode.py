@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -25,8 +26,6 @@ __all__ = ["SecondOrder"]
 
 # Before torch 2.8 this cannot be asked: a network with torch.utils.checkpoint fails there unless path is "reference".
 _saved_tensor_hooks = getattr(torch._C._autograd, "_top_saved_tensors_default_hooks", None)
-
-_DIMENSIONS: dict[Any, int] = {functional.conv1d: 1, functional.conv2d: 2, functional.conv3d: 3}
 
 
 class SecondOrder(TorchFunctionMode):
@@ -87,11 +86,11 @@ class SecondOrder(TorchFunctionMode):
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         """Take over what this package has, where it is plain; leave everything else to torch."""
-        kwargs = kwargs or {}
-        if func in _DIMENSIONS and _plain(args, kwargs):
-            return self._convolution(func, *args, **kwargs)
-        ours = _OURS.get(func)
-        return func(*args, **kwargs) if ours is None or not _plain(args, kwargs) else ours(self, *args, **kwargs)
+        kwargs, ours = kwargs or {}, _OURS.get(func)
+        result = ours(self, *args, **kwargs) if ours is not None and _plain(args, kwargs) else None
+        return func(*args, **kwargs) if result is None else result
+
+    # Each of these returns None where torch's own function is to be called.
 
     def _group_norm(
         self,
@@ -100,13 +99,11 @@ class SecondOrder(TorchFunctionMode):
         weight: Tensor | None = None,
         bias: Tensor | None = None,
         eps: float = 1e-5,
-    ) -> Tensor:
+    ) -> Any:
         if input.dim() < 3 or input.numel() == 0 or input.shape[1] % num_groups or not input.is_contiguous():
-            # Of another memory format too: the result's would be another one than in the plain run.
-            return functional.group_norm(input, num_groups, weight, bias, eps)
+            return None  # of another memory format too: the result's would be another one than in the plain run
         # Outside of the function: what it is given must be what it saves, or the second derivative loses its way.
-        normalised: Tensor = GroupNorm.apply(input, weight, bias, num_groups, eps, self._wanted)[0]
-        return normalised
+        return GroupNorm.apply(input, weight, bias, num_groups, eps, self._wanted)[0]
 
     def _batch_norm(
         self,
@@ -118,19 +115,15 @@ class SecondOrder(TorchFunctionMode):
         training: bool = False,
         momentum: float = 0.1,
         eps: float = 1e-5,
-    ) -> Tensor:
+    ) -> Any:
         if training or running_mean is None or running_var is None or input.dim() < 2 or input.numel() == 0:
-            return functional.batch_norm(
-                input, running_mean, running_var, weight, bias, training=training, momentum=momentum, eps=eps
-            )
+            return None
         if running_mean.requires_grad or running_var.requires_grad:
-            return functional.batch_norm(input, running_mean, running_var, weight, bias, eps=eps)
-        normalised: Tensor = FrozenBatchNorm.apply(input, weight, bias, running_mean, running_var, eps, self._wanted)
-        return normalised
+            return None
+        return FrozenBatchNorm.apply(input, weight, bias, running_mean, running_var, eps, self._wanted)
 
     def _convolution(
         self,
-        func: Callable[..., Tensor],
         input: Tensor,
         weight: Tensor,
         bias: Tensor | None = None,
@@ -138,20 +131,17 @@ class SecondOrder(TorchFunctionMode):
         padding: Any = 0,
         dilation: Any = 1,
         groups: int = 1,
-    ) -> Tensor:
-        count = _DIMENSIONS[func]
+        *,
+        count: int,
+    ) -> Any:
         if isinstance(padding, str) or input.dim() != count + 2 or input.numel() == 0:
-            return func(input, weight, bias, stride, padding, dilation, groups)
+            return None
         strides, paddings, dilations = (_each(value, count) for value in (stride, padding, dilation))
         geometry: Geometry = (strides, paddings, dilations, False, [0] * count, groups)
-        convolved: Tensor = Convolution.apply(input, weight, bias, geometry, self._wanted, self._is_batch(input))
-        return convolved
+        return Convolution.apply(input, weight, bias, geometry, self._wanted, self._is_batch(input))
 
-    def _relu(self, input: Tensor, inplace: bool = False) -> Tensor:
-        if inplace and (input._is_view() or not input.requires_grad):
-            return functional.relu(input, inplace)
-        rectified: Tensor = ReLU.apply(input, inplace)
-        return rectified
+    def _relu(self, input: Tensor, inplace: bool = False) -> Any:
+        return None if inplace and (input._is_view() or not input.requires_grad) else ReLU.apply(input, inplace)
 
     def _average_pool(
         self,
@@ -162,18 +152,15 @@ class SecondOrder(TorchFunctionMode):
         ceil_mode: bool = False,
         count_include_pad: bool = True,
         divisor_override: int | None = None,
-    ) -> Tensor:
+    ) -> Any:
         sizes = _each(kernel_size, 2)
         steps = _each(stride, 2) if stride else sizes
         pooling: Pooling = (sizes, steps, _each(padding, 2), ceil_mode, count_include_pad, divisor_override)
-        averages: Tensor = AveragePool.apply(input, pooling)
-        return averages
+        return AveragePool.apply(input, pooling)
 
-    def _linear(self, input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-        if input.dim() != 2 or weight.dim() != 2:
-            return functional.linear(input, weight, bias)
-        product: Tensor = Linear.apply(input, weight, bias, self._wanted)
-        return product
+    def _linear(self, input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Any:
+        are_matrices = input.dim() == 2 and weight.dim() == 2
+        return Linear.apply(input, weight, bias, self._wanted) if are_matrices else None
 
     def _cross_entropy(
         self,
@@ -185,15 +172,12 @@ class SecondOrder(TorchFunctionMode):
         reduce: Any = None,
         reduction: str = "mean",
         label_smoothing: float = 0.0,
-    ) -> Tensor:
+    ) -> Any:
         deprecated = size_average is not None or reduce is not None
         is_of_classes = input.dim() == 2 and target.dim() == 1 and not target.is_floating_point()
         if reduction != "none" or label_smoothing or deprecated or not is_of_classes or input.numel() == 0:
-            return functional.cross_entropy(
-                input, target, weight, size_average, ignore_index, reduce, reduction, label_smoothing
-            )
-        losses: Tensor = CrossEntropy.apply(input, target, weight, ignore_index)
-        return losses
+            return None
+        return CrossEntropy.apply(input, target, weight, ignore_index)
 
     def _is_batch(self, tensor: Tensor) -> bool:
         """Tell whether a tensor was computed from the batch alone, by one operation."""
@@ -203,7 +187,10 @@ class SecondOrder(TorchFunctionMode):
         return getattr(node.next_functions[0][0], "variable", None) is self.batch
 
 
-_OURS: dict[Any, Callable[..., Tensor]] = {
+_OURS: dict[Any, Callable[..., Any]] = {
+    functional.conv1d: partial(SecondOrder._convolution, count=1),
+    functional.conv2d: partial(SecondOrder._convolution, count=2),
+    functional.conv3d: partial(SecondOrder._convolution, count=3),
     functional.group_norm: SecondOrder._group_norm,
     functional.batch_norm: SecondOrder._batch_norm,
     functional.relu: SecondOrder._relu,

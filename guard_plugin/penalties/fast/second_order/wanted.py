@@ -30,17 +30,16 @@ class Wanted:
     take: Callable[[Tensor, Tensor], None] | None = None
     _constants: dict[Any, Tensor] = field(default_factory=dict)
 
-    def parameter(self, tensor: Tensor | None) -> bool:
-        """Whether an operation's gradient for a weight or bias is needed; one may be computed from the batch."""
-        return tensor is not None and not (self.gradients == "inputs" and tensor.is_leaf)
+    def of_layer(self, ctx: Any, w: Any, b: Any) -> tuple[bool, bool, bool]:
+        """Whether a layer's gradients for its input, weight and bias are needed, which are its first arguments."""
+        of_x, of_w, of_b = ctx.needs_input_grad[:3]
+        if self.gradients == "inputs":  # w or b may be computed from the batch
+            of_w, of_b = of_w and not w.is_leaf, of_b and not b.is_leaf
+        return of_x, of_w, of_b
 
-    def inputs(self, *, of_batch: bool) -> bool:
-        """Whether an operation's gradient for its input is needed, which may be the network's batch."""
-        return not (of_batch and self.gradients == "parameters")
-
-    def of_weight(self, weight: Tensor | None, gradient: Tensor | None) -> Tensor | None:
+    def of_weight(self, weight: Tensor, gradient: Tensor | None) -> Tensor | None:
         """Return a contribution to a weight's gradient for the engine to pass on, or give it to ``take``."""
-        if self.take is None or weight is None or gradient is None or not weight.is_leaf:
+        if self.take is None or gradient is None or not weight.is_leaf:
             return gradient
         self.take(weight, gradient)
         return None
