@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import os
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from functools import _lru_cache_wrapper, cached_property, partial, partialmethod
 from pathlib import Path
@@ -90,8 +91,10 @@ def _class_reads(kind: type) -> bool:
 
 
 def _code_of(attribute: Any) -> tuple[Any, ...]:
-    """Return what a module's attribute may hold of functions, to be read."""
-    if _is_code(attribute) or isinstance(attribute, (list, dict)):
+    """Return what a module's attribute, or a part of it, may hold of functions, to be read."""
+    if isinstance(attribute, _CONTAINERS):
+        return () if isinstance(attribute, tuple) and _NUMBERS.issuperset(map(type, attribute)) else (attribute,)
+    if _is_code(attribute):
         return (attribute,)
     return (type(attribute), vars(attribute)) if _is_ones_own(attribute) else ()
 
@@ -118,6 +121,8 @@ def _functions_of(kind: type) -> Iterator[Any]:
 
 _WRAPPERS = (staticmethod, classmethod, MethodType)
 _PARTIALS = (partial, partialmethod, cached_property)
+_CONTAINERS = (list, tuple, set, frozenset, deque, dict)
+_NUMBERS = {int, float, bool, str, type(None)}  # of which most of modules' tuples are, such as sizes of kernels
 _READABLE = (FunctionType, property, _lru_cache_wrapper, *_WRAPPERS, *_PARTIALS)
 
 
@@ -151,7 +156,8 @@ def _read(roots: Iterable[Any], *, from_torch: bool) -> Iterator[tuple[set[str] 
             yield names, one.__globals__
             if not one.__code__.co_filename.startswith(_TORCH):
                 todo.extend(_named(names, one.__globals__))
-        todo.extend(value for value in _parts(one) if _is_code(value) or isinstance(value, (type, list, tuple, dict)))
+        for part in _parts(one):
+            todo.extend((part,) if isinstance(part, type) else _code_of(part))
 
 
 def generators_named(modules: Iterable[nn.Module]) -> list[Any]:
@@ -206,7 +212,7 @@ def _named(names: set[str], variables: dict[str, Any]) -> Iterator[Any]:
         value = variables[name]
         if isinstance(value, ModuleType):
             yield from (vars(value)[one] for one in names & vars(value).keys() if _is_code(vars(value)[one]))
-        elif _is_code(value) or isinstance(value, (list, tuple, dict)):
+        elif _is_code(value) or isinstance(value, _CONTAINERS):
             yield value
         elif isinstance(value, type) and not issubclass(value, nn.Module):
             yield value  # a module that is named is among the network's, or is not put into evaluation
@@ -229,10 +235,8 @@ def _parts(one: Any) -> Iterator[Any]:
         yield one.__wrapped__
     elif isinstance(one, type) and not issubclass(one, nn.Module):
         yield from (value for kind in one.__mro__[:-1] for value in vars(kind).values())
-    elif isinstance(one, (list, tuple)):
-        yield from one
-    elif isinstance(one, dict):
-        yield from one.values()
+    elif isinstance(one, _CONTAINERS):
+        yield from one.values() if isinstance(one, dict) else one
 
 
 def is_filled(cell: Any) -> bool:

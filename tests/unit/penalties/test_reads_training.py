@@ -1,5 +1,6 @@
 """Which modules may act otherwise in training than in evaluation, told from their code."""
 
+import collections
 import functools
 from types import SimpleNamespace
 
@@ -125,6 +126,22 @@ def listed() -> nn.Module:
     return module
 
 
+def in_a_tuple() -> nn.Module:
+    module = Plain()
+    module.steps = ({functools.partial(only_when_late, module)},)
+    return module
+
+
+def in_a_queue() -> nn.Module:
+    class Step:
+        def __call__(self, x: Tensor) -> Tensor:
+            return x + module.training
+
+    module = Plain()
+    module.steps = collections.deque([Step()])
+    return module
+
+
 def called() -> nn.Module:
     class Step:
         def __call__(self, x: Tensor) -> Tensor:
@@ -190,6 +207,8 @@ OTHERWISE = [
         replaced,
         bound,
         listed,
+        in_a_tuple,
+        in_a_queue,
         called,
         ByAGlobalObject,
         ByAGlobalSpace,
