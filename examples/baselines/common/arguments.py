@@ -11,8 +11,10 @@ from common.data import DATASETS
 from common.networks import MODELS
 
 
-def number(kind: Callable[[str], float], least: float, *, open_end: bool = False) -> Callable[[str], float]:
-    """An argparse type: a finite int or float, not below (or, with an open end, only above) the least."""
+def number(
+    kind: Callable[[str], float], least: float, most: float = math.inf, *, open_end: bool = False
+) -> Callable[[str], float]:
+    """An argparse type: a finite int or float from `least` (or, with an open end, from above it) to `most`."""
 
     def parse(text: str) -> float:
         try:
@@ -21,6 +23,8 @@ def number(kind: Callable[[str], float], least: float, *, open_end: bool = False
             raise argparse.ArgumentTypeError(f"{text!r} is not a valid {kind.__name__}") from None
         if not math.isfinite(value) or value < least or (open_end and value == least):
             raise argparse.ArgumentTypeError(f"{text} is not {'above' if open_end else 'at least'} {least}")
+        if value > most:
+            raise argparse.ArgumentTypeError(f"{text} is not at most {most}")
         return value
 
     return parse
@@ -28,6 +32,7 @@ def number(kind: Callable[[str], float], least: float, *, open_end: bool = False
 
 NATURAL, COUNT = number(int, 1), number(int, 0)
 POSITIVE, NOT_NEGATIVE = number(float, 0, open_end=True), number(float, 0)
+SHARE, SOME_SHARE = number(float, 0, 1), number(float, 0, 1, open_end=True)
 
 
 def make_parser(description: str) -> argparse.ArgumentParser:

@@ -18,23 +18,19 @@ from tqdm import tqdm
 sys.path.append(str(Path(__file__).resolve().parents[1]))  # common/ lies beside this folder
 from utils import InputError, add_view_arguments, draw_view, epoch_batches, fkd_file, read_folder, render, save_fkd
 
-from common.arguments import number
+from common.arguments import COUNT, make_parser
 from common.checkpoints import CheckpointError, load_checkpoint
 from common.seeds import SeedStreams, say
 
 
 def get_args_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description="SRe2L: label views of recovered images.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = make_parser("SRe2L: label views of recovered images.")
     add = parser.add_argument
     add("--teacher", required=True, metavar="FILE", help="checkpoint that squeeze.py wrote")
     add("--data", required=True, metavar="DIR", help="folder of images that recover.py wrote")
     add("--fkd-path", default="fkd", metavar="DIR", help="folder for the soft labels, made if missing")
     add_view_arguments(parser)
-    add("--seed", type=number(int, 0), default=0, help="all that is random but the order of the images follows from it")
+    add("--seed", type=COUNT, default=0, help="all that is random but the order of the images follows from it")
     return parser
 
 

@@ -21,10 +21,9 @@ from torchvision.datasets import ImageFolder
 from torchvision.transforms import InterpolationMode, RandomResizedCrop
 from torchvision.transforms.functional import resized_crop, to_tensor
 
-from common.arguments import number
+from common.arguments import COUNT, NATURAL, POSITIVE, SOME_SHARE
 from common.data import DatasetInfo
 from common.recovery import ASPECT
-from common.share import share
 
 MIX_TYPES = ("cutmix", "none")
 
@@ -52,14 +51,13 @@ def read_folder(path: str, info: DatasetInfo) -> list[Image.Image]:
 
 def add_view_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of what decides the views."""
-    natural, positive = number(int, 1), number(float, 0, open_end=True)
     add = parser.add_argument
-    add("--epochs", type=natural, default=300, help="passes over the recovered images")
-    add("--batch-size", type=natural, default=50, help="images in a batch")
-    add("--min-scale-crops", type=share(open_end=True), default=0.5, help="least share of an image's area in a crop")
+    add("--epochs", type=NATURAL, default=300, help="passes over the recovered images")
+    add("--batch-size", type=NATURAL, default=50, help="images in a batch")
+    add("--min-scale-crops", type=SOME_SHARE, default=0.5, help="least share of an image's area in a crop")
     add("--mix-type", default="cutmix", choices=MIX_TYPES, help="how the images of a batch are mixed")
-    add("--cutmix", type=positive, default=1.0, help="both parameters of the beta distribution of CutMix")
-    add("--fkd_seed", "--fkd-seed", type=number(int, 0), default=42, help="decides the order of the images")
+    add("--cutmix", type=POSITIVE, default=1.0, help="both parameters of the beta distribution of CutMix")
+    add("--fkd_seed", "--fkd-seed", type=COUNT, default=42, help="decides the order of the images")
 
 
 def epoch_batches(n: int, batch_size: int, seed: int) -> BatchSampler:
