@@ -6,6 +6,8 @@ import argparse
 import math
 from collections.abc import Callable
 
+import torch
+
 from common.augmentation import parse_strategy
 from common.data import DATASETS
 from common.networks import MODELS
@@ -64,6 +66,13 @@ def add_matching_options(parser: argparse.ArgumentParser) -> None:
     add("--seed", type=COUNT, default=0, help="all that is random follows from it")
 
 
+def _settled(args: argparse.Namespace) -> argparse.Namespace:
+    """The arguments with what follows from them."""
+    args.dsa = args.dsa == "True"
+    args.device = "cuda" if torch.cuda.is_available() else "cpu"
+    return args
+
+
 def parse_expert_options(parser: argparse.ArgumentParser, save_interval: int) -> argparse.Namespace:
     """The command line of a buffer.py that trains experts, checked; `save_interval` is that option's default."""
     add_matching_options(parser)
@@ -81,7 +90,7 @@ def parse_expert_options(parser: argparse.ArgumentParser, save_interval: int) ->
             f"--num_experts {args.num_experts} is not a multiple of --save_interval {args.save_interval}: "
             "only full files are written, so the last experts would be lost"
         )
-    return args
+    return _settled(args)
 
 
 def parse_distill_options(parser: argparse.ArgumentParser, lr_img: float) -> argparse.Namespace:
@@ -107,4 +116,4 @@ def parse_distill_options(parser: argparse.ArgumentParser, lr_img: float) -> arg
     add("--epoch_eval_train", type=NATURAL, default=300, help="epochs of training in an evaluation")
     add("--save_path", default="./logged_files", help="folder for the results, made if missing")
     add("--run_name", default=None, help="folder of this run in it; None: the first free one of run0, run1, ...")
-    return parser.parse_args()
+    return _settled(parser.parse_args())

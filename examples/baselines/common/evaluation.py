@@ -6,6 +6,7 @@ import argparse
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import nn
@@ -59,3 +60,24 @@ def train_student(
         f"train acc = {accs[-1]:.4f}, test acc = {acc_test:.4f}"
     )
     return Student(net, accs, losses, acc_test, loss_test)
+
+
+def evaluate_synset(
+    epoch: Callable[..., tuple[float, float]],
+    it_eval: int,
+    net: nn.Module,
+    images_train: torch.Tensor,
+    labels_train: torch.Tensor,
+    testloader: TensorLoader,
+    args: argparse.Namespace,
+    return_loss: bool = False,
+    texture: bool = False,
+) -> tuple[nn.Module, list[float], float] | tuple[nn.Module, list[float], float, list[float], float]:
+    """Train a new network on a synthetic set, at the learning rate args.lr_net, and test it.
+
+    Returns it with its training accuracy in each epoch and its test accuracy; with `return_loss` the losses follow.
+    """
+    run_epoch = partial(epoch, texture=texture)
+    student = train_student(run_epoch, it_eval, net, images_train, labels_train, testloader, args)
+    accuracies = (student.net, student.accs_train, student.acc_test)
+    return (*accuracies, student.losses_train, student.loss_test) if return_loss else accuracies
