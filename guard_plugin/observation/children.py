@@ -32,11 +32,10 @@ class Children:
         self._script, self._host, self._observation, self._is_root = script, host, observation, folder is None
         self._folder = folder or tempfile.mkdtemp(prefix="guard-")
         self._start = BaseProcess.start
-        watch = self
 
         def start(process: Any) -> None:
-            watch._observe(process)
-            watch._start(process)
+            self._observe(process)
+            self._start(process)
 
         BaseProcess.start = start  # type: ignore[assignment,method-assign]
 

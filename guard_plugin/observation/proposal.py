@@ -54,10 +54,8 @@ class Proposal:
     def command(self, script: Sequence[str]) -> str:
         """Return the command for a script and its arguments, ready for a shell."""
         words = ["guard", "run", "--strength", f"{_PAPERS_STRENGTH:g}", "--h", f"{self.h:.2g}", "auto"]
-        for option, functions in (("--guard", self.guard), ("--suspend", self.suspend)):
-            for name in self.names(functions):
-                words += [option, name]
-        for option, texts in (("--real", self.real), ("--made-by", self.made_by)):
+        seams = {"--guard": self.names(self.guard), "--suspend": self.names(self.suspend)}
+        for option, texts in {**seams, "--real": self.real, "--made-by": self.made_by}.items():
             for text in texts:
                 words += [option, text]
         words += [] if self.expect is None else ["--expect", str(self.expect)]
