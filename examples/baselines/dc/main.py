@@ -134,20 +134,6 @@ def update_images(
     return loss.item()
 
 
-def train_network(
-    net: nn.Module,
-    criterion: nn.Module,
-    optimizer_net: torch.optim.Optimizer,
-    image_syn: torch.Tensor,
-    label_syn: torch.Tensor,
-    args: argparse.Namespace,
-) -> None:
-    """Train the network on the synthetic images as they are now, so that matching sees it at several ages."""
-    loader = TensorLoader(image_syn.detach().clone(), label_syn, args.batch_train, shuffle=True)
-    for _ in range(args.inner_loop):
-        epoch("train", loader, net, optimizer_net, criterion, args, aug=args.dsa)
-
-
 def distill_iteration(
     criterion: nn.Module,
     real: RealImages,
@@ -166,8 +152,11 @@ def distill_iteration(
     for step in range(args.outer_loop):
         freeze_batch_norm(net, real, info.num_classes)
         total += update_images(net, criterion, real, image_syn, optimizer_img, info.num_classes, seeds, args)
+        # Trained on the synthetic images as they are now, so that matching sees the network at several ages.
         if step < args.outer_loop - 1:
-            train_network(net, criterion, optimizer_net, image_syn, label_syn, args)
+            loader = TensorLoader(image_syn.detach().clone(), label_syn, args.batch_train, shuffle=True)
+            for _ in range(args.inner_loop):
+                epoch("train", loader, net, optimizer_net, criterion, args, aug=args.dsa)
     return total / (info.num_classes * args.outer_loop)
 
 

@@ -24,7 +24,6 @@ sys.path.append(str(Path(__file__).resolve().parents[1]))  # common/ lies beside
 from squeeze import evaluate
 from utils import (
     InputError,
-    View,
     add_view_arguments,
     distillation_loss,
     draw_view,
@@ -83,7 +82,7 @@ def labels_from_teacher(teacher: Trained, args: argparse.Namespace, device: str)
     """Label new views in each epoch."""
 
     def labelled(_epoch: int, _batch: int, shown: list[Image.Image]) -> tuple[torch.Tensor, torch.Tensor]:
-        view: View = draw_view(shown, args)
+        view = draw_view(shown, args)
         seen = render(shown, view, teacher.info, device)
         with torch.no_grad():
             return seen, teacher.model(seen)
