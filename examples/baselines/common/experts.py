@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from common.data import DATASETS, TEST_BATCH, DataError, DatasetInfo, TensorLoader
+from common.data import DATASETS, TEST_BATCH, DatasetInfo, InputError, TensorLoader
 from common.networks import get_network
 from common.seeds import SeedStreams, say
 from common.splits import first_images
@@ -28,7 +28,7 @@ def prepare_experts(args: argparse.Namespace) -> tuple[DatasetInfo, SeedStreams,
         get_network(args.model, info, args.seed, args.device)  # does it fit the images?
         train, test, _ = get_inputs(args.dataset, args.data_path, args.zca, args.device)
         train = first_images(args.dataset, train, args.n_train)
-    except (ValueError, DataError) as error:
+    except (ValueError, InputError) as error:
         raise SystemExit(f"buffer.py: {error}") from error
     save_dir = buffer_folder(args)
     save_dir.mkdir(parents=True, exist_ok=True)

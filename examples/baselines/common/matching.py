@@ -20,12 +20,12 @@ import torch
 from tqdm import tqdm
 
 from common.augmentation import diff_augment
-from common.data import DATASETS, TEST_BATCH, DataError, RealImages, TensorLoader
+from common.data import DATASETS, TEST_BATCH, InputError, RealImages, TensorLoader
 from common.flat import FlatNetwork, flatten
 from common.networks import get_eval_model, get_network
 from common.seeds import SeedStreams, say
 from common.synthetic import init_synthetic
-from common.trajectories import TrajectoryError, buffer_folder, load_experts
+from common.trajectories import buffer_folder, load_experts
 from common.whitening import get_inputs
 
 REPORT_EVERY = 10
@@ -88,7 +88,7 @@ class Distillation:
             net = get_network(args.model, self.info, args.seed, args.device)  # does it fit the images?
             self._experts = load_experts(expert_dir, args.max_experts, last_epoch, net)
             real, test, self._zca = get_inputs(args.dataset, args.data_path, args.zca, args.device)
-        except (ValueError, TrajectoryError, DataError) as error:
+        except (ValueError, InputError) as error:
             raise SystemExit(f"distill.py: {error}") from error
         self.network = FlatNetwork(net)
         self._testloader = TensorLoader(*test, TEST_BATCH)

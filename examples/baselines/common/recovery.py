@@ -23,8 +23,8 @@ from torchvision.transforms.functional import resized_crop
 from tqdm import tqdm
 
 from common.arguments import COUNT, NATURAL, NOT_NEGATIVE, POSITIVE, SOME_SHARE, make_parser
-from common.checkpoints import CheckpointError, Trained, load_checkpoint
-from common.data import DatasetInfo
+from common.checkpoints import Trained, load_checkpoint
+from common.data import DatasetInfo, InputError
 from common.seeds import SeedStreams, say
 
 ASPECT = (3 / 4, 4 / 3)  # of a crop, as is usual
@@ -138,7 +138,7 @@ def load_teacher(args: argparse.Namespace) -> Trained:
         raise SystemExit(f"recover.py: --ipc-start {args.ipc_start} is not below --ipc-end {args.ipc_end}")
     try:
         return load_checkpoint(args.arch_path, "cuda" if torch.cuda.is_available() else "cpu")
-    except CheckpointError as error:
+    except InputError as error:
         raise SystemExit(f"recover.py: {error}") from error
 
 

@@ -23,7 +23,7 @@ from utils import epoch, evaluate_synset, get_loops, match_loss
 
 from common.arguments import COUNT, NATURAL, POSITIVE, make_parser
 from common.augmentation import diff_augment, parse_strategy
-from common.data import DATASETS, TEST_BATCH, DataError, DatasetInfo, RealImages, TensorLoader, get_dataset
+from common.data import DATASETS, TEST_BATCH, DatasetInfo, InputError, RealImages, TensorLoader, get_dataset
 from common.networks import MODELS, get_eval_model, get_network
 from common.seeds import SeedStreams, say
 from common.synthetic import init_synthetic
@@ -201,7 +201,7 @@ def main() -> None:
     try:
         get_network(args.model, info, args.seed, args.device)  # does it fit the images?
         (images, labels), (test_images, test_labels) = get_dataset(args.dataset, args.data_path)
-    except (ValueError, DataError) as error:
+    except (ValueError, InputError) as error:
         raise SystemExit(f"main.py: {error}") from error
     images = images.to(args.device)
     testloader = TensorLoader(test_images, test_labels, TEST_BATCH)

@@ -16,10 +16,11 @@ import torch
 from tqdm import tqdm
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))  # common/ lies beside this folder
-from utils import InputError, add_view_arguments, draw_view, epoch_batches, fkd_file, read_folder, render, save_fkd
+from utils import add_view_arguments, draw_view, epoch_batches, fkd_file, read_folder, render, save_fkd
 
 from common.arguments import COUNT, make_parser
-from common.checkpoints import CheckpointError, load_checkpoint
+from common.checkpoints import load_checkpoint
+from common.data import InputError
 from common.seeds import SeedStreams, say
 
 
@@ -39,7 +40,7 @@ def main(args: argparse.Namespace) -> None:
     try:
         teacher = load_checkpoint(args.teacher, device)
         images = read_folder(args.data, teacher.info)
-    except (CheckpointError, InputError) as error:
+    except InputError as error:
         raise SystemExit(f"relabel.py: {error}") from error
     folder = Path(args.fkd_path)
     if folder.exists() and any(folder.iterdir()):  # labels left over from other images would go unnoticed

@@ -21,7 +21,7 @@ sys.path.append(str(Path(__file__).resolve().parents[1]))  # common/ lies beside
 from common.arguments import COUNT, NATURAL, NOT_NEGATIVE, POSITIVE, SHARE, make_parser
 from common.bn_networks import BN_MODELS, create_model
 from common.checkpoints import save_checkpoint
-from common.data import DATASETS, TEST_BATCH, DataError, TensorLoader
+from common.data import DATASETS, TEST_BATCH, InputError, TensorLoader
 from common.seeds import SeedStreams, say
 from common.splits import SPLITS, get_splits
 
@@ -95,7 +95,7 @@ def main(args: argparse.Namespace) -> None:
     try:
         model = create_model(args.model, DATASETS[args.dataset]).to(device)
         train, held_out = get_splits(args.dataset, args.data_path, args.split, args.n_train)
-    except (ValueError, DataError) as error:
+    except (ValueError, InputError) as error:
         raise SystemExit(f"squeeze.py: {error}") from error
     output_dir = Path(args.output_dir)
     output_dir.mkdir(parents=True, exist_ok=True)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import pickle
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,14 +21,11 @@ from torchvision.transforms import InterpolationMode, RandomResizedCrop
 from torchvision.transforms.functional import resized_crop, to_tensor
 
 from common.arguments import COUNT, NATURAL, POSITIVE, SOME_SHARE
-from common.data import DatasetInfo
+from common.checkpoints import load_plain
+from common.data import DatasetInfo, InputError
 from common.recovery import ASPECT
 
 MIX_TYPES = ("cutmix", "none")
-
-
-class InputError(Exception):
-    """Files that cannot be used, and why."""
 
 
 def read_folder(path: str, info: DatasetInfo) -> list[Image.Image]:
@@ -139,13 +135,10 @@ def save_fkd(path: Path, view: View, logits: torch.Tensor) -> None:
 
 def load_fkd(path: Path, size: int) -> tuple[View, torch.Tensor]:
     """Read what `save_fkd` wrote for a batch of this size."""
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        reason = str(error).strip().splitlines() or [type(error).__name__]
-        raise InputError(f"no usable soft labels in {path}: {reason[0]}") from error
+    unusable = f"no usable soft labels in {path}"
+    content = load_plain(path, unusable)
     if not isinstance(content, list) or len(content) != 6:
-        raise InputError(f"no usable soft labels in {path}: not the six values of a batch")
+        raise InputError(f"{unusable}: not the six values of a batch")
     *view, logits = content
     if len(logits) != size:
         raise InputError(f"{path} is about {len(logits)} images, not {size}: other images, or another --batch-size")

@@ -23,7 +23,6 @@ from tqdm import tqdm
 sys.path.append(str(Path(__file__).resolve().parents[1]))  # common/ lies beside this folder
 from squeeze import evaluate
 from utils import (
-    InputError,
     add_view_arguments,
     distillation_loss,
     draw_view,
@@ -36,8 +35,8 @@ from utils import (
 
 from common.arguments import COUNT, NOT_NEGATIVE, POSITIVE, make_parser
 from common.bn_networks import BN_MODELS, create_model
-from common.checkpoints import CheckpointError, Trained, load_checkpoint, save_checkpoint
-from common.data import DATASETS, TEST_BATCH, DataError, TensorLoader
+from common.checkpoints import Trained, load_checkpoint, save_checkpoint
+from common.data import DATASETS, TEST_BATCH, InputError, TensorLoader
 from common.seeds import SeedStreams, say
 from common.splits import SPLITS, get_splits
 
@@ -145,7 +144,7 @@ def main(args: argparse.Namespace) -> None:
         images = read_folder(args.train_dir, info)
         labelled = prepare_labels(args, len(images), device)
         _, held_out = get_splits(args.dataset, args.data_path, args.split)
-    except (ValueError, DataError, CheckpointError, InputError) as error:
+    except (ValueError, InputError) as error:
         raise SystemExit(f"validate.py: {error}") from error
     output_dir = Path(args.output_dir)
     output_dir.mkdir(parents=True, exist_ok=True)
