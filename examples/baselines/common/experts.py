@@ -14,7 +14,7 @@ from common.data import DATASETS, TEST_BATCH, DatasetInfo, InputError, TensorLoa
 from common.networks import get_network
 from common.seeds import SeedStreams, say
 from common.splits import first_images
-from common.trajectories import Trajectory, buffer_files, buffer_folder, is_finite, save_buffer, snapshot
+from common.trajectories import Trajectory, buffer_files, buffer_folder, is_finite, save_buffer
 from common.whitening import get_inputs
 
 
@@ -41,12 +41,12 @@ def prepare_experts(args: argparse.Namespace) -> tuple[DatasetInfo, SeedStreams,
 def new_experts(
     args: argparse.Namespace, info: DatasetInfo, seeds: SeedStreams, save_dir: Path
 ) -> Iterator[tuple[int, nn.Module, torch.optim.Optimizer, Trajectory]]:
-    """Each expert's number, network, optimizer and trajectory, to be trained and continued; full files are written."""
+    """Each expert's number, network, optimizer, and the trajectory to fill in training; full files are written."""
     trajectories: list[Trajectory] = []
     for it in tqdm(range(args.num_experts), desc="experts", unit="expert", disable=None):
         net = get_network(args.model, info, seeds.next("expert"), args.device)
         optimizer = torch.optim.SGD(net.parameters(), lr=args.lr_teacher, momentum=args.mom, weight_decay=args.l2)
-        timestamps = [snapshot(net)]
+        timestamps: Trajectory = []
         yield it, net, optimizer, timestamps
         if not is_finite(timestamps):
             raise SystemExit(f"buffer.py: expert {it} diverged; lower --lr_teacher")

@@ -31,6 +31,7 @@ def main(args: argparse.Namespace) -> None:
     info, seeds, trainloader, testloader, save_dir = prepare_experts(args)
     criterion = nn.CrossEntropyLoss().to(args.device)
     for it, teacher_net, teacher_optim, timestamps in new_experts(args, info, seeds, save_dir):
+        timestamps.append(snapshot(teacher_net))
         for e in range(args.train_epochs):
             _, train_acc = epoch(
                 "train",
