@@ -18,7 +18,6 @@ import json
 import platform
 import statistics
 import time
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -38,6 +37,7 @@ from guard_plugin.evaluation.results import versions
 from guard_plugin.evaluation.worker import CountedModel
 from guard_plugin.networks.architectures import build_network
 from guard_plugin.networks.pixel_model import PixelModel
+from guard_plugin.optional import require
 from guard_plugin.spaces.usual import normalization_named
 
 PAPER = "pgd100,square,autoattack,cw,mim20"
@@ -183,10 +183,7 @@ def _straightforward(model, images, batch_size, make: Callable[[nn.Module], Pert
 
 def _libraries(eps) -> dict[str, Callable[[nn.Module], Perturb]]:
     """The attacks of the paper's evaluation, each by a library, with the settings that ours have."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # foolbox imports a deprecated namespace of SciPy
-        import foolbox
-        import torchattacks
+    foolbox, torchattacks = (require(name, needed_by="this bench") for name in ("foolbox", "torchattacks"))
     import pyautoattack
     from pyautoattack.square import SquareAttack
 
@@ -225,13 +222,8 @@ def _libraries(eps) -> dict[str, Callable[[nn.Module], Perturb]]:
 
 
 def _torchattacks_pgd(eps, random_start: bool) -> Callable[[nn.Module], Perturb]:
-    def make(model: nn.Module) -> Perturb:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)
-            import torchattacks
-        return torchattacks.PGD(model, eps=eps.value, alpha=eps.value / 4, steps=100, random_start=random_start)
-
-    return make
+    torchattacks, size = require("torchattacks", needed_by="this bench"), eps.value
+    return lambda model: torchattacks.PGD(model, eps=size, alpha=size / 4, steps=100, random_start=random_start)
 
 
 def _table(repeats: list[dict], given: argparse.Namespace) -> str:

@@ -8,7 +8,6 @@ and after it; half of the examples or more withstand it. The libraries' attacks 
 """
 
 import argparse
-import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,6 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from guard_plugin.attacks import builtin_registry, parse_attacks, parse_eps
 from guard_plugin.networks.architectures import build_network
+from guard_plugin.optional import require
 
 ATTACKS = "fgsm,pgd100,mim20,square1000,square1000-l2,cw,apgd-ce,apgd-t,fab-t"
 EPS = parse_eps("1/255")
@@ -98,9 +98,7 @@ def ours() -> dict[str, Callable[[nn.Module, Tensor, Tensor], Any]]:
 
 def theirs() -> dict[str, Callable[[nn.Module, Tensor, Tensor], Any]]:
     """The parts of pyautoattack, and PGD of torchattacks."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        import torchattacks
+    torchattacks = require("torchattacks", needed_by="this count")
     from pyautoattack.autopgd_base import APGDAttack, APGDAttack_targeted
     from pyautoattack.fab_pt import FABAttack_PT
     from pyautoattack.square import SquareAttack

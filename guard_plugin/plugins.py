@@ -5,7 +5,8 @@ from __future__ import annotations
 import difflib
 import functools
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, version
 from typing import Any
@@ -144,9 +145,6 @@ def look_up(kind: str, name: str, registered: Mapping[str, Registered]) -> Any:
     return registered[name].value
 
 
-_NOT_A_FAILURE = (GuardError, KeyboardInterrupt, GeneratorExit)
-
-
 def _failed(hook: str, distribution: str, error: BaseException) -> PluginError:
     return PluginError(f"hook {hook} of {distribution} failed: {type(error).__name__}: {error}; repair or uninstall it")
 
@@ -154,23 +152,24 @@ def _failed(hook: str, distribution: str, error: BaseException) -> PluginError:
 def _guarded(function: Callable[..., Any], hook: str, distribution: str) -> Callable[..., Any]:
     """Return a hook's function that raises PluginError where the plugin's own raises what is not meant for the user."""
 
-    @functools.wraps(function)
-    def called(*args: Any, **kwargs: Any) -> Any:
+    @contextmanager
+    def told() -> Iterator[None]:
         try:
-            return function(*args, **kwargs)
-        except _NOT_A_FAILURE:
+            yield
+        except (GuardError, KeyboardInterrupt, GeneratorExit):
             raise
         except BaseException as error:
             raise _failed(hook, distribution, error) from error
 
     @functools.wraps(function)
+    def called(*args: Any, **kwargs: Any) -> Any:
+        with told():
+            return function(*args, **kwargs)
+
+    @functools.wraps(function)
     def around(*args: Any, **kwargs: Any) -> Any:
-        try:
+        with told():
             return (yield from function(*args, **kwargs))
-        except _NOT_A_FAILURE:
-            raise
-        except BaseException as error:
-            raise _failed(hook, distribution, error) from error
 
     return around if inspect.isgeneratorfunction(function) else called
 

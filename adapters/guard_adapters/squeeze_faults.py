@@ -92,14 +92,10 @@ _SLASH = Fault(
 
 _FAULTS = {
     f"{_SMALL}/squeeze_cifar.py": (_no_map_location(f"{_SMALL}/squeeze_cifar.py"),),
-    f"{_SMALL}/recover_cifar.py": (
-        _no_map_location(f"{_SMALL}/recover_cifar.py"),
-        _prefixed_keys(f"{_SMALL}/recover_cifar.py"),
-    ),
-    f"{_SMALL}/relabel_cifar.py": (
-        _no_map_location(f"{_SMALL}/relabel_cifar.py"),
-        _prefixed_keys(f"{_SMALL}/relabel_cifar.py"),
-    ),
+    **{
+        script: (_no_map_location(script), _prefixed_keys(script))
+        for script in (f"{_SMALL}/recover_cifar.py", f"{_SMALL}/relabel_cifar.py")
+    },
     f"{_SMALL}/recover_tiny.py": (arguments_refused(f"{_SMALL}/recover_tiny.py"),),
     "SRe2L/recover/multi_gpu/data_synthesis.py": cuda_only("SRe2L/recover/multi_gpu/utils.py"),
     "SRe2L/relabel/generate_soft_label.py": cuda_only(_FKD),

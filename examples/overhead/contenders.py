@@ -26,13 +26,7 @@ SGD_RATE = 1e-4  # small: the weights, and so the work, hardly change over a run
 
 
 class Contender:
-    """One method with its copy of the network.
-
-    Args:
-        network: To be copied.
-        make_loss: From the copy to a context with its loss.
-        batch: For all its steps.
-    """
+    """One method with its copy of the network, for which ``make_loss`` makes a context with its loss."""
 
     def __init__(self, network: nn.Module, make_loss: Callable[[nn.Module], Any], batch: Batch) -> None:
         self.network = copy.deepcopy(network)
@@ -96,12 +90,7 @@ class Contender:
 
 
 class Apart:
-    """A contender in a forked process, where that can be.
-
-    Args:
-        contender: Has not made a step yet.
-        threads: That it may use.
-    """
+    """A contender that has not made a step yet, in a forked process where that can be."""
 
     def __init__(self, contender: Contender, threads: int) -> None:
         self._contender, self._process = contender, None

@@ -93,8 +93,7 @@ def attached(network: nn.Module, **options: Any) -> Iterator[Loss]:
     def plain(network: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
         return criterion(network(images), labels)
 
-    seams = {"guard": ["methods:train_step"]}
-    attachment = guard_plugin.attach("auto", script=__file__, **seams, **options)
+    attachment = guard_plugin.attach("auto", script=__file__, guard=["methods:train_step"], **options)
     try:
         yield lambda *step: train_step(plain, *step)
     finally:

@@ -52,14 +52,7 @@ ARMS = {arm.name: arm for arm in (_BASELINE, _GUARD, *_OTHERS)}
 
 @dataclass(frozen=True)
 class Table:
-    """One of the paper's tables.
-
-    Args:
-        number: Its number in the paper.
-        methods: The methods in it.
-        arms: The penalties in it.
-        ipcs: Its images per class.
-    """
+    """One of the paper's tables: its number there, and its methods, penalties and images per class."""
 
     number: int
     methods: tuple[str, ...]

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from click.testing import CliRunner
@@ -18,48 +17,27 @@ from examples.reproduce.cells import TABLES, Arm
 from guard_plugin.cli import cli
 from guard_plugin.errors import GuardError
 
-__all__ = ["Command", "check", "commands_of"]
+__all__ = ["check", "commands_of"]
 
 _SEEDS = 5
 _IPCS = {1: (1, 10), 2: (10, 50, 100), 3: (1, 10, 50), 5: (1, 10, 50)}
 _SRE2L = "SRe2L/SRe2L"
 
 
-@dataclass(frozen=True)
-class Command:
-    """A line to type in a folder of one's own.
+def commands_of(number: int) -> list[list[str]]:
+    """Return the commands of a table: every method and arm of it, of each seed, at the paper's images per class.
 
-    Args:
-        words: Arguments of ``guard``; of ``guard run``, HOSTS stands for the folder of clones.
+    Each is to be typed in a folder of one's own: the arguments of ``guard``, of which HOSTS is the folder of clones.
     """
-
-    words: tuple[str, ...]
-
-    def text(self) -> str:
-        """Write the line."""
-        return shlex.join(["guard", *self.words])
-
-    @property
-    def runs_a_host(self) -> bool:
-        """Whether it can be checked on a clone: it is ``guard run``."""
-        return self.words[0] == "run"
-
-
-def _command(text: str) -> Command:
-    return Command(tuple(shlex.split(text)))
-
-
-def commands_of(number: int) -> list[Command]:
-    """Return the commands of a table: every method and arm of it, of each seed, at the paper's images per class."""
     table = TABLES[number]
-    found = []
+    lines: list[str] = []
     for method in table.methods:
         make = {"sre2l": _squeeze, "cda": _squeeze, "dc": _dc}.get(method, _trajectories)
         for arm in table.arms:
-            found += [_command(line) for line in make(method, arm, _IPCS[number])]
+            lines += make(method, arm, _IPCS[number])
             if number == 2 and method == "sre2l":
-                found += [_command(line) for line in _imagenet(arm, _IPCS[number])]
-    return found
+                lines += _imagenet(arm, _IPCS[number])
+    return [shlex.split(line) for line in lines]
 
 
 def _run(arm: Arm, adapter: str, script: str, arguments: str) -> str:
@@ -158,15 +136,16 @@ def _trajectories(method: str, arm: Arm, ipcs: Sequence[int]) -> Iterator[str]:
         yield _benchmark(f"{method}-{arm.name}-ipc{ipc}", method, sets, options)
 
 
-def check(commands: Sequence[Command], hosts: Path | None) -> int:
+def check(commands: Sequence[Sequence[str]], hosts: Path | None) -> int:
     """Print the commands; with a folder of clones, try each run with ``--dry-run``. Return an exit code."""
     refused = tried = 0
-    for command in commands:
-        print(command.text().replace("HOSTS", str(hosts)) if hosts else command.text())
-        if hosts and command.runs_a_host:
+    for command, *words in commands:
+        line = shlex.join(["guard", command, *words])
+        print(line.replace("HOSTS", str(hosts)) if hosts else line)
+        if hosts and command == "run":
             tried += 1
-            words = [word.replace("HOSTS", str(hosts.resolve())) for word in command.words[1:]]
-            done = CliRunner().invoke(cli, ["run", "--dry-run", *words])
+            placed = [word.replace("HOSTS", str(hosts.resolve())) for word in words]
+            done = CliRunner().invoke(cli, ["run", "--dry-run", *placed])
             if done.exit_code:
                 refused += 1
                 print(f"# refused: {done.exception if isinstance(done.exception, GuardError) else done.output}")

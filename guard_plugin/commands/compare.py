@@ -6,16 +6,14 @@ from pathlib import Path
 
 import click
 
-from guard_plugin.commands.options import any_path, json_option, show
+from guard_plugin.commands.options import any_file, any_path, json_option, show
 
 __all__ = ["compare"]
 
-_new_file = click.Path(path_type=Path, dir_okay=False)
-
 
 @click.command()
-@click.option("--html", type=_new_file, help="Write one page that needs no network to this file.")
-@click.option("--png", type=_new_file, help="Write the distilled images, one above the other, to this file.")
+@click.option("--html", type=any_file, help="Write one page that needs no network to this file.")
+@click.option("--png", type=any_file, help="Write the distilled images, one above the other, to this file.")
 @json_option
 @click.argument("folders", metavar="DIR DIR [DIR]...", nargs=-1, required=True, type=any_path)
 def compare(folders: tuple[Path, ...], html: Path | None, png: Path | None, as_json: bool) -> None:

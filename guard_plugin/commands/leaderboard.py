@@ -6,15 +6,13 @@ from pathlib import Path
 
 import click
 
-from guard_plugin.commands.options import any_path, json_option, show
+from guard_plugin.commands.options import any_file, any_path, json_option, show
 
 __all__ = ["leaderboard"]
 
-_new_file = click.Path(path_type=Path, dir_okay=False)
-
 
 @click.command()
-@click.option("--html", type=_new_file, help="Write one sortable page that needs no network to this file.")
+@click.option("--html", type=any_file, help="Write one sortable page that needs no network to this file.")
 @json_option
 @click.argument("entries", metavar="DIR|FILE...", nargs=-1, required=True, type=any_path)
 def leaderboard(entries: tuple[Path, ...], html: Path | None, as_json: bool) -> None:

@@ -18,6 +18,7 @@ from guard_plugin.ranks import is_main_process
 
 __all__ = [
     "Decorator",
+    "any_file",
     "any_path",
     "architecture",
     "at_least_1",
@@ -37,6 +38,7 @@ Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 any_path = click.Path(path_type=Path)
 at_least_1 = click.IntRange(min=1)
+any_file = click.Path(path_type=Path, dir_okay=False)
 existing_file = click.Path(path_type=Path, exists=True, dir_okay=False)
 
 

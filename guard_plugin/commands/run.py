@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from guard_plugin.commands.options import module_option, penalty_options
+from guard_plugin.commands.options import any_file, module_option, penalty_options
 from guard_plugin.foreign_text import printable
 from guard_plugin.injection.dry_run import describe
 from guard_plugin.injection.launch import run_guarded
@@ -18,8 +18,6 @@ from guard_plugin.injection.program import find_program
 from guard_plugin.penalties.settings import assigned
 
 __all__ = ["run"]
-
-_file = click.Path(path_type=Path, dir_okay=False)
 
 
 class _RunCommand(click.Command):
@@ -50,7 +48,9 @@ class _RunCommand(click.Command):
 )
 @click.option("--repair", is_flag=True, help="Mend the host's known faults, in memory.")
 @click.option(
-    "--teacher", type=_file, help="Give this checkpoint to the script when it asks torchvision for pretrained weights."
+    "--teacher",
+    type=any_file,
+    help="Give this checkpoint to the script when it asks torchvision for pretrained weights.",
 )
 @click.option("--guard", multiple=True, metavar="MODULE:FUNCTION", help="For adapter auto: guard loss calls under it.")
 @click.option("--suspend", multiple=True, metavar="MODULE:FUNCTION", help="For adapter auto: but not under this.")
@@ -68,7 +68,7 @@ class _RunCommand(click.Command):
 )
 @click.option("--expect", type=int, metavar="N", help="For adapter auto: how many loss calls must be guarded.")
 @click.option("--dry-run", is_flag=True, help="Say what would be guarded, and how, and run nothing.")
-@click.option("--ledger", type=_file, help="Write the ledger to this JSON file.")
+@click.option("--ledger", type=any_file, help="Write the ledger to this JSON file.")
 @click.option("--cwd", type=click.Path(path_type=Path, exists=True, file_okay=False), help="Run in this folder.")
 @module_option
 @click.argument("adapter")

@@ -46,26 +46,17 @@ def run_demo(settings: DcSettings | RecoverySettings, out: Path, say: Callable[[
     _check(settings, penalty, plugins)
     with explain_write_errors(out, "Choose another --out"):
         refuse_foreign_files(out, _WRITTEN, "settings.json")
+    sets = f"{settings.experiments} sets of {settings.ipc} image(s) per class"
     with locked(out):
         _claim(out, settings)
-        _run(settings, penalty, out, say, plugins)
-
-
-def _run(
-    settings: DcSettings | RecoverySettings,
-    penalty: Mapping[str, Any],
-    out: Path,
-    say: Callable[[str], None],
-    plugins: Plugins,
-) -> None:
-    for arm, changes in (("baseline", {"strength": 0.0}), ("guard", {})):
-        folder = out / arm
-        folder.mkdir(exist_ok=True)
-        say(f"{arm}: distilling {settings.dataset}, {settings.experiments} sets of {settings.ipc} image(s) per class")
-        distilled = distil(settings, {**penalty, **changes}, folder)
-        say(f"{arm}: training and attacking {settings.students} students")
-        _benchmark(settings, distilled, folder, plugins)
-    _compare(settings, out, say)
+        for arm, changes in (("baseline", {"strength": 0.0}), ("guard", {})):
+            folder = out / arm
+            folder.mkdir(exist_ok=True)
+            say(f"{arm}: distilling {settings.dataset}, {sets}")
+            distilled = distil(settings, {**penalty, **changes}, folder)
+            say(f"{arm}: training and attacking {settings.students} students")
+            _benchmark(settings, distilled, folder, plugins)
+        _compare(settings, out, say)
 
 
 def _check(settings: DcSettings | RecoverySettings, penalty: Mapping[str, Any], plugins: Plugins) -> None:

@@ -11,9 +11,8 @@ import torch
 from torch import Tensor
 
 from guard_plugin.diagnostics.curvature import CurvatureReport
-from guard_plugin.errors import UnusableInput
 from guard_plugin.evaluation.tables import text_table
-from guard_plugin.files import atomic_file
+from guard_plugin.files import atomic_file, explain_write_errors
 from guard_plugin.optional import require
 from guard_plugin.versions import strict_zip
 
@@ -109,8 +108,5 @@ def draw_curvature(reports: Mapping[str, CurvatureReport], file: Path) -> None:
         axes.set_xlabel(f"{title}\n(values below {edges[0]:.1g} in the first bin)")
         axes.set_ylabel("examples")
     figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside upper center", fontsize="small")
-    try:
-        with atomic_file(file) as stream:
-            figure.savefig(stream, format="png", dpi=150)
-    except OSError as error:
-        raise UnusableInput(f"cannot write {file}: {error}. Choose another --out") from error
+    with explain_write_errors(file, "Choose another --out"), atomic_file(file) as stream:
+        figure.savefig(stream, format="png", dpi=150)

@@ -55,8 +55,6 @@ def register_adapters():
     return [ADAPTER]
 '''
 
-_ALWAYS = ("Adapter", "Profile", "Seam")
-
 _TEST = '''"""The adapter {name} finds its seams in the host: GUARD_HOST names the host's folder."""
 
 import os
@@ -111,31 +109,23 @@ def write_adapter(file: Path, observation: Observation, proposal: Proposal, prog
         count += (
             f"\nThe {proposal.expect} losses of that run may be {in_words}:\nobserve again, with arguments that differ."
         )
+    seams = textwrap.indent("\n".join(map(_seam, found)), " " * 16)
+    used = _ADAPTER + seams + expected
+    imported = [name for name in ("MODULE_LEVEL", "Adapter", "ExpectedCount", "Profile", "Seam") if name in used]
     words = {
         "name": file.stem.removeprefix("guard_").replace("_", "-"),
         "module": file.stem,
         "script": profile.script,
         "host": program.folder.name,
-    }
-    seams = textwrap.indent("\n".join(map(_seam, found)), " " * 16)
-    body = f"{seams} {expected}"
-    imports = ", ".join(
-        name
-        for name in ("MODULE_LEVEL", "Adapter", "ExpectedCount", "Profile", "Seam")
-        if name in _ALWAYS or name in body
-    )
-    roots = f"\n            roots={_tuple(profile.roots)}," if profile.roots else ""
-    values = {
-        "roots": roots,
+        "roots": f"\n            roots={_tuple(profile.roots)}," if profile.roots else "",
         "count": count,
         "seams": seams,
         "expected": expected,
-        "imports": imports,
+        "imports": ", ".join(imported),
     }
-    text = _ADAPTER.format(**words, **values)
-    for path, content in ((file, text), (_test_of(file), _TEST.format(**words))):
+    for path, template in ((file, _ADAPTER), (_test_of(file), _TEST)):
         with atomic_file(path) as stream:
-            stream.write(content.encode())
+            stream.write(template.format(**words).encode())
 
 
 def _explained(observation: Observation, proposal: Proposal) -> tuple[Function, list[str]]:

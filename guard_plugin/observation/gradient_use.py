@@ -78,11 +78,7 @@ class GradientUse(TorchFunctionMode):
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         if func is torch.autograd.grad:
-            self._returned += 1
-            try:
-                return func(*args, **(kwargs or {}))
-            finally:
-                self._returned -= 1
+            func = partial(self._count, "_returned", func)
         if func == _READ_GRAD and not self._moving:
             self._is_read(args[0])
         return func(*args, **(kwargs or {}))

@@ -54,10 +54,8 @@ class Proposal:
     def command(self, script: Sequence[str]) -> str:
         """Return the command for a script and its arguments, ready for a shell."""
         words = ["guard", "run", "--strength", f"{_PAPERS_STRENGTH:g}", "--h", f"{self.h:.2g}", "auto"]
-        for option, functions in (("--guard", self.guard), ("--suspend", self.suspend)):
-            for name in self.names(functions):
-                words += [option, name]
-        for option, texts in (("--real", self.real), ("--made-by", self.made_by)):
+        seams = {"--guard": self.names(self.guard), "--suspend": self.names(self.suspend)}
+        for option, texts in {**seams, "--real": self.real, "--made-by": self.made_by}.items():
             for text in texts:
                 words += [option, text]
         words += [] if self.expect is None else ["--expect", str(self.expect)]
@@ -81,17 +79,17 @@ def propose(observation: Observation) -> Proposal:
     made_by: tuple[str, ...] = ()
     for group in (group for group in wrong if set(guard) & set(group.stack)):
         apart = [function for function in group.stack if function not in on_real and function[1] != MODULE_LEVEL]
-        if not apart and group.batch not in real_made_by:
+        if apart:
+            suspend[apart[-1]] = None
+        elif group.batch not in real_made_by:
             made_by = real_made_by
-        elif not apart:
+        else:
             return Proposal(
                 why_not=f"{group.site} computes losses that GUARD belongs to, and others ({group.why}), by the same "
                 f"functions on batches that are made alike: write a plugin whose is_real_data tells them apart "
                 f"(docs/writing-an-adapter.md)",
                 notes=notes,
             )
-        else:
-            suspend[apart[-1]] = None
     number = sum(group.calls for group in real)
     expect = number if observation.end == "complete" and not observation.children else None
     # Without a number, auto asks what cannot be told, which a part of learned images cannot be.

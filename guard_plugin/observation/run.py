@@ -175,26 +175,26 @@ class _Observer:
         return note
 
     def _place(self, frame: FrameType | None) -> tuple[str, tuple[Function, ...], FrameType | None]:
-        site, stack = "outside the host's files", list[Function]()
-        innermost = frame = self._host_frame(frame)
-        while frame is not None:
-            file, name = self._file(frame), frame.f_code.co_name
-            if not stack and site.startswith("outside"):
-                site = f"{file}:{frame.f_lineno}"
-            if name == MODULE_LEVEL or not name.startswith("<"):
-                stack.insert(0, self._function(frame))
-            frame = self._host_frame(frame.f_back)
-        return site, tuple(stack), innermost
+        frames = self._host_frames(frame)
+        if not frames:
+            return "outside the host's files", (), None
+        functions = map(self._function, frames)
+        stack = tuple(one for one in functions if one[1] == MODULE_LEVEL or not one[1].startswith("<"))
+        return f"{self._file(frames[-1])}:{frames[-1].f_lineno}", stack, frames[-1]
 
     def _numbers(self, frame: FrameType | None) -> dict[Function, dict[str, int]]:
-        found: dict[Function, dict[str, int]] = {}
-        while (frame := self._host_frame(frame)) is not None:
-            found = {self._function(frame): numbers_of(locals_of(frame)), **found}
-            frame = frame.f_back
-        return found
+        return {self._function(one): numbers_of(locals_of(one)) for one in self._host_frames(frame)}
 
     def _function(self, frame: FrameType) -> Function:
         return str(self._file(frame)).removesuffix(".py").replace("/", "."), frame.f_code.co_name
+
+    def _host_frames(self, frame: FrameType | None) -> list[FrameType]:
+        """Return the host's frames on the stack from a frame on, outermost first."""
+        frames: list[FrameType] = []
+        while (frame := self._host_frame(frame)) is not None:
+            frames.insert(0, frame)
+            frame = frame.f_back
+        return frames
 
     def _host_frame(self, frame: FrameType | None) -> FrameType | None:
         while frame is not None and self._file(frame) is None:

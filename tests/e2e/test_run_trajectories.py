@@ -139,7 +139,7 @@ def test_an_undefined_argument_is_named_and_mended_in_memory(guard, forks):
     assert "AttributeError: 'Namespace' object has no attribute 'teacher_label'" in done.stderr
     done = guard("run", *SETTINGS, "--repair", "tesla", script, *BUFFER)
     assert done.returncode == 0 and "16 of 16 expected guarded" in done.stderr
-    replace(script, "    args.dsa = ", "    args.teacher_label = False\n    args.dsa = ")
+    replace(script, "    criterion = ", "    args.teacher_label = False\n    criterion = ")
     assert "teacher-label" not in guard("doctor", "tesla", forks / "tesla").stdout
 
 

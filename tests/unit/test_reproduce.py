@@ -3,6 +3,7 @@
 import argparse
 import json
 import re
+import shlex
 import shutil
 import sys
 from dataclasses import replace
@@ -138,12 +139,12 @@ def test_what_cannot_be_distilled_is_refused_before_anything_runs(options, messa
 
 def test_every_arm_of_a_table_is_printed_for_every_method():
     for number, table in TABLES.items():
-        lines = [command.text() for command in commands_of(number)]
+        lines = [shlex.join(["guard", *words]) for words in commands_of(number)]
         for method in table.methods:
             of_method = [line for line in lines if f" {method} HOSTS/" in line or f" {method} 'HOSTS/" in line]
             for arm in table.arms:
                 assert any(" ".join(["guard run --repair", *arm.options, method]) in line for line in of_method), arm
-    assert not any("gradient_norm" in command.text() for command in commands_of(5))
+    assert not any("gradient_norm" in " ".join(words) for words in commands_of(5))
 
 
 def test_a_set_that_waited_does_not_move_the_seconds(tmp_path):

@@ -16,8 +16,8 @@ import sys
 from pathlib import Path
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))  # common/ lies beside this folder
+from common.arguments import SHARE
 from common.recovery import recover, recover_parser
-from common.share import share
 
 MODES = ("step", "linear", "cosine")
 
@@ -34,7 +34,7 @@ def get_args_parser() -> argparse.ArgumentParser:
     parser = recover_parser("CDA: recover images from a trained network, by curriculum crops.")
     add = parser.add_argument
     add("--easy2hard-mode", default="cosine", choices=MODES, help="how the least scale of a crop falls")
-    add("--milestone", type=share(), default=1.0, help="share of the iterations after which it has fallen")
+    add("--milestone", type=SHARE, default=1.0, help="share of the iterations after which it has fallen")
     return parser
 
 

@@ -6,13 +6,17 @@ import argparse
 import math
 from collections.abc import Callable
 
+import torch
+
 from common.augmentation import parse_strategy
 from common.data import DATASETS
 from common.networks import MODELS
 
 
-def number(kind: Callable[[str], float], least: float, *, open_end: bool = False) -> Callable[[str], float]:
-    """An argparse type: a finite int or float, not below (or, with an open end, only above) the least."""
+def number(
+    kind: Callable[[str], float], least: float, most: float = math.inf, *, open_end: bool = False
+) -> Callable[[str], float]:
+    """An argparse type: a finite int or float from `least` (or, with an open end, from above it) to `most`."""
 
     def parse(text: str) -> float:
         try:
@@ -21,6 +25,8 @@ def number(kind: Callable[[str], float], least: float, *, open_end: bool = False
             raise argparse.ArgumentTypeError(f"{text!r} is not a valid {kind.__name__}") from None
         if not math.isfinite(value) or value < least or (open_end and value == least):
             raise argparse.ArgumentTypeError(f"{text} is not {'above' if open_end else 'at least'} {least}")
+        if value > most:
+            raise argparse.ArgumentTypeError(f"{text} is not at most {most}")
         return value
 
     return parse
@@ -28,6 +34,7 @@ def number(kind: Callable[[str], float], least: float, *, open_end: bool = False
 
 NATURAL, COUNT = number(int, 1), number(int, 0)
 POSITIVE, NOT_NEGATIVE = number(float, 0, open_end=True), number(float, 0)
+SHARE, SOME_SHARE = number(float, 0, 1), number(float, 0, 1, open_end=True)
 
 
 def make_parser(description: str) -> argparse.ArgumentParser:
@@ -59,6 +66,13 @@ def add_matching_options(parser: argparse.ArgumentParser) -> None:
     add("--seed", type=COUNT, default=0, help="all that is random follows from it")
 
 
+def _settled(args: argparse.Namespace) -> argparse.Namespace:
+    """The arguments with what follows from them."""
+    args.dsa = args.dsa == "True"
+    args.device = "cuda" if torch.cuda.is_available() else "cpu"
+    return args
+
+
 def parse_expert_options(parser: argparse.ArgumentParser, save_interval: int) -> argparse.Namespace:
     """The command line of a buffer.py that trains experts, checked; `save_interval` is that option's default."""
     add_matching_options(parser)
@@ -76,7 +90,7 @@ def parse_expert_options(parser: argparse.ArgumentParser, save_interval: int) ->
             f"--num_experts {args.num_experts} is not a multiple of --save_interval {args.save_interval}: "
             "only full files are written, so the last experts would be lost"
         )
-    return args
+    return _settled(args)
 
 
 def parse_distill_options(parser: argparse.ArgumentParser, lr_img: float) -> argparse.Namespace:
@@ -102,4 +116,4 @@ def parse_distill_options(parser: argparse.ArgumentParser, lr_img: float) -> arg
     add("--epoch_eval_train", type=NATURAL, default=300, help="epochs of training in an evaluation")
     add("--save_path", default="./logged_files", help="folder for the results, made if missing")
     add("--run_name", default=None, help="folder of this run in it; None: the first free one of run0, run1, ...")
-    return parser.parse_args()
+    return _settled(parser.parse_args())

@@ -10,14 +10,10 @@ import torch
 from torch import nn
 
 from common.bn_networks import BN_MODELS, create_model
-from common.data import DATASETS, DatasetInfo
+from common.data import DATASETS, DatasetInfo, InputError
 
 NAME = "checkpoint.pth"
 KEYS = ("model", "arch", "dataset", "epoch", "acc")
-
-
-class CheckpointError(Exception):
-    """The checkpoint cannot be used, and why."""
 
 
 @dataclass(frozen=True)
@@ -40,22 +36,28 @@ def save_checkpoint(folder: Path, model: nn.Module, arch: str, dataset: str, epo
     return path
 
 
-def load_checkpoint(path: str, device: str) -> Trained:
-    """Read a network without unpickling anything but tensors and plain values."""
+def load_plain(path: str | Path, unusable: str) -> object:
+    """Read what torch.save wrote, unpickling nothing but tensors and plain values; `unusable` begins an error."""
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        return torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
         reason = str(error).strip().splitlines() or [type(error).__name__]
-        raise CheckpointError(f"no usable checkpoint {path!r}: {reason[0]}") from error
+        raise InputError(f"{unusable}: {reason[0]}") from error
+
+
+def load_checkpoint(path: str, device: str) -> Trained:
+    """Read a network."""
+    unusable = f"no usable checkpoint {path!r}"
+    content = load_plain(path, unusable)
     if not isinstance(content, dict) or not set(KEYS) <= set(content):
-        raise CheckpointError(f"no usable checkpoint {path!r}: it does not hold {', '.join(KEYS)}")
+        raise InputError(f"{unusable}: it does not hold {', '.join(KEYS)}")
     arch, dataset = content["arch"], content["dataset"]
     if arch not in BN_MODELS or dataset not in DATASETS:
-        raise CheckpointError(f"no usable checkpoint {path!r}: unknown network {arch!r} or data set {dataset!r}")
+        raise InputError(f"{unusable}: unknown network {arch!r} or data set {dataset!r}")
     with torch.random.fork_rng(devices=[]):  # the weights that it would draw are replaced at once
         model = create_model(arch, DATASETS[dataset])
     try:
         model.load_state_dict(content["model"])
     except RuntimeError as error:
-        raise CheckpointError(f"no usable checkpoint {path!r}: these are not the weights of {arch}") from error
+        raise InputError(f"{unusable}: these are not the weights of {arch}") from error
     return Trained(model.to(device).eval().requires_grad_(False), arch, dataset)

@@ -13,8 +13,8 @@ DIGITS_TRAIN, DIGITS_TEST = 1000, 500  # of 1797; the 297 between them are a val
 TEST_BATCH = 256
 
 
-class DataError(Exception):
-    """The data set cannot be had, and why."""
+class InputError(Exception):
+    """A data set or file that cannot be used, and why."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def _read_digits() -> tuple[Split, Split]:
     try:
         from sklearn.datasets import load_digits
     except ImportError as error:
-        raise DataError("the data set 'digits' comes with scikit-learn, which is not installed") from error
+        raise InputError("the data set 'digits' comes with scikit-learn, which is not installed") from error
     digits = load_digits()
     images = torch.from_numpy(digits.images / 16.0).float().unsqueeze(1)
     labels = torch.from_numpy(digits.target).long()
@@ -79,13 +79,15 @@ def _read_torchvision(name: str, data_path: str) -> tuple[Split, Split]:
     try:
         from torchvision import datasets
     except ImportError as error:
-        raise DataError(f"the data set {name!r} is read by torchvision, which is not installed") from error
+        raise InputError(f"the data set {name!r} is read by torchvision, which is not installed") from error
 
     def read(train: bool) -> Split:
         try:
             found = getattr(datasets, name.partition("x")[0])(data_path, train=train, download=False)
         except (RuntimeError, OSError) as error:
-            raise DataError(f"no usable {name} in the folder {data_path!r} (nothing is downloaded): {error}") from error
+            raise InputError(
+                f"no usable {name} in the folder {data_path!r} (nothing is downloaded): {error}"
+            ) from error
         pixels = torch.as_tensor(found.data)
         pixels = pixels.unsqueeze(1) if pixels.ndim == 3 else pixels.permute(0, 3, 1, 2)
         return enlarge(pixels.float() / 255.0, DATASETS[name].enlarged), torch.as_tensor(found.targets).long()

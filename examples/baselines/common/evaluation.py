@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
 
 import torch
 from torch import nn
@@ -14,14 +15,13 @@ from common.data import TensorLoader
 from common.seeds import say
 
 
-@dataclass(frozen=True)
-class Student:
+class Student(NamedTuple):
     """A network after training, with what each epoch of it gave, and its test."""
 
     net: nn.Module
     accs_train: list[float]
-    losses_train: list[float]
     acc_test: float
+    losses_train: list[float]
     loss_test: float
 
 
@@ -58,4 +58,24 @@ def train_student(
         f"evaluation {it_eval:02d}: {args.epoch_eval_train} epochs in {seconds:.1f} s, train loss = {losses[-1]:.6f}, "
         f"train acc = {accs[-1]:.4f}, test acc = {acc_test:.4f}"
     )
-    return Student(net, accs, losses, acc_test, loss_test)
+    return Student(net, accs, acc_test, losses, loss_test)
+
+
+def evaluate_synset(
+    epoch: Callable[..., tuple[float, float]],
+    it_eval: int,
+    net: nn.Module,
+    images_train: torch.Tensor,
+    labels_train: torch.Tensor,
+    testloader: TensorLoader,
+    args: argparse.Namespace,
+    return_loss: bool = False,
+    texture: bool = False,
+) -> Student | tuple[nn.Module, list[float], float]:
+    """Train a new network on a synthetic set, at the learning rate args.lr_net, and test it.
+
+    Returns it with its training accuracy in each epoch and its test accuracy; with `return_loss` the losses follow.
+    """
+    run_epoch = partial(epoch, texture=texture)
+    student = train_student(run_epoch, it_eval, net, images_train, labels_train, testloader, args)
+    return student if return_loss else student[:3]

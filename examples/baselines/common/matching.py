@@ -8,6 +8,8 @@ rate are changed so that it ends nearer to where the expert was `expert_epochs` 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import itertools
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -18,12 +20,12 @@ import torch
 from tqdm import tqdm
 
 from common.augmentation import diff_augment
-from common.data import DATASETS, TEST_BATCH, DataError, RealImages, TensorLoader
+from common.data import DATASETS, TEST_BATCH, InputError, RealImages, TensorLoader
 from common.flat import FlatNetwork, flatten
 from common.networks import get_eval_model, get_network
 from common.seeds import SeedStreams, say
 from common.synthetic import init_synthetic
-from common.trajectories import TrajectoryError, load_experts
+from common.trajectories import buffer_folder, load_experts
 from common.whitening import get_inputs
 
 REPORT_EVERY = 10
@@ -57,33 +59,16 @@ def augmented(images: torch.Tensor, step: Step, args: argparse.Namespace) -> tor
     return diff_augment(chosen, args.dsa_strategy)
 
 
-class RunFolder:
-    """Where a run writes what it distils."""
-
-    def __init__(self, args: argparse.Namespace) -> None:
-        parent = Path(args.save_path) / args.dataset
-        parent.mkdir(parents=True, exist_ok=True)
-        try:
-            self.path = self._claim(parent, args.run_name)
-        except FileExistsError as error:
-            raise SystemExit(f"distill.py: {error.filename} exists; give another --run_name") from error
-
-    @staticmethod
-    def _claim(parent: Path, name: str | None) -> Path:
-        number = 0
-        while name is None:
-            try:
-                (parent / f"run{number}").mkdir()
-            except FileExistsError:
-                number += 1
-            else:
-                return parent / f"run{number}"
-        (parent / name).mkdir(parents=True)
-        return parent / name
-
-    def save(self, suffix: str, **tensors: torch.Tensor) -> None:
-        for name, tensor in tensors.items():
-            torch.save(tensor.detach().cpu().clone(), self.path / f"{name}_{suffix}.pt")
+def claim_folder(args: argparse.Namespace) -> Path:
+    """Make the folder that a run writes to: that of --run_name, or else the first free one of run0, run1, ..."""
+    parent = Path(args.save_path) / args.dataset
+    parent.mkdir(parents=True, exist_ok=True)
+    names = [args.run_name] if args.run_name is not None else (f"run{number}" for number in itertools.count())
+    for name in names:
+        with contextlib.suppress(FileExistsError):
+            (parent / name).mkdir(parents=True)
+            return parent / name
+    raise SystemExit(f"distill.py: {parent / name} exists; give another --run_name")
 
 
 class Distillation:
@@ -96,23 +81,23 @@ class Distillation:
         network: the students' network, without parameters of its own.
     """
 
-    def __init__(self, args: argparse.Namespace, expert_dir: Path) -> None:
+    def __init__(self, args: argparse.Namespace) -> None:
         self.args, self.info, self.seeds = args, DATASETS[args.dataset], SeedStreams(args.seed)
-        last_epoch = args.max_start_epoch - 1 + args.expert_epochs
+        expert_dir, last_epoch = buffer_folder(args), args.max_start_epoch - 1 + args.expert_epochs
         try:
             net = get_network(args.model, self.info, args.seed, args.device)  # does it fit the images?
             self._experts = load_experts(expert_dir, args.max_experts, last_epoch, net)
             real, test, self._zca = get_inputs(args.dataset, args.data_path, args.zca, args.device)
-        except (ValueError, TrajectoryError, DataError) as error:
+        except (ValueError, InputError) as error:
             raise SystemExit(f"distill.py: {error}") from error
         self.network = FlatNetwork(net)
         self._testloader = TensorLoader(*test, TEST_BATCH)
         self._init_learnable(*real)
         self._draws = np.random.default_rng(self.seeds.next("segments"))
-        self._folder = RunFolder(args)
+        self._folder = claim_folder(args)
         self._best = -math.inf
         say(f"settings: {vars(args)}")
-        say(f"{len(self._experts)} experts from {expert_dir}; results go to {self._folder.path}")
+        say(f"{len(self._experts)} experts from {expert_dir}; results go to {self._folder}")
 
     def _init_learnable(self, images: torch.Tensor, labels: torch.Tensor) -> None:
         args = self.args
@@ -181,11 +166,14 @@ class Distillation:
         else:
             say("no evaluation chose the best synthetic set: the last one is saved as the best")
             self._save(it, best=True)
-        say(f"written: {self._folder.path}")
+        say(f"written: {self._folder}")
 
     def _save(self, it: int, best: bool) -> None:
         """Write the synthetic set as that of an iteration, and as the best one."""
-        for suffix in (str(it), "best") if best else (str(it),):
-            self._folder.save(suffix, images=self.images, labels=self.labels, lr=self.lr)
+        learned = {"images": self.images, "labels": self.labels, "lr": self.lr}
+        suffixes = (it, "best") if best else (it,)
+        files = {f"{name}_{suffix}": tensor for suffix in suffixes for name, tensor in learned.items()}
         if self._zca is not None:
-            self._folder.save(str(it), images_zca=self._zca.inverse(self.images.detach()))
+            files[f"images_zca_{it}"] = self._zca.inverse(self.images.detach())
+        for name, tensor in files.items():
+            torch.save(tensor.detach().cpu().clone(), self._folder / f"{name}.pt")

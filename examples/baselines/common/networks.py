@@ -12,10 +12,10 @@ from torch import nn
 
 from common.data import DatasetInfo
 
-CONVNETS: dict[str, dict[str, int | str]] = {
+CONVNETS: dict[str, dict[str, tuple[int, ...] | str]] = {
     "ConvNet": {},
-    **{f"ConvNetD{depth}": {"depth": depth} for depth in (1, 2, 3, 4)},
-    **{f"ConvNetW{width}": {"width": width} for width in (32, 64, 128, 256)},
+    **{f"ConvNetD{depth}": {"widths": (128,) * depth} for depth in (1, 2, 3, 4)},
+    **{f"ConvNetW{width}": {"widths": (width,) * 3} for width in (32, 64, 128, 256)},
     **{f"ConvNet{norm}": {"norm": norm} for norm in ("BN", "IN", "GN", "LN", "NN")},
 }
 MODELS: tuple[str, ...] = ("MLP", *CONVNETS)
@@ -41,31 +41,31 @@ class MLP(nn.Module):
 
 
 class ConvNet(nn.Module):
-    """`depth` convolutional blocks, each of which halves the image, and a linear classifier."""
+    """A convolutional block for each width, each of which halves the image, and a linear classifier."""
 
     def __init__(
         self,
         channel: int,
         num_classes: int,
         im_size: tuple[int, int],
-        depth: int = 3,
-        width: int = 128,
+        widths: tuple[int, ...] = (128, 128, 128),
         norm: str = "IN",
+        bias: bool = True,
     ) -> None:
         super().__init__()
         blocks: list[nn.Module] = []
         shape, channels = im_size, channel
-        for block in range(depth):
+        for block, width in enumerate(widths):
             # As in the papers' networks, 28x28 grey images are widened to the 32x32 that halve evenly.
             padding = 3 if block == 0 and channel == 1 and im_size == (28, 28) else 1
             shape = (shape[0] + 2 * padding - 2, shape[1] + 2 * padding - 2)
             if min(shape) < 2:
-                raise ValueError(f"{depth} blocks are too many for images of {im_size[0]}x{im_size[1]} pixels")
-            blocks += [nn.Conv2d(channels, width, 3, padding=padding), *make_norm(norm, width, shape)]
+                raise ValueError(f"{len(widths)} blocks are too many for images of {im_size[0]}x{im_size[1]} pixels")
+            blocks += [nn.Conv2d(channels, width, 3, padding=padding, bias=bias), *make_norm(norm, width, shape)]
             blocks += [nn.ReLU(), nn.AvgPool2d(2)]
             shape, channels = (shape[0] // 2, shape[1] // 2), width
         self.features = nn.Sequential(*blocks)
-        self.classifier = nn.Linear(width * shape[0] * shape[1], num_classes)
+        self.classifier = nn.Linear(channels * shape[0] * shape[1], num_classes)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.classifier(self.features(x).flatten(1))

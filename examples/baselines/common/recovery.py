@@ -22,11 +22,10 @@ from torchvision.transforms import RandomResizedCrop
 from torchvision.transforms.functional import resized_crop
 from tqdm import tqdm
 
-from common.arguments import number
-from common.checkpoints import CheckpointError, Trained, load_checkpoint
-from common.data import DatasetInfo
+from common.arguments import COUNT, NATURAL, NOT_NEGATIVE, POSITIVE, SOME_SHARE, make_parser
+from common.checkpoints import Trained, load_checkpoint
+from common.data import DatasetInfo, InputError
 from common.seeds import SeedStreams, say
-from common.share import share
 
 ASPECT = (3 / 4, 4 / 3)  # of a crop, as is usual
 BETAS = (0.5, 0.9)  # of Adam, by the papers
@@ -37,25 +36,21 @@ MinScale = Callable[[int], float]
 
 def recover_parser(description: str) -> argparse.ArgumentParser:
     """The command line of both methods."""
-    parser = argparse.ArgumentParser(
-        description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter, allow_abbrev=False
-    )
-    natural, count = number(int, 1), number(int, 0)
-    positive, least = number(float, 0, open_end=True), number(float, 0)
+    parser = make_parser(description)
     add = parser.add_argument
     add("--exp-name", default="test", help="name of the folder of this set, in --syn-data-path")
     add("--syn-data-path", default="syn_data", help="folder for synthetic sets, made if missing")
     add("--arch-path", required=True, metavar="FILE", help="checkpoint that squeeze.py wrote")
-    add("--batch-size", type=natural, default=100, help="images that are optimised, and matched, together")
-    add("--iteration", type=natural, default=200, help="updates of each batch of images")
-    add("--lr", type=positive, default=0.1, help="learning rate of the images")
-    add("--jitter", type=count, default=2, help="pixels that an image is shifted by at most")
-    add("--r-bn", type=least, default=0.05, help="weight of the BatchNorm statistics")
-    add("--first-bn-multiplier", type=least, default=10.0, help="further weight of the first BatchNorm's")
-    add("--min-scale-crops", type=share(open_end=True), default=0.5, help="least share of an image's area in a crop")
-    add("--ipc-start", type=count, default=0, help="number of the first image of each class")
-    add("--ipc-end", type=natural, default=10, help="number after that of the last image of each class")
-    add("--seed", type=count, default=0, help="all that is random follows from it")
+    add("--batch-size", type=NATURAL, default=100, help="images that are optimised, and matched, together")
+    add("--iteration", type=NATURAL, default=200, help="updates of each batch of images")
+    add("--lr", type=POSITIVE, default=0.1, help="learning rate of the images")
+    add("--jitter", type=COUNT, default=2, help="pixels that an image is shifted by at most")
+    add("--r-bn", type=NOT_NEGATIVE, default=0.05, help="weight of the BatchNorm statistics")
+    add("--first-bn-multiplier", type=NOT_NEGATIVE, default=10.0, help="further weight of the first BatchNorm's")
+    add("--min-scale-crops", type=SOME_SHARE, default=0.5, help="least share of an image's area in a crop")
+    add("--ipc-start", type=COUNT, default=0, help="number of the first image of each class")
+    add("--ipc-end", type=NATURAL, default=10, help="number after that of the last image of each class")
+    add("--seed", type=COUNT, default=0, help="all that is random follows from it")
     return parser
 
 
@@ -143,7 +138,7 @@ def load_teacher(args: argparse.Namespace) -> Trained:
         raise SystemExit(f"recover.py: --ipc-start {args.ipc_start} is not below --ipc-end {args.ipc_end}")
     try:
         return load_checkpoint(args.arch_path, "cuda" if torch.cuda.is_available() else "cpu")
-    except CheckpointError as error:
+    except InputError as error:
         raise SystemExit(f"recover.py: {error}") from error
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from common.data import DataError, Split, get_dataset
+from common.data import InputError, Split, get_dataset
 
 SPLITS = ("val", "test")
 
@@ -23,5 +23,5 @@ def first_images(name: str, train: Split, n_train: int | None, note: str = "") -
     """The first `n_train` of a data set's training images (None: all); the note goes into the error if fewer."""
     images, labels = train
     if n_train is not None and n_train > len(labels):
-        raise DataError(f"{name} has {len(labels)} images to train on{note}, fewer than {n_train}")
+        raise InputError(f"{name} has {len(labels)} images to train on{note}, fewer than {n_train}")
     return images[:n_train], labels[:n_train]

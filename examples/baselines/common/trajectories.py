@@ -13,12 +13,10 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from common.data import InputError
+
 Snapshot = list[torch.Tensor]
 Trajectory = list[Snapshot]
-
-
-class TrajectoryError(Exception):
-    """There are no usable trajectories, and why."""
 
 
 def buffer_folder(args: argparse.Namespace) -> Path:
@@ -58,20 +56,20 @@ def load_experts(folder: Path, max_experts: int | None, last_epoch: int, net: nn
     """
     files = buffer_files(folder)
     if not files:
-        raise TrajectoryError(f"no replay_buffer_0.pt in {folder}; buffer.py with the same options makes it")
+        raise InputError(f"no replay_buffer_0.pt in {folder}; buffer.py with the same options makes it")
     shapes = [parameter.shape for parameter in net.parameters()]
     experts: list[Trajectory] = []
     for path in files:
         try:
             found = torch.load(path, mmap=True, weights_only=True)
         except (RuntimeError, OSError, pickle.UnpicklingError) as error:
-            raise TrajectoryError(f"{path} cannot be read: {str(error).splitlines()[0]}") from error
+            raise InputError(f"{path} cannot be read: {str(error).splitlines()[0]}") from error
         experts += found[:max_experts]
         for trajectory in found[:max_experts]:
             if [parameter.shape for parameter in trajectory[0]] != shapes:
-                raise TrajectoryError(f"{path} holds experts of another network")
+                raise InputError(f"{path} holds experts of another network")
             if last_epoch >= len(trajectory):
-                raise TrajectoryError(
+                raise InputError(
                     f"{path} holds experts of {len(trajectory) - 1} epochs, but --max_start_epoch and --expert_epochs "
                     f"lead to epoch {last_epoch} (the last start epoch is max_start_epoch - 1)"
                 )

@@ -21,9 +21,9 @@ from tqdm import tqdm
 sys.path.append(str(Path(__file__).resolve().parents[1]))  # common/ lies beside this folder
 from utils import epoch, evaluate_synset, get_loops, match_loss
 
-from common.arguments import number
+from common.arguments import COUNT, NATURAL, POSITIVE, make_parser
 from common.augmentation import diff_augment, parse_strategy
-from common.data import DATASETS, TEST_BATCH, DataError, DatasetInfo, RealImages, TensorLoader, get_dataset
+from common.data import DATASETS, TEST_BATCH, DatasetInfo, InputError, RealImages, TensorLoader, get_dataset
 from common.networks import MODELS, get_eval_model, get_network
 from common.seeds import SeedStreams, say
 from common.synthetic import init_synthetic
@@ -35,33 +35,28 @@ BN_IMAGES_PER_CLASS = 16
 
 def parse_args() -> argparse.Namespace:
     """The command line, checked, with what follows from it (loops, device)."""
-    parser = argparse.ArgumentParser(
-        description="Dataset condensation by gradient matching (DC, DSA).",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-        allow_abbrev=False,
-    )
-    natural, count, positive = number(int, 1), number(int, 0), number(float, 0, open_end=True)
+    parser = make_parser("Dataset condensation by gradient matching (DC, DSA).")
     add = parser.add_argument
     add("--method", default="DC", choices=("DC", "DSA"), help="without or with Siamese augmentation")
     add("--dataset", default="CIFAR10", choices=tuple(DATASETS), help="real data")
     add("--model", default="ConvNet", choices=MODELS, metavar="NAME", help=f"network: {', '.join(MODELS)}")
-    add("--ipc", type=natural, default=1, help="synthetic images per class")
-    add("--num_exp", type=natural, default=5, help="experiments, each with a synthetic set of its own")
-    add("--num_eval", type=count, default=20, help="networks trained and tested in one evaluation; 0 for none")
-    add("--epoch_eval_train", type=natural, default=300, help="epochs of training in an evaluation")
-    add("--Iteration", type=count, default=1000, help="number of the last iteration; the first is 0")
-    add("--lr_img", type=positive, default=0.1, help="learning rate of the synthetic images")
-    add("--lr_net", type=positive, default=0.01, help="learning rate of the networks")
-    add("--batch_real", type=natural, default=256, help="real images of one class in a batch")
-    add("--batch_train", type=natural, default=256, help="batch size in training on synthetic images")
+    add("--ipc", type=NATURAL, default=1, help="synthetic images per class")
+    add("--num_exp", type=NATURAL, default=5, help="experiments, each with a synthetic set of its own")
+    add("--num_eval", type=COUNT, default=20, help="networks trained and tested in one evaluation; 0 for none")
+    add("--epoch_eval_train", type=NATURAL, default=300, help="epochs of training in an evaluation")
+    add("--Iteration", type=COUNT, default=1000, help="number of the last iteration; the first is 0")
+    add("--lr_img", type=POSITIVE, default=0.1, help="learning rate of the synthetic images")
+    add("--lr_net", type=POSITIVE, default=0.01, help="learning rate of the networks")
+    add("--batch_real", type=NATURAL, default=256, help="real images of one class in a batch")
+    add("--batch_train", type=NATURAL, default=256, help="batch size in training on synthetic images")
     add("--init", default="noise", choices=("noise", "real"), help="what the synthetic images start from")
     add("--dsa_strategy", default="color_crop_cutout_flip_scale_rotate", help="augmentations of DSA, or none")
     add("--data_path", default="data", help="folder with the real data, where the data set needs one")
     add("--save_path", default="result", help="folder for the results, made if missing")
     add("--dis_metric", default="ours", choices=("ours", "mse", "cos"), help="distance between gradients")
-    add("--seed", type=count, default=0, help="all that is random follows from it")
-    add("--outer_loop", type=natural, default=None, help="image updates per iteration; None: by the papers, from ipc")
-    add("--inner_loop", type=natural, default=None, help="network epochs per image update; None: as above")
+    add("--seed", type=COUNT, default=0, help="all that is random follows from it")
+    add("--outer_loop", type=NATURAL, default=None, help="image updates per iteration; None: by the papers, from ipc")
+    add("--inner_loop", type=NATURAL, default=None, help="network epochs per image update; None: as above")
     args = parser.parse_args()
     try:
         parse_strategy(args.dsa_strategy)
@@ -139,20 +134,6 @@ def update_images(
     return loss.item()
 
 
-def train_network(
-    net: nn.Module,
-    criterion: nn.Module,
-    optimizer_net: torch.optim.Optimizer,
-    image_syn: torch.Tensor,
-    label_syn: torch.Tensor,
-    args: argparse.Namespace,
-) -> None:
-    """Train the network on the synthetic images as they are now, so that matching sees it at several ages."""
-    loader = TensorLoader(image_syn.detach().clone(), label_syn, args.batch_train, shuffle=True)
-    for _ in range(args.inner_loop):
-        epoch("train", loader, net, optimizer_net, criterion, args, aug=args.dsa)
-
-
 def distill_iteration(
     criterion: nn.Module,
     real: RealImages,
@@ -171,8 +152,11 @@ def distill_iteration(
     for step in range(args.outer_loop):
         freeze_batch_norm(net, real, info.num_classes)
         total += update_images(net, criterion, real, image_syn, optimizer_img, info.num_classes, seeds, args)
+        # Trained on the synthetic images as they are now, so that matching sees the network at several ages.
         if step < args.outer_loop - 1:
-            train_network(net, criterion, optimizer_net, image_syn, label_syn, args)
+            loader = TensorLoader(image_syn.detach().clone(), label_syn, args.batch_train, shuffle=True)
+            for _ in range(args.inner_loop):
+                epoch("train", loader, net, optimizer_net, criterion, args, aug=args.dsa)
     return total / (info.num_classes * args.outer_loop)
 
 
@@ -217,7 +201,7 @@ def main() -> None:
     try:
         get_network(args.model, info, args.seed, args.device)  # does it fit the images?
         (images, labels), (test_images, test_labels) = get_dataset(args.dataset, args.data_path)
-    except (ValueError, DataError) as error:
+    except (ValueError, InputError) as error:
         raise SystemExit(f"main.py: {error}") from error
     images = images.to(args.device)
     testloader = TensorLoader(test_images, test_labels, TEST_BATCH)

@@ -19,7 +19,6 @@ from utils import evaluate_synset
 from common.arguments import make_parser, parse_distill_options
 from common.flat import FlatNetwork
 from common.matching import Distillation, Step, augmented
-from common.trajectories import buffer_folder
 
 LR_IMG = 30.0
 
@@ -54,11 +53,8 @@ def matching_loss(
 
 
 def main(args: argparse.Namespace) -> None:
-    args.dsa = args.dsa == "True"
-    args.device = "cuda" if torch.cuda.is_available() else "cpu"
-    expert_dir = buffer_folder(args)
     criterion = nn.CrossEntropyLoss().to(args.device)
-    syn = Distillation(args, expert_dir)
+    syn = Distillation(args)
     for it in syn.iterations(evaluate_synset):
         start, target = syn.draw_segment()
         plan = syn.plan_steps()

@@ -16,25 +16,22 @@ import torch
 from tqdm import tqdm
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))  # common/ lies beside this folder
-from utils import InputError, add_view_arguments, draw_view, epoch_batches, fkd_file, read_folder, render, save_fkd
+from utils import add_view_arguments, draw_view, epoch_batches, fkd_file, read_folder, render, save_fkd
 
-from common.arguments import number
-from common.checkpoints import CheckpointError, load_checkpoint
+from common.arguments import COUNT, make_parser
+from common.checkpoints import load_checkpoint
+from common.data import InputError
 from common.seeds import SeedStreams, say
 
 
 def get_args_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description="SRe2L: label views of recovered images.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = make_parser("SRe2L: label views of recovered images.")
     add = parser.add_argument
     add("--teacher", required=True, metavar="FILE", help="checkpoint that squeeze.py wrote")
     add("--data", required=True, metavar="DIR", help="folder of images that recover.py wrote")
     add("--fkd-path", default="fkd", metavar="DIR", help="folder for the soft labels, made if missing")
     add_view_arguments(parser)
-    add("--seed", type=number(int, 0), default=0, help="all that is random but the order of the images follows from it")
+    add("--seed", type=COUNT, default=0, help="all that is random but the order of the images follows from it")
     return parser
 
 
@@ -43,7 +40,7 @@ def main(args: argparse.Namespace) -> None:
     try:
         teacher = load_checkpoint(args.teacher, device)
         images = read_folder(args.data, teacher.info)
-    except (CheckpointError, InputError) as error:
+    except InputError as error:
         raise SystemExit(f"relabel.py: {error}") from error
     folder = Path(args.fkd_path)
     if folder.exists() and any(folder.iterdir()):  # labels left over from other images would go unnoticed

@@ -18,37 +18,30 @@ from torch import nn
 from tqdm import tqdm
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))  # common/ lies beside this folder
-from common.arguments import number
+from common.arguments import COUNT, NATURAL, NOT_NEGATIVE, POSITIVE, SHARE, make_parser
 from common.bn_networks import BN_MODELS, create_model
 from common.checkpoints import save_checkpoint
-from common.data import DATASETS, TEST_BATCH, DataError, TensorLoader
+from common.data import DATASETS, TEST_BATCH, InputError, TensorLoader
 from common.seeds import SeedStreams, say
-from common.share import share
 from common.splits import SPLITS, get_splits
 
 
 def get_args_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description="SRe2L: train a network on real images.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-        allow_abbrev=False,
-    )
-    natural, count = number(int, 1), number(int, 0)
-    positive, least = number(float, 0, open_end=True), number(float, 0)
+    parser = make_parser("SRe2L: train a network on real images.")
     add = parser.add_argument
     add("--dataset", default="FashionMNIST", choices=tuple(DATASETS), help="real data")
     add("--data-path", default="data", help="folder with the real data, where the data set needs one")
     add("--model", default="ConvNetBN32-64-128", choices=BN_MODELS, help="network")
-    add("--epochs", type=natural, default=5, help="passes over the training images")
-    add("--batch-size", type=natural, default=64, help="images in a batch")
-    add("--lr", type=positive, default=0.02, help="initial learning rate; it falls to 0 along a cosine")
-    add("--momentum", type=share(), default=0.9, help="of SGD")
-    add("--wd", type=least, default=5e-4, help="weight decay")
-    add("--label-smoothing", type=share(), default=0.0, help="of the cross-entropy")
-    add("--n-train", type=natural, default=None, help="train on the first so many images; None: all but --split val's")
+    add("--epochs", type=NATURAL, default=5, help="passes over the training images")
+    add("--batch-size", type=NATURAL, default=64, help="images in a batch")
+    add("--lr", type=POSITIVE, default=0.02, help="initial learning rate; it falls to 0 along a cosine")
+    add("--momentum", type=SHARE, default=0.9, help="of SGD")
+    add("--wd", type=NOT_NEGATIVE, default=5e-4, help="weight decay")
+    add("--label-smoothing", type=SHARE, default=0.0, help="of the cross-entropy")
+    add("--n-train", type=NATURAL, default=None, help="train on the first so many images; None: all but --split val's")
     add("--split", default="test", choices=SPLITS, help="images to evaluate on; val: the last tenth of the training's")
     add("--output-dir", default="save", help="folder for the checkpoint, made if missing")
-    add("--seed", type=count, default=0, help="all that is random follows from it")
+    add("--seed", type=COUNT, default=0, help="all that is random follows from it")
     return parser
 
 
@@ -102,7 +95,7 @@ def main(args: argparse.Namespace) -> None:
     try:
         model = create_model(args.model, DATASETS[args.dataset]).to(device)
         train, held_out = get_splits(args.dataset, args.data_path, args.split, args.n_train)
-    except (ValueError, DataError) as error:
+    except (ValueError, InputError) as error:
         raise SystemExit(f"squeeze.py: {error}") from error
     output_dir = Path(args.output_dir)
     output_dir.mkdir(parents=True, exist_ok=True)

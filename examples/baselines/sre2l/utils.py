@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import pickle
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,16 +20,12 @@ from torchvision.datasets import ImageFolder
 from torchvision.transforms import InterpolationMode, RandomResizedCrop
 from torchvision.transforms.functional import resized_crop, to_tensor
 
-from common.arguments import number
-from common.data import DatasetInfo
+from common.arguments import COUNT, NATURAL, POSITIVE, SOME_SHARE
+from common.checkpoints import load_plain
+from common.data import DatasetInfo, InputError
 from common.recovery import ASPECT
-from common.share import share
 
 MIX_TYPES = ("cutmix", "none")
-
-
-class InputError(Exception):
-    """Files that cannot be used, and why."""
 
 
 def read_folder(path: str, info: DatasetInfo) -> list[Image.Image]:
@@ -52,14 +47,13 @@ def read_folder(path: str, info: DatasetInfo) -> list[Image.Image]:
 
 def add_view_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of what decides the views."""
-    natural, positive = number(int, 1), number(float, 0, open_end=True)
     add = parser.add_argument
-    add("--epochs", type=natural, default=300, help="passes over the recovered images")
-    add("--batch-size", type=natural, default=50, help="images in a batch")
-    add("--min-scale-crops", type=share(open_end=True), default=0.5, help="least share of an image's area in a crop")
+    add("--epochs", type=NATURAL, default=300, help="passes over the recovered images")
+    add("--batch-size", type=NATURAL, default=50, help="images in a batch")
+    add("--min-scale-crops", type=SOME_SHARE, default=0.5, help="least share of an image's area in a crop")
     add("--mix-type", default="cutmix", choices=MIX_TYPES, help="how the images of a batch are mixed")
-    add("--cutmix", type=positive, default=1.0, help="both parameters of the beta distribution of CutMix")
-    add("--fkd_seed", "--fkd-seed", type=number(int, 0), default=42, help="decides the order of the images")
+    add("--cutmix", type=POSITIVE, default=1.0, help="both parameters of the beta distribution of CutMix")
+    add("--fkd_seed", "--fkd-seed", type=COUNT, default=42, help="decides the order of the images")
 
 
 def epoch_batches(n: int, batch_size: int, seed: int) -> BatchSampler:
@@ -141,13 +135,10 @@ def save_fkd(path: Path, view: View, logits: torch.Tensor) -> None:
 
 def load_fkd(path: Path, size: int) -> tuple[View, torch.Tensor]:
     """Read what `save_fkd` wrote for a batch of this size."""
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        reason = str(error).strip().splitlines() or [type(error).__name__]
-        raise InputError(f"no usable soft labels in {path}: {reason[0]}") from error
+    unusable = f"no usable soft labels in {path}"
+    content = load_plain(path, unusable)
     if not isinstance(content, list) or len(content) != 6:
-        raise InputError(f"no usable soft labels in {path}: not the six values of a batch")
+        raise InputError(f"{unusable}: not the six values of a batch")
     *view, logits = content
     if len(logits) != size:
         raise InputError(f"{path} is about {len(logits)} images, not {size}: other images, or another --batch-size")

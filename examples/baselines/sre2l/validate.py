@@ -23,8 +23,6 @@ from tqdm import tqdm
 sys.path.append(str(Path(__file__).resolve().parents[1]))  # common/ lies beside this folder
 from squeeze import evaluate
 from utils import (
-    InputError,
-    View,
     add_view_arguments,
     distillation_loss,
     draw_view,
@@ -35,10 +33,10 @@ from utils import (
     render,
 )
 
-from common.arguments import number
+from common.arguments import COUNT, NOT_NEGATIVE, POSITIVE, make_parser
 from common.bn_networks import BN_MODELS, create_model
-from common.checkpoints import CheckpointError, Trained, load_checkpoint, save_checkpoint
-from common.data import DATASETS, TEST_BATCH, DataError, TensorLoader
+from common.checkpoints import Trained, load_checkpoint, save_checkpoint
+from common.data import DATASETS, TEST_BATCH, InputError, TensorLoader
 from common.seeds import SeedStreams, say
 from common.splits import SPLITS, get_splits
 
@@ -49,12 +47,7 @@ Labelled = Callable[[int, int, list[Image.Image]], tuple[torch.Tensor, torch.Ten
 
 
 def get_args_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description="SRe2L: train and test a student of recovered images.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-        allow_abbrev=False,
-    )
-    positive, least = number(float, 0, open_end=True), number(float, 0)
+    parser = make_parser("SRe2L: train and test a student of recovered images.")
     add = parser.add_argument
     add("--train-dir", required=True, metavar="DIR", help="folder of images that recover.py wrote")
     labels = parser.add_mutually_exclusive_group(required=True)
@@ -65,11 +58,11 @@ def get_args_parser() -> argparse.ArgumentParser:
     add("--split", default="test", choices=SPLITS, help="images to test on; val: the last tenth of the training's")
     add("--model", default="ConvNetBN32-64-128", choices=BN_MODELS, help="student")
     add_view_arguments(parser)
-    add("--adamw-lr", type=positive, default=0.001, help="initial learning rate; it falls to 0 along a cosine")
-    add("--adamw-weight-decay", type=least, default=0.01, help="weight decay")
-    add("-T", "--temperature", type=positive, default=20.0, help="softens the classes of teacher and student")
+    add("--adamw-lr", type=POSITIVE, default=0.001, help="initial learning rate; it falls to 0 along a cosine")
+    add("--adamw-weight-decay", type=NOT_NEGATIVE, default=0.01, help="weight decay")
+    add("-T", "--temperature", type=POSITIVE, default=20.0, help="softens the classes of teacher and student")
     add("--output-dir", default="save_student", help="folder for the student's checkpoint, made if missing")
-    add("--seed", type=number(int, 0), default=0, help="all that is random but the order of the images follows from it")
+    add("--seed", type=COUNT, default=0, help="all that is random but the order of the images follows from it")
     return parser
 
 
@@ -88,7 +81,7 @@ def labels_from_teacher(teacher: Trained, args: argparse.Namespace, device: str)
     """Label new views in each epoch."""
 
     def labelled(_epoch: int, _batch: int, shown: list[Image.Image]) -> tuple[torch.Tensor, torch.Tensor]:
-        view: View = draw_view(shown, args)
+        view = draw_view(shown, args)
         seen = render(shown, view, teacher.info, device)
         with torch.no_grad():
             return seen, teacher.model(seen)
@@ -151,7 +144,7 @@ def main(args: argparse.Namespace) -> None:
         images = read_folder(args.train_dir, info)
         labelled = prepare_labels(args, len(images), device)
         _, held_out = get_splits(args.dataset, args.data_path, args.split)
-    except (ValueError, DataError, CheckpointError, InputError) as error:
+    except (ValueError, InputError) as error:
         raise SystemExit(f"validate.py: {error}") from error
     output_dir = Path(args.output_dir)
     output_dir.mkdir(parents=True, exist_ok=True)

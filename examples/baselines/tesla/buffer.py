@@ -10,18 +10,15 @@ import argparse
 import sys
 from pathlib import Path
 
-import torch
 from torch import nn
-from tqdm import tqdm
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))  # common/ lies beside this folder
 from utils import epoch
 
 from common.arguments import make_parser, parse_expert_options
-from common.experts import prepare_experts
-from common.networks import get_network
+from common.experts import new_experts, prepare_experts
 from common.seeds import say
-from common.trajectories import Trajectory, is_finite, save_buffer, snapshot
+from common.trajectories import snapshot
 
 SAVE_INTERVAL = 1
 CRITERIA = {"ce": nn.CrossEntropyLoss, "mse": nn.MSELoss}
@@ -36,17 +33,10 @@ def parse_args() -> argparse.Namespace:
 
 
 def main(args: argparse.Namespace) -> None:
-    args.dsa = args.dsa == "True"
-    args.device = "cuda" if torch.cuda.is_available() else "cpu"
     info, seeds, trainloader, testloader, save_dir = prepare_experts(args)
     criterion = CRITERIA[args.loss_type]().to(args.device)
-    trajectories: list[Trajectory] = []
-    for it in tqdm(range(args.num_experts), desc="experts", unit="expert", disable=None):
-        teacher_net = get_network(args.model, info, seeds.next("expert"), args.device)
-        teacher_optim = torch.optim.SGD(
-            teacher_net.parameters(), lr=args.lr_teacher, momentum=args.mom, weight_decay=args.l2
-        )
-        timestamps = [snapshot(teacher_net)]
+    for it, teacher_net, teacher_optim, timestamps in new_experts(args, info, seeds, save_dir):
+        timestamps.append(snapshot(teacher_net))
         for e in range(args.train_epochs):
             _, train_acc = epoch(
                 "train",
@@ -63,12 +53,6 @@ def main(args: argparse.Namespace) -> None:
             "test", dataloader=testloader, net=teacher_net, optimizer=None, criterion=criterion, args=args, aug=False
         )
         say(f"expert {it}: test acc = {test_acc:.4f}")
-        if not is_finite(timestamps):
-            raise SystemExit(f"buffer.py: expert {it} diverged; lower --lr_teacher")
-        trajectories.append(timestamps)
-        if len(trajectories) == args.save_interval:
-            say(f"written: {save_buffer(trajectories, save_dir)}")
-            trajectories = []
 
 
 if __name__ == "__main__":

@@ -20,7 +20,6 @@ from utils import evaluate_synset
 from common.arguments import make_parser, parse_distill_options
 from common.flat import FlatNetwork
 from common.matching import Distillation, Step, augmented
-from common.trajectories import buffer_folder
 
 LR_IMG = 5.0  # not MTT's 30: with it, one image per class of digits comes to an accuracy of 77 %, with 5 to 93 %
 
@@ -94,11 +93,8 @@ def teacher_labels(network: FlatNetwork, target: torch.Tensor, images: torch.Ten
 
 
 def main(args: argparse.Namespace) -> None:
-    args.dsa = args.dsa == "True"
-    args.device = "cuda" if torch.cuda.is_available() else "cpu"
-    expert_dir = buffer_folder(args)
     criterion = nn.CrossEntropyLoss().to(args.device)
-    syn = Distillation(args, expert_dir)
+    syn = Distillation(args)
     if args.teacher_label:  # until the first expert has given its own
         syn.labels = F.one_hot(syn.labels, syn.info.num_classes).float()
     for it in syn.iterations(evaluate_synset):

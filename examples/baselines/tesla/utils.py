@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from common import evaluation
 from common.augmentation import diff_augment
 from common.data import TensorLoader
-from common.evaluation import train_student
 
 
 def epoch(
@@ -52,21 +52,4 @@ def epoch(
     return loss_sum / seen, correct / seen
 
 
-def evaluate_synset(
-    it_eval: int,
-    net: nn.Module,
-    images_train: torch.Tensor,
-    labels_train: torch.Tensor,
-    testloader: TensorLoader,
-    args: argparse.Namespace,
-    return_loss: bool = False,
-    texture: bool = False,
-) -> tuple[nn.Module, list[float], float] | tuple[nn.Module, list[float], float, list[float], float]:
-    """Train a new network on a synthetic set, at the learning rate args.lr_net, and test it.
-
-    Returns it with its training accuracy in each epoch and its test accuracy; with `return_loss` the losses follow.
-    """
-    run_epoch = partial(epoch, texture=texture)
-    student = train_student(run_epoch, it_eval, net, images_train, labels_train, testloader, args)
-    accuracies = (student.net, student.accs_train, student.acc_test)
-    return (*accuracies, student.losses_train, student.loss_test) if return_loss else accuracies
+evaluate_synset = partial(evaluation.evaluate_synset, epoch)

@@ -8,8 +8,6 @@ from guard_plugin.hosts.faults.fault import Fault
 
 __all__ = ["cuda_only", "without_cuda"]
 
-_MOVED = (r"\.cuda\(\)", "")
-
 _ELSEWHERE = (
     (r"""\.to\((["'])cuda(?::\d+)?\1\)""", '.to("cpu")'),
     (r"""\btorch\.device\((["'])cuda(?::\d+)?\1\)""", 'torch.device("cpu")'),
@@ -38,8 +36,8 @@ def cuda_only(*files: str) -> tuple[Fault, ...]:
         Fault(
             name="cuda-only",
             file=file,
-            pattern=_MOVED[0],
-            repaired=_MOVED[1],
+            pattern=r"\.cuda\(\)",
+            repaired="",
             also=_ELSEWHERE,
             harm="it asks for a CUDA device, and this machine has none; mended, it runs on the CPU, which is slow: to "
             "try a pipeline in small before it goes to a machine with CUDA, not for results",
