@@ -77,7 +77,7 @@ def parse_radii(attacks: str, eps: Sequence[str | float] | None) -> list[Eps]:
     if preset is None:
         raise UnusableInput(
             f"expected eps for {', '.join(without)}: give --eps, such as 8/255, or a radius with each name, as in "
-            f"{without[0]}@8/255"
+            f"{without[0]}@8/255; only a preset that stands alone ({', '.join(PRESETS)}) has a radius"
         )
     return [parse_eps(preset.eps)]
 
