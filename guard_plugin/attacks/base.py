@@ -72,7 +72,7 @@ class Attack(ABC):
         if self.norm not in self.norms:
             raise UnusableInput(f"attack {self.family} is defined for {' and '.join(self.norms)}, got {self.norm}")
         if self.targeted and not self.can_target:
-            raise UnusableInput(f"attack {self.family} has no targeted form: leave -targeted away")
+            raise UnusableInput(f"attack {self.family} has no targeted form: leave -targeted out")
         if self.transfer and not self.can_transfer:
             raise UnusableInput(
                 f"attack {self.family} stops where the source is fooled, which says little about another model: "

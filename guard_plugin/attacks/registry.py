@@ -70,14 +70,14 @@ def parse_radii(attacks: str, eps: Sequence[str | float] | None) -> list[Eps]:
         raise UnusableInput(f"expected a list of one eps or more, such as ['1/255'], got {eps!r}")
     without = [name for name in _names(attacks) if "@" not in name]
     if eps and not without:
-        raise UnusableInput(f"every attack of {attacks!r} has a radius of its own: leave eps away")
+        raise UnusableInput(f"every attack of {attacks!r} has a radius of its own: leave eps out")
     if eps or not without:
         return [parse_eps(one) for one in eps or []]
     preset = PRESETS.get(attacks.strip())
     if preset is None:
         raise UnusableInput(
             f"expected eps for {', '.join(without)}: give --eps, such as 8/255, or a radius with each name, as in "
-            f"{without[0]}@8/255"
+            f"{without[0]}@8/255; only a preset that stands alone ({', '.join(PRESETS)}) has a radius"
         )
     return [parse_eps(preset.eps)]
 

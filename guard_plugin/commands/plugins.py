@@ -24,9 +24,9 @@ def list_plugins(as_json: bool) -> None:
     plugins = installed_plugins()
     kinds = {"adapters": plugins.adapters, "penalties": plugins.penalties, "attacks": plugins.attacks}
     found = {kind: {name: r.distribution for name, r in registered.items()} for kind, registered in kinds.items()}
-    lines = []
+    lines, width = [], max(len(name) for names in found.values() for name in names)
     for kind, distributions in found.items():
-        lines += [kind, *(f"  {name:<16}{distribution}" for name, distribution in distributions.items())]
+        lines += [kind, *(f"  {name:<{width}}  {distribution}" for name, distribution in distributions.items())]
     show(found, "\n".join(lines), as_json)
 
 

@@ -134,7 +134,7 @@ def settings_for(dataset: str, method: str = METHODS[0], **given: Any) -> DcSett
     kind: type[DcSettings | RecoverySettings] = DcSettings if method == "dc" else RecoverySettings
     strange = sorted(set(given) - {field.name for field in fields(kind)})
     if strange:
-        raise UnusableInput(f"--{strange[0].replace('_', '-')} is not for --method {method}: leave it away")
+        raise UnusableInput(f"--{strange[0].replace('_', '-')} is not for --method {method}: leave it out")
     chosen: dict[str, Any] = {} if method == "dc" else {"method": method}
     if dataset != "digits":
         chosen |= _LARGER["dc" if method == "dc" else "sre2l"]

@@ -1,5 +1,7 @@
 """The folder of a benchmark: one protocol, its students, their records and results.json."""
 
+from __future__ import annotations
+
 import fcntl
 import io
 import json
@@ -120,7 +122,7 @@ class BenchmarkFolder:
         except UnusableInput as error:
             raise UnusableInput(f"{error}: choose another --out") from error
         differences = [
-            f"{key} (there: {kept.get(key)}; now: {wanted.get(key)})"
+            _told_apart(key, kept.get(key), wanted.get(key))
             for key in dict.fromkeys([*kept, *wanted])
             if kept.get(key) != wanted.get(key)
         ]
@@ -131,3 +133,16 @@ class BenchmarkFolder:
             )
         for folder in (self._path, self._path / "students", *self._path.glob("records/student-*")):
             remove_unfinished(folder)
+
+
+def _told_apart(key: str, there: Any, now: Any) -> str:
+    """Write two values of a setting: attacks by name and radius, unless these are the same."""
+    named = _attack_names(there), _attack_names(now)
+    shown = (there, now) if None in named or named[0] == named[1] else named
+    return f"{key} (there: {shown[0]}; now: {shown[1]})"
+
+
+def _attack_names(value: Any) -> str | None:
+    if not isinstance(value, list) or not all(isinstance(one, dict) and "name" in one for one in value):
+        return None
+    return ", ".join(f"{one['name']} at {one.get('eps')}" for one in value)

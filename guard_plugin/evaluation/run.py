@@ -146,8 +146,9 @@ def _attacks(options: BenchmarkOptions) -> dict[str, Attack]:
             one.check_available()
     transferred = [column for column, attack in attacks.items() if attack.transfer]
     if bool(transferred) != (options.source is not None):
-        needed = f"{', '.join(transferred)} need a source model" if transferred else "no attack is transferred"
-        raise UnusableInput(f"{needed}: --source and attacks such as pgd100-transfer go together")
+        if transferred:
+            raise UnusableInput(f"expected --source, the checkpoint that {', '.join(transferred)} must be made on")
+        raise UnusableInput("--source is for transferred attacks, and no attack is transferred: name pgd100-transfer")
     return attacks
 
 

@@ -11,6 +11,7 @@ from guard_plugin.distilled.markers import origin_of
 from guard_plugin.hosts.doctor import commit_of, is_modified
 from guard_plugin.hosts.profile import ExpectedCount
 from guard_plugin.injection.plan import Plan
+from guard_plugin.injection.teacher import Teacher
 
 __all__ = ["describe"]
 
@@ -32,7 +33,7 @@ def _described(
     if plan.unguarded:
         yield "guards", f"nothing: {plan.unguarded}"
     else:
-        yield "settings", plan.penalty.in_words()
+        yield "settings", f"{plan.penalty.in_words()}{plan.paths.in_words()}"
         for found in plan.definitions:
             place = f"{os.path.relpath(found.file, plan.host)}:{found.line}"
             yield _ROLES[found.seam.role], f"{found.seam.name}, {place}"
@@ -42,7 +43,7 @@ def _described(
     for fault in plan.faults:
         yield "known fault", f"{fault.describe()}; {'mended' if repair else '--repair mends it'} in memory"
     if teacher is not None:
-        yield "teacher", f"{teacher}, {origin_of(teacher).in_words()}"
+        yield "teacher", f"{Teacher(teacher).file}, {origin_of(teacher).in_words()}"
     for path in (*_files_named(arguments, plan.profile.reads), *plan.profile.folders_read(arguments)):
         yield "may read", f"{path}, {origin_of(path).in_words()}"
 

@@ -73,6 +73,10 @@ class Paths:
         self._examined: weakref.WeakKeyDictionary[nn.Module, weakref.ref[nn.Module]] = weakref.WeakKeyDictionary()
         self._demanded = "separate" if self._low_memory else None if path == "auto" else path
 
+    def in_words(self) -> str:
+        """Say what the user demands, as it goes on after the penalty; empty where that is nothing."""
+        return ", " + self._asked.replace("'", "") if self._demanded else ""
+
     def check(self, penalty: Penalty) -> None:
         """Refuse, with UnusableInput, a penalty, or a torch, that does not have the way that the user demands."""
         if self._demanded not in (None, "reference") and WHY_REFERENCE_ONLY:

@@ -17,6 +17,9 @@ from guard_plugin.plugins import Plugins, look_up
 __all__ = ["ChosenPenalty", "choose_penalty", "in_pixels"]
 
 
+_SAID = frozenset({"name", "combination", "strength", "h", "form"})
+
+
 @dataclass(frozen=True)
 class ChosenPenalty:
     """A penalty, and the shape of one input that its h is for, where h follows the size of the inputs.
@@ -45,8 +48,10 @@ class ChosenPenalty:
         settings = self.penalty.settings()
         if self.penalty.strength == 0:
             return "strength 0: a plain run, in which loss calls are counted"
+        others = {name: value for name, value in settings.items() if value and name not in _SAID}
+        further = "".join(f", {name} {_shown(value)}" for name, value in others.items())
         if not isinstance(self.penalty, Curvature):
-            return f"penalty {self.penalty.name}, strength {self.penalty.strength:g}"
+            return f"penalty {self.penalty.name}, strength {self.penalty.strength:g}{further}"
         h = f"h {settings['h']:g}"
         if self.reference is not None:
             h += f" at {in_pixels(self.reference)}"
@@ -54,7 +59,13 @@ class ChosenPenalty:
                 h += ", which follows the size of the images"
             else:
                 h += f" -> {self.for_inputs(shape).settings()['h']:.4g} at {in_pixels(shape)}"
-        return f"penalty curvature, {self.penalty.form} form, strength {self.penalty.strength:g}, {h}"
+        return f"penalty curvature, {self.penalty.form} form, strength {self.penalty.strength:g}, {h}{further}"
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, (tuple, list)):
+        return ",".join(map(_shown, value))
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def in_pixels(shape: Sequence[int]) -> str:

@@ -88,5 +88,6 @@ def _choose(plugins: Plugins, name: str, script: Path, folder: Path, options: di
     if name == AUTO:
         return make_adapter(script, folder=folder, **described), f"guard-plugin {__version__}"
     if described:
-        raise UnusableInput(f"{', '.join(described)}: for adapter auto only; {name} knows its seams")
+        named = ", ".join(f"--{key.replace('_', '-')}" for key in described)
+        raise UnusableInput(f"{named}: for adapter auto only; {name} knows its seams")
     return look_up("adapter", name, plugins.adapters), plugins.adapters[name].distribution

@@ -15,7 +15,7 @@ __all__ = ["InputSpace", "Normalization"]
 _LARGEST_STD = 10  # of pixels in [0, 1] at most 1/2; networks that take other units have other factors
 
 _CONTRADICTIONS = {
-    True: "got --zca, but the host did not whiten these images, as its files tell: leave --zca away",
+    True: "got --zca, but the host did not whiten these images, as its files tell: leave --zca out",
     False: "got --no-zca, but the images_zca_*.pt beside the images tell that the host ran with --zca: leave "
     "--no-zca away, or remove the images_zca_*.pt if they are not of this run",
 }

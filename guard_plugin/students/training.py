@@ -107,7 +107,7 @@ class TrainingRecipe(ABC):
         """Return this recipe with labels from another source, or refuse them where it trains on those of the set."""
         raise UnusableInput(
             f"--fkd and --teacher are for recipes of the SRe2L family (--recipe sre2l, sre2l-cifar, sre2l-tiny), got "
-            f"recipe {self.name}: leave them away"
+            f"recipe {self.name}: leave them out"
         )
 
     def check(self, distilled: DistilledSet) -> None:  # noqa: B027 - many need none

@@ -239,7 +239,7 @@ def test_attacks_are_transferred_from_a_source(plain, checkpoint, tmp_path):
     assert results["protocol"]["source"]["sha256"] == file_sha256(checkpoint)
     means = {column: entry["mean"] for column, entry in results["accuracy"].items()}
     assert means["pgd10"] < means["pgd10-transfer"] < means["clean"]
-    with pytest.raises(UnusableInput, match="--source and attacks .* go together"):
+    with pytest.raises(UnusableInput, match="expected --source, the checkpoint that .* must be made on"):
         benchmark("--out", tmp_path / "o", *asked, "--attacks", "pgd10-transfer")
     with pytest.raises(UnusableInput, match="no attack is transferred"):
         benchmark("--out", tmp_path / "o", *asked, "--attacks", "pgd10", *source)

@@ -30,9 +30,27 @@ def test_recommended_settings_and_their_reference_are_said(guard, baseline):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
+        ("--h-ramp 5 --strength-ramp 3 --memory low", "images, strength_ramp 3, h_ramp 5, memory low"),
+        ("--set path=reference", "images, path reference"),
+        (
+            "--penalty pgd_at --set eps=8/255 --set mean=0.5,0 --set std=0.2,1 --set eps_ramp=2",
+            "penalty pgd_at, strength 1, eps 0.03137, eps_ramp 2, mean 0.5,0, std 0.2,1, rel_step_size 0.25, steps 7",
+        ),
+    ],
+)
+def test_every_setting_is_said(guard, baseline, options, words):
+    done = guard("run", "--dry-run", *shlex.split(options), "dc", baseline / "main.py", *ARGUMENTS)
+    (settings,) = (line for line in done.stdout.splitlines() if line.startswith("settings"))
+    assert settings.endswith(words), done.stdout
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
         (["nobody", "main.py"], "nobody"),
         (["dc", "other.py"], "expected one script other.py"),
         (["--strength=-1", "dc", "main.py"], "expected strength"),
+        (["--teacher=missing.pt", "dc", "main.py"], "no such file"),
         (["auto", "--guard", "main:missing", "--strength=1", "--h=1", "main.py"], "expected a function missing"),
     ],
 )

@@ -104,7 +104,8 @@ def test_its_names_show_with_their_distribution(guard, target):
     assert table["adapters"]["tiny"] == "guard-tiny 1.2.3"
     assert table["penalties"]["weight-norm"] == "guard-tiny 1.2.3"
     assert table["adapters"]["dc"].startswith("guard-plugin ")
-    assert "guard-tiny 1.2.3" in guard("plugins", PYTHONPATH=str(target)).stdout
+    printed = guard("plugins", PYTHONPATH=str(target)).stdout
+    assert "guard-tiny 1.2.3" in printed and "official-autoattack  guard-plugin" in printed
 
 
 def test_its_adapter_and_penalty_are_used(guard, target, tmp_path):

@@ -241,6 +241,12 @@ def test_another_protocol_in_the_same_folder_is_refused(run, accuracy_bytes, cha
     assert accuracy_bytes() == before
 
 
+def test_a_refusal_names_the_attacks_and_not_all_their_settings(run):
+    run()
+    with pytest.raises(UnusableInput, match=r"attacks \(there: [^{}]*; now: fgsm at 8/255[^{}]*\): choose"):
+        run(eps=["8/255"])
+
+
 def test_another_number_of_classes_is_another_protocol(run, distilled, digits_test, tmp_path):
     """The students have another head, although images, labels and distilled set are the same."""
     np.savez(tmp_path / "mine.npz", images=digits_test.pixels[:150].numpy(), labels=digits_test.labels[:150].numpy())
