@@ -95,12 +95,16 @@ def choose_penalty(plugins: Plugins, adapter: Adapter | None, options: dict[str,
     if missing:
         raise UnusableInput(
             f"penalty {name!r} needs {', '.join(missing)}: there is no recommended value for this run; "
-            f"give {' '.join(map(_how_to_give, missing))}"
+            f"give {' '.join(map(_how_to_give, missing))}, or in Python {', '.join(map(_in_python, missing))}"
         )
     return ChosenPenalty(kind(**read_settings(kind, options)), reference)
 
 
 def _how_to_give(setting: str) -> str:
-    if setting == "eps":
-        return "--set eps=8/255 (in Python, eps=8 / 255)"
-    return f"--{setting} NUMBER" if setting in ("strength", "h") else f"--set {setting}=VALUE"
+    if setting in ("strength", "h"):
+        return f"--{setting} NUMBER"
+    return "--set eps=8/255" if setting == "eps" else f"--set {setting}=VALUE"
+
+
+def _in_python(setting: str) -> str:
+    return "eps=8 / 255" if setting == "eps" else f"{setting}={'NUMBER' if setting in ('strength', 'h') else 'VALUE'}"

@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from guard_plugin import __version__
-from guard_plugin.errors import UnusableInput
+from guard_plugin.errors import UnusableInput, unknown
 from guard_plugin.hosts.adapter import AUTO, Adapter, make_adapter
 from guard_plugin.hosts.faults import FoundFault
 from guard_plugin.hosts.profile import ExpectedCount, Profile
 from guard_plugin.hosts.seams import Definition
 from guard_plugin.injection.paths import Paths
 from guard_plugin.injection.penalty_choice import ChosenPenalty, choose_penalty
-from guard_plugin.plugins import Plugins, installed_plugins, look_up
+from guard_plugin.plugins import Plugins, installed_plugins
 
 __all__ = ["Plan"]
 
@@ -90,4 +90,7 @@ def _choose(plugins: Plugins, name: str, script: Path, folder: Path, options: di
     if described:
         named = ", ".join(f"--{key.replace('_', '-')}" for key in described)
         raise UnusableInput(f"{named}: for adapter auto only; {name} knows its seams")
-    return look_up("adapter", name, plugins.adapters), plugins.adapters[name].distribution
+    if name not in plugins.adapters:
+        others = f"{AUTO!r} guards the functions of any other host that --guard names"
+        raise UnusableInput(f"{unknown('adapter', name, list(plugins.adapters))}; {others}")
+    return plugins.adapters[name].value, plugins.adapters[name].distribution

@@ -185,7 +185,7 @@ def test_help_of_an_attached_script_is_untouched(python, forks):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["nope", "main.py"], "unknown adapter 'nope': expected one of cda, dc, mtt"),
+        (["nope", "main.py"], "unknown adapter 'nope': expected one of cda, dc, mtt, sre2l, tesla; 'auto' guards"),
         (["dc", "nope.py"], "expected one script nope.py, found 0"),
         (["dc", "-"], "expected a script in a file, found -, the standard input"),
         (["dc", "other.py"], "unknown script 'other.py': expected one of CL_DM.py, main.py, main_DM.py"),

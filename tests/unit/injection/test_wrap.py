@@ -108,7 +108,7 @@ def test_an_output_of_another_network_is_refused(net):
     ("options", "message"),
     [
         ({"strength": 1.0}, "penalty 'curvature' needs h"),
-        ({"h": 1.0}, "needs strength"),
+        ({"h": 1.0}, "needs strength: .*or in Python strength=NUMBER"),
         ({"strength": 1.0, "h": 1.0, "lamda": 3}, "has no setting lamda"),
         ({"strength": 1.0, "h": 1.0, "penalty": "curvatur"}, "did you mean 'curvature'"),
     ],
