@@ -4,8 +4,8 @@
 
 BEFORE and AFTER are checkouts of this repository. Each case runs the same commands with each checkout, on a copy of
 BEFORE's baselines, and every JSON file that the commands wrote is compared, as are their tables and exit codes. Only
-seconds and a ledger's process are left out, and the checkout's path and commit and the folder's path have one name
-each. Exit code 1 if a file differs.
+seconds, processes and when they started are left out, and the checkout's path and commit and the folder's path have one
+name each. Exit code 1 if a file differs.
 """
 
 import argparse
