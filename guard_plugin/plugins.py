@@ -5,8 +5,7 @@ from __future__ import annotations
 import difflib
 import functools
 import inspect
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, version
 from typing import Any
@@ -149,26 +148,36 @@ def _failed(hook: str, distribution: str, error: BaseException) -> PluginError:
     return PluginError(f"hook {hook} of {distribution} failed: {type(error).__name__}: {error}; repair or uninstall it")
 
 
+@dataclass(frozen=True)
+class _Telling:
+    """Raises PluginError where a hook raises what is not meant for the user.
+
+    No generator, as ``contextlib.contextmanager`` would make one for every loss call.
+    """
+
+    hook: str
+    distribution: str
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if error is not None and not isinstance(error, (GuardError, KeyboardInterrupt, GeneratorExit)):
+            raise _failed(self.hook, self.distribution, error) from error
+
+
 def _guarded(function: Callable[..., Any], hook: str, distribution: str) -> Callable[..., Any]:
     """Return a hook's function that raises PluginError where the plugin's own raises what is not meant for the user."""
-
-    @contextmanager
-    def told() -> Iterator[None]:
-        try:
-            yield
-        except (GuardError, KeyboardInterrupt, GeneratorExit):
-            raise
-        except BaseException as error:
-            raise _failed(hook, distribution, error) from error
+    telling = _Telling(hook, distribution)
 
     @functools.wraps(function)
     def called(*args: Any, **kwargs: Any) -> Any:
-        with told():
+        with telling:
             return function(*args, **kwargs)
 
     @functools.wraps(function)
     def around(*args: Any, **kwargs: Any) -> Any:
-        with told():
+        with telling:
             return (yield from function(*args, **kwargs))
 
     return around if inspect.isgeneratorfunction(function) else called

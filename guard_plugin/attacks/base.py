@@ -43,7 +43,7 @@ class Attack(ABC):
 
     family: ClassVar[str]
     norms: ClassVar[tuple[Norm, ...]] = ("linf",)
-    """The norms that the attack is defined for. The attack's name leaves the first away; it is the field's default."""
+    """The norms that the attack is defined for. The attack's name leaves the first out; it is the field's default."""
     can_target: ClassVar[bool] = False
     """Whether the attack has a targeted form."""
     can_transfer: ClassVar[bool] = False

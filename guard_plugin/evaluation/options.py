@@ -18,8 +18,16 @@ __all__ = ["FEWEST_STUDENTS", "FOR_CHECKPOINTS", "FOR_STUDENTS", "BenchmarkOptio
 
 # The options that only one of the two kinds of subject has.
 FOR_STUDENTS = (
-    "host_dataset", "seeds", "recipe", "recipe_values", "fkd", "teacher", "teacher_arch", "learning_rate", "zca",
-)  # fmt: skip
+    "host_dataset",
+    "seeds",
+    "recipe",
+    "recipe_values",
+    "fkd",
+    "teacher",
+    "teacher_arch",
+    "learning_rate",
+    "zca",
+)
 FOR_CHECKPOINTS = ("normalization",)
 
 FEWEST_STUDENTS = 5

@@ -43,7 +43,8 @@ def _described(
     for fault in plan.faults:
         yield "known fault", f"{fault.describe()}; {'mended' if repair else '--repair mends it'} in memory"
     if teacher is not None:
-        yield "teacher", f"{Teacher(teacher).file}, {origin_of(teacher).in_words()}"
+        Teacher(teacher)  # which refuses a file that the run would refuse
+        yield "teacher", f"{teacher}, {origin_of(teacher).in_words()}"
     for path in (*_files_named(arguments, plan.profile.reads), *plan.profile.folders_read(arguments)):
         yield "may read", f"{path}, {origin_of(path).in_words()}"
 

@@ -16,7 +16,7 @@ from guard_plugin.plugins import Plugins, look_up
 
 __all__ = ["ChosenPenalty", "choose_penalty", "in_pixels"]
 
-
+# What is said of a penalty in words of their own, or not at all.
 _SAID = frozenset({"name", "combination", "strength", "h", "form"})
 
 
@@ -93,18 +93,18 @@ def choose_penalty(plugins: Plugins, adapter: Adapter | None, options: dict[str,
         raise UnusableInput(f"penalty {name!r} has no setting {', '.join(strange)}: expected {', '.join(parameters)}")
     missing = [key for key, p in parameters.items() if p.default is p.empty and key not in options]
     if missing:
+        texts, keywords = zip(*map(_how_to_give, missing))
         raise UnusableInput(
             f"penalty {name!r} needs {', '.join(missing)}: there is no recommended value for this run; "
-            f"give {' '.join(map(_how_to_give, missing))}, or in Python {', '.join(map(_in_python, missing))}"
+            f"give {' '.join(texts)}, or in Python {', '.join(keywords)}"
         )
     return ChosenPenalty(kind(**read_settings(kind, options)), reference)
 
 
-def _how_to_give(setting: str) -> str:
+def _how_to_give(setting: str) -> tuple[str, str]:
+    """Return how a setting is given on the command line, and in Python."""
     if setting in ("strength", "h"):
-        return f"--{setting} NUMBER"
-    return "--set eps=8/255" if setting == "eps" else f"--set {setting}=VALUE"
-
-
-def _in_python(setting: str) -> str:
-    return "eps=8 / 255" if setting == "eps" else f"{setting}={'NUMBER' if setting in ('strength', 'h') else 'VALUE'}"
+        return f"--{setting} NUMBER", f"{setting}=NUMBER"
+    if setting == "eps":
+        return "--set eps=8/255", "eps=8 / 255"
+    return f"--set {setting}=VALUE", f"{setting}=VALUE"

@@ -30,6 +30,9 @@ def check_results(file: Path, reported: Reported) -> None:
     """Refuse a results.json whose figures contradict each other, or that is not of distilled images.
 
     This holds for folders too: records give the accuracies of students, but not the names and hashes.
+
+    Raises:
+        UnusableInput: With the first few of the problems.
     """
     with explain_misfits(file):
         subject = reported.results["subject"]

@@ -75,8 +75,8 @@ class Observation:
 
     ``end`` tells whether the script ran to its end, was stopped as enough was seen, or failed; ``children`` are the
     targets of the processes that it started and that did not report, ``programs`` the commands of Python programs that
-    it started. ``numbers`` are the whole numbers that each
-    function on the stack of the last loss on real data knew, outermost first.
+    it started. ``numbers`` are the whole numbers that each function on the stack of the last loss on real data knew,
+    outermost first.
     """
 
     script: str

@@ -91,7 +91,7 @@ def _class_reads(kind: type) -> bool:
 
 
 def _code_of(attribute: Any) -> tuple[Any, ...]:
-    """Return what a module's attribute, or a part of it, may hold of functions, to be read."""
+    """Return what a module's attribute, a part of one, or a global variable may hold of functions, to be read."""
     if isinstance(attribute, _CONTAINERS):
         return () if isinstance(attribute, tuple) and _NUMBERS.issuperset(map(type, attribute)) else (attribute,)
     if _is_code(attribute):
@@ -212,12 +212,10 @@ def _named(names: set[str], variables: dict[str, Any]) -> Iterator[Any]:
         value = variables[name]
         if isinstance(value, ModuleType):
             yield from (vars(value)[one] for one in names & vars(value).keys() if _is_code(vars(value)[one]))
-        elif _is_code(value) or isinstance(value, _CONTAINERS):
-            yield value
-        elif isinstance(value, type) and not issubclass(value, nn.Module):
+        elif not isinstance(value, type):
+            yield from _code_of(value)
+        elif not issubclass(value, nn.Module):
             yield value  # a module that is named is among the network's, or is not put into evaluation
-        elif _is_ones_own(value):
-            yield from (type(value), vars(value))
 
 
 def _parts(one: Any) -> Iterator[Any]:

@@ -17,7 +17,7 @@ _LARGEST_STD = 10  # of pixels in [0, 1] at most 1/2; networks that take other u
 _CONTRADICTIONS = {
     True: "got --zca, but the host did not whiten these images, as its files tell: leave --zca out",
     False: "got --no-zca, but the images_zca_*.pt beside the images tell that the host ran with --zca: leave "
-    "--no-zca away, or remove the images_zca_*.pt if they are not of this run",
+    "--no-zca out, or remove the images_zca_*.pt if they are not of this run",
 }
 
 
