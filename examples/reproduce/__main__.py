@@ -109,7 +109,11 @@ def measure(name: str, cells: list[Cell], args: argparse.Namespace) -> bool:
     if record_of(measured, "benchmark").get("arguments") == options:
         return True
     for step in (step for one in how for step in one.steps):
-        if not run_once(step.arguments, out / "cells" / step.folder, "step", places):
+        folder = out / "cells" / step.folder
+        if step.reads_data and not folder.exists():
+            folder.mkdir(parents=True)
+            (folder / "data").symlink_to(places["data"])
+        if not run_once(step.arguments, folder, "step", places):
             return False
     if not run_once(options, measured, "benchmark", places):
         return False

@@ -17,11 +17,17 @@ from examples.reproduce.cells import TABLES, Arm
 from guard_plugin.cli import cli
 from guard_plugin.errors import GuardError
 
-__all__ = ["check", "commands_of"]
+__all__ = ["RECOVERY_OF_TINY", "check", "commands_of"]
 
 _SEEDS = 5
 _IPCS = {1: (1, 10), 2: (10, 50, 100), 3: (1, 10, 50), 5: (1, 10, 50)}
 _SRE2L = "SRe2L/SRe2L"
+
+RECOVERY_OF_TINY = {
+    "sre2l": (f"{_SRE2L}/*small_dataset/recover_tiny.py", "--lr 0.1 --r-bn 1 --store-last-images"),
+    "cda": ("SRe2L/CDA/recover_cda_tiny.py", "--lr 0.4 --r-bn 0.05 --store-best-images --milestone 1"),
+}
+"""The scripts that recover images of Tiny-ImageNet, with the options of their recover_tiny.sh and README."""
 
 
 def commands_of(number: int) -> list[list[str]]:
@@ -51,12 +57,8 @@ def _benchmark(name: str, adapter: str, distilled: Sequence[str], options: str) 
 
 
 def _squeeze(method: str, arm: Arm, ipcs: Sequence[int]) -> Iterator[str]:
-    """SRe2L or CDA on Tiny-ImageNet: their recover_tiny.sh and README, with tiny-imagenet's teacher."""
-    recovers = {
-        "sre2l": (f"{_SRE2L}/*small_dataset/recover_tiny.py", "--lr 0.1 --r-bn 1 --store-last-images"),
-        "cda": ("SRe2L/CDA/recover_cda_tiny.py", "--lr 0.4 --r-bn 0.05 --store-best-images --milestone 1"),
-    }
-    script, settings = recovers[method]
+    """SRe2L or CDA on Tiny-ImageNet, with tiny-imagenet's teacher."""
+    script, settings = RECOVERY_OF_TINY[method]
     for seed in range(_SEEDS):
         teacher = f"{arm.name}-{seed}/teacher"  # the scripts take no seed: runs differ by chance
         train = (

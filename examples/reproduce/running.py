@@ -27,7 +27,12 @@ __all__ = ["GUARD", "WANDB_NAME", "record_of", "run_once"]
 WANDB_NAME = "run"
 """What wandb calls a run, after which MTT and TESLA name their folders."""
 
-_ENVIRONMENT = {"OMP_NUM_THREADS": "1", "WANDB_MODE": "disabled", "WANDB_NAME": WANDB_NAME}
+_ENVIRONMENT = {
+    "OMP_NUM_THREADS": "1",
+    "WANDB_MODE": "disabled",
+    "WANDB_NAME": WANDB_NAME,
+    "WANDB_API_KEY": "0" * 40,  # some hosts ask for one even so
+}
 
 GUARD = [sys.executable, "-m", "guard_plugin"]
 _EXAMPLES = Path(__file__).resolve().parents[1]

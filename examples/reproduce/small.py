@@ -53,10 +53,12 @@ class Step:
     Args:
         name: What the step is.
         arguments: Arguments of ``guard``, with ``{data}``, ``{baselines}`` and ``{hosts}`` for folders.
+        reads_data: Whether its script takes no folder of data, and reads ./data.
     """
 
     name: str
     arguments: list[str]
+    reads_data: bool = False
 
     @property
     def folder(self) -> str:

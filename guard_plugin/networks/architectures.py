@@ -17,7 +17,7 @@ ARCHITECTURES = (*CONVNETS, "MLP", "resnet18")
 
 _SMALL = 64  # pixels a side
 
-_STEMS = ("3x3", "7x7")  # of a ResNet, behind its name
+_STEMS = ("3x3", "7x7")  # behind a name
 
 # In training mode these models return more than logits, unless they are built without auxiliary outputs.
 _AUXILIARY = ("googlenet", "inception_v3")
@@ -43,9 +43,11 @@ def build_network(arch: str, *, channels: int, num_classes: int, im_size: tuple[
     Args:
         arch: One of ``ARCHITECTURES``; a ConvNet such as "ConvNet-d4-w64-batch", with any of d<DEPTH>, w<WIDTH>, a norm
             (nonorm, batch, layer, instance, group), an activation (relu, leakyrelu, sigmoid) and a pooling (avg, max,
-            nopool), in any order; or a classification model of torchvision's, such as "vgg11", as it is there. Behind a
-            ResNet's name, "-3x3" is a stem of one 3x3 convolution without pooling, as networks for small images have,
-            and "-7x7" is torchvision's own stem; "resnet18" has the former up to 64x64 pixels.
+            nopool), in any order; or a classification model of torchvision's, such as "vgg11", as it is there. Behind
+            such a name, "-3x3" changes the model as SRe2L's and tiny-imagenet's scripts do: ``conv1`` becomes a 3x3
+            convolution and ``maxpool`` nothing. That is the stem of a ResNet for small images; a model without these
+            names, such as "mobilenet_v2", gets a convolution that has no part in its logits. "-7x7" is a ResNet's own
+            stem; "resnet18" is "resnet18-3x3" up to 64x64 pixels.
         channels: Channels of the images.
         num_classes: Number of logits.
         im_size: Height and width of the images, in pixels.
@@ -67,9 +69,7 @@ def build_network(arch: str, *, channels: int, num_classes: int, im_size: tuple[
     theirs = _torchvision_names()
     name, stem = _name_and_stem(arch, im_size)
     if name in theirs or name == "resnet18":
-        if stem == "3x3":
-            return _small_resnet(name, channels, num_classes)
-        return _torchvision_model(name, channels, num_classes, im_size)
+        return _torchvision_model(name, stem, channels, num_classes, im_size)
     near = difflib.get_close_matches(arch, (*ARCHITECTURES, *theirs), n=3)
     raise UnusableInput(
         f"unknown architecture {arch!r}{'; close to it: ' + ', '.join(near) if near else ''}: expected one of "
@@ -88,48 +88,45 @@ def _torchvision_names() -> tuple[str, ...]:
 
 
 def _name_and_stem(arch: str, im_size: tuple[int, int]) -> tuple[str, str]:
-    """Return torchvision's name of an architecture, and what a ResNet begins with."""
+    """Return torchvision's name of an architecture, and which stem it has."""
     name, _, stem = arch.rpartition("-")
-    if stem in _STEMS and "resne" in name:
+    if stem == "3x3" or (stem == "7x7" and "resne" in name):
         return name, stem
     return arch, "3x3" if arch == "resnet18" and max(im_size) <= _SMALL else "7x7"
 
 
-def _small_resnet(arch: str, channels: int, num_classes: int) -> nn.Module:
-    """Build one of torchvision's ResNets with the stem that SRe2L's scripts give it for small images."""
-    network = _new(arch, num_classes)
-    network.conv1 = nn.Conv2d(channels, 64, 3, padding=1, bias=False)
-    network.maxpool = nn.Identity()
-    return network
-
-
-def _torchvision_model(arch: str, channels: int, num_classes: int, im_size: tuple[int, int]) -> nn.Module:
+def _torchvision_model(arch: str, stem: str, channels: int, num_classes: int, im_size: tuple[int, int]) -> nn.Module:
     """Build one of ``_torchvision_names()`` with new weights, in training mode, if it takes images of this shape."""
-    if channels != 3:
+    changed = channels if stem == "3x3" else None
+    if channels != 3 and changed is None:
         raise UnusableInput(f"torchvision's {arch} takes images of 3 channels, got {channels}: choose another --arch")
-    skeleton = _skeleton(arch, num_classes)
+    skeleton = _skeleton(arch, num_classes, changed)
     try:
         skeleton.eval()(torch.empty(1, channels, *im_size, device="meta"))
     except (RuntimeError, ValueError, AssertionError) as error:  # torch's own checks of shapes
         raise UnusableInput(
-            f"torchvision's {arch} does not take images of {im_size[0]}x{im_size[1]} pixels: {error}; choose another "
-            f"--arch, or images of the size that it was made for"
+            f"torchvision's {arch}{f' with stem {stem}' if changed else ''} does not take images of "
+            f"{im_size[0]}x{im_size[1]} pixels: {error}; choose another --arch, or images of the size it was made for"
         ) from error
-    return skeleton.train() if torch.get_default_device().type == "meta" else _new(arch, num_classes)
+    return skeleton.train() if torch.get_default_device().type == "meta" else _new(arch, num_classes, changed)
 
 
-def _new(arch: str, num_classes: int) -> nn.Module:
+def _new(arch: str, num_classes: int, stem_channels: int | None) -> nn.Module:
+    """Build a model of torchvision's; given the channels of small images, with the stem that hosts give it for these."""
     plain: dict[str, Any] = {"aux_logits": False, "init_weights": True} if arch in _AUXILIARY else {}
     models = require("torchvision.models", needed_by=arch)
     network: nn.Module = models.get_model(arch, weights=None, num_classes=num_classes, **plain)
+    if stem_channels is not None:
+        network.conv1 = nn.Conv2d(stem_channels, 64, 3, padding=1, bias=False)
+        network.maxpool = nn.Identity()
     return network
 
 
-def _skeleton(arch: str, num_classes: int) -> nn.Module:
+def _skeleton(arch: str, num_classes: int, stem_channels: int | None) -> nn.Module:
     """Build the model without values and without a draw from the caller's random stream."""
     try:
         with torch.device("meta"):
-            return _new(arch, num_classes)
+            return _new(arch, num_classes, stem_channels)
     except NotImplementedError:  # RegNet's constructor looks at values
         with torch.random.fork_rng(devices=[]), torch.device("cpu"):
-            return _new(arch, num_classes).to("meta")
+            return _new(arch, num_classes, stem_channels).to("meta")

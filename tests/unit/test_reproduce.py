@@ -106,9 +106,10 @@ def test_no_two_cells_are_distilled_in_one_folder(method):
     assert len({distillation(cell, Scale()).steps[-1].folder for cell in cells}) == len(cells)
 
 
-@pytest.mark.parametrize("method", ["dc", "mtt", "tesla"])
+@pytest.mark.parametrize("method", ["dc", "mtt", "tesla", "sre2l", "cda"])
 def test_hosts_distil_in_folders_of_their_own(method):
-    cells = [Cell(method, ARMS[arm], "CIFAR10", ipc, 0) for arm, ipc in product(("baseline", "guard"), (1, 10))]
+    dataset = "TinyImageNet" if method in ("sre2l", "cda") else "CIFAR10"
+    cells = [Cell(method, ARMS[arm], dataset, ipc, 0) for arm, ipc in product(("baseline", "guard"), (1, 10))]
     steps = {step.folder: step for cell in cells for step in hosted.distillation(cell, Scale()).steps}
     ours = {step.folder for cell in cells for step in distillation(cell, Scale()).steps}
     assert not ours & set(steps) and len(steps) == (4 if method == "dc" else 6)
@@ -118,7 +119,11 @@ def test_hosts_distil_in_folders_of_their_own(method):
 @pytest.mark.parametrize(
     "options, message",
     [
-        (["5", "--scale", "hosts", "--hosts", "clones"], "expected a method whose host a CPU can run .*, got sre2l"),
+        (["5", "--scale", "hosts", "--hosts", "clones"], "expected --dataset TinyImageNet, .*: FashionMNIST-sre2l"),
+        (
+            [*"5 --scale hosts --hosts clones --method cda --dataset TinyImageNet --arm".split(), "guard-labels"],
+            "an arm with one teacher: TinyImageNet-cda-ipc1-guard-labels",
+        ),
         (["5", "--arm", "guard-images"], "expected sre2l or cda for arm guard-images, .*: dc"),
         (["5", "--cell", "3/2"], "expected --cell I/N"),
         (
