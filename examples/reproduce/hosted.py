@@ -1,8 +1,8 @@
 """The small scale by the hosts' own, unmodified scripts: do they point the same way as our baselines?
 
 SRe2L's and CDA's ResNet-18 has 145 times the operations of ConvNetW32, on 32x32 pixels (by torch's FlopCounterMode).
-Of their scripts, those for Tiny-ImageNet take another of torchvision's models. They have 200 classes written into them,
-so one image per class is 200 images, whatever data lies in Tiny-ImageNet's layout.
+Their scripts for Tiny-ImageNet take any model of torchvision's by name, so that a small one can be registered there.
+They have 200 classes written into them: one image per class is 200 images, of any data in Tiny-ImageNet's layout.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from dataclasses import replace
 
 from examples.reproduce.cells import Cell
 from examples.reproduce.paper import RECOVERY_OF_TINY
-from examples.reproduce.running import WANDB_NAME
+from examples.reproduce.running import SMALL_TEACHER, WANDB_NAME
 from examples.reproduce.small import MATCHED, STUDENT_RATE, Distillation, Scale, Step, step
 
 __all__ = ["distillation"]
 
-_SQUEEZED, _STUDENT = "mobilenet_v3_small", "ConvNetBN16-32"
-"""The teacher, which has BatchNorm and a thirtieth of ResNet-18's operations, and the students, as those of ours."""
+_STUDENT = "ConvNetBN16-32"
+"""The students of SRe2L and CDA, as those of our baselines."""
 
 _TESLAS = "ConvNetD1"
 """The least of TESLA's networks: all are 128 wide."""
@@ -42,19 +42,20 @@ def _step(cell: Cell, name: str, script: str, *arguments: object) -> Step:
 
 
 def _recovered(cell: Cell, scale: Scale) -> Distillation:
-    """SRe2L and CDA share a teacher; what they ask of recovery is what their READMEs do, but for fewer iterations."""
+    """SRe2L and CDA share a teacher; both recover as CDA's README says, whose larger steps do with fewer iterations."""
     if cell.dataset != "TinyImageNet" or cell.arm.parts:
         raise ValueError(f"expected --dataset TinyImageNet, and an arm with one teacher: {cell.group}")
-    train = ("--model", _SQUEEZED, "--device", "cpu", "--workers", 0, "--batch-size", 32, "--output-dir", "teacher")
+    train = ("--model", SMALL_TEACHER, "--device", "cpu", "--workers", 0, "--batch-size", 32, "--output-dir", "teacher")
     rate = ("--epochs", scale.teacher_epochs, "--lr", 0.05, "--lr-scheduler", "cosineannealinglr")
     squeeze = _step(replace(cell, method="sre2l"), "squeeze", "tiny-imagenet/classification/train.py", *train, *rate)
     squeeze = replace(squeeze, reads_data=True)
     teacher = f"{squeeze.folder}/teacher/checkpoint.pth"
-    images = ("--arch-name", _SQUEEZED, "--arch-path", f"../{teacher}", "--iteration", scale.recover)
+    images = ("--arch-name", SMALL_TEACHER, "--arch-path", f"../{teacher}", "--iteration", scale.recover)
     folder = ("--batch-size", 200, "--ipc-end", cell.ipc, "--syn-data-path", ".", "--exp-name", "recovered")
     script, options = RECOVERY_OF_TINY[cell.method]
-    recover = _step(cell, f"ipc{cell.ipc}", script, *images, *folder, *options.split())
-    networks = ("--num-classes", "200", "--arch", _STUDENT, "--teacher-arch", f"{_SQUEEZED}-3x3")
+    steps = ("--lr", 0.4, "--r-bn", 0.05)  # the last ones count
+    recover = _step(cell, f"ipc{cell.ipc}", script, *images, *folder, *options.split(), *steps)
+    networks = ("--num-classes", "200", "--arch", _STUDENT, "--teacher-arch", f"{SMALL_TEACHER}-3x3")
     # Of the recipes, the one that small sets need: with that of train_kd.py, 200 images teach these students nothing.
     students = ("--recipe", "sre2l", "--epochs", str(scale.student_epochs // 2))
     return Distillation(

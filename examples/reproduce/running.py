@@ -22,7 +22,7 @@ import torch
 from guard_plugin.files import remove_unfinished, write_json
 from guard_plugin.hosts.doctor import commit_of
 
-__all__ = ["GUARD", "WANDB_NAME", "record_of", "run_once"]
+__all__ = ["GUARD", "SMALL_TEACHER", "WANDB_NAME", "record_of", "run_once"]
 
 WANDB_NAME = "run"
 """What wandb calls a run, after which MTT and TESLA name their folders."""
@@ -34,8 +34,16 @@ _ENVIRONMENT = {
     "WANDB_API_KEY": "0" * 40,  # some hosts ask for one even so
 }
 
-GUARD = [sys.executable, "-m", "guard_plugin"]
 _EXAMPLES = Path(__file__).resolve().parents[1]
+
+GUARD = [sys.executable, "-m", "guard_plugin"]
+SMALL_TEACHER = "small_teacher"
+"""The network of small_teacher.py; commands that name it get it registered."""
+_WITH_SMALL_TEACHER = [
+    *(sys.executable, "-c"),
+    f"import runpy, sys; sys.path.insert(0, {str(_EXAMPLES.parent)!r}); import examples.reproduce.small_teacher; "
+    "del sys.path[0]; runpy.run_module('guard_plugin', run_name='__main__', alter_sys=True)",
+]
 
 
 def record_of(folder: Path, name: str) -> dict[str, Any]:
@@ -65,7 +73,8 @@ def run_once(
     started, log = time.time(), folder / f"{name}.log"
     places = {"baselines": _EXAMPLES / "baselines", **places}
     environment = {**_ENVIRONMENT, **os.environ}
-    command = [*GUARD, *(_placed(argument, places) for argument in arguments)]
+    guard = _WITH_SMALL_TEACHER if any(SMALL_TEACHER in argument for argument in arguments) else GUARD
+    command = [*guard, *(_placed(argument, places) for argument in arguments)]
     with log.open("w", encoding="utf-8") as output:
         done = subprocess.run(command, cwd=folder, stdout=output, stderr=output, check=False, env=environment)
     if done.returncode:

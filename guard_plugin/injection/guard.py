@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
+from weakref import WeakSet
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from guard_plugin.errors import GuardError, NothingGuarded, UnsupportedLoss
 from guard_plugin.hosts.profile import ExpectedCount
@@ -34,6 +35,7 @@ from guard_plugin.injection.stack import OUTSIDE_SEAMS, Place, StackReader
 from guard_plugin.injection.verdict import expected_calls, problem_of
 from guard_plugin.penalties import Penalty
 from guard_plugin.penalties.fast.shared_forward import SharedForward
+from guard_plugin.penalties.lagging_statistics import why_lagging
 
 __all__ = ["Guard"]
 
@@ -84,6 +86,7 @@ class Guard:
     origins: Origins | None = None
     enters: Callable[[], None] = lambda: None
     tells: Callable[[str], None] = lambda _: None
+    _looked_at: WeakSet[nn.Module] = field(default_factory=WeakSet, init=False, repr=False)
 
     @property
     def penalty(self) -> Penalty:
@@ -210,6 +213,7 @@ class Guard:
             loss, value = call.loss, None
             call.settle_by(loss)
         else:
+            self._note_lagging(call.network)
             penalty = fitted.at(self.ledger.position)
             loss, value = guarded_loss(call, penalty, self.paths)
             self.ledger.reached = {name: getattr(penalty, name) for name in self.penalty.ramps()}
@@ -229,6 +233,14 @@ class Guard:
         if is_new:
             self.tells(self.chosen.in_words(shape))
         return penalty
+
+    def _note_lagging(self, network: nn.Module) -> None:
+        """Warn, once, of a network whose evaluation lags behind its training."""
+        if not self.ledger.lagging and network not in self._looked_at:
+            self._looked_at.add(network)
+            self.ledger.lagging = why_lagging(network)
+            if self.ledger.lagging:
+                self.tells(f"warning: {self.ledger.lagging}")
 
     def _refuse_undecided(self, call: LossCall, place: Place, reason: str) -> None:
         """Refuse a call of which cannot be told whether it is on real data, where nobody vouches for the number."""

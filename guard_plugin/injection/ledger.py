@@ -60,6 +60,7 @@ class Ledger:
         position: How many guarded loss calls the settings that rise have risen over: this process's, and those of its
             parent before it was forked.
         unguarded_losses: By line of the host, losses on real data that have no form per example or are not seen.
+        lagging: Why the penalty may be of another function than the one that is trained; empty where it is not.
         programs: Python programs that the script started, in which nothing is guarded.
         h_at: Where h follows the size of the inputs: by their shape ("3x32x32"), the h that they got.
         expected_here: In a child process, how many it must guard, as its own variables tell.
@@ -90,6 +91,7 @@ class Ledger:
     under: Counter[str] = field(default_factory=Counter)
     unguarded_losses: dict[str, Counter[str]] = field(default_factory=dict)
     values: PenaltyValues = field(default_factory=PenaltyValues)
+    lagging: str = ""
     programs: list[str] = field(default_factory=list)
     h_at: dict[str, float] = field(default_factory=dict)
     expected_here: int | None = None
@@ -114,6 +116,7 @@ class Ledger:
             "paths": self.paths.taken,
             "expected": self.expected,
             "expected_here": self.expected_here,
+            "lagging": self.lagging,
             "programs": self.programs,
             "h_at": self.h_at,
             "reached": self.reached,
@@ -140,6 +143,7 @@ class Ledger:
             self.expected = (self.expected or 0) + counts["expected_here"]
         elif self.expected is None:
             self.expected = counts["expected"]
+        self.lagging = self.lagging or counts["lagging"]
         self.h_at = {**counts["h_at"], **self.h_at}
         if counts["reached"] and not (self.reached and self.position <= counts["position"]):
             self.reached, self.position = counts["reached"], counts["position"]
@@ -178,7 +182,7 @@ class Ledger:
     @property
     def warnings(self) -> list[str]:
         """What makes the run doubtful although it is complete."""
-        return [warning] if (warning := self.values.warning()) else []
+        return [warning for warning in (self.values.warning(), self.lagging) if warning]
 
     def note_unguarded(self, site: str | None, loss: str) -> None:
         """Note a loss on a network under an open seam, on real data, that cannot be guarded."""

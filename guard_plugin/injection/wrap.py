@@ -22,6 +22,7 @@ from guard_plugin.injection.penalty_choice import choose_penalty
 from guard_plugin.injection.real_data import EVALUATION, UNDECIDED, why_not_real, why_not_real_batch
 from guard_plugin.penalties import LossFunction
 from guard_plugin.penalties.fast.shared_forward import SharedForward
+from guard_plugin.penalties.lagging_statistics import why_lagging
 from guard_plugin.plugins import installed_plugins
 
 __all__ = ["GuardedCriterion", "wrap"]
@@ -98,6 +99,8 @@ class GuardedCriterion(nn.Module):
             penalty = self._penalty.at(self.guarded)
             self.guarded += 1
             if penalty.strength != 0:
+                if self.guarded == 1 and (lagging := why_lagging(call.network)):
+                    warnings.warn(lagging, stacklevel=2)
                 return guarded_loss(call, penalty, self._paths)[0]
             call.settle_by(loss)
             return loss

@@ -1,5 +1,7 @@
 """Building networks by the names that hosts and torchvision give them."""
 
+from __future__ import annotations
+
 import difflib
 from typing import Any
 
@@ -112,7 +114,7 @@ def _torchvision_model(arch: str, stem: str, channels: int, num_classes: int, im
 
 
 def _new(arch: str, num_classes: int, stem_channels: int | None) -> nn.Module:
-    """Build a model of torchvision's; given the channels of small images, with the stem that hosts give it for these."""
+    """Build a model of torchvision's; given the channels of small images, with the hosts' stem for these."""
     plain: dict[str, Any] = {"aux_logits": False, "init_weights": True} if arch in _AUXILIARY else {}
     models = require("torchvision.models", needed_by=arch)
     network: nn.Module = models.get_model(arch, weights=None, num_classes=num_classes, **plain)

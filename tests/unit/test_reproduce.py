@@ -121,8 +121,8 @@ def test_hosts_distil_in_folders_of_their_own(method):
     [
         (["5", "--scale", "hosts", "--hosts", "clones"], "expected --dataset TinyImageNet, .*: FashionMNIST-sre2l"),
         (
-            [*"5 --scale hosts --hosts clones --method cda --dataset TinyImageNet --arm".split(), "guard-labels"],
-            "an arm with one teacher: TinyImageNet-cda-ipc1-guard-labels",
+            ["5", "--scale", "hosts", "--hosts", "clones", "--dataset", "TinyImageNet", "--arm", "guard-labels"],
+            "an arm with one teacher: TinyImageNet-sre2l-ipc1-guard-labels",
         ),
         (["5", "--arm", "guard-images"], "expected sre2l or cda for arm guard-images, .*: dc"),
         (["5", "--cell", "3/2"], "expected --cell I/N"),

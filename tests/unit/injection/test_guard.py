@@ -82,6 +82,16 @@ def test_a_run_that_is_complete_ends_well(script, net):
     assert replaced() == before
 
 
+def test_a_network_whose_evaluation_lags_behind_is_warned_of(script, capsys):
+    slow = nn.Sequential(nn.Linear(5, 4), nn.BatchNorm1d(4, momentum=0.01), nn.Linear(4, 3))
+    for strength in (1.0, 0.0):
+        with attached(script, strength=strength) as g:
+            run_main(script, lambda: functional.cross_entropy(slow(X), Y))
+        lagging = [one for one in g.ledger.to_json()["warnings"] if "1 BatchNorm layer(s) of Sequential" in one]
+        told = [line for line in capsys.readouterr().err.splitlines() if "warning" in line]
+        assert len(lagging) == strength and told == [f"guard: warning: {one}" for one in lagging]
+
+
 def test_a_name_bound_during_the_run_is_the_plain_function_afterwards(script, net):
     with attached(script):
         bound = functional.cross_entropy
