@@ -42,6 +42,7 @@ PRESETS: dict[str, Preset] = {
 }
 
 _BEFORE_NUMBER = re.compile(r"^[-_](?=\d)")
+_NORM = re.compile(r"-(l\d+)$")
 
 
 def builtin_registry() -> dict[str, type[Attack]]:
@@ -147,6 +148,9 @@ def _attack(name: str, registry: Mapping[str, type[Attack]], eps: Eps, seed: int
             f"unknown attack {name!r}: expected one of {', '.join(sorted(registry))} "
             f"(with parameters, such as pgd100 or pgd100-l2), or a preset: {', '.join(PRESETS)}"
         )
+    if unknown := _NORM.search(plain):
+        norms = ", ".join(registry[family].norms)
+        raise UnusableInput(f"attack {name!r}: expected a norm of {family} ({norms}), got {unknown[1]}")
     said = {"norm": norm, "targeted": untargeted != untransferred, "transfer": untransferred != name}
     common = {field: value for field, value in said.items() if value}  # the others are as the attack has them
     return registry[family].from_spec(plain[len(family) :], eps=eps, seed=seed, **common)

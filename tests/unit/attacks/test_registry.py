@@ -45,6 +45,7 @@ def test_the_longest_family_wins():
         ("pgd0", "steps >= 1"),
         ("pgd1x", "number of steps"),
         ("fgsm2", "no parameters"),
+        ("pgd20-l0-targeted", r"'pgd20-l0-targeted': expected a norm of pgd \(linf, l2, rms\), got l0"),
         (" , ", "comma list"),
         ("fgsm,fgsm", "different"),
     ],
