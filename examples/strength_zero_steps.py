@@ -19,8 +19,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from guard_plugin.injection.loss_call import LossCall
-from guard_plugin.injection.tap import Tap
+from guard_plugin.injection.calls.loss_call import LossCall
+from guard_plugin.injection.calls.tap import Tap
 
 FIRST = 2  # steps that are not counted, of each kind
 DRAWS = 4000

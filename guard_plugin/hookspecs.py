@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from guard_plugin.distilled import DistilledSet
     from guard_plugin.hosts import Adapter
     from guard_plugin.injection import Ledger, LossCall
-    from guard_plugin.injection.stack import Place
+    from guard_plugin.injection.calls.stack import Place
     from guard_plugin.penalties import Penalty
 
 __all__ = [

@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from examples.overhead.case import Batch
-from guard_plugin.injection.module_calls import watch_module_calls
+from guard_plugin.injection.calls.module_calls import watch_module_calls
 
 __all__ = ["CLOCKS", "Apart", "Contender"]
 

@@ -10,7 +10,7 @@ import click
 from guard_plugin.commands.options import any_path, at_least_1, module_option
 from guard_plugin.files import write_json
 from guard_plugin.foreign_text import printable
-from guard_plugin.injection.program import find_program
+from guard_plugin.injection.processes.program import find_program
 from guard_plugin.observation import observe_program, propose
 from guard_plugin.observation.adapter_file import check_new, write_adapter
 from guard_plugin.observation.report import report

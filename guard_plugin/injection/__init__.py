@@ -13,8 +13,8 @@ from guard_plugin.hosts import (
     Seam,
     UnguardedOption,
 )
-from guard_plugin.injection.ledger import Ledger
-from guard_plugin.injection.loss_call import LossCall
+from guard_plugin.injection.account.ledger import Ledger
+from guard_plugin.injection.calls.loss_call import LossCall
 
 __all__ = [
     "MODULE_LEVEL",

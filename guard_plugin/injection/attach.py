@@ -9,7 +9,7 @@ from typing import Any
 
 from guard_plugin.errors import UnusableInput
 from guard_plugin.injection.attachment import Attachment
-from guard_plugin.injection.program import folder_of_module
+from guard_plugin.injection.processes.program import folder_of_module
 
 __all__ = ["attach"]
 

@@ -22,16 +22,16 @@ from guard_plugin.foreign_text import printable
 from guard_plugin.hosts.doctor import commit_of, is_modified
 from guard_plugin.hosts.faults import Repairs
 from guard_plugin.hosts.profile import ExpectedCount
-from guard_plugin.injection.children import Children, Recipe
-from guard_plugin.injection.compiled_functions import watch_compiled_functions
+from guard_plugin.injection.account.ledger import Ledger
+from guard_plugin.injection.account.provenance import Provenance
+from guard_plugin.injection.calls.compiled_functions import watch_compiled_functions
+from guard_plugin.injection.calls.sources import Sources
+from guard_plugin.injection.calls.stack import StackReader
+from guard_plugin.injection.calls.tap import Tap
 from guard_plugin.injection.guard import Guard
-from guard_plugin.injection.ledger import Ledger
 from guard_plugin.injection.patching import patch
 from guard_plugin.injection.plan import Plan
-from guard_plugin.injection.provenance import Provenance
-from guard_plugin.injection.sources import Sources
-from guard_plugin.injection.stack import StackReader
-from guard_plugin.injection.tap import Tap
+from guard_plugin.injection.processes.children import Children, Recipe
 from guard_plugin.injection.teacher import Teacher
 from guard_plugin.ranks import is_main_process
 

@@ -13,14 +13,12 @@ from torch import Tensor, nn
 
 from guard_plugin.errors import GuardError, NothingGuarded, UnsupportedLoss
 from guard_plugin.hosts.profile import ExpectedCount
-from guard_plugin.injection.guarded_loss import guarded_loss
-from guard_plugin.injection.ledger import OUTSIDE, Ledger
-from guard_plugin.injection.loss_call import LossCall
-from guard_plugin.injection.network_outputs import Origin
-from guard_plugin.injection.origins import Origins
-from guard_plugin.injection.paths import Paths
-from guard_plugin.injection.penalty_choice import ChosenPenalty, in_pixels
-from guard_plugin.injection.real_data import (
+from guard_plugin.injection.account.ledger import OUTSIDE, Ledger
+from guard_plugin.injection.account.verdict import expected_calls, problem_of
+from guard_plugin.injection.calls.loss_call import LossCall
+from guard_plugin.injection.calls.network_outputs import Origin
+from guard_plugin.injection.calls.origins import Origins
+from guard_plugin.injection.calls.real_data import (
     EVALUATION,
     LEARNED,
     PART_OF_LEARNED,
@@ -31,8 +29,10 @@ from guard_plugin.injection.real_data import (
     why_not_real,
     why_not_real_batch,
 )
-from guard_plugin.injection.stack import OUTSIDE_SEAMS, Place, StackReader
-from guard_plugin.injection.verdict import expected_calls, problem_of
+from guard_plugin.injection.calls.stack import OUTSIDE_SEAMS, Place, StackReader
+from guard_plugin.injection.guarded_loss import guarded_loss
+from guard_plugin.injection.paths import Paths
+from guard_plugin.injection.penalty_choice import ChosenPenalty, in_pixels
 from guard_plugin.penalties import Penalty
 from guard_plugin.penalties.fast.shared_forward import SharedForward
 from guard_plugin.penalties.lagging_statistics import why_lagging

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from guard_plugin.errors import UnsupportedLoss
-from guard_plugin.injection.loss_call import LossCall
-from guard_plugin.injection.origins import own_passes
+from guard_plugin.injection.calls.loss_call import LossCall
+from guard_plugin.injection.calls.origins import own_passes
 from guard_plugin.injection.paths import Paths, penalty_cut_off
 from guard_plugin.penalties import Penalty
 from guard_plugin.penalties.graph import nodes_behind

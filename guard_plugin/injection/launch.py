@@ -13,10 +13,10 @@ from typing import Any
 from guard_plugin.errors import GuardError, UnusableInput
 from guard_plugin.foreign_text import printable
 from guard_plugin.hosts.seams import Definition
+from guard_plugin.injection.account.ledger import Ledger
+from guard_plugin.injection.account.ledger_file import LedgerFile
 from guard_plugin.injection.attachment import Attachment
-from guard_plugin.injection.ledger import Ledger
-from guard_plugin.injection.ledger_file import LedgerFile
-from guard_plugin.injection.program import Program
+from guard_plugin.injection.processes.program import Program
 from guard_plugin.ranks import is_main_process
 
 __all__ = ["run_guarded", "run_plain"]

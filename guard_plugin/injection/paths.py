@@ -14,12 +14,12 @@ from torch.nn.parallel import DataParallel, DistributedDataParallel
 from torch.nn.utils import parametrize
 
 from guard_plugin.errors import UnsupportedLoss, UnusableInput
-from guard_plugin.injection.as_called import own_part
-from guard_plugin.injection.loss_call import LossCall
-from guard_plugin.injection.module_calls import uncompiled
-from guard_plugin.injection.origins import own_passes
-from guard_plugin.injection.real_data import is_trained
-from guard_plugin.injection.tallies import PathCounts
+from guard_plugin.injection.account.tallies import PathCounts
+from guard_plugin.injection.calls.as_called import own_part
+from guard_plugin.injection.calls.loss_call import LossCall
+from guard_plugin.injection.calls.module_calls import uncompiled
+from guard_plugin.injection.calls.origins import own_passes
+from guard_plugin.injection.calls.real_data import is_trained
 from guard_plugin.penalties import Curvature, Penalty
 from guard_plugin.penalties.fast.precomputed import recompute_if_unmodified, with_precomputed_gradient
 from guard_plugin.penalties.fast.shared_forward import SharedForward, inside_shared_forward

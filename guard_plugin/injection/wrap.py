@@ -13,13 +13,13 @@ from typing import Any
 from torch import Tensor, nn
 
 from guard_plugin.errors import UnsupportedLoss, UnusableInput
+from guard_plugin.injection.calls.loss_call import LossCall, judged_and_targets, per_example
+from guard_plugin.injection.calls.network_outputs import Origin
+from guard_plugin.injection.calls.origins import Origins
+from guard_plugin.injection.calls.real_data import EVALUATION, UNDECIDED, why_not_real, why_not_real_batch
 from guard_plugin.injection.guarded_loss import guarded_loss
-from guard_plugin.injection.loss_call import LossCall, judged_and_targets, per_example
-from guard_plugin.injection.network_outputs import Origin
-from guard_plugin.injection.origins import Origins
 from guard_plugin.injection.paths import Paths
 from guard_plugin.injection.penalty_choice import choose_penalty
-from guard_plugin.injection.real_data import EVALUATION, UNDECIDED, why_not_real, why_not_real_batch
 from guard_plugin.penalties import LossFunction
 from guard_plugin.penalties.fast.shared_forward import SharedForward
 from guard_plugin.penalties.lagging_statistics import why_lagging

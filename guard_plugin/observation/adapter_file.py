@@ -10,7 +10,7 @@ from guard_plugin.errors import UnusableInput
 from guard_plugin.files import atomic_file
 from guard_plugin.hosts.adapter import make_adapter
 from guard_plugin.hosts.seams import MODULE_LEVEL, Definition, Seam, find_definitions
-from guard_plugin.injection.program import Program
+from guard_plugin.injection.processes.program import Program
 from guard_plugin.observation.formula import explain
 from guard_plugin.observation.proposal import Proposal
 from guard_plugin.observation.sites import Function, Observation

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from guard_plugin.files import atomic_file
-from guard_plugin.injection.children import makes_no_loss_call
 from guard_plugin.injection.patching import patch
-from guard_plugin.injection.started_programs import watch_started_programs
+from guard_plugin.injection.processes.children import makes_no_loss_call
+from guard_plugin.injection.processes.started_programs import watch_started_programs
 from guard_plugin.observation.sites import Group, Observation
 
 __all__ = ["Children"]

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from guard_plugin.hosts.seams import MODULE_LEVEL
-from guard_plugin.injection.sources import CHANGED_BY_GRADIENTS
+from guard_plugin.injection.calls.sources import CHANGED_BY_GRADIENTS
 from guard_plugin.observation.sites import Function, Group, Observation
 from guard_plugin.penalties import scale_h
 

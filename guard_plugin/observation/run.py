@@ -13,11 +13,9 @@ from torch import Tensor
 
 from guard_plugin.errors import UnsupportedLoss
 from guard_plugin.hosts.seams import MODULE_LEVEL
-from guard_plugin.injection.launch import run_plain
-from guard_plugin.injection.loss_call import LossCall
-from guard_plugin.injection.network_outputs import Origin
-from guard_plugin.injection.program import Program
-from guard_plugin.injection.real_data import (
+from guard_plugin.injection.calls.loss_call import LossCall
+from guard_plugin.injection.calls.network_outputs import Origin
+from guard_plugin.injection.calls.real_data import (
     LEARNED,
     PART_OF_LEARNED,
     UNDECIDED,
@@ -26,9 +24,11 @@ from guard_plugin.injection.real_data import (
     why_not_real,
     why_not_real_batch,
 )
-from guard_plugin.injection.sources import CHANGED_BY_GRADIENTS, Sources
-from guard_plugin.injection.stack import file_of_host, locals_of
-from guard_plugin.injection.tap import Tap
+from guard_plugin.injection.calls.sources import CHANGED_BY_GRADIENTS, Sources
+from guard_plugin.injection.calls.stack import file_of_host, locals_of
+from guard_plugin.injection.calls.tap import Tap
+from guard_plugin.injection.launch import run_plain
+from guard_plugin.injection.processes.program import Program
 from guard_plugin.observation.children import Children
 from guard_plugin.observation.formula import numbers_of
 from guard_plugin.observation.gradient_use import GradientUse

@@ -54,6 +54,14 @@ def test_the_penalties_import_nothing_above_them():
     assert rooms()["penalties"] <= {"errors", "quantities", "spaces", "versions"}
 
 
+@pytest.mark.parametrize("room", ["calls", "account"])
+def test_what_a_host_calls_and_the_account_of_a_run_know_nothing_of_the_guard(room):
+    own = f"guard_plugin.injection.{room}", "guard_plugin.injection.patching"
+    for file in (PACKAGE / "injection" / room).glob("*.py"):
+        names = [name for name in imported(ast.parse(file.read_text())) if name.startswith("guard_plugin.injection")]
+        assert all(name.startswith(own) for name in names), (file, names)
+
+
 def test_no_core_module_imports_an_adapter():
     for file in PACKAGE.rglob("*.py"):
         assert not [name for name in imported(ast.parse(file.read_text())) if name.startswith("guard_adapters")], file

@@ -15,8 +15,8 @@ import torch
 
 from guard_plugin.files import joint_sha256
 from guard_plugin.hosts.profile import Profile
-from guard_plugin.injection.ledger import Ledger
-from guard_plugin.injection.provenance import Provenance
+from guard_plugin.injection.account.ledger import Ledger
+from guard_plugin.injection.account.provenance import Provenance
 from tests.upstream.conftest import SHARED, materialize
 
 HOSTS = Path(os.environ.get("GUARD_HOSTS", "/nowhere"))

@@ -7,7 +7,7 @@ import pytest
 
 from guard_plugin.errors import SeamError, UnusableInput
 from guard_plugin.hosts.seams import MODULE_LEVEL, Seam, find_definitions
-from guard_plugin.injection.stack import StackReader
+from guard_plugin.injection.calls.stack import StackReader
 
 EPOCH = Seam("utils", "epoch", "suspends", parameters=("mode", "net"))
 DEF = "def epoch(mode, net):\n    pass\n"

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from guard_plugin.injection.ledger import Ledger
-from guard_plugin.injection.tallies import Shares
+from guard_plugin.injection.account.ledger import Ledger
+from guard_plugin.injection.account.tallies import Shares
 
 
 def ledger(strength: float = 1.0) -> Ledger:

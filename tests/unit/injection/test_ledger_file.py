@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from guard_plugin.errors import UnusableInput
-from guard_plugin.injection.ledger import Ledger
-from guard_plugin.injection.ledger_file import LedgerFile
+from guard_plugin.injection.account.ledger import Ledger
+from guard_plugin.injection.account.ledger_file import LedgerFile
 
 
 def ledger() -> Ledger:

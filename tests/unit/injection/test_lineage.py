@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from guard_plugin.injection.lineage import Lineage
+from guard_plugin.injection.calls.lineage import Lineage
 from guard_plugin.versions import TORCH
 
 pytestmark = pytest.mark.skipif(TORCH < (2, 0), reason="lineage is followed from torch 2.0 on")

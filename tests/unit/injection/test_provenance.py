@@ -11,8 +11,8 @@ import torch
 
 from guard_plugin.distilled.markers import marker_of, origin_of
 from guard_plugin.hosts.profile import Profile
-from guard_plugin.injection.ledger import Ledger
-from guard_plugin.injection.provenance import Provenance
+from guard_plugin.injection.account.ledger import Ledger
+from guard_plugin.injection.account.provenance import Provenance
 
 WRITES = Profile("buffer.py", writes="replay_*.pt")
 READS = Profile("distill.py", reads="replay_*.pt")

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from guard_plugin.injection.python_programs import python_program
+from guard_plugin.injection.processes.python_programs import python_program
 
 
 @pytest.mark.parametrize(

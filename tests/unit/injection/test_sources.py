@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from guard_plugin.injection.sources import Sources
+from guard_plugin.injection.calls.sources import Sources
 
 
 @pytest.fixture

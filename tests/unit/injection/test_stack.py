@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from guard_plugin.hosts.seams import Seam, find_definitions
-from guard_plugin.injection.stack import OUTSIDE_SEAMS, StackReader
+from guard_plugin.injection.calls.stack import OUTSIDE_SEAMS, StackReader
 
 SOURCE = "\n\ndef train(read):\n    return read()\n"
 

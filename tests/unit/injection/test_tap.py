@@ -12,8 +12,8 @@ from torch.nn import functional
 from torch.nn.modules import module as torch_module
 
 from guard_plugin.errors import UnsupportedLoss
-from guard_plugin.injection.loss_call import per_example
-from guard_plugin.injection.tap import Tap
+from guard_plugin.injection.calls.loss_call import per_example
+from guard_plugin.injection.calls.tap import Tap
 
 X, Y = torch.randn(4, 5), torch.tensor([0, 1, 2, 1])
 

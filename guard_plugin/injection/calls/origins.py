@@ -12,9 +12,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from guard_plugin.injection.derivation import Derivation, derive
-from guard_plugin.injection.module_calls import uncompiled, watch_module_calls
-from guard_plugin.injection.network_outputs import Origin, Output, parts_of, versions_of
+from guard_plugin.injection.calls.derivation import Derivation, derive
+from guard_plugin.injection.calls.module_calls import uncompiled, watch_module_calls
+from guard_plugin.injection.calls.network_outputs import Origin, Output, parts_of, versions_of
 from guard_plugin.penalties.fast.precomputed import version_of
 from guard_plugin.penalties.fast.shared_forward import SharedForward, host_tensor
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.data.dataloader import _BaseDataLoaderIter
 
-from guard_plugin.injection.lineage import Lineage
+from guard_plugin.injection.calls.lineage import Lineage
 from guard_plugin.injection.patching import patch
 
 __all__ = ["CHANGED_BY_GRADIENTS", "Sources"]

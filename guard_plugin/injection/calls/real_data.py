@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from guard_plugin.errors import UnsupportedLoss
-from guard_plugin.injection.loss_call import LossCall
-from guard_plugin.injection.origins import Origins
+from guard_plugin.injection.calls.loss_call import LossCall
+from guard_plugin.injection.calls.origins import Origins
 from guard_plugin.penalties.graph import reached_leaves
 
 __all__ = [

@@ -12,12 +12,12 @@ from typing import Any
 from torch import Tensor, nn
 
 from guard_plugin.errors import UnsupportedLoss
-from guard_plugin.injection.as_called import as_called
-from guard_plugin.injection.derivation import Derivation
-from guard_plugin.injection.module_calls import uncompiled
-from guard_plugin.injection.network_outputs import Origin, Output
-from guard_plugin.injection.origins import Origins
-from guard_plugin.injection.stack import Place
+from guard_plugin.injection.calls.as_called import as_called
+from guard_plugin.injection.calls.derivation import Derivation
+from guard_plugin.injection.calls.module_calls import uncompiled
+from guard_plugin.injection.calls.network_outputs import Origin, Output
+from guard_plugin.injection.calls.origins import Origins
+from guard_plugin.injection.calls.stack import Place
 from guard_plugin.penalties import LossFunction
 
 __all__ = ["SUPPORTED", "LossCall", "judged_and_targets", "per_example"]

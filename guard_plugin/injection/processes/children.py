@@ -25,9 +25,9 @@ from typing import Any
 from guard_plugin.errors import NothingGuarded
 from guard_plugin.files import atomic_file
 from guard_plugin.foreign_text import printable
-from guard_plugin.injection.ledger import Ledger
+from guard_plugin.injection.account.ledger import Ledger
 from guard_plugin.injection.patching import patch
-from guard_plugin.injection.started_programs import watch_started_programs
+from guard_plugin.injection.processes.started_programs import watch_started_programs
 
 __all__ = ["Children", "Recipe", "makes_no_loss_call"]
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from guard_plugin.errors import UnusableInput
 from guard_plugin.files import json_text, read_json_object
-from guard_plugin.injection.ledger import Ledger
+from guard_plugin.injection.account.ledger import Ledger
 
 __all__ = ["LedgerFile"]
 

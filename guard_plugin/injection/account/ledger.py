@@ -14,7 +14,7 @@ from torch import Tensor
 
 from guard_plugin.files import write_json
 from guard_plugin.hosts.seams import Definition, Seam
-from guard_plugin.injection.tallies import PathCounts, PenaltyValues
+from guard_plugin.injection.account.tallies import PathCounts, PenaltyValues
 
 __all__ = ["OUTSIDE", "Ledger", "PathCounts", "PenaltyValues"]
 

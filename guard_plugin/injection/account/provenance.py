@@ -22,7 +22,7 @@ from guard_plugin.distilled.markers import Origin, files_in, marked_sha256, mark
 from guard_plugin.files import write_json
 from guard_plugin.foreign_text import printable
 from guard_plugin.hosts.profile import Profile
-from guard_plugin.injection.ledger import Ledger
+from guard_plugin.injection.account.ledger import Ledger
 from guard_plugin.injection.patching import patch
 from guard_plugin.ranks import is_main_process, is_one_of_several
 

@@ -6,7 +6,7 @@ from collections.abc import Collection
 
 from guard_plugin.errors import NothingGuarded
 from guard_plugin.hosts.profile import ExpectedCount
-from guard_plugin.injection.ledger import Ledger
+from guard_plugin.injection.account.ledger import Ledger
 from guard_plugin.penalties import Penalty
 
 __all__ = ["expected_calls", "problem_of"]

@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from typing import Any
 
 from guard_plugin.injection.patching import patch
-from guard_plugin.injection.python_programs import python_program
+from guard_plugin.injection.processes.python_programs import python_program
 
 __all__ = ["watch_started_programs"]
 

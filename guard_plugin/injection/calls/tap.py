@@ -10,10 +10,10 @@ from torch.nn import functional
 from torch.nn.modules.loss import _Loss
 
 from guard_plugin.errors import UnsupportedLoss
-from guard_plugin.injection.loss_call import SUPPORTED, LossCall, judged_and_targets, per_example
-from guard_plugin.injection.module_calls import uncompiled
-from guard_plugin.injection.network_outputs import Origin
-from guard_plugin.injection.origins import ForwardSharer, Origins, TrainingObserver
+from guard_plugin.injection.calls.loss_call import SUPPORTED, LossCall, judged_and_targets, per_example
+from guard_plugin.injection.calls.module_calls import uncompiled
+from guard_plugin.injection.calls.network_outputs import Origin
+from guard_plugin.injection.calls.origins import ForwardSharer, Origins, TrainingObserver
 from guard_plugin.penalties import LossFunction
 from guard_plugin.versions import is_compiling, untraced
 

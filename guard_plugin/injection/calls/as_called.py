@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from guard_plugin.errors import UnsupportedLoss
-from guard_plugin.injection.module_calls import uncompiled
-from guard_plugin.injection.network_outputs import Output, parts_of
+from guard_plugin.injection.calls.module_calls import uncompiled
+from guard_plugin.injection.calls.network_outputs import Output, parts_of
 
 __all__ = ["AsCalled", "as_called", "own_part"]
 

@@ -1,0 +1,1 @@
+"""The processes of a run: the program that is run, and those that it starts."""
