@@ -27,7 +27,7 @@ def why_lagging(network: nn.Module) -> str:
     name, momentum = next(iter(lagging.items()))
     return (
         f"{len(lagging)} BatchNorm layer(s) of {type(network).__name__} ({name or 'itself'} first) have momentum "
-        f"{momentum}, and torch's is {_TORCHS}: their running statistics lag behind training, and the penalty is "
-        f"computed with these. Compare the network's accuracy in evaluation with a plain run's before you use it, or "
-        f"set momentum to {_TORCHS}"
+        f"{momentum}, and torch's is {_TORCHS}: their running statistics lag behind training, and the penalty's passes "
+        f"in evaluation are made with these. Compare the network's accuracy in evaluation with a plain run's before "
+        f"you use it, or set momentum to {_TORCHS}"
     )
