@@ -110,7 +110,7 @@ def _torchvision_model(arch: str, stem: str, channels: int, num_classes: int, im
             f"torchvision's {arch}{f' with stem {stem}' if changed else ''} does not take images of "
             f"{im_size[0]}x{im_size[1]} pixels: {error}; choose another --arch, or images of the size it was made for"
         ) from error
-    return skeleton.train() if torch.get_default_device().type == "meta" else _new(arch, num_classes, changed)
+    return skeleton.train() if torch.empty(0).device.type == "meta" else _new(arch, num_classes, changed)
 
 
 def _new(arch: str, num_classes: int, stem_channels: int | None) -> nn.Module:
