@@ -34,7 +34,7 @@ pytestmark = [
 ]
 
 # A small network with BatchNorm and nothing that cannot be differentiated twice, which torchvision has weights of.
-IMAGENET_ARCH, TINY_ARCH = "shufflenet_v2_x0_5", "mnasnet0_5"
+IMAGENET_ARCH, TINY_ARCH = "shufflenet_v2_x0_5", "regnet_x_400mf"
 
 # Every process begins with the same seeds and with what sitecustomize.py does; it is forked, so that 30 steps do not
 # import torch 30 times.
