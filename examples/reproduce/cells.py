@@ -8,6 +8,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 
+from examples.reproduce.running import BATCH_STATISTICS
+
 __all__ = ["ARMS", "TABLES", "Arm", "Cell", "Table", "dealt", "fingerprint", "groups"]
 
 
@@ -41,12 +43,19 @@ _STRONG = (
     Arm("guard-1000", ("--strength", "1000")),
     Arm("guard-loss-10", ("--form", "loss", "--strength", "10")),
 )
+# Ablations of the loss form: its step, or its weight (1.5 in the mean), rises over half or all of a teacher's losses,
+# which are 378; its passes normalise by the batch, as the host's own does.
+_ABLATIONS = (
+    Arm("guard-loss-h-ramp", (*_LOSS_FORM.options, "--h-ramp", "189")),
+    Arm("guard-loss-3-ramp", (*_LOSS_FORM_3.options, "--strength-ramp", "378")),
+    Arm("guard-loss-batch-statistics", ("--penalty", f"curvature_in_{BATCH_STATISTICS}", "--strength", "1")),
+)
 # Section 3.2 does not give the radius of the weak attack; it is the one that the table is attacked with.
 _ADVERSARIAL = Arm("adversarial", ("--penalty", "pgd_at", "--strength", "1", "--set", "eps=1/255"))
 # What a guarded teacher is for: the images alone, or the labels alone.
 _PARTS = (Arm("guard-images", parts=(_GUARD, _BASELINE)), Arm("guard-labels", parts=(_BASELINE, _GUARD)))
 
-_OTHERS = (_LOSS_FORM, _LOSS_FORM_3, *_STRONG, _ADVERSARIAL, *_GRADIENT_NORMS, *_PARTS)
+_OTHERS = (_LOSS_FORM, _LOSS_FORM_3, *_STRONG, *_ABLATIONS, _ADVERSARIAL, *_GRADIENT_NORMS, *_PARTS)
 ARMS = {arm.name: arm for arm in (_BASELINE, _GUARD, *_OTHERS)}
 
 
