@@ -5,7 +5,7 @@ Also FTD (Du et al., CVPR 2023) and DATM (Guo et al., ICLR 2024), whose experts 
 
 from guard_adapters.hooks import hooks_of
 from guard_adapters.recommended import SETTINGS, SETTINGS_FOR
-from guard_adapters.trajectories import buffer_profile, distill_profile
+from guard_adapters.trajectories import buffer_profile, distill_profile, no_augmentation
 from guard_adapters.trajectory_files import read_trajectory_sets
 from guard_plugin.hosts import Adapter, Profile
 from guard_plugin.hosts.faults import cuda_only
@@ -32,7 +32,7 @@ _MTT = Adapter(
             "distill/evaluation.py",
             unguarded="it evaluates images that were distilled before",
             roots=_BELOW,
-            faults=cuda_only(_BASELINE),
+            faults=(*cuda_only(_BASELINE), no_augmentation("distill/evaluation.py")),
         ),
     ),
     settings=SETTINGS,

@@ -11,7 +11,7 @@ from typing import Any
 from guard_plugin.hosts import ExpectedCount, Fault, Profile, RefusedOption, Seam
 from guard_plugin.hosts.faults import cuda_only, without_cuda
 
-__all__ = ["buffer_profile", "distill_profile"]
+__all__ = ["buffer_profile", "distill_profile", "no_augmentation"]
 
 _BUFFERS = "replay_buffer_*.pt"
 _ARCH = {"arch": ("--model", "ConvNet")}
@@ -86,5 +86,18 @@ def distill_profile(script: str, *modules: str, roots: tuple[str, ...] = ()) -> 
         writes="*.pt",
         reads=_BUFFERS,
         roots=roots,
-        faults=cuda_only(script, *modules),
+        faults=(*cuda_only(script, *modules), no_augmentation(script)),
+    )
+
+
+def no_augmentation(script: str) -> Fault:
+    """Return the fault of scripts that evaluate, which read an argument that they define for DSA alone."""
+    return Fault(
+        name="augmentation-undefined",
+        file=script,
+        pattern=r"(?<!\w)args\.dsa_param = ParamDiffAug\(\)",
+        repaired=r"args.dc_aug_param = None; \g<0>",
+        harm="without DSA (--dsa False) it stops at its first evaluation, as it defines dc_aug_param for DSA alone",
+        stops=True,
+        unless=(script, r"^    args\.dc_aug_param\s*="),
     )

@@ -194,6 +194,24 @@ def test_distilling_runs_as_it_is(run, guard, data, tmp_path, host):
         assert calls["guarded"] == 0 and calls["seen"] > 0 and clean(host)
 
 
+@pytest.mark.parametrize(
+    ("host", "script"), [(MTT, "distill.py"), (TESLA, "distill.py"), (FTD, "distill/distill_FTD.py")], ids=str
+)
+def test_evaluations_without_dsa_are_mended(run, guard, data, tmp_path, host, script):
+    assert run(host, *SETTINGS, "--repair", extra="--dsa False").returncode == 0
+    distill = shlex.split(
+        "--dataset CIFAR10 --model ConvNet --ipc 1 --Iteration 0 --syn_steps 2 --expert_epochs 1 --max_start_epoch 1 "
+        f"--lr_teacher 0.01 --eval_it 1 --num_eval 1 --epoch_eval_train 1 --dsa False --data_path {data} "
+        f"--buffer_path {tmp_path / 'out'}"
+    )
+    for options, code in (([], 1), (["--repair"], 0)):
+        command = ["run", *options, host.adapter, host.path / script, *distill]
+        done = guard(*command, PYTHONPATH=str(SHARED / "offline"), WANDB_MODE="disabled")
+        assert done.returncode == code, done.stderr
+        assert "known fault of this host, augmentation-undefined" in done.stderr
+        assert ("no attribute 'dc_aug_param'" in done.stderr) == bool(code)
+
+
 @pytest.mark.parametrize("host", TRAINING, ids=lambda host: host.folder)
 def test_doctor_names_the_seams_and_the_faults(guard, host):
     done = guard("doctor", host.adapter, host.path)
