@@ -26,7 +26,7 @@ from guard_plugin.evaluation.tables import column_label, percent
 
 __all__ = ["seconds_per_set", "tables"]
 
-_DATASETS = ("digits", "MNIST", "FashionMNIST", "CIFAR10")
+_DATASETS = ("digits", "MNIST", "FashionMNIST", "CIFAR10", "TinyImageNet")
 
 
 def tables(out: Path) -> str:

@@ -25,6 +25,7 @@ from examples.reproduce.running import _guard_for, run_once
 from examples.reproduce.small import Scale, distillation
 from guard_plugin.penalties.per_example import cross_entropy
 from guard_plugin.plugins import installed_plugins
+from tests.conftest import ROOT
 
 pytestmark = pytest.mark.long
 
@@ -137,6 +138,26 @@ def test_commands_know_what_they_name(words, tmp_path):
     show += "print(*installed_plugins().penalties, *torchvision.models.list_models())"
     done = subprocess.run([sys.executable, "-c", code + show], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert words[-1].replace("-3x3", "") in done.stdout.split()
+
+
+def test_published_tables_are_what_the_files_give():
+    page, readme = ((ROOT / name).read_text(encoding="utf-8") for name in ("docs/results.md", "README.md"))
+    printed = {name: tables(ROOT / "docs/results" / name) for name in ("pgd100-1000", "pgd100-500", "hosts-pgd100-500")}
+    rows = [row for text in printed.values() for row in text.splitlines() if row.startswith("| ")]
+    assert len(rows) > 40 and not [row for row in rows if row not in page]
+    found = set()
+    for name, text in printed.items():
+        for dataset, table in re.findall(r"### (\w+)\n\n(.*?)(?:\n\n|$)", text, re.DOTALL):
+            for method, arm, *points in (row.strip("| ").split(" | ") for row in table.splitlines()):
+                found.add((name.startswith("hosts"), dataset, method.partition(",")[0], arm, *points[:2], *points[3:5]))
+    short = re.findall(
+        r"^\| (\w+)('s own script.*?)?, ([\w-]+) \| (`--form loss`|the paper's).*? \| (.*) \|$", readme, re.M
+    )
+    assert len(short) > 15
+    for method, hosts, dataset, form, points in short:
+        arm = "guard-loss" if form == "`--form loss`" else "guard"
+        row = (bool(hosts), dataset.replace("-", ""), method.lower(), arm, *points.split(" | "))
+        assert row in found, row
 
 
 @pytest.mark.parametrize("method", ["sre2l", "cda", "dc", "mtt", "tesla"])
