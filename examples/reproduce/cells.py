@@ -8,8 +8,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 
-from examples.reproduce.running import BATCH_STATISTICS
-
 __all__ = ["ARMS", "TABLES", "Arm", "Cell", "Table", "dealt", "fingerprint", "groups"]
 
 
@@ -48,7 +46,7 @@ _STRONG = (
 _ABLATIONS = (
     Arm("guard-loss-h-ramp", (*_LOSS_FORM.options, "--h-ramp", "189")),
     Arm("guard-loss-3-ramp", (*_LOSS_FORM_3.options, "--strength-ramp", "378")),
-    Arm("guard-loss-batch-statistics", ("--penalty", f"curvature_in_{BATCH_STATISTICS}", "--strength", "1")),
+    Arm("guard-loss-batch-statistics", (*_LOSS_FORM.options, "--set", "batch_statistics=true")),
 )
 # Section 3.2 does not give the radius of the weak attack; it is the one that the table is attacked with.
 _ADVERSARIAL = Arm("adversarial", ("--penalty", "pgd_at", "--strength", "1", "--set", "eps=1/255"))

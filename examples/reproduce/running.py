@@ -22,7 +22,7 @@ import torch
 from guard_plugin.files import remove_unfinished, write_json
 from guard_plugin.hosts.doctor import commit_of
 
-__all__ = ["BATCH_STATISTICS", "GUARD", "SMALL_TEACHER", "WANDB_NAME", "record_of", "run_once"]
+__all__ = ["GUARD", "SMALL_TEACHER", "WANDB_NAME", "record_of", "run_once"]
 
 WANDB_NAME = "run"
 """What wandb calls a run, after which MTT and TESLA name their folders."""
@@ -37,8 +37,13 @@ _ENVIRONMENT = {
 _EXAMPLES = Path(__file__).resolve().parents[1]
 
 GUARD = [sys.executable, "-m", "guard_plugin"]
-SMALL_TEACHER, BATCH_STATISTICS = "small_teacher", "batch_statistics"
-"""Modules beside this one that register a network and a penalty, for commands that name these."""
+SMALL_TEACHER = "small_teacher"
+"""The network of small_teacher.py; commands that name it get it registered."""
+_WITH_SMALL_TEACHER = [
+    *(sys.executable, "-c"),
+    f"import runpy, sys; sys.path.insert(0, {str(_EXAMPLES.parent)!r}); import examples.reproduce.small_teacher; "
+    "del sys.path[0]; runpy.run_module('guard_plugin', run_name='__main__', alter_sys=True)",
+]
 
 
 def record_of(folder: Path, name: str) -> dict[str, Any]:
@@ -68,7 +73,8 @@ def run_once(
     started, log = time.time(), folder / f"{name}.log"
     places = {"baselines": _EXAMPLES / "baselines", **places}
     environment = {**_ENVIRONMENT, **os.environ}
-    command = [*_guard_for(arguments), *(_placed(argument, places) for argument in arguments)]
+    guard = _WITH_SMALL_TEACHER if any(SMALL_TEACHER in argument for argument in arguments) else GUARD
+    command = [*guard, *(_placed(argument, places) for argument in arguments)]
     with log.open("w", encoding="utf-8") as output:
         done = subprocess.run(command, cwd=folder, stdout=output, stderr=output, check=False, env=environment)
     if done.returncode:
@@ -85,17 +91,6 @@ def run_once(
     }
     write_json(folder / f"{name}.done.json", record)
     return True
-
-
-def _guard_for(arguments: Sequence[str]) -> list[str]:
-    """Return the command ``guard`` that knows what these arguments name."""
-    named = [name for name in (SMALL_TEACHER, BATCH_STATISTICS) if any(name in argument for argument in arguments)]
-    if not named:
-        return GUARD
-    register = "".join(f"from examples.reproduce import {name}; {name}.register(); " for name in named)
-    run = "runpy.run_module('guard_plugin', run_name='__main__', alter_sys=True)"
-    path = f"sys.path.insert(0, {str(_EXAMPLES.parent)!r})"
-    return [sys.executable, "-c", f"import runpy, sys; {path}; {register}del sys.path[0]; {run}"]
 
 
 def _placed(argument: str, places: Mapping[str, Path]) -> str:

@@ -1,13 +1,14 @@
 """A small network among torchvision's models, for hosts' scripts that name a model and would take hours with a ResNet.
 
-As in a ResNet, ``conv1`` and ``maxpool`` come first, which scripts for small images replace.
+Importing this module registers it as "small_teacher". As in a ResNet, ``conv1`` and ``maxpool`` come first, which
+scripts for small images replace.
 """
 
 import torchvision
 from torch import Tensor, nn
 from torchvision.models._api import register_model
 
-__all__ = ["register", "small_teacher"]
+__all__ = ["small_teacher"]
 
 
 class _SmallTeacher(nn.Module):
@@ -35,9 +36,7 @@ def small_teacher(*, weights: None = None, num_classes: int = 1000) -> nn.Module
     return _SmallTeacher(num_classes)
 
 
-def register() -> None:
-    """Make it known to torchvision, as "small_teacher"."""
-    # torchvision lists the models of its own package, and some scripts look there without asking get_model.
-    small_teacher.__module__ = f"{torchvision.models.__name__}.small_teacher"
-    register_model()(small_teacher)
-    torchvision.models.small_teacher = small_teacher
+# torchvision lists the models of its own package, and some scripts look there without asking get_model.
+small_teacher.__module__ = f"{torchvision.models.__name__}.small_teacher"
+register_model()(small_teacher)
+torchvision.models.small_teacher = small_teacher

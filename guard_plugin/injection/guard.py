@@ -238,7 +238,7 @@ class Guard:
         """Warn, once, of a network whose evaluation lags behind its training."""
         if not self.ledger.lagging and network not in self._looked_at:
             self._looked_at.add(network)
-            self.ledger.lagging = why_lagging(network)
+            self.ledger.lagging = why_lagging(network, self.penalty)
             if self.ledger.lagging:
                 self.tells(f"warning: {self.ledger.lagging}")
 

@@ -85,6 +85,8 @@ class Paths:
             raise UnusableInput(
                 f"penalty {penalty.name!r} cannot be had with {self._asked}: it is computed on path reference only"
             )
+        if self._low_memory and isinstance(penalty, Curvature) and penalty.batch_statistics:
+            raise UnusableInput("expected memory 'normal' with batch_statistics: parts of a batch have their own")
 
     def share_forward(
         self, penalty: Penalty, module: nn.Module, args: tuple[Any, ...], is_guarded: Callable[[], bool]

@@ -99,7 +99,7 @@ class GuardedCriterion(nn.Module):
             penalty = self._penalty.at(self.guarded)
             self.guarded += 1
             if penalty.strength != 0:
-                if self.guarded == 1 and (lagging := why_lagging(call.network)):
+                if self.guarded == 1 and (lagging := why_lagging(call.network, penalty)):
                     warnings.warn(lagging, stacklevel=2)
                 return guarded_loss(call, penalty, self._paths)[0]
             call.settle_by(loss)
@@ -206,9 +206,9 @@ def wrap(
         model: The network whose outputs it judges; it may come from ``torch.compile``. Neither is modified.
         loss_fn: The criterion per example, shape (n,); by default read off the criterion.
         **options: ``strength`` and ``h`` (both needed), ``form`` ("gradient" or "loss"), ``h_ramp``,
-            ``strength_ramp``; or ``penalty``, the name of another, with its settings (docs/penalty.md). Further
-            ``memory`` ("normal" or "low") and ``path`` ("auto", "shared", "separate" or "reference";
-            docs/performance.md).
+            ``strength_ramp``, ``batch_statistics``; or ``penalty``, the name of another, with its settings
+            (docs/penalty.md). Further ``memory`` ("normal" or "low") and ``path`` ("auto", "shared", "separate" or
+            "reference"; docs/performance.md).
 
     Raises:
         GuardError: If a setting does not fit, the criterion needs a ``loss_fn``, or is wrapped already.

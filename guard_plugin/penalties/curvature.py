@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from typing import ClassVar, Literal, get_args
 
@@ -102,18 +103,27 @@ class Curvature(Penalty):
         form: "gradient" or "loss".
         h_ramp: Over how many guarded loss calls h rises to its value. CURE's authors, whose regularizer GUARD's
             descends from, ramp h (Moosavi-Dezfooli et al., CVPR 2019).
+        batch_statistics: Whether BatchNorm normalises each of the penalty's passes by its batch, as in the host's own,
+            and not by running statistics. The losses of a batch then depend on all of its examples, so that this is
+            for the loss form, which is a difference of means. The authors' code uses running statistics.
     """
 
     name: ClassVar[str] = "curvature"
     h: float
     form: Form = "gradient"
     h_ramp: int = 0
+    batch_statistics: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_h(self.h)
         if self.form not in get_args(Form):
             raise UnusableInput(f"expected form to be one of {', '.join(get_args(Form))}, got {self.form!r}")
+        if self.batch_statistics and self.form != "loss":
+            raise UnusableInput(
+                f"expected form 'loss' with batch_statistics, got {self.form!r}: it needs the gradient of each example "
+                f"apart, which there is not where BatchNorm normalises by the batch; give form 'loss' (--form loss)"
+            )
 
     def __call__(self, network: nn.Module, inputs: Tensor, targets: Tensor, *, loss_fn: LossFunction) -> Tensor:
         """Compute the penalty of one batch."""
@@ -125,7 +135,7 @@ class Curvature(Penalty):
         compute, second_order = (
             (_gradient_form, plain_attention) if self.form == "gradient" else (_loss_form, nullcontext)
         )
-        with undisturbed(network, inputs.device), torch.enable_grad(), second_order(), self._explained(network, inputs):
+        with self._passes(network, inputs), second_order():
             penalty = self.strength * compute(losses, inputs, self.h)
         return penalty if torch.is_grad_enabled() else penalty.detach()
 
@@ -140,7 +150,7 @@ class Curvature(Penalty):
         step = Step(replace(losses, targets=targets), self.h, self.strength)
         if any(isinstance(part, nn.DataParallel) and len(part.device_ids) > 1 for part in losses.network.modules()):
             step = replace(step, begin=None)
-        with undisturbed(losses.network, inputs.device), torch.enable_grad(), self._explained(losses.network, inputs):
+        with self._passes(losses.network, inputs):
             if self.form == "loss":
                 return loss_form(step, inputs, size=size)
             return gradient_form(step, inputs, size=size, low_memory=low_memory)
@@ -156,11 +166,15 @@ class Curvature(Penalty):
         check_batch(losses.network, shared.batch, losses.targets)
         compute = gradient_form_on_host if self.form == "gradient" else loss_form_on_host
         network, batch = losses.network, shared.batch
-        with undisturbed(network, batch.device), torch.enable_grad(), self._explained(network, batch):
+        with self._passes(network, batch):
             return compute(Step(losses, self.h, self.strength), shared, output, loss)
 
-    def _explained(self, network: nn.Module, inputs: Tensor) -> AbstractContextManager[None]:
-        return derivatives_explained(network, inputs, fix="use form='loss' (guard run --form loss)")
+    @contextmanager
+    def _passes(self, network: nn.Module, inputs: Tensor) -> Iterator[None]:
+        explained = derivatives_explained(network, inputs, fix="use form='loss' (guard run --form loss)")
+        undisturbing = undisturbed(network, inputs.device, batch_statistics=self.batch_statistics)
+        with undisturbing, torch.enable_grad(), explained:
+            yield
 
 
 def _gradient_form(losses: Losses, x: Tensor, h: float) -> Tensor:

@@ -3,12 +3,15 @@
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from guard_plugin.penalties.base import Penalty
+from guard_plugin.penalties.curvature import Curvature
+
 __all__ = ["why_lagging"]
 
 _TORCHS = 0.1  # the momentum that BatchNorm has by default
 
 
-def why_lagging(network: nn.Module) -> str:
+def why_lagging(network: nn.Module, penalty: Penalty) -> str:
     """Say which BatchNorm layers in training keep running statistics that lag behind; empty where none do.
 
     A penalty's passes normalise by these. It can then become small in evaluation alone, while the network that is
@@ -16,7 +19,10 @@ def why_lagging(network: nn.Module) -> str:
 
     Args:
         network: The network, in the mode in which it is trained.
+        penalty: The penalty. One in batch statistics is a penalty on the network that is trained.
     """
+    if isinstance(penalty, Curvature) and penalty.batch_statistics:
+        return ""
     lagging = {
         name: layer.momentum
         for name, layer in network.named_modules()
@@ -28,6 +34,6 @@ def why_lagging(network: nn.Module) -> str:
     return (
         f"{len(lagging)} BatchNorm layer(s) of {type(network).__name__} ({name or 'itself'} first) have momentum "
         f"{momentum}, and torch's is {_TORCHS}: their running statistics lag behind training, and the penalty's passes "
-        f"in evaluation are made with these. Compare the network's accuracy in evaluation with a plain run's before "
-        f"you use it, or set momentum to {_TORCHS}"
+        f"in evaluation are made with these. Give form 'loss' with batch_statistics (--form loss --set "
+        f"batch_statistics=true), or compare the network's accuracy in evaluation with a plain run's before you use it"
     )

@@ -50,12 +50,13 @@ def _read(penalty: str, name: str, hint: Any, text: str) -> Any:
     reader, expected = _KINDS[hint]
     try:
         return reader(text)
-    except ValueError:
+    except (ValueError, KeyError):
         raise UnusableInput(f"penalty {penalty!r}: expected {name} to be {expected}, got {text!r}") from None
 
 
 _KINDS: Mapping[Any, tuple[Callable[[str], Any], str]] = {
     float: (parse_number, "a number, such as 0.5 or 8/255"),
     int: (int, "a whole number"),
+    bool: (lambda text: {"true": True, "false": False}[text.lower()], "true or false"),
     tuple[float, ...]: (lambda text: tuple(map(parse_number, text.split(","))), "numbers, such as 0.49,0.48,0.45"),
 }

@@ -19,7 +19,7 @@ __all__ = ["random_state", "random_streams_kept", "undisturbed"]
 
 
 @contextmanager
-def undisturbed(network: nn.Module, device: torch.device) -> Iterator[None]:
+def undisturbed(network: nn.Module, device: torch.device, *, batch_statistics: bool = False) -> Iterator[None]:
     """Give a network its evaluation behaviour, and put everything back afterwards.
 
     Inside, BatchNorm uses its running statistics and dropout does nothing, as in the authors' code; autocast is off,
@@ -32,6 +32,7 @@ def undisturbed(network: nn.Module, device: torch.device) -> Iterator[None]:
     Args:
         network: Any network.
         device: Where its inputs are.
+        batch_statistics: Leave BatchNorm in training, where it is: it normalises by each batch, as in the host's pass.
 
     Raises:
         UnusableInput: If a BatchNorm layer keeps no running statistics: its output then couples the examples of a
@@ -39,7 +40,7 @@ def undisturbed(network: nn.Module, device: torch.device) -> Iterator[None]:
     """
     _refuse_coupled_examples(network)
     modules = list(network.modules())
-    training = [m for m in modules if m.training]
+    training = [m for m in modules if m.training and not (batch_statistics and isinstance(m, _BatchNorm))]
     buffers = [(m, name, buffer) for m in modules for name, buffer in m.named_buffers(recurse=False)]
     attributes = [(m, name, value) for m in modules for name, value in vars(m).items() if isinstance(value, Tensor)]
     with random_streams_kept(device), torch.autocast(device.type, enabled=False), force_eager():

@@ -5,26 +5,19 @@ import json
 import re
 import shlex
 import shutil
-import subprocess
 import sys
 from dataclasses import replace
 from itertools import product
 
 import pytest
-import torch
-import torchvision
-from torch import nn
 
 from examples.reproduce import __main__ as driver
 from examples.reproduce import hosted
-from examples.reproduce.batch_statistics import CurvatureInBatchStatistics
 from examples.reproduce.cells import ARMS, TABLES, Cell, dealt, groups
 from examples.reproduce.paper import commands_of
 from examples.reproduce.report import seconds_per_set, tables
-from examples.reproduce.running import _guard_for, run_once
+from examples.reproduce.running import run_once
 from examples.reproduce.small import Scale, distillation
-from guard_plugin.penalties.per_example import cross_entropy
-from guard_plugin.plugins import installed_plugins
 from tests.conftest import ROOT
 
 pytestmark = pytest.mark.long
@@ -102,42 +95,6 @@ def test_images_of_one_teacher_are_labelled_by_another():
     ]  # fmt: skip
     with pytest.raises(ValueError, match="expected sre2l or cda for arm guard-images, .*: dc"):
         distillation(replace(cell, method="dc"), Scale())
-
-
-def test_the_ablation_in_batch_statistics_is_the_loss_form_of_batches(tmp_path):
-    torch.manual_seed(0)
-    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(144, 3)).double()
-    x, y = torch.rand(5, 3, 8, 8, dtype=torch.float64), torch.tensor([0, 1, 2, 0, 1])
-
-    def by_hand(inputs: torch.Tensor) -> torch.Tensor:
-        seen = network[0](inputs)
-        mean, variance = seen.mean((0, 2, 3), keepdim=True), seen.var((0, 2, 3), keepdim=True, unbiased=False)
-        scale, shift = (p.reshape(-1, 1, 1) for p in network[1].parameters())
-        return nn.functional.cross_entropy(network[2:]((seen - mean) / (variance + 1e-5).sqrt() * scale + shift), y)
-
-    here = x.clone().requires_grad_()
-    (gradient,) = torch.autograd.grad(by_hand(here), here)
-    z = gradient / gradient.flatten(1).norm(dim=1).reshape(-1, 1, 1, 1)
-    expected = 2 * (by_hand(x + 3 * (8 / 224) * z) - by_hand(x)).abs()
-    value = CurvatureInBatchStatistics(strength=2.0)(network, x, y, loss_fn=cross_entropy)
-    assert torch.allclose(value, expected, rtol=1e-9)
-    for parameter in network.parameters():
-        ours, theirs = (torch.autograd.grad(loss, parameter, retain_graph=True)[0] for loss in (value, expected))
-        assert torch.allclose(ours, theirs, rtol=1e-7, atol=1e-9)
-    assert network[1].num_batches_tracked == 0 and network[1].training
-
-
-@pytest.mark.parametrize(
-    "words", [["run", "--penalty", "curvature_in_batch_statistics"], ["benchmark", "--arch", "small_teacher-3x3"]]
-)
-def test_commands_know_what_they_name(words, tmp_path):
-    names = [*map(str, installed_plugins().penalties), *torchvision.models.list_models()]
-    assert words[-1].replace("-3x3", "") not in names
-    code = _guard_for(words)[2].partition("del sys.path")[0]
-    show = "from guard_plugin.plugins import installed_plugins; import torchvision; "
-    show += "print(*installed_plugins().penalties, *torchvision.models.list_models())"
-    done = subprocess.run([sys.executable, "-c", code + show], cwd=tmp_path, capture_output=True, text=True, check=True)
-    assert words[-1].replace("-3x3", "") in done.stdout.split()
 
 
 def test_published_tables_are_what_the_files_give():

@@ -37,6 +37,7 @@ def test_the_ledger_gets_the_ramps_as_they_were_set():
         "h": 0.8,
         "form": "gradient",
         "h_ramp": 4,
+        "batch_statistics": False,
     }
 
 

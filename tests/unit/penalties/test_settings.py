@@ -24,6 +24,10 @@ def test_texts_become_what_the_settings_are():
         "strength": 0.5,
     }
     assert read_settings(Curvature, {"form": "loss", "h": "1e-2"}) == {"form": "loss", "h": 0.01}
+    for text, value in (("true", True), ("False", False)):
+        assert read_settings(Curvature, {"batch_statistics": text}) == {"batch_statistics": value}
+    with pytest.raises(UnusableInput, match="expected batch_statistics to be true or false, got 'yes'"):
+        read_settings(Curvature, {"batch_statistics": "yes"})
 
 
 @pytest.mark.parametrize(
@@ -47,10 +51,10 @@ def test_a_setting_that_text_cannot_say_is_refused():
     @keyword_dataclass
     class Switched(GradientNorm):
         name: ClassVar[str] = "switched"
-        on: bool = field(default=False)
+        by_class: dict = field(default_factory=dict)
 
-    with pytest.raises(UnusableInput, match="'switched': on cannot be given as text"):
-        read_settings(Switched, {"on": "False"})
+    with pytest.raises(UnusableInput, match="'switched': by_class cannot be given as text"):
+        read_settings(Switched, {"by_class": "{}"})
 
 
 def test_assignments_are_taken_apart():
