@@ -23,7 +23,7 @@ from guard_plugin.commands.options import (
 )
 from guard_plugin.datasets import DATASETS
 from guard_plugin.distilled import read_distilled, subject_of_several
-from guard_plugin.distilled.markers import origin_of
+from guard_plugin.distilled.markers import Origin, origin_of
 from guard_plugin.errors import UnusableInput
 from guard_plugin.evaluation.checkpoint_benchmark import benchmark_checkpoints
 from guard_plugin.evaluation.distilled_benchmark import benchmark_distilled
@@ -154,7 +154,7 @@ def benchmark(
         "device": computing_device(given["device"]),
         "eps": eps.split(",") if eps else None,
         "registry": installed_plugins().attack_classes,
-        "ledger": [read_json_object(ledger) for ledger in ledgers],
+        "ledger": [_ledger(file) for file in ledgers],
         "source": _source(source, source_arch, source_normalization),
     }
     if distilled:
@@ -163,6 +163,18 @@ def benchmark(
         finished = benchmark_checkpoints(checkpoints, BenchmarkOptions(**_complete(given, hosts=None)))
     if is_main_process():
         show(finished.results, _text(finished, given["out"]), as_json)
+
+
+def _ledger(file: Path) -> dict[str, Any]:
+    """Read the ledger of a guarded run; refuse other JSON, such as a marker."""
+    ledger = read_json_object(file)
+    try:
+        Origin.of_ledger(ledger)
+        str(ledger["outcome"])
+    except (KeyError, TypeError, AttributeError) as error:
+        marker = ": a marker, which is found beside what it marks; leave it out" if "ledger" in ledger else ""
+        raise UnusableInput(f"expected --ledger with what guard run --ledger wrote, got {file}{marker}") from error
+    return ledger
 
 
 def _recipe_values(epochs: int | None, assignments: tuple[str, ...]) -> dict[str, Any] | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -71,6 +72,15 @@ def _distilled_sets(benchmark: Measured) -> list[DistilledSet]:
     if subject["kind"] != "distilled":
         raise UnusableInput(f"{benchmark.folder} is a benchmark of a {subject['kind']}: it has no distilled images")
     paths = [Path(path) for path in subject.get("paths") or [subject["path"]]]
+    try:
+        return _read_sets(benchmark, paths)
+    except OSError as error:
+        where = ", ".join(map(str, paths))
+        raise UnusableInput(f"the distilled images at {where} cannot be read: {error.strerror or error}") from error
+
+
+def _read_sets(benchmark: Measured, paths: Sequence[Path]) -> list[DistilledSet]:
+    subject = benchmark.results["subject"]
     gone = [str(path) for path in paths if not path.exists()]
     if gone:
         raise UnusableInput(f"the distilled images are no longer at {', '.join(gone)}, seen from the current folder")

@@ -6,6 +6,7 @@ from guard_plugin.comparison.caveats import notes
 from guard_plugin.comparison.comparing import Comparison, Difference
 from guard_plugin.comparison.verdicts import verdicts
 from guard_plugin.evaluation.tables import column_label, percent, text_table
+from guard_plugin.foreign_text import on_one_line
 
 __all__ = ["comparison_json", "comparison_text", "legend", "marked"]
 
@@ -22,7 +23,9 @@ def comparison_text(comparison: Comparison) -> str:
     for column, by_label in comparison.differences.items():
         differences.append((column_label(column), *map(marked, by_label.values())))
     lines = [text_table(accuracies), "", text_table(differences), legend(comparison), ""]
-    flags = [f"FLAGGED {label}, {column_label(column)}: {reason}" for label, column, reason in comparison.flags]
+    flags = [
+        f"FLAGGED {label}, {column_label(column)}: {on_one_line(reason)}" for label, column, reason in comparison.flags
+    ]
     if flags:
         lines += [*flags, ""]
     for verdict in verdicts(comparison).values():

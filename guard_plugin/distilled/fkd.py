@@ -8,6 +8,7 @@ from torch's own ``RandomSampler`` and a seed, the host's ``--fkd-seed`` (42): o
 from __future__ import annotations
 
 import re
+import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import chain
@@ -84,7 +85,8 @@ class FkdLabels:
         folder: The folder that holds ``epoch_0`` and so on.
 
     Raises:
-        UnusableInput: If epochs or batches are missing, or the first or last file of the first epoch does not fit.
+        UnusableInput: If epochs or batches are missing, a file is cut off, or the first or last file of the first epoch
+            does not fit.
         UnsafeFile: If reading a file would run code.
     """
 
@@ -100,6 +102,9 @@ class FkdLabels:
                     f"expected {batches} batches in each epoch, as in epoch_0, got {len(files)} in {epoch}: was the "
                     f"relabelling stopped?"
                 )
+        for file in chain(*self._files):
+            if not zipfile.is_zipfile(file):  # as torch.save writes it; the whole file is read where it is not
+                _read_whole(file)
         (_, first), (_, last) = (_read(self._files[0][number]) for number in (0, -1))
         self.batch_size, self.num_classes = first.shape
         self.n_images = self.batch_size * (batches - 1) + len(last)
@@ -143,6 +148,14 @@ def _numbered(folder: Path, prefix: str, suffix: str) -> list[Path]:
             f"found no {missing or folder / f'{prefix}0{suffix}'}: give the folder that holds epoch_0"
         )
     return paths
+
+
+def _read_whole(file: Path) -> None:
+    """Read a file; where it is cut off, say what may be done about it."""
+    try:
+        _read(file)
+    except UnusableInput as error:
+        raise UnusableInput(f"{error}; was the relabelling stopped? Run it again") from error
 
 
 def _read(file: Path, n: int | None = None, classes: int | None = None) -> tuple[View, Tensor]:

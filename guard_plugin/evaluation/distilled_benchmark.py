@@ -59,6 +59,11 @@ def benchmark_distilled(
     chosen = BenchmarkOptions(**options)
     chosen.refuse(FOR_CHECKPOINTS, belong_to="checkpoints")
     _check_sets(sets)
+    if chosen.host_dataset and not any(one.input_spaces for one in sets):
+        raise UnusableInput(
+            f"expected no --host-dataset, got {chosen.host_dataset!r}: these distilled images say how they are "
+            f"normalised, so that it would change nothing; leave it out"
+        )
     sets = [one.for_dataset(chosen.host_dataset or chosen.dataset) for one in sets]
     run = BenchmarkRun(chosen)
     return run.measure(_students(sets, subject, chosen, run.images))
@@ -155,6 +160,8 @@ def _students(
 def _label_sources(options: BenchmarkOptions, sets: int, images: ImageSet) -> list[LabelSource]:
     """Return the source of labels of each set, or one teacher for all; [] where students learn the sets' own labels."""
     fkd, teachers = _paths(options.fkd), _paths(options.teacher)
+    if options.teacher_arch and not teachers:
+        raise UnusableInput(f"expected a --teacher for --teacher-arch {options.teacher_arch}, got none: leave it out")
     arch = options.teacher_arch or options.arch
     network = _network(arch, images)
     sources = [label_source(*one, arch, network) for one in zip_longest(fkd, teachers)]
@@ -188,6 +195,8 @@ def _recipes(
         recipe = recipe.with_learning_rate(options.learning_rate)
     of_labels = [recipe.with_labels(one) for one in labels] or [recipe]
     own = of_labels[0].values()
+    for name in given:
+        _check_effect(of_labels[0], given, name)
     of_labels = [one.with_values(given) for one in of_labels] if given else of_labels
     recipes = of_labels if len(of_labels) == len(sets) else of_labels * len(sets)
     if any(one.describe() != recipes[0].describe() for one in recipes):
@@ -195,6 +204,20 @@ def _recipes(
     for one, distilled in strict_zip(recipes, sets):
         one.check(distilled)
     return recipes, {name: value for name, value in recipes[0].values().items() if value != own[name]}
+
+
+def _check_effect(recipe: TrainingRecipe, given: Mapping[str, Any], name: str) -> None:
+    """Refuse a value that changes nothing beside the others that were given."""
+    with_it = recipe.with_values(given)
+    try:
+        others = recipe.with_values({other: value for other, value in given.items() if other != name})
+    except UnusableInput:  # they cannot be had without it
+        return
+    if with_it.values()[name] != others.values()[name] and with_it.describe() == others.describe():
+        raise UnusableInput(
+            f"expected values of recipe {recipe.name} that take effect, got {name}={given[name]}, which changes "
+            f"nothing here: leave it out, or give the --set, --teacher or --fkd that it belongs to"
+        )
 
 
 def _chosen_recipe(sets: Sequence[DistilledSet], options: BenchmarkOptions) -> TrainingRecipe:

@@ -19,7 +19,7 @@ from guard_plugin.spaces import InputSpace
 __all__ = ["find_warnings", "near_chance", "without_negatives"]
 
 _NOTICED = 0.01  # of all examples: below this share, a sign may be chance
-_NEAR_CHANCE = 1.5  # times chance
+_NEAR_CHANCE = (0.5, 0.05)  # how far above chance: this part of it, and no more than so much
 
 Found = Iterator[tuple[str, str]]
 """Columns, each with a reason to doubt it."""
@@ -41,7 +41,7 @@ def find_warnings(
         *near_chance(float(correct[CLEAN].mean()), num_classes),
         *_flat(records),
         *_outside(records, attacks),
-        *_blind_is_better(attacks, correct),
+        *_blind_is_better(records, attacks, correct),
         *_blind_part_is_better(records, attacks),
         *_rising(attacks, correct),
     ]
@@ -50,7 +50,8 @@ def find_warnings(
 
 def near_chance(accuracy: float, num_classes: int) -> Found:
     """Yield the column "clean", if its accuracy is next to that of chance."""
-    if accuracy < _NEAR_CHANCE / num_classes:
+    part, most = _NEAR_CHANCE
+    if accuracy < 1 / num_classes + min(part / num_classes, most):
         yield (
             CLEAN,
             f"{100 * accuracy:.1f} % is next to chance ({100 / num_classes:.1f} %): is the normalization the one that "
@@ -92,12 +93,15 @@ def _outside(records: Sequence[Mapping[str, Record]], attacks: Mapping[str, Atta
             yield column, f"the attack left its ball: {attack.norm} distance {farthest:.4g} at eps {attack.eps.text}"
 
 
-def _blind_is_better(attacks: Mapping[str, Attack], correct: Mapping[str, Outcomes]) -> Found:
+def _blind_is_better(
+    records: Sequence[Mapping[str, Record]], attacks: Mapping[str, Attack], correct: Mapping[str, Outcomes]
+) -> Found:
     for column, attack in attacks.items():
         seeing = [
-            correct[other]
+            left
             for other, rival in attacks.items()
-            if rival.whitebox and not rival.transfer and rival.ball == attack.ball and not rival.parts
+            if rival.ball == attack.ball
+            for left in _left_by_gradients(records, other, rival)
         ]
         if seeing and (attack.transfer or not attack.whitebox) and attack.coupled is None:
             only = float((np.logical_and.reduce(seeing) & correct[CLEAN] & ~correct[column]).mean())
@@ -107,6 +111,14 @@ def _blind_is_better(attacks: Mapping[str, Attack], correct: Mapping[str, Outcom
                     f"{100 * only:.1f} % of all examples fall to this attack, which does not see the model's "
                     f"gradients, and to no gradient attack in the same ball: a sign of masked gradients",
                 )
+
+
+def _left_by_gradients(records: Sequence[Mapping[str, Record]], column: str, attack: Attack) -> Iterator[Outcomes]:
+    """Yield what an attack, or each of its parts, left by the model's gradients, at any class: none if it has none."""
+    names = {column_of_part(column, part): part for part in attack.parts} or {column: attack}
+    for name, part in names.items():
+        if part.whitebox and not part.transfer and not part.targeted:
+            yield np.stack([of[name].correct for of in records])
 
 
 def _blind_part_is_better(records: Sequence[Mapping[str, Record]], attacks: Mapping[str, Attack]) -> Found:

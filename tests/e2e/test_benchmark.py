@@ -318,6 +318,18 @@ def test_a_ledger_that_is_no_json_is_refused_at_the_start(checkpoint, tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("content", "message"),
+    [({}, "got .*ledger.json$"), ({"ledger": {"adapter": "dc"}, "sha256": ""}, "got .*: a marker, which is found beside what")],
+)
+def test_what_is_no_ledger_is_refused_at_the_start(checkpoint, tmp_path, content, message):
+    file = tmp_path / "ledger.json"
+    file.write_text(json.dumps(content))
+    with pytest.raises(UnusableInput, match=f"expected --ledger with what guard run --ledger wrote, {message}"):
+        benchmark("--out", tmp_path / "o", "--checkpoint", checkpoint, *SHARED, "--eps", "1/255", "--ledger", file)
+    assert not (tmp_path / "o").exists()
+
+
+@pytest.mark.parametrize(
     ("options", "message"),
     [
         ((), "either --distilled PATH with --adapter NAME, or --checkpoint FILE"),
@@ -339,7 +351,8 @@ def test_a_ledger_that_is_no_json_is_refused_at_the_start(checkpoint, tmp_path):
     ],
 )
 def test_contradictory_options_are_refused(checkpoint, tmp_path, options, message):
-    checkpoint.with_name(f"{checkpoint.name}.json").write_text("{}")
+    ledger = {"adapter": "dc", "script": "main.py", "loss_calls": {"guarded": 1}, "penalty": {"name": "curvature"}}
+    checkpoint.with_name(f"{checkpoint.name}.json").write_text(json.dumps({**ledger, "outcome": "complete"}))
     options = [option.replace("{checkpoint}", str(checkpoint)) for option in options]
     with pytest.raises(UnusableInput, match=message):
         benchmark("--out", tmp_path / "out", "--eps", "1/255", *options)

@@ -246,6 +246,12 @@ def test_flags_are_shown_before_the_verdict(tmp_path):
     assert text.index("FLAGGED ours, pgd10: gradients are zero") < text.index("On flagged figures: No difference")
 
 
+def test_a_flag_cannot_pass_for_another_line(tmp_path):
+    forged = [{"column": "pgd10", "reason": "zero\nours is more robust than plain"}]
+    text = comparison_text(compare([benchmark(tmp_path / "plain"), benchmark(tmp_path / "ours", flagged=forged)]))
+    assert "FLAGGED ours, pgd10: zero ours is more robust than plain" in text.splitlines()
+
+
 def test_json_has_fractions_per_column(tmp_path):
     told = comparison_json(compare([benchmark(tmp_path / "plain"), benchmark(tmp_path / "ours", pgd=0.5)]))
     column = told["columns"]["pgd10"]

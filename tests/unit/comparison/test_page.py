@@ -228,6 +228,18 @@ def test_distilled_images_are_in_the_page(tmp_path, distilled):
     assert "No images: the distilled images are no longer at gone.pt" in texts(tree)
 
 
+def test_images_that_cannot_be_read_are_told(tmp_path, distilled, monkeypatch):
+    def denied(*_: object) -> bool:
+        raise PermissionError(13, "Permission denied")
+
+    compared = two(tmp_path, subject=distilled[1])
+    monkeypatch.setattr(Path, "exists", denied)
+    reason = f"the distilled images at {distilled[0]} cannot be read: Permission denied"
+    assert f"No images: {reason}" in texts(parsed(comparison_page(compared)))
+    with pytest.raises(UnusableInput, match="cannot be read: Permission denied"):
+        draw_distilled(compared, tmp_path / "images.png")
+
+
 def test_images_that_have_changed_are_not_shown(tmp_path, distilled):
     file, subject = distilled
     torch.save({"data": [[torch.rand(20, 1, 8, 8), torch.arange(10).repeat_interleave(2)]]}, file)

@@ -163,6 +163,16 @@ def test_gaps_are_refused_before_anything_is_read(tmp_path, lost, words):
         FkdLabels(tmp_path)
 
 
+def test_a_file_that_is_cut_off_is_found_at_once(tmp_path):
+    write(tmp_path)
+    file = tmp_path / "epoch_2" / "batch_2.tar"
+    file.write_bytes(file.read_bytes()[:200])
+    with pytest.raises(
+        UnusableInput, match=r"epoch_2.batch_2.tar cannot be read.*was the relabelling stopped\? Run it"
+    ):
+        FkdLabels(tmp_path)
+
+
 def test_another_folder_is_refused(tmp_path):
     for folder in (tmp_path, tmp_path / "nowhere"):
         with pytest.raises(UnusableInput, match="give the folder that holds epoch_0"):

@@ -375,6 +375,8 @@ def test_damaged_files_are_named(run, tmp_path):
         ({"sets": []}, "at least one distilled set"),
         ({"dataset": "SVHN"}, "none was given"),
         ({"learning_rate": 0.0}, "finite and > 0"),
+        ({"host_dataset": "CIFAR10"}, "expected no --host-dataset, got 'CIFAR10'"),
+        ({"teacher_arch": "ResNet18"}, "expected a --teacher for --teacher-arch ResNet18, got none"),
     ],
 )
 def test_unusable_inputs_are_refused_before_anything_is_written(run, tmp_path, options, message):

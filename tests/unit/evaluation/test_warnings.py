@@ -69,6 +69,24 @@ def test_a_blind_part_of_autoattack_that_does_better_is_a_sign(square, flagged):
     assert not flagged or "2.0 % of all examples fall to square alone" in warnings[0]["reason"]
 
 
+@pytest.mark.parametrize("other", [Blind(EPS), PGD(EPS, steps=1, transfer=True)])
+@pytest.mark.parametrize(("fallen", "flagged"), [((5, 6), True), ((1, 3), False)])
+def test_gradient_parts_of_autoattack_are_what_a_blind_attack_is_held_to(other, fallen, flagged):
+    parts = {"apgd-ce": but(1, 2), "apgd-t": but(3), "fab-t": ALL, "square": but(5)}
+    outcomes = {f"auto+{part}": outcome for part, outcome in parts.items()}
+    outcomes |= {"auto": np.logical_and.reduce([*parts.values()]), "other": but(*fallen)}
+    warnings = found({"auto": AutoAttack(EPS), "other": other}, outcomes)
+    assert [warning["column"] for warning in warnings] == (["other"] if flagged else [])
+
+
+def test_a_targeted_attack_is_no_measure_of_what_gradients_can_do():
+    targeted = {"aimed": PGD(EPS, targeted=True), "blind": Blind(EPS)}
+    outcomes = {"aimed": ALL, "blind": but(*range(20))}
+    assert found(targeted, outcomes) == []
+    (warning,) = found({**targeted, "pgd": PGD(EPS)}, {**outcomes, "pgd": but(*range(10))})
+    assert warning["column"] == "blind" and "10.0 % of all examples" in warning["reason"]
+
+
 class Quantised(nn.Module):
     """Leaks a gradient that leads nowhere: gradient attacks fail, and Square does not."""
 
@@ -132,6 +150,14 @@ def test_clean_accuracy_next_to_chance_is_a_sign():
     (warning,) = find_warnings([{"clean": Record(correct["clean"][0], Cost())}], {}, correct, 10)
     assert warning["column"] == "clean" and "14.0 % is next to chance (10.0 %)" in warning["reason"]
     assert not find_warnings([], {}, {"clean": ~but(*range(16))[None]}, 10)
+
+
+@pytest.mark.parametrize(
+    ("right", "classes", "flagged"), [(54, 2, True), (56, 2, False), (37, 3, True), (48, 3, False)]
+)
+def test_chance_is_near_with_few_classes_too(right, classes, flagged):
+    clean = ~but(*range(right))[None]
+    assert bool(find_warnings([{"clean": Record(clean[0], Cost())}], {}, {"clean": clean}, classes)) == flagged
 
 
 def test_the_one_liner_tells_too():

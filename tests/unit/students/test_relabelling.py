@@ -436,6 +436,27 @@ def test_stored_labels_are_of_so_many_epochs_and_of_their_batches(measure, store
         measure(recipe="sre2l", fkd=stored, recipe_values=values)
 
 
+@pytest.mark.parametrize(
+    ("values", "idle"),
+    [
+        ({"temperature": "5"}, "temperature=5"),
+        ({"epochs": 2, "momentum": 0.5}, "momentum=0.5"),
+        ({"shift": "4", "min_scale": "0.5"}, "min_scale=0.5"),
+        ({"squared_temperature": "true"}, "squared_temperature=true"),
+    ],
+)
+def test_a_value_that_changes_nothing_is_refused(measure, tmp_path, values, idle):
+    with pytest.raises(UnusableInput, match=f"expected values of recipe sre2l that take effect, got {idle}, which"):
+        measure(recipe="sre2l", recipe_values=values)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_value_that_takes_effect_beside_another_is_not_refused(measure):
+    values = {"epochs": 1, "optimizer": "SGD", "momentum": 0.5}
+    recipe = measure(recipe="sre2l", recipe_values=values).results["protocol"]["recipe"]
+    assert recipe["set"] == values and recipe["momentum"] == 0.5
+
+
 def test_each_of_several_sets_may_have_a_teacher_of_its_own(measure, eight_bit, teacher, stored, tmp_path):
     """The second student learns from the second teacher, as it does alone; one teacher may serve all sets."""
     other, weights = tmp_path / "other.pth", teacher[1].state_dict()
