@@ -319,7 +319,10 @@ def test_a_ledger_that_is_no_json_is_refused_at_the_start(checkpoint, tmp_path):
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [({}, "got .*ledger.json$"), ({"ledger": {"adapter": "dc"}, "sha256": ""}, "got .*: a marker, which is found beside what")],
+    [
+        ({}, "got .*ledger.json$"),
+        ({"ledger": {"adapter": "dc"}, "sha256": ""}, "got .*: a marker, which is found beside what"),
+    ],
 )
 def test_what_is_no_ledger_is_refused_at_the_start(checkpoint, tmp_path, content, message):
     file = tmp_path / "ledger.json"
