@@ -37,6 +37,8 @@ def register_attacks() -> Sequence[type[Attack]]:
 @hookimpl(trylast=True)
 def compute_penalty(call: LossCall, penalty: Penalty) -> Tensor:
     """Compute a penalty by its formula, where no plugin computes it; a plugin's wrapper of the hook gets this value."""
+    if penalty.on_predictions:
+        return penalty(call.judged_network(), call.inputs, call.targets, loss_fn=call.criterion_fn())
     return penalty(call.network, call.inputs, call.targets, loss_fn=call.loss_fn())
 
 

@@ -57,6 +57,14 @@ def _trained_in_evaluation(origin: Origin) -> UnsupportedLoss:
     )
 
 
+def _trained_on_undecided(origin: Origin, reason: str) -> NothingGuarded:
+    return NothingGuarded(
+        f"expected each loss on real data to be a loss call that can be guarded, found that {origin.network_name}, "
+        f"called at {origin.place}, is trained by another one, of which cannot be told whether it is on real data "
+        f"({reason.partition(': ')[2]}). {_WHAT_TO_DO}"
+    )
+
+
 _WHAT_TO_DO = (
     "Left unguarded, what the script writes is no GUARD result. If this is not the loss on real data, name its "
     "function with --suspend, or say with --expect how many loss calls must be guarded"
@@ -124,15 +132,18 @@ class Guard:
         with self._failing():
             if self.origins is None:
                 return None
-            why = None if origin.training else _trained_in_evaluation(origin)
+            why: GuardError | None = None if origin.training else _trained_in_evaluation(origin)
             try:
-                if why_not_real_batch(origin.batch(), self.origins) is not None:
+                reason = why_not_real_batch(origin.batch(), self.origins)
+                if reason is not None and not self._must_be_told(reason):
                     return None
+                if reason is not None:
+                    why = _trained_on_undecided(origin, reason)
             except UnsupportedLoss as error:  # it cannot be told what the batch was
                 why = error
             return partial(self._trained_on_another, origin, origin.network_name, why)
 
-    def _trained_on_another(self, origin: Origin, network: str, why: UnsupportedLoss | None) -> None:
+    def _trained_on_another(self, origin: Origin, network: str, why: GuardError | None) -> None:
         """Note, or refuse, that a network on real data is trained by a loss that was not guarded."""
         with self._failing():
             if not origin.unsupported:
@@ -244,16 +255,18 @@ class Guard:
 
     def _refuse_undecided(self, call: LossCall, place: Place, reason: str) -> None:
         """Refuse a call of which cannot be told whether it is on real data, where nobody vouches for the number."""
-        if self._is_counted or self.real:
-            return
         if reason == LEARNED and is_part_of_learned(call.inputs):
             reason = PART_OF_LEARNED
-        if reason.startswith(UNDECIDED):
+        if self._must_be_told(reason):
             raise NothingGuarded(
                 f"expected each loss call under an open seam to be on real data or not, found that it is {reason} at "
                 f"{place.site}. {_WHAT_TO_DO}; or name the lines whose loss is on real data: --real {place.site}, if "
                 f"it is this one (the others then are not)"
             )
+
+    def _must_be_told(self, reason: str) -> bool:
+        """Whether it cannot be told if a batch is real data, and nobody vouches for it: by a number, or by lines."""
+        return reason.startswith(UNDECIDED) and not (self._is_counted or self.real)
 
     def _refuse_in_thread(self, call: LossCall, place: Place, reason: str) -> None:
         """Refuse training in a thread that has no seam of its own, while another thread stands under an open one."""
@@ -269,7 +282,10 @@ class Guard:
 
     def _leave_unsupported(self, call: LossCall, place: Place, error: UnsupportedLoss) -> Tensor:
         """Leave a loss that has no form per example as it is; it is an error if gradients flow from it alone."""
-        if not place.why_unguarded and why_not_real(call) is None:
+        if place.why_unguarded:
+            return call.loss
+        reason = why_not_real(call)
+        if reason is None or self._must_be_told(reason):
             self.ledger.note_unguarded(place.site, call.criterion)
             call.made_by.unsupported.append(error)
         return call.loss

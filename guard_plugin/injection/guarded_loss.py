@@ -67,7 +67,7 @@ def _combined(call: LossCall, value: Tensor, penalty: Penalty) -> Tensor:
 def _refuse_other_reductions(call: LossCall, penalty: Penalty) -> None:
     """Refuse a loss that a mean over examples cannot stand in for: the host would be given one of another scale."""
     with torch.no_grad():
-        mean = call.loss_fn()(call.output, call.targets).mean()
+        mean = call.criterion_fn()(call.output, call.targets).mean()
     if not torch.isclose(mean.double(), call.loss.double(), rtol=1e-2, atol=1e-4, equal_nan=True):
         raise UnsupportedLoss(
             f"expected {call.criterion}, which penalty {penalty.name!r} replaces, to return the mean of the examples' "

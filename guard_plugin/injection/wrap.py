@@ -21,6 +21,7 @@ from guard_plugin.injection.guarded_loss import guarded_loss
 from guard_plugin.injection.paths import Paths
 from guard_plugin.injection.penalty_choice import choose_penalty
 from guard_plugin.penalties import LossFunction
+from guard_plugin.penalties.checks import check_network
 from guard_plugin.penalties.fast.shared_forward import SharedForward
 from guard_plugin.penalties.lagging_statistics import why_lagging
 from guard_plugin.plugins import installed_plugins
@@ -43,6 +44,12 @@ class GuardedCriterion(nn.Module):
         super().__init__()
         if isinstance(criterion, GuardedCriterion):
             raise UnusableInput("expected a criterion, found one that is wrapped already: wrap it once")
+        check_network(model)
+        if not callable(criterion) or not (loss_fn is None or callable(loss_fn)):
+            raise UnusableInput(
+                f"expected criterion and loss_fn to be functions or modules, got {type(criterion).__name__} and "
+                f"{type(loss_fn).__name__}"
+            )
         self.criterion = criterion
         self.guarded = 0
         self._made_with = (model, dict(options), loss_fn)
@@ -75,6 +82,10 @@ class GuardedCriterion(nn.Module):
             UnsupportedLoss: If gradients flow to the first argument but the model did not return it.
         """
         loss = self.criterion(*args, **kwargs)
+        if not isinstance(loss, Tensor):
+            raise UnsupportedLoss(
+                f"expected the criterion to return one tensor, the loss, got {type(loss).__name__}; wrap one that does"
+            )
         if not self._finalizer.alive:
             return loss
         judged, targets = judged_and_targets(args, kwargs)

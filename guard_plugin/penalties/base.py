@@ -32,6 +32,9 @@ class Penalty(ABC):
     ``combination`` says what becomes of the host's own loss: the term is "added" to it, or "replaces" the part
     ``strength`` of it, so that the host gets ``(1 - strength) * loss + term``, with ``strength`` <= 1.
 
+    A penalty ``on_predictions`` uses what a network predicts otherwise than by the criterion: its network then goes up
+    to the tensor that the criterion is called on (scaled logits, a part of them), not only to what it returned.
+
     Args:
         strength: The weight of the term ("lambda"), >= 0. At 0 nothing is computed and the run is the plain run.
         strength_ramp: Over how many guarded loss calls it rises to its value.
@@ -39,6 +42,7 @@ class Penalty(ABC):
 
     name: ClassVar[str]
     combination: ClassVar[Combination] = "added"
+    on_predictions: ClassVar[bool] = False
     strength: float
     strength_ramp: int = 0
 

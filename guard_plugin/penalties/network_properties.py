@@ -51,6 +51,9 @@ class NetworkProperties:
 # Of so many examples, one by one, the gradient is asked for; of all, it would take the memory of a training pass.
 _FEW = 8
 
+# What networks raise for a batch of another size: it is fixed, labels are given too, a layer needs several values.
+_OTHER_BATCHES = (RuntimeError, ValueError, AssertionError, LookupError, TypeError)
+
 _DEPENDS = "its outputs depend on other examples of the batch, or on random numbers whose generator cannot be found"
 
 _DIRECT_CALLS: "WeakKeyDictionary[nn.Module, int]" = WeakKeyDictionary()
@@ -153,10 +156,11 @@ def _compare_half(network: nn.Module, batch: Tensor, whole: Tensor) -> tuple[str
     half = (len(batch) + 1) // 2
     try:
         alone = outputs_of(network, batch[:half])
-    except (RuntimeError, ValueError) as error:  # a fixed batch size, or a layer that needs several values
+    except _OTHER_BATCHES as error:
         if isinstance(error, RuntimeError) and is_about_inplace(error):
             raise
-        return f"it cannot be passed a part of its batch: {str(error).splitlines()[0][:120]}", ""
+        why = " ".join([type(error).__name__, *str(error).splitlines()[:1]])
+        return f"it cannot be passed a part of its batch: {why[:120]}", ""
     if alone.shape == whole[:half].shape and _close(alone, whole[:half], other_batch=True):
         return "", ""
     return "", _DEPENDS
@@ -188,8 +192,8 @@ def _reaches_others(network: nn.Module, batch: Tensor) -> bool:
             with torch.enable_grad():
                 outputs = outputs_of(network, here)
                 rows = outputs[:_FEW].unbind()
-        except (RuntimeError, ValueError):
-            continue  # a fixed batch size
+        except _OTHER_BATCHES:
+            continue
         random = torch.Generator().manual_seed(0)  # the host's own random numbers stay untouched
         cotangent = torch.randn(outputs.shape, generator=random).to(outputs)
         return outputs.requires_grad and any(_reaches(row, here, one, cotangent[one]) for one, row in enumerate(rows))

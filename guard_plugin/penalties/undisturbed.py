@@ -68,7 +68,7 @@ def random_streams_kept(device: torch.device, *, seed: int | None = None) -> Ite
 
     Inside they begin with ``seed``, which is below 2 ** 32; by default, they go on.
     """
-    python, numpy_state = random.getstate(), numpy.random.get_state()
+    python, numpy_state = random.getstate(), numpy.random.get_state(legacy=False)
     try:
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             if seed is not None:
@@ -82,9 +82,9 @@ def random_streams_kept(device: torch.device, *, seed: int | None = None) -> Ite
 def random_state(device: torch.device) -> tuple[Any, ...]:
     """Return the state of every random stream that a network may draw from, to be compared."""
     on_device = torch.cuda.get_rng_state(device).numpy().tobytes() if device.type == "cuda" else b""
-    numpys = numpy.random.get_state(legacy=False)["state"]
-    keys, position = numpys["key"].tobytes(), numpys["pos"]
-    return torch.get_rng_state().numpy().tobytes(), on_device, keys, position, random.getstate()
+    numpys = numpy.random.get_state(legacy=False)["state"].values()  # of any bit generator
+    of_numpy = tuple(one.tobytes() if isinstance(one, numpy.ndarray) else one for one in numpys)
+    return torch.get_rng_state().numpy().tobytes(), on_device, of_numpy, random.getstate()
 
 
 def _seed(device: torch.device, seed: int) -> None:

@@ -72,6 +72,10 @@ class LossCall:
         of_criterion, of_output = self.criterion_fn(), self.derivation.of_output
         return of_criterion if self.derivation.is_direct else lambda out, targets: of_criterion(of_output(out), targets)
 
+    def judged_network(self) -> nn.Module:
+        """Return the network up to the tensor that the criterion is called on."""
+        return self.network if self.derivation.is_direct else _Judged(self.network, self.derivation.of_output)
+
     def paused(self) -> AbstractContextManager[None]:
         """Let module calls pass unseen by the tap."""
         return self.origins.paused()
@@ -112,6 +116,17 @@ class LossCall:
                 f"several calls): its network and input are unknown; call the criterion on what the network returned"
             )
         return self.made
+
+
+class _Judged(nn.Module):
+    """A network, and what the host computes from its output before the criterion gets it."""
+
+    def __init__(self, network: nn.Module, of_output: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.network, self.of_output = network, of_output
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.of_output(self.network(inputs))
 
 
 def judged_and_targets(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Any, Any]:

@@ -47,7 +47,8 @@ def why_not_real(call: LossCall) -> str | None:
     Real data in training shows in five signals, none of which suffices alone: gradients flow to the output, they are
     on where the loss is evaluated (a host may log it without), the network is in training mode,
     its input holds no learned images, some parameter requires grad. A reason that begins with UNDECIDED means that the
-    signals do not tell. Where gradients flow to the output, but not from a network, UnsupportedLoss is raised.
+    signals do not tell. Where gradients flow to the output, but not from a network, or to no parameter of it and no
+    input, UnsupportedLoss is raised.
     """
     if not call.output.requires_grad:
         return "no gradient"
@@ -59,7 +60,16 @@ def why_not_real(call: LossCall) -> str | None:
     reason = why_not_real_batch(call.inputs, call.origins)
     if reason is not None:
         return reason
-    return None if is_trained(network) else "frozen network"
+    if is_trained(network):
+        return None
+    call.made_by.check_parameters()
+    if not call.inputs.requires_grad:
+        raise UnsupportedLoss(
+            f"expected gradients to flow to parameters of {type(network).__name__}, of which none requires grad, found "
+            f"that they flow to other tensors, which a penalty would not reach; make them its parameters "
+            f"(nn.Parameter), or freeze the network under torch.no_grad()"
+        )
+    return "frozen network"
 
 
 def why_not_real_batch(batch: Tensor, origins: Origins) -> str | None:

@@ -88,7 +88,10 @@ class Tap:
         """Tell another criterion: it turns a network's own output and targets into a loss, and learns nothing."""
         if targets is None or self.origins.of(judged)[0] is None:  # in this order: the second one takes longer
             return False
-        return isinstance(module, _Loss) or (output.dim() == 0 and next(module.parameters(), None) is None)
+        if isinstance(module, _Loss):
+            return True
+        # A metric, which gradients do not flow to, is none.
+        return output.dim() == 0 and output.requires_grad and next(module.parameters(), None) is None
 
     def _tapped(self, name: str, original: Callable[..., Tensor]) -> Callable[..., Tensor]:
         kind = _FUNCTIONS[name]

@@ -31,6 +31,7 @@ class Trades(Adversarial):
     """
 
     name: ClassVar[str] = "trades"
+    on_predictions: ClassVar[bool] = True
     strength: float = 6.0
     steps: int = 10
     rel_step_size: float = 0.007 / 0.031

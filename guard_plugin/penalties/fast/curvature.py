@@ -22,6 +22,8 @@ from guard_plugin.penalties.fast.shared_forward import SharedForward
 from guard_plugin.penalties.graph import Mark, reached_leaves
 from guard_plugin.penalties.per_example import Losses, unit
 
+_MOST_ROUNDING = 0.03  # of gradients in bfloat16, in parts of the largest value
+
 __all__ = ["Step", "gradient_form", "gradient_form_on_host", "loss_form", "loss_form_on_host"]
 
 
@@ -175,4 +177,5 @@ def _ratio(host: Tensor, ours: Tensor) -> Tensor | None:
     ratio = torch.dot(theirs, mine) / torch.dot(mine, mine)
     difference = torch.addcmul(theirs, ratio, mine, value=-1)
     off, largest = torch._foreach_norm([difference, theirs], float("inf"))
-    return ratio.to(host.dtype) if off <= largest * (64 * torch.finfo(host.dtype).eps) else None
+    tolerance = min(64 * torch.finfo(host.dtype).eps, _MOST_ROUNDING)
+    return ratio.to(host.dtype) if off <= largest * tolerance else None

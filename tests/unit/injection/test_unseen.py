@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import guard_plugin
-from guard_plugin.errors import NothingGuarded, UnsupportedLoss, UnusableInput
+from guard_plugin.errors import GuardError, NothingGuarded, UnsupportedLoss, UnusableInput
 from tests.versions import needs_torch
 
 HEAD = """
@@ -254,6 +254,21 @@ def test_training_on_a_batch_that_cannot_be_told_is_refused_unless_somebody_vouc
         run(GUARDED + body)
     ledger = run(GUARDED + body, expect=1)
     assert ledger.guarded == 1 and "that is not seen" in ledger.unguarded_in_words()
+
+
+ON_FEATURES = {
+    "kl": "functional.kl_div(functional.log_softmax(head(features), 1), torch.ones(6, 3), reduction='sum').backward()",
+    "mse": "nn.MSELoss()(head(features), torch.zeros(6, 3)).backward()",
+    "by hand": "head(features).square().mean().backward()",
+}
+
+
+@pytest.mark.parametrize("loss", ON_FEATURES.values(), ids=ON_FEATURES)
+def test_a_head_on_features_that_is_trained_by_another_loss_is_refused_unless_somebody_vouches(run, loss):
+    body = GUARDED + "head = nn.Linear(3, 3)\nwith torch.no_grad():\n    features = net(real)\n" + loss
+    with pytest.raises(GuardError):
+        run(body)
+    assert run(body, expect=1).guarded == run(body, real=[site(body, "net(real), labels")]).guarded == 1
 
 
 def test_training_by_another_loss_is_refused_at_the_next_step(run):

@@ -11,6 +11,7 @@ from torch.nn import functional
 
 import guard_plugin
 from guard_plugin.errors import UnsupportedLoss, UnusableInput
+from tests.versions import needs_torch
 
 X, Y = torch.randn(6, 5, generator=torch.Generator().manual_seed(0)), torch.tensor([0, 1, 2, 1, 0, 2])
 
@@ -59,7 +60,7 @@ def test_what_is_not_training_on_real_data_keeps_its_loss(net):
     assert criterion.guarded == 0
 
 
-def test_a_network_without_trainable_parameters_keeps_its_loss():
+def test_a_network_whose_trained_tensors_are_no_parameters_is_refused():
     class Functional(nn.Module):
         """As MTT's ReparamModule: what is trained is a tensor, and no parameter of the network."""
 
@@ -70,9 +71,19 @@ def test_a_network_without_trainable_parameters_keeps_its_loss():
         def forward(self, x):
             return x @ self.flat
 
-    net = Functional()
-    criterion = guard_plugin.wrap(nn.CrossEntropyLoss(), net, strength=2.0, h=0.5)
-    assert torch.equal(criterion(net(X), Y), functional.cross_entropy(net(X), Y)) and criterion.guarded == 0
+    reparametrized = Functional()
+    criterion = guard_plugin.wrap(nn.CrossEntropyLoss(), reparametrized, strength=2.0, h=0.5)
+    with pytest.raises(UnsupportedLoss, match="parameters of Functional, of which none requires grad, found that they"):
+        criterion(reparametrized(X), Y)
+
+
+@needs_torch(2, 0)
+def test_functional_call_on_a_frozen_skeleton_is_refused(net):
+    skeleton = net.requires_grad_(False)
+    criterion = guard_plugin.wrap(nn.CrossEntropyLoss(), skeleton, strength=2.0, h=0.5)
+    trained = {name: parameter.clone().requires_grad_() for name, parameter in skeleton.named_parameters()}
+    with pytest.raises(UnsupportedLoss, match="had other parameters when it was called"):
+        criterion(torch.func.functional_call(skeleton, trained, (X,)), Y)
 
 
 def test_a_loss_of_ones_own(net):
@@ -116,6 +127,27 @@ def test_an_output_of_another_network_is_refused(net):
 def test_unusable_settings_are_refused(net, options, message):
     with pytest.raises(UnusableInput, match=message):
         guard_plugin.wrap(nn.CrossEntropyLoss(), net, **options)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((nn.CrossEntropyLoss(), "net"), "expected a network, a torch.nn.Module, got str"),
+        ((nn.CrossEntropyLoss(), None), "expected a network, a torch.nn.Module, got NoneType"),
+        (("ce", nn.Linear(5, 3)), "expected criterion and loss_fn to be functions or modules, got str and NoneType"),
+    ],
+)
+def test_what_is_no_network_or_criterion_is_refused(arguments, message):
+    with pytest.raises(UnusableInput, match=message):
+        guard_plugin.wrap(*arguments, strength=1.0, h=0.5)
+
+
+def test_a_criterion_that_returns_no_tensor_is_refused(net):
+    criterion = guard_plugin.wrap(
+        lambda out, y: (out.mean(), y), net, strength=1.0, h=0.5, loss_fn=lambda out, y: out[:, 0]
+    )
+    with pytest.raises(UnsupportedLoss, match="expected the criterion to return one tensor, the loss, got tuple"):
+        criterion(net(X), Y)
 
 
 def test_the_watch_ends_with_the_criterion(net):

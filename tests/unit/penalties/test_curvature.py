@@ -377,3 +377,18 @@ def test_scale_h_keeps_the_step_per_value():
     assert guard_plugin.scale_h(3.0, from_shape=(3, 224, 224), to_shape=(3, 32, 32)) == pytest.approx(3.0 / 7)
     with pytest.raises(UnusableInput, match="positive sizes"):
         guard_plugin.scale_h(3.0, from_shape=(3, 0), to_shape=(3, 3))
+
+
+@pytest.mark.skipif(not hasattr(numpy.random, "set_bit_generator"), reason="numpy before 1.24 has no other generators")
+def test_numpys_other_bit_generators_are_kept_too():
+    own = numpy.random.get_bit_generator()
+    numpy.random.set_bit_generator(numpy.random.PCG64(0))
+    try:
+        net, x, y = small_images()
+        before = numpy.random.get_state(legacy=False)
+        criterion = guard_plugin.wrap(nn.CrossEntropyLoss(), net, h=0.1, strength=1.0)
+        for _ in range(3):
+            criterion(net(x), y)
+        assert numpy.random.get_state(legacy=False) == before and criterion.guarded == 3
+    finally:
+        numpy.random.set_bit_generator(own)

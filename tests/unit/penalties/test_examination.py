@@ -110,7 +110,15 @@ class NeedsSeveral(nn.Module):
         return self.net(x)
 
 
-@pytest.mark.parametrize(("net", "n"), [(FixedBatch(), 6), (NeedsSeveral(), 2), (Net(nn.BatchNorm2d(4)), 6)])
+class AssertsBatch(Net):
+    def forward(self, x):
+        assert len(x) == 6
+        return super().forward(x)
+
+
+@pytest.mark.parametrize(
+    ("net", "n"), [(FixedBatch(), 6), (AssertsBatch(), 6), (NeedsSeveral(), 2), (Net(nn.BatchNorm2d(4)), 6)]
+)
 @pytest.mark.parametrize("options", [{}, {"form": "loss"}], ids=str)
 def test_what_cannot_be_passed_a_part_of_its_batch_is_not_refused(net, n, options):
     criterion = guard_plugin.wrap(nn.CrossEntropyLoss(), net, strength=1.0, h=0.3, **options)

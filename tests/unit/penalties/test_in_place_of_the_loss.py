@@ -60,6 +60,33 @@ def test_a_loss_of_another_scale_than_the_mean_is_not_replaced(criterion):
     guard_plugin.wrap(criterion, net, penalty="trades", eps=EPS)(net(x), y)
 
 
+HOSTS_STEPS = {
+    "scaled": (lambda out: out / 4, nn.CrossEntropyLoss()),
+    "sliced": (lambda out: out[:, :2], nn.CrossEntropyLoss()),
+    "log of softmax": (lambda out: out.softmax(1).log_softmax(1), nn.CrossEntropyLoss()),
+    "log-probabilities": (lambda out: out.log_softmax(1), nn.NLLLoss()),
+}
+
+
+@pytest.mark.parametrize(("step", "judge"), HOSTS_STEPS.values(), ids=HOSTS_STEPS)
+@pytest.mark.parametrize("name", ["pgd_at", "fast", "trades"])
+def test_what_the_host_does_to_the_output_belongs_to_the_network(name, step, judge):
+    class Whole(nn.Module):
+        def __init__(self, net):
+            super().__init__()
+            self.net = net
+
+        def forward(self, x):
+            return step(self.net(x))
+
+    torch.manual_seed(0)
+    net, x, y = nn.Linear(5, 3), torch.randn(4, 5), torch.tensor([0, 1, 1, 0])
+    whole, settings = Whole(net), {"penalty": name, "eps": EPS}
+    outside = guard_plugin.wrap(judge, net, **settings)(step(net(x)), y)
+    inside = guard_plugin.wrap(judge, whole, **settings)(whole(x), y)
+    torch.testing.assert_close(outside, inside)
+
+
 def test_label_smoothing_is_kept_in_the_adversarial_loss():
     net, (x, y) = binary(), batch()
     criterion = guard_plugin.wrap(nn.CrossEntropyLoss(label_smoothing=0.2), net, penalty="pgd_at", eps=1e-9)

@@ -168,6 +168,15 @@ def test_a_criterion_of_the_hosts_own_is_seen_and_refused(net, calls):
         calls[0].loss_fn()
 
 
+def test_a_metric_is_no_criterion(net, calls):
+    class Accuracy(nn.Module):
+        def forward(self, output, target):
+            return (output.argmax(1) == target).float().mean()
+
+    Accuracy()(net(X), Y)
+    assert not calls
+
+
 def test_depth_is_right_again_after_a_forward_that_raised(net, calls):
     class Broken(nn.Module):
         def forward(self, x):
