@@ -233,7 +233,7 @@ def test_trajectories_are_matched(step, tmp_path, adapter, buffer, distill, extr
     materialize("cifar10", tmp_path / "data", train=2, test=1)
     step(adapter, buffer, f"{EXPERTS} {extra}", "--form", "loss")
     ledger = step(adapter, distill, DISTILL)
-    assert names(ledger) == {"cuda-only"} and len(ledger["taken_over"]) == 1
+    assert names(ledger) == {"cuda-only", "augmentation-undefined"} and len(ledger["taken_over"]) == 1
     for folder in folders:
         written = {file.name.replace("ema_", "") for file in (tmp_path / folder / "CIFAR10").rglob("*.pt")}
         assert set(WRITTEN) <= written
@@ -278,7 +278,7 @@ def test_datm(step, measured, tmp_path):
     for init, name in (("real", "DATM"), ("samples_predicted_correctly", "DATM"), ("real", "DATM_tesla")):
         (tmp_path / "settings.yaml").write_text(DATM.format(init=init))
         ledger = step("mtt", f"DATM/distill/{name}.py", "--cfg settings.yaml")
-        assert names(ledger) == {"cuda-only"}
+        assert names(ledger) == {"cuda-only", "augmentation-undefined"}
     run = next((tmp_path / "logged_files").rglob("images_best.pt")).parent  # a run of one step may have no best
     files = " ".join(
         f"--{option}_dir {run}/{kind}_best.pt"
