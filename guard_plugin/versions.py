@@ -42,6 +42,7 @@ __all__ = [
     "require_torch_to_benchmark",
     "set_compiler",
     "strict_zip",
+    "switch_autocast_off",
     "untraced",
 ]
 
@@ -170,6 +171,16 @@ def is_autocast_enabled(device_type: str) -> bool:
     if TORCH >= (2, 4):
         return torch.is_autocast_enabled(device_type)
     return torch.is_autocast_cpu_enabled() if device_type == "cpu" else torch.is_autocast_enabled()
+
+
+def switch_autocast_off(device_type: str) -> None:
+    """Switch autocast off for a device, in this thread (torch 2.4: by its type)."""
+    if TORCH >= (2, 4):
+        torch.set_autocast_enabled(device_type, False)
+    elif device_type == "cpu":
+        torch.set_autocast_cpu_enabled(False)
+    elif device_type == "cuda":
+        torch.set_autocast_enabled(False)  # type: ignore[arg-type, call-arg, unused-ignore]
 
 
 def require_torch(major: int, minor: int, *, to: str) -> None:

@@ -119,7 +119,7 @@ def _examine(network: nn.Module, inputs: Tensor, output: Tensor) -> NetworkPrope
     with undisturbed(network, inputs.device), torch.no_grad(), explained:
         with alike(network, inputs.device) as checkpoints:
             before, kept = random_state(inputs.device), KeptTensors(network)
-            with PassWatch() as watch:
+            with PassWatch(inputs.device) as watch:
                 whole = network(inputs.clone())
             draws = random_state(inputs.device) != before
             seen = watch.seen or kept.why() or ("torch.utils.checkpoint computes parts again" if checkpoints else "")

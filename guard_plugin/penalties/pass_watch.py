@@ -4,11 +4,12 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from guard_plugin.penalties.attributes import held
 from guard_plugin.penalties.passes import normalises_one_example
-from guard_plugin.versions import TensorBase, TorchFunctionMode, untraced
+from guard_plugin.versions import TensorBase, TorchFunctionMode, is_autocast_enabled, untraced
 
 __all__ = ["KeptTensors", "PassWatch"]
 
@@ -20,12 +21,17 @@ class PassWatch(TorchFunctionMode):
     """Notes, as ``seen``, why another pass cannot stand for this one (before torch 2.1, where none does, nothing).
 
     The penalty's backward passes would run hooks on tensors, the host's would not; and code that asks whether a tensor
-    requires grad would be told another thing than in the plain run.
+    requires grad would be told another thing than in the plain run. Under autocast, which a forward may enter, it would
+    be of less precision; the penalty's own passes have none.
+
+    Args:
+        device: Where the network's inputs are.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, device: torch.device) -> None:
         super().__init__()
         self.seen = ""
+        self._device_type = device.type
 
     @untraced
     def __torch_function__(
@@ -38,6 +44,8 @@ class PassWatch(TorchFunctionMode):
             self.seen = "torch's gradient of its normalisation of one example may be wrong on a CPU"
         elif func in _QUESTIONS and not _module_that_asks().startswith(("torch.", "guard_plugin.")):
             self.seen = "its forward pass asks whether a tensor requires grad"
+        elif is_autocast_enabled(self._device_type):
+            self.seen = "its forward pass switches autocast on"
         return func(*args, **(kwargs or {}))
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import random
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -13,9 +15,9 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from guard_plugin.errors import UnusableInput
-from guard_plugin.versions import copies_of, force_eager, strict_zip
+from guard_plugin.versions import copies_of, force_eager, strict_zip, switch_autocast_off
 
-__all__ = ["random_state", "random_streams_kept", "undisturbed"]
+__all__ = ["random_state", "random_streams_kept", "undisturbed", "without_autocast"]
 
 
 @contextmanager
@@ -23,11 +25,12 @@ def undisturbed(network: nn.Module, device: torch.device, *, batch_statistics: b
     """Give a network its evaluation behaviour, and put everything back afterwards.
 
     Inside, BatchNorm uses its running statistics and dropout does nothing, as in the authors' code; autocast is off,
-    since input gradients underflow in float16. Afterwards the flag of every submodule (not only the root's: DC keeps
-    BatchNorm modules in eval inside a network in train), every buffer and the random streams of Python, numpy and
-    torch are what they were, and so is every tensor that a module holds as an attribute (the weight that weight_norm
-    computes, a balance loss). Parameters' ``.grad`` is the caller's to respect: use ``torch.autograd.grad``. Not
-    covered: other attributes that a network sets in its forward, and what hooks of the host's own do on these passes.
+    also where a forward enters it, since input gradients underflow in float16. Afterwards the flag of every submodule
+    (not only the root's: DC keeps BatchNorm modules in eval inside a network in train), every buffer and the random
+    streams of Python, numpy and torch are what they were, and so is every tensor that a module holds as an attribute
+    (the weight that weight_norm computes, a balance loss). Parameters' ``.grad`` is the caller's to respect: use
+    ``torch.autograd.grad``. Not covered: other attributes that a network sets in its forward, and what hooks of the
+    host's own do on these passes.
 
     Args:
         network: Any network.
@@ -43,7 +46,7 @@ def undisturbed(network: nn.Module, device: torch.device, *, batch_statistics: b
     training = [m for m in modules if m.training and not (batch_statistics and isinstance(m, _BatchNorm))]
     buffers = [(m, name, buffer) for m in modules for name, buffer in m.named_buffers(recurse=False)]
     attributes = [(m, name, value) for m in modules for name, value in vars(m).items() if isinstance(value, Tensor)]
-    with random_streams_kept(device), torch.autocast(device.type, enabled=False), force_eager():
+    with random_streams_kept(device), without_autocast(device), force_eager():
         for module in training:
             module.training = False
         # Copies in the meantime: torch counts no change of running statistics, so that a graph that the host keeps
@@ -77,6 +80,37 @@ def random_streams_kept(device: torch.device, *, seed: int | None = None) -> Ite
     finally:
         random.setstate(python)
         numpy.random.set_state(numpy_state)
+
+
+_autocast_lock = threading.RLock()
+
+
+@contextmanager
+def without_autocast(device: torch.device) -> Iterator[None]:
+    """Switch autocast off, and leave it off where a network's forward itself enters it, by a block or a decorator.
+
+    That holds in this thread, and in those that it starts, as DataParallel does; the others may be at passes of the
+    host's own.
+    """
+    autocast: Any = torch.autocast
+    # One thread at a time: what is put back must be torch's own.
+    with _autocast_lock:
+        plain, others = autocast.__enter__, {*threading.enumerate()} - {threading.current_thread()}
+
+        @functools.wraps(plain)
+        def enter(entered: Any) -> Any:
+            returned = plain(entered)
+            # Not by the object's own flag: a decorator's object is the same in all threads.
+            if threading.current_thread() not in others:
+                switch_autocast_off(entered.device)
+            return returned
+
+        autocast.__enter__ = enter
+        try:
+            with autocast(device.type, enabled=False):
+                yield
+        finally:
+            autocast.__enter__ = plain
 
 
 def random_state(device: torch.device) -> tuple[Any, ...]:

@@ -14,7 +14,7 @@ from guard_plugin.penalties.checks import check_batch, check_count, check_number
 from guard_plugin.penalties.graph import gradient_for_batch
 from guard_plugin.penalties.passes import outputs_of
 from guard_plugin.penalties.per_example import Losses, full_precision
-from guard_plugin.penalties.undisturbed import undisturbed
+from guard_plugin.penalties.undisturbed import undisturbed, without_autocast
 from guard_plugin.spaces import Normalization
 from guard_plugin.versions import keyword_dataclass
 
@@ -105,7 +105,7 @@ class Adversarial(Penalty):
         """
         # The passes get a seed of their own: the search's generator draws from the penalty's seed itself.
         (seed,) = numpy.random.SeedSequence(self.seed).generate_state(1)
-        with torch.autocast(inputs.device.type, enabled=False):
+        with without_autocast(inputs.device):
             return outputs_of(network, inputs, seed=int(seed))
 
     @abstractmethod

@@ -48,7 +48,7 @@ class SharedForward:
         self._kept = KeptTensors(network)
         self._buffers = [(name, buffer, version_of(buffer)) for name, buffer in network.named_buffers()]
         self._random = random_state(source.device)
-        self._watch = PassWatch()
+        self._watch = PassWatch(source.device)
         self._modes = ExitStack()
         self._modes.enter_context(self._watch)
         if twice:

@@ -314,6 +314,32 @@ def test_a_network_that_could_tell_a_shared_input_is_given_the_hosts_own(kind, f
     assert "shared" not in criterion.paths.to_json()
 
 
+class Autocasts(Net):
+    """It enters autocast from some call on, and returns full precision."""
+
+    on = True
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=self.on):
+            return super().forward(x).float()
+
+
+@pytest.mark.parametrize("form", ["gradient", "loss"])
+@pytest.mark.parametrize("first", [True, False])
+def test_a_pass_that_switches_autocast_on_is_not_shared(first, form):
+    net = Autocasts()
+    net.on = first
+    criterion = wrap(net, form=form)
+    batch = batches(1)[0]
+    criterion(net(batch), Y)
+    net.on = True
+    for _ in range(3):
+        penalty = criterion(net(batch), Y) - functional.cross_entropy(net(batch), Y)
+    assert "shared" not in criterion.paths.to_json()
+    expected = guard_plugin.curvature_penalty(Net(), batch, Y, h=0.7, strength=1.0, form=form)
+    torch.testing.assert_close(penalty, expected, rtol=1e-3, atol=1e-5)
+
+
 def reasons(net: nn.Module) -> dict[str, int]:
     criterion = wrap(net)
     for x in batches(4):
