@@ -42,6 +42,9 @@ forward pass as one of the passes. Every penalty has "reference"; the curvature 
 
 _COMPUTED_BEFORE = "its weights are computed outside of its forward pass"
 
+# A shared pass begins with a copy of the batch that requires grad, and so would what it returns.
+_CONSTANT = "it returns a tensor that no gradient flows to"
+
 # With memory "low", a pass takes this part of the batch.
 _LOW_MEMORY_PARTS = 16
 
@@ -109,6 +112,8 @@ class Paths:
         """Return the loss with the penalty, and the penalty; None where torch's own graph has to serve."""
         properties = properties_of(call.network, call.inputs, call.network_output)
         self._examined[own_part(call.made_by.network)] = weakref.ref(call.network)
+        if call.made_by.constant:
+            forbid(call.network, against_sharing=_CONSTANT)
         reason = self._why_not("separate", penalty) or self._why_not_precomputed(call)
         if reason or not _has_fast_ways(penalty):
             self._note("reference", reason)

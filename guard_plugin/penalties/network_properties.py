@@ -1,7 +1,8 @@
 """What a network's passes can be used for, found out by passes that leave no trace.
 
-Each network is examined at its first loss call, when its training flags or hooks change, and again at its 2nd, 4th, 8th
-call and so on: a layer that does nothing at first, such as a head whose weights are 0, hides the layers before it.
+Each network is examined at its first loss call, when its training flags, hooks or frozen parameters change, and again
+at its 2nd, 4th, 8th call and so on: a layer that does nothing at first, such as a head whose weights are 0, hides the
+layers before it.
 """
 
 from dataclasses import dataclass, replace
@@ -28,7 +29,7 @@ class NetworkProperties:
     """What a network's passes can be used for.
 
     Args:
-        state: The training flags and the hooks of its modules, with which it was examined.
+        state: The training flags, hooks and frozen parameters of its modules, with which it was examined.
         against_precomputing: Why no gradient can be computed before the host's backward pass; empty where it can.
         against_parts: Why its batch cannot be passed in parts; empty where it can.
         against_sharing: Why its training pass does not serve as one of evaluation; empty where it does.
@@ -209,7 +210,11 @@ def _reaches(output: Tensor, batch: Tensor, one: int, cotangent: Tensor) -> bool
 
 
 def _state(network: nn.Module) -> tuple[Any, ...]:
-    return tuple((m.training, len(m._forward_hooks), len(m._forward_pre_hooks)) for m in network.modules())
+    return tuple((m.training, len(m._forward_hooks), len(m._forward_pre_hooks), _trained(m)) for m in network.modules())
+
+
+def _trained(module: nn.Module) -> tuple[bool, ...]:
+    return tuple([one.requires_grad for one in module._parameters.values() if one is not None])
 
 
 def _close(a: Tensor, b: Tensor, *, other_batch: bool = False) -> bool:

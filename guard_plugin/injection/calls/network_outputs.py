@@ -24,9 +24,9 @@ class Origin:
 
     ``parameters`` are those that the network had during the call, ``training`` is its mode then, and ``versions`` count
     in-place changes to its tensors before it. ``shared`` is the call's forward pass where the penalty shares it, or why
-    it does not. ``place`` is set by ``begins`` where it must be known by which loss the call's output is trained;
-    ``settled`` tells that it is known, and ``unsupported`` holds the errors of losses on it that have no form per
-    example.
+    it does not. ``constant`` tells that it returned a tensor of numbers that does not require grad. ``place`` is set by
+    ``begins`` where it must be known by which loss the call's output is trained; ``settled`` tells that it is known,
+    and ``unsupported`` holds the errors of losses on it that have no form per example.
     """
 
     reference: weakref.ref[nn.Module]
@@ -36,6 +36,7 @@ class Origin:
     training: bool
     versions: tuple[int, ...]
     shared: SharedForward | str = "not guarded"
+    constant: bool = False
     settled: bool = False
     place: Any = None
     unsupported: list[UnsupportedLoss] = field(default_factory=list)

@@ -180,6 +180,7 @@ class Origins:
 
     def _remember_tensor(self, origin: Origin, output: Tensor, pick: tuple[Any, ...]) -> None:
         node: Any = output.grad_fn
+        origin.constant |= output.is_floating_point() and not output.requires_grad
         if any(output is argument for argument in origin.arguments.values()) or (
             node is None and not origin.parameters
         ):

@@ -390,7 +390,7 @@ def test_a_first_call_is_not_shared_as_the_network_is_not_known():
 class Two(Net):
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         output = super().forward(x)
-        return output, x
+        return output, output.exp()
 
 
 def test_a_network_that_returns_several_tensors_is_shared_from_its_second_call_on():
@@ -399,3 +399,45 @@ def test_a_network_that_returns_several_tensors_is_shared_from_its_second_call_o
     for x in batches(3):
         criterion(net(x)[0], Y)
     assert criterion.paths.to_json()["shared"]["calls"] == 2
+
+
+class Probe(nn.Module):
+    """A head on features that are trained, too, until they are frozen."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.body, self.last = nn.Conv2d(2, 4, 3), nn.Linear(144, 3)
+
+    def features(self, x: Tensor) -> Tensor:
+        return functional.softplus(self.body(x)).flatten(1)
+
+    def forward(self, x: Tensor) -> Any:
+        return self.last(self.features(x)), {"features": [self.features(x)]}
+
+
+class Normalises(Probe):
+    def forward(self, x: Tensor) -> Any:
+        x = (x - 0.5) / 0.2
+        return self.last(self.features(x)), {"features": [x]}
+
+
+class ReturnsItsInput(Probe):
+    def forward(self, x: Tensor) -> Any:
+        return self.last(self.features(x)), {"features": [x]}
+
+
+@pytest.mark.parametrize("form", ["gradient", "loss"])
+@pytest.mark.parametrize("kind", [Probe, Normalises, ReturnsItsInput])
+def test_what_a_network_returns_beside_its_output_requires_grad_only_where_it_does_in_the_plain_run(kind, form):
+    net = kind()
+    criterion, plain = wrap(net, form=form), copy.deepcopy(net)
+    for number, x in enumerate(batches(6)):
+        if number == 3:
+            for one in (net, plain):
+                one.body.requires_grad_(False)
+        output, others = net(x)
+        _, expected = plain(x)
+        assert others["features"][0].requires_grad == expected["features"][0].requires_grad
+        criterion(output, Y).backward()
+    assert ("shared" in criterion.paths.to_json()) == (kind is Probe)
