@@ -49,7 +49,7 @@ def test_exactly_the_loss_calls_on_real_data_are_guarded(guard, baseline, tmp_pa
     }
     assert ledger["penalty"] == {
         **{"name": "curvature", "combination": "added", "form": "gradient", "h": 0.5, "strength": 1.0},
-        **{"h_ramp": 0, "strength_ramp": 0},
+        **{"h_ramp": 0, "strength_ramp": 0, "batch_statistics": False},
     }
     assert ledger["penalty_value"]["mean"] > 0 and ledger["outcome"] == "complete"
     assert f"{GUARDED_CALLS} of {GUARDED_CALLS} expected guarded" in done.stderr

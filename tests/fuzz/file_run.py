@@ -165,7 +165,8 @@ def _good_files() -> Path:
     torch.save(images, folder / _MTT)
     torch.save(labels, folder / _MTT.replace("images", "labels"))
     torch.save({"state_dict": network.state_dict(), "epoch": 3}, folder / "network.pth")
-    ledger = {"schema": 1, "adapter": "dc", "script": "main.py", "outcome": "complete", "loss_calls": {"seen": 3}}
+    ledger = {"schema": 1, "adapter": "dc", "script": "main.py", "outcome": "complete"}
+    ledger |= {"loss_calls": {"seen": 3, "guarded": 3}, "penalty": {"name": "curvature", "h": 0.5}}
     (folder / "ledger.json").write_text(json.dumps(ledger))
     for name in ("a", "b"):
         command = f"{_NETWORK} --out {name}"
