@@ -80,6 +80,7 @@ def _distilled_sets(benchmark: Measured) -> list[DistilledSet]:
 
 
 def _read_sets(benchmark: Measured, paths: Sequence[Path]) -> list[DistilledSet]:
+    """Read them from these paths; OSError is raised where one may not be looked at."""
     subject = benchmark.results["subject"]
     gone = [str(path) for path in paths if not path.exists()]
     if gone:

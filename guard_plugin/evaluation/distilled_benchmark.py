@@ -195,8 +195,7 @@ def _recipes(
         recipe = recipe.with_learning_rate(options.learning_rate)
     of_labels = [recipe.with_labels(one) for one in labels] or [recipe]
     own = of_labels[0].values()
-    for name in given:
-        _check_effect(of_labels[0], given, name)
+    _check_effects(of_labels[0], given)
     of_labels = [one.with_values(given) for one in of_labels] if given else of_labels
     recipes = of_labels if len(of_labels) == len(sets) else of_labels * len(sets)
     if any(one.describe() != recipes[0].describe() for one in recipes):
@@ -206,18 +205,19 @@ def _recipes(
     return recipes, {name: value for name, value in recipes[0].values().items() if value != own[name]}
 
 
-def _check_effect(recipe: TrainingRecipe, given: Mapping[str, Any], name: str) -> None:
+def _check_effects(recipe: TrainingRecipe, given: Mapping[str, Any]) -> None:
     """Refuse a value that changes nothing beside the others that were given."""
-    with_it = recipe.with_values(given)
-    try:
-        others = recipe.with_values({other: value for other, value in given.items() if other != name})
-    except UnusableInput:  # they cannot be had without it
-        return
-    if with_it.values()[name] != others.values()[name] and with_it.describe() == others.describe():
-        raise UnusableInput(
-            f"expected values of recipe {recipe.name} that take effect, got {name}={given[name]}, which changes "
-            f"nothing here: leave it out, or give the --set, --teacher or --fkd that it belongs to"
-        )
+    changed = recipe.with_values(given)
+    for name, value in given.items():
+        try:
+            without = recipe.with_values({other: given[other] for other in given if other != name})
+        except UnusableInput:  # the others cannot be had without it
+            continue
+        if changed.values()[name] != without.values()[name] and changed.describe() == without.describe():
+            raise UnusableInput(
+                f"expected values of recipe {recipe.name} that take effect, got {name}={value}, which changes nothing "
+                f"here: leave it out, or give the --set, --teacher or --fkd that it belongs to"
+            )
 
 
 def _chosen_recipe(sets: Sequence[DistilledSet], options: BenchmarkOptions) -> TrainingRecipe:

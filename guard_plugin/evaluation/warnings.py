@@ -19,7 +19,7 @@ from guard_plugin.spaces import InputSpace
 __all__ = ["find_warnings", "near_chance", "without_negatives"]
 
 _NOTICED = 0.01  # of all examples: below this share, a sign may be chance
-_NEAR_CHANCE = (0.5, 0.05)  # how far above chance: this part of it, and no more than so much
+_NEAR_CHANCE, _AT_MOST = 0.5, 0.05  # how far above chance: this part of it, and no more than so much
 
 Found = Iterator[tuple[str, str]]
 """Columns, each with a reason to doubt it."""
@@ -50,8 +50,7 @@ def find_warnings(
 
 def near_chance(accuracy: float, num_classes: int) -> Found:
     """Yield the column "clean", if its accuracy is next to that of chance."""
-    part, most = _NEAR_CHANCE
-    if accuracy < 1 / num_classes + min(part / num_classes, most):
+    if accuracy < 1 / num_classes + min(_NEAR_CHANCE / num_classes, _AT_MOST):
         yield (
             CLEAN,
             f"{100 * accuracy:.1f} % is next to chance ({100 / num_classes:.1f} %): is the normalization the one that "

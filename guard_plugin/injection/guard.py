@@ -135,9 +135,9 @@ class Guard:
             why: GuardError | None = None if origin.training else _trained_in_evaluation(origin)
             try:
                 reason = why_not_real_batch(origin.batch(), self.origins)
-                if reason is not None and not self._must_be_told(reason):
-                    return None
                 if reason is not None:
+                    if not self._must_be_told(reason):
+                        return None
                     why = _trained_on_undecided(origin, reason)
             except UnsupportedLoss as error:  # it cannot be told what the batch was
                 why = error

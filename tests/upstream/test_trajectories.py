@@ -195,7 +195,9 @@ def test_distilling_runs_as_it_is(run, guard, data, tmp_path, host):
 
 
 @pytest.mark.parametrize(
-    ("host", "script"), [(MTT, "distill.py"), (TESLA, "distill.py"), (FTD, "distill/distill_FTD.py")], ids=str
+    ("host", "script"),
+    [(MTT, "distill.py"), (TESLA, "distill.py"), (FTD, "distill/distill_FTD.py")],
+    ids=lambda one: getattr(one, "folder", one),
 )
 def test_evaluations_without_dsa_are_mended(run, guard, data, tmp_path, host, script):
     assert run(host, *SETTINGS, "--repair", extra="--dsa False").returncode == 0

@@ -22,9 +22,9 @@ from guard_plugin.penalties.fast.shared_forward import SharedForward
 from guard_plugin.penalties.graph import Mark, reached_leaves
 from guard_plugin.penalties.per_example import Losses, unit
 
-_MOST_ROUNDING = 0.03  # of gradients in bfloat16, in parts of the largest value
-
 __all__ = ["Step", "gradient_form", "gradient_form_on_host", "loss_form", "loss_form_on_host"]
+
+_MOST_ROUNDING = 0.03  # of gradients in bfloat16, in parts of the largest value
 
 
 @dataclass(frozen=True)
