@@ -88,7 +88,7 @@ class Paths:
             raise UnusableInput(
                 f"penalty {penalty.name!r} cannot be had with {self._asked}: it is computed on path reference only"
             )
-        if self._low_memory and isinstance(penalty, Curvature) and penalty.batch_statistics:
+        if self._low_memory and penalty.batch_statistics:
             raise UnusableInput("expected memory 'normal' with batch_statistics: parts of a batch have their own")
 
     def share_forward(
@@ -106,11 +106,13 @@ class Paths:
             return reason
         if not is_guarded():
             return "not guarded"
-        return SharedForward(args[0], own_part(module), twice=penalty.form == "gradient")
+        twice, in_batches = penalty.form == "gradient", penalty.batch_statistics
+        return SharedForward(args[0], own_part(module), twice=twice, batch_statistics=in_batches)
 
     def guarded(self, call: LossCall, penalty: Penalty) -> tuple[Tensor, Tensor] | None:
         """Return the loss with the penalty, and the penalty; None where torch's own graph has to serve."""
-        properties = properties_of(call.network, call.inputs, call.network_output)
+        in_batches = penalty.batch_statistics
+        properties = properties_of(call.network, call.inputs, call.network_output, batch_statistics=in_batches)
         self._examined[own_part(call.made_by.network)] = weakref.ref(call.network)
         if call.made_by.constant:
             forbid(call.network, against_sharing=_CONSTANT)
@@ -179,7 +181,8 @@ class Paths:
         if batch.requires_grad or batch.is_inference() or not is_trained(module):
             return "not guarded"  # a transform's input above all: what it returns would require grad, as synthetic data
         examined = self._examined.get(own_part(module), weakref.ref(own_part(module)))()
-        properties = known_properties(examined) if examined is not None else None
+        in_batches = penalty.batch_statistics
+        properties = known_properties(examined, batch_statistics=in_batches) if examined is not None else None
         if properties is None:  # but for the path that is demanded, for debugging
             against_sharing = "" if self._demanded == "shared" else "it was not examined before"
         else:

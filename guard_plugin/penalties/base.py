@@ -33,7 +33,8 @@ class Penalty(ABC):
     ``strength`` of it, so that the host gets ``(1 - strength) * loss + term``, with ``strength`` <= 1.
 
     A penalty ``on_predictions`` uses what a network predicts otherwise than by the criterion: its network then goes up
-    to the tensor that the criterion is called on (scaled logits, a part of them), not only to what it returned.
+    to the tensor that the criterion is called on (scaled logits, a part of them), not only to what it returned. A
+    subclass with a setting ``batch_statistics`` can make its passes with BatchNorm as it is in training.
 
     Args:
         strength: The weight of the term ("lambda"), >= 0. At 0 nothing is computed and the run is the plain run.
@@ -45,6 +46,11 @@ class Penalty(ABC):
     on_predictions: ClassVar[bool] = False
     strength: float
     strength_ramp: int = 0
+
+    @property
+    def batch_statistics(self) -> bool:
+        """Whether BatchNorm normalises its passes by their batches, and not by running statistics."""
+        return False
 
     def __post_init__(self) -> None:
         check_number("strength", self.strength, zero=True)

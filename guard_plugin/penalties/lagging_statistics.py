@@ -4,7 +4,6 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from guard_plugin.penalties.base import Penalty
-from guard_plugin.penalties.curvature import Curvature
 
 __all__ = ["why_lagging"]
 
@@ -21,7 +20,7 @@ def why_lagging(network: nn.Module, penalty: Penalty) -> str:
         network: The network, in the mode in which it is trained.
         penalty: The penalty. One in batch statistics is a penalty on the network that is trained.
     """
-    if isinstance(penalty, Curvature) and penalty.batch_statistics:
+    if penalty.batch_statistics:
         return ""
     lagging = {
         name: layer.momentum

@@ -29,7 +29,8 @@ class NetworkProperties:
     """What a network's passes can be used for.
 
     Args:
-        state: The training flags, hooks and frozen parameters of its modules, with which it was examined.
+        state: The training flags, hooks and frozen parameters of its modules, with which it was examined, and for which
+            of the two ways to normalise.
         against_precomputing: Why no gradient can be computed before the host's backward pass; empty where it can.
         against_parts: Why its batch cannot be passed in parts; empty where it can.
         against_sharing: Why its training pass does not serve as one of evaluation; empty where it does.
@@ -61,23 +62,27 @@ _DIRECT_CALLS: "WeakKeyDictionary[nn.Module, int]" = WeakKeyDictionary()
 _KNOWN: "WeakKeyDictionary[nn.Module, NetworkProperties]" = WeakKeyDictionary()
 
 
-def known_properties(network: nn.Module) -> "NetworkProperties | None":
+def known_properties(network: nn.Module, *, batch_statistics: bool = False) -> "NetworkProperties | None":
     """Return a network's properties where it has been examined in its present state, else None."""
     known = _KNOWN.get(network)
-    return known if known is not None and known.lasting and known.state == _state(network) else None
+    if known is None or not known.lasting or known.state != _state(network, batch_statistics=batch_statistics):
+        return None
+    return known
 
 
-def properties_of(network: nn.Module, inputs: Tensor, output: Tensor) -> NetworkProperties:
+def properties_of(
+    network: nn.Module, inputs: Tensor, output: Tensor, *, batch_statistics: bool = False
+) -> NetworkProperties:
     """Return a network's properties at a loss call; examine the network where they are not known, or are due again.
 
     The examination compares the network's evaluation with its output in training for the same inputs, shape (n, ...),
-    and its outputs for half of the batch with those for the whole. UnsupportedLoss is raised where there are no
-    per-example gradients.
+    and its outputs for half of the batch with those for the whole. Of a penalty in ``batch_statistics`` the former is
+    done in these. UnsupportedLoss is raised where there are no per-example gradients.
     """
-    known = known_properties(network)
+    known = known_properties(network, batch_statistics=batch_statistics)
     calls = 1 if known is None else known.calls + 1
     if known is None or calls & (calls - 1) == 0 or (len(inputs) > 1 and not known.of_several):
-        known = _examine(network, inputs, output)
+        known = _examine(network, inputs, output, batch_statistics=batch_statistics)
     _refuse_coupled(network, known.coupling)
     _KNOWN[network] = known = replace(known, calls=calls)
     return known
@@ -113,8 +118,9 @@ def _refuse_coupled(network: nn.Module, coupling: str) -> None:
         )
 
 
-def _examine(network: nn.Module, inputs: Tensor, output: Tensor) -> NetworkProperties:
-    state, against_sharing = _state(network), why_otherwise_in_training(network) or _why_random(network)
+def _examine(network: nn.Module, inputs: Tensor, output: Tensor, *, batch_statistics: bool) -> NetworkProperties:
+    state = _state(network, batch_statistics=batch_statistics)
+    against_sharing = why_otherwise_in_training(network, batch_statistics=batch_statistics) or _why_random(network)
     inputs, _ = full_precision(inputs.detach(), inputs, network)
     explained = derivatives_explained(network, inputs, fix="")
     with undisturbed(network, inputs.device), torch.no_grad(), explained:
@@ -138,6 +144,9 @@ def _examine(network: nn.Module, inputs: Tensor, output: Tensor) -> NetworkPrope
             reason = "its outputs are all equal, which tells nothing of its layers"
             return replace(properties, against_parts=reason, against_sharing=reason, lasting=False)
         against_parts, coupling = _compare_half(network, inputs, whole)
+    if not properties.against_sharing and batch_statistics:
+        with undisturbed(network, inputs.device, batch_statistics=True), torch.no_grad():
+            whole = outputs_of(network, inputs)
     if not properties.against_sharing and not _close(output.detach(), whole):
         properties = replace(properties, against_sharing="its output in training is not that of evaluation")
     return replace(properties, against_parts=against_parts, coupling=coupling)
@@ -209,8 +218,10 @@ def _reaches(output: Tensor, batch: Tensor, one: int, cotangent: Tensor) -> bool
     return bool((others.isfinite() & (others != 0)).any())
 
 
-def _state(network: nn.Module) -> tuple[Any, ...]:
-    return tuple((m.training, len(m._forward_hooks), len(m._forward_pre_hooks), _trained(m)) for m in network.modules())
+def _state(network: nn.Module, *, batch_statistics: bool) -> tuple[Any, ...]:
+    modules = network.modules()
+    parts = ((m.training, len(m._forward_hooks), len(m._forward_pre_hooks), _trained(m)) for m in modules)
+    return (batch_statistics, *parts)
 
 
 def _trained(module: nn.Module) -> tuple[bool, ...]:

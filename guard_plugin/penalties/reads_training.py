@@ -23,6 +23,8 @@ from torch import nn
 from torch.nn.modules.dropout import _DropoutNd
 from torch.nn.modules.instancenorm import _InstanceNorm
 
+from guard_plugin.penalties.undisturbed import normalises_by_batch
+
 __all__ = ["GENERATORS", "generators_named", "is_filled", "is_torchs", "why_otherwise_in_training"]
 
 GENERATORS = (torch.Generator, numpy.random.Generator, numpy.random.RandomState, Random)
@@ -50,10 +52,13 @@ _NAMED: WeakKeyDictionary[type, tuple[Any, list[tuple[dict[str, Any], str]]]] = 
 _KNOWN: WeakKeyDictionary[type, tuple[Any, list[Callable[[Any], bool]]]] = WeakKeyDictionary()
 
 
-def why_otherwise_in_training(network: nn.Module) -> str:
-    """Say which module of a network may act otherwise in training than in evaluation; empty where none does."""
+def why_otherwise_in_training(network: nn.Module, *, batch_statistics: bool = False) -> str:
+    """Say which module of a network may act otherwise in training than in evaluation; empty where none does.
+
+    Evaluation in ``batch_statistics`` is the same as training to BatchNorm.
+    """
     for module in network.modules():
-        if module.training and _may_differ(module):
+        if module.training and not (batch_statistics and normalises_by_batch(module)) and _may_differ(module):
             return f"{type(module).__name__} may act otherwise in training"
     return ""
 

@@ -17,7 +17,12 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from guard_plugin.errors import UnusableInput
 from guard_plugin.versions import copies_of, force_eager, strict_zip, switch_autocast_off
 
-__all__ = ["random_state", "random_streams_kept", "undisturbed", "without_autocast"]
+__all__ = ["normalises_by_batch", "random_state", "random_streams_kept", "undisturbed", "without_autocast"]
+
+
+def normalises_by_batch(module: nn.Module) -> bool:
+    """Tell a BatchNorm layer in training, which a pass in batch statistics leaves as it is."""
+    return isinstance(module, _BatchNorm) and module.training
 
 
 @contextmanager
@@ -43,7 +48,7 @@ def undisturbed(network: nn.Module, device: torch.device, *, batch_statistics: b
     """
     _refuse_coupled_examples(network)
     modules = list(network.modules())
-    training = [m for m in modules if m.training and not (batch_statistics and isinstance(m, _BatchNorm))]
+    training = [m for m in modules if m.training and not (batch_statistics and normalises_by_batch(m))]
     buffers = [(m, name, buffer) for m in modules for name, buffer in m.named_buffers(recurse=False)]
     attributes = [(m, name, value) for m in modules for name, value in vars(m).items() if isinstance(value, Tensor)]
     with random_streams_kept(device), without_autocast(device), force_eager():

@@ -13,7 +13,7 @@ from guard_plugin.penalties.fast.precomputed import version_of
 from guard_plugin.penalties.fast.second_order import SecondOrder
 from guard_plugin.penalties.graph import Mark
 from guard_plugin.penalties.pass_watch import KeptTensors, PassWatch
-from guard_plugin.penalties.undisturbed import random_state
+from guard_plugin.penalties.undisturbed import normalises_by_batch, random_state
 
 __all__ = ["SharedForward", "host_tensor", "inside_shared_forward"]
 
@@ -35,9 +35,10 @@ class SharedForward:
         source: The host's batch.
         network: The network that is called.
         twice: Whether input gradients will be differentiated again.
+        batch_statistics: Whether BatchNorm normalises the penalty's other passes by their batches too.
     """
 
-    def __init__(self, source: Tensor, network: nn.Module, *, twice: bool) -> None:
+    def __init__(self, source: Tensor, network: nn.Module, *, twice: bool, batch_statistics: bool = False) -> None:
         self.mark = Mark()
         self.source = source
         self.batch = source.detach().requires_grad_()
@@ -46,7 +47,12 @@ class SharedForward:
         self.input: Tensor | None = self.batch.clone()  # in-place operations would not survive on a leaf
         self.input._guard_source = source  # type: ignore[attr-defined]
         self._kept = KeptTensors(network)
-        self._buffers = [(name, buffer, version_of(buffer)) for name, buffer in network.named_buffers()]
+        self._buffers = [
+            (name, buffer, version_of(buffer))
+            for module in network.modules()
+            if not (batch_statistics and normalises_by_batch(module))
+            for name, buffer in module.named_buffers(recurse=False)
+        ]
         self._random = random_state(source.device)
         self._watch = PassWatch(source.device)
         self._modes = ExitStack()

@@ -7,6 +7,7 @@ from torch.nn import functional
 
 import guard_plugin
 from guard_plugin.errors import UnusableInput
+from guard_plugin.injection.wrap import GuardedCriterion
 from guard_plugin.penalties import Curvature
 from guard_plugin.penalties.per_example import cross_entropy
 from guard_plugin.versions import WHY_REFERENCE_ONLY
@@ -52,8 +53,14 @@ def test_the_penalty_is_that_of_whole_batches_and_leaves_no_trace(network):
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items()) and network[1].training
 
 
-@pytest.mark.parametrize("path", ["auto", "separate", "reference"])
+def calls(criterion: GuardedCriterion) -> dict[str, int]:
+    return {way: how["calls"] for way, how in criterion.paths.to_json().items()}
+
+
+@pytest.mark.parametrize("path", ["auto", "shared", "separate", "reference"])
 def test_a_wrapped_criterion_computes_it_on_every_path(network, path):
+    if path == "shared" and WHY_REFERENCE_ONLY:
+        pytest.skip(WHY_REFERENCE_ONLY)
     criterion = guard_plugin.wrap(nn.CrossEntropyLoss(), network, path=path, **IN_BATCH_STATISTICS)
     for _ in range(3):
         loss = criterion(network(X), Y)
@@ -63,8 +70,33 @@ def test_a_wrapped_criterion_computes_it_on_every_path(network, path):
         loss.backward()
         assert_alike([parameter.grad for parameter in network.parameters()], gradients(expected, network))
     assert network[1].num_batches_tracked == 3  # by the host's own passes
-    taken = criterion.paths.to_json()
-    assert taken["reference" if path == "reference" or WHY_REFERENCE_ONLY else "separate"]["calls"] == 3
+    first = {"auto": "separate"}.get(path, path)  # the network is examined at its first call
+    then = {"auto": "shared"}.get(path, path)
+    by_way = {"reference": 3} if WHY_REFERENCE_ONLY else {first: 1, then: 2} if first != then else {path: 3}
+    assert calls(criterion) == by_way
+
+
+@pytest.mark.skipif(WHY_REFERENCE_ONLY != "", reason=WHY_REFERENCE_ONLY)
+def test_the_hosts_pass_serves_only_where_the_batch_statistics_are_all_that_training_changes(network):
+    dropping = nn.Sequential(nn.Dropout(0.5), *network)
+    for net, settings, reason in (
+        (dropping, IN_BATCH_STATISTICS, "Dropout may act otherwise in training"),
+        (network, {**IN_BATCH_STATISTICS, "batch_statistics": False}, "BatchNorm2d may act otherwise in training"),
+    ):
+        criterion = guard_plugin.wrap(nn.CrossEntropyLoss(), net, **settings)
+        for _ in range(2):
+            criterion(net(X), Y)
+        assert calls(criterion) == {"separate": 2} and reason in criterion.paths.to_json()["separate"]["because"]
+
+
+@pytest.mark.skipif(WHY_REFERENCE_ONLY != "", reason=WHY_REFERENCE_ONLY)
+def test_a_network_is_examined_anew_for_a_penalty_in_other_statistics(network):
+    settings = {**IN_BATCH_STATISTICS, "batch_statistics": False}
+    both = (IN_BATCH_STATISTICS, settings)
+    in_batch, running = (guard_plugin.wrap(nn.CrossEntropyLoss(), network, **one) for one in both)
+    for criterion in (in_batch, in_batch, running, running, in_batch):
+        criterion(network(X), Y)
+    assert (calls(in_batch), calls(running)) == ({"shared": 1, "separate": 2}, {"separate": 2})
 
 
 def test_a_layer_that_is_frozen_stays_so(network):
