@@ -33,6 +33,12 @@ FREE = (
     *("_record_function_enter_new", "_record_function_exit", "promote_types"),
 )
 
+FORMS: dict[str, dict[str, Any]] = {
+    "loss form": {"form": "loss"},
+    "loss form, batch statistics": {"form": "loss", "batch_statistics": True},
+    "gradient form": {"form": "gradient"},
+}
+
 
 class Operations(TorchDispatchMode):
     """Counts operations by name while it is on."""
@@ -109,11 +115,11 @@ def main() -> None:
     for name, (make, shape) in networks().items():
         plain = count(steps(make(), shape))
         print(f"| {name} | plain | {plain.all} | | {plain.of_gpu} | | {plain.waits} |")
-        for form in ("loss", "gradient"):
-            guarded = count(steps(make(), shape, form=form, strength=1.0, h=0.4))
+        for form, settings in FORMS.items():
+            guarded = count(steps(make(), shape, strength=1.0, h=0.4, **settings))
             of_all, of_gpu = guarded.all / plain.all, guarded.of_gpu / plain.of_gpu
             counts = f"{guarded.all} | {of_all:.2f} | {guarded.of_gpu} | {of_gpu:.2f} | {guarded.waits}"
-            print(f"| {name} | {form} form | {counts} |")
+            print(f"| {name} | {form} | {counts} |")
             if args.names:
                 print({k: (v, plain.counts[k]) for k, v in guarded.counts.most_common() if k not in FREE})
 

@@ -110,6 +110,7 @@ def methods(shape: tuple[int, int, int]) -> dict[str, Callable[[nn.Module], Any]
         "strength 0": lambda network: attached(network, **{**gradient_form, "strength": 0.0}),
         "GUARD, loss form": lambda network: wrapped(network, **loss_form),
         "GUARD, loss form, guard run": lambda network: attached(network, **loss_form),
+        "GUARD, loss form, batch statistics": lambda network: wrapped(network, batch_statistics=True, **loss_form),
         "GUARD, loss form, memory low": lambda network: wrapped(network, memory="low", **loss_form),
         "GUARD, loss form, separate": lambda network: wrapped(network, path="separate", **loss_form),
         "GUARD, loss form, reference": lambda network: wrapped(network, path="reference", **loss_form),

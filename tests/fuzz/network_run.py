@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -244,21 +244,33 @@ class _Run:
                 for p in subject.trained():
                     p.mul_(1 + eps * (2 * torch.rand(p.shape, generator=nudge, dtype=p.dtype) - 1))
         subject.begin_pass()
-
-        def output(i: int, example: Tensor) -> Tensor:
-            _set_streams(theirs.at_loss)
-            subject.core.generator.set_state(theirs.noise)
-            try:
-                return subject.output(example.clone(), [i])
-            except ValueError:  # torch's normalisations refuse one value per channel, but not two
-                return subject.output(torch.cat([example, example.detach()]), [i, i])[:1]
-
         with _streams_kept():
-            value = reference.penalty(output, _example_loss(case), x, y, case.options)
+            value = self._by_formula(theirs, x, y)
             if not value.requires_grad:
                 return [value, *(torch.zeros_like(p) for p in subject.trained())]
             gradients = _differentiate(value, subject.trained(), case.backward)
         return [value.detach(), *map(_or_zero, gradients, subject.trained())]
+
+    def _by_formula(self, theirs: _Step, x: Tensor, y: Tensor) -> Tensor:
+        case, subject = self.case, self.reference
+
+        def outputs(batch: Tensor, numbers: Sequence[int]) -> Tensor:
+            _set_streams(theirs.at_loss)
+            subject.core.generator.set_state(theirs.noise)
+            return subject.output(batch, numbers)
+
+        def output(i: int, example: Tensor) -> Tensor:
+            try:
+                return outputs(example.clone(), [i])
+            except ValueError:  # torch's normalisations refuse one value per channel, but not two
+                return outputs(torch.cat([example, example.detach()]), [i, i])[:1]
+
+        def output_of_all(batch: Tensor) -> Tensor:
+            return outputs(batch.clone(), range(len(batch)))
+
+        if case.options.get("batch_statistics"):
+            return reference.penalty_in_batch_statistics(output_of_all, _example_loss(case), x, y, case.options)
+        return reference.penalty(output, _example_loss(case), x, y, case.options)
 
     def _tolerance(self, plain: list[Tensor], wanted: list[Tensor]) -> list[Tensor]:
         rtol, eps = _RTOL[self.case.dtype], torch.finfo(self.dtype).eps

@@ -150,6 +150,8 @@ def _draw_options(rng: random.Random) -> dict[str, Any]:
         options["memory"] = "low"
     elif way != "auto":
         options["path"] = way
+    if options["form"] == "loss" and way != "low" and rng.random() < 0.4:
+        options["batch_statistics"] = True
     return options
 
 
@@ -319,7 +321,7 @@ def build(case: Described, *, reference: bool = False) -> Subject:
         core.to(memory_format=torch.channels_last)
     _set_flags(core, case)
     if reference:
-        _replace_norms(core)
+        _replace_norms(core, batch_statistics=case.options.get("batch_statistics", False))
     _add_hooks(subject, reference)
     if "DataParallel" in features and not reference:
         subject.network = nn.DataParallel(core)
@@ -330,35 +332,37 @@ def build(case: Described, *, reference: bool = False) -> Subject:
 
 
 class _Norm(nn.Module):
-    """BatchNorm and InstanceNorm by their formula, in evaluation.
+    """BatchNorm and InstanceNorm by their formula, in evaluation; BatchNorm ``by_batch`` with its batch's statistics.
 
     For a batch of one, torch's kernel gives wrong gradients if the gradient that arrives is in the layout
     channels_last, which is that of a transposed output, too. InstanceNorm makes each batch one of one.
     """
 
-    def __init__(self, norm: Any) -> None:
+    def __init__(self, norm: Any, *, by_batch: bool) -> None:
         super().__init__()
+        self.by_batch = by_batch
         self.weight, self.bias, self.eps = norm.weight, norm.bias, norm.eps
         for name in ("running_mean", "running_var", "num_batches_tracked"):
             self.register_buffer(name, getattr(norm, name))
 
     def forward(self, x: Tensor) -> Tensor:
         positions, shape = tuple(range(2, x.dim())), (1, -1, *[1] * (x.dim() - 2))
-        if self.running_mean is None:
-            mean = x.mean(dim=positions, keepdim=True)
-            variance = (x - mean).square().mean(dim=positions, keepdim=True)
+        if self.by_batch or self.running_mean is None:
+            of = (0, *positions) if self.by_batch else positions
+            mean = x.mean(dim=of, keepdim=True)
+            variance = (x - mean).square().mean(dim=of, keepdim=True)
         else:
             mean, variance = self.running_mean.reshape(shape), self.running_var.reshape(shape)
         x = (x - mean) / (variance + self.eps).sqrt()
         return x if self.weight is None else x * self.weight.reshape(shape) + self.bias.reshape(shape)
 
 
-def _replace_norms(core: Network) -> None:
+def _replace_norms(core: Network, *, batch_statistics: bool) -> None:
     for module in list(core.modules()):
         for name, part in list(module.named_children()):
-            instance = isinstance(part, (nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d))
-            if instance or (isinstance(part, nn.modules.batchnorm._BatchNorm) and part.running_mean is not None):
-                setattr(module, name, _Norm(part))
+            batch = isinstance(part, nn.modules.batchnorm._BatchNorm) and part.running_mean is not None
+            if batch or isinstance(part, (nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)):
+                setattr(module, name, _Norm(part, by_batch=batch_statistics and batch and part.training))
 
 
 def _set_flags(core: Network, case: Described) -> None:

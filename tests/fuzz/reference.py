@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["ExampleLoss", "penalty"]
+__all__ = ["ExampleLoss", "penalty", "penalty_in_batch_statistics"]
 
 ExampleOutput = Callable[[int, Tensor], Tensor]
 """From an example's number and its values, shape (1, ...), to what the network makes of it, shape (1, classes, ...)."""
@@ -70,6 +70,21 @@ def penalty(output: ExampleOutput, loss: ExampleLoss, x: Tensor, y: Tensor, sett
             terms.append((_gradient(shifted_value, shifted) - g).square().sum())
     mean = torch.stack(terms).mean()
     return settings["strength"] * (mean.abs() if settings.get("form") == "loss" else mean)
+
+
+def penalty_in_batch_statistics(
+    output: Callable[[Tensor], Tensor], loss: ExampleLoss, x: Tensor, y: Tensor, settings: Mapping[str, Any]
+) -> Tensor:
+    """Return the loss form where ``output`` of a batch, shape (n, classes, ...), depends on all of its examples."""
+
+    def mean_loss(batch: Tensor) -> Tensor:
+        outputs = output(batch)
+        return torch.stack([loss(outputs[i : i + 1], y[i]) for i in range(len(batch))]).mean()
+
+    here = x.detach().double().requires_grad_()
+    value = mean_loss(here)
+    z = torch.stack([_unit(g) for g in _gradient(value, here).detach()])
+    return settings["strength"] * (mean_loss(here.detach() + settings["h"] * z) - value).abs()
 
 
 def _gradient(value: Tensor, x: Tensor) -> Tensor:
