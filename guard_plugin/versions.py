@@ -40,6 +40,7 @@ __all__ = [
     "products_with",
     "require_torch",
     "require_torch_to_benchmark",
+    "saved_tensors_are_hooked",
     "set_compiler",
     "strict_zip",
     "switch_autocast_off",
@@ -201,6 +202,12 @@ def is_transformed() -> bool:
     """Tell whether torch.jit.trace or torch.func (torch 2.0) is at work, or torch.compile traces the caller."""
     functorch = TORCH >= (2, 0) and torch._C._are_functorch_transforms_active()
     return torch._C._get_tracing_state() is not None or is_compiling() or functorch
+
+
+def saved_tensors_are_hooked() -> bool:
+    """Tell whether torch.autograd.graph.saved_tensors_hooks are on; False where torch does not say."""
+    tell = getattr(torch._C._autograd, "_top_saved_tensors_default_hooks", None)
+    return tell is not None and tell(True) is not None
 
 
 def next_node_number() -> int:

@@ -45,7 +45,7 @@ def _error_of(call: LossCall) -> UnsupportedLoss | None:
     try:
         call.criterion_fn()
     except UnsupportedLoss as error:
-        return error
+        return error.with_traceback(None)  # whose frames hold the loss, and so its graph, which will hold the error
     return None
 
 
@@ -115,7 +115,7 @@ class Guard:
         if self.ledger.unguarded or not torch.is_grad_enabled() or not is_trained(network):
             return
         place = self.reader.read()
-        if not place.why_unguarded:
+        if not place.why_unguarded or self._may_belong_to_another_thread(place.why_unguarded):
             origin.place = place.site or OUTSIDE
 
     def share_forward(self, origin: Origin) -> SharedForward | str:
@@ -157,7 +157,7 @@ class Guard:
             raise why or NothingGuarded(
                 f"expected each loss on real data to be a loss call that can be guarded (cross_entropy, nll_loss or "
                 f"their modules), found that {network}, called at {origin.place}, is trained by "
-                f"another one (written by hand, or in a compiled function). {_WHAT_TO_DO}"
+                f"another one (written by hand, in its own forward, or in a compiled function). {_WHAT_TO_DO}"
             )
 
     def compiled_loss(self, function: str, loss: Tensor) -> None:
@@ -270,15 +270,19 @@ class Guard:
 
     def _refuse_in_thread(self, call: LossCall, place: Place, reason: str) -> None:
         """Refuse training in a thread that has no seam of its own, while another thread stands under an open one."""
-        if self._is_counted or self.ledger.unguarded or reason != OUTSIDE_SEAMS:
-            return
-        seam = self.reader.open_in_another_thread()
+        seam = self._may_belong_to_another_thread(reason)
         if seam and why_not_real(call) is None:
             raise NothingGuarded(
                 f"expected training on real data to be under a seam of its own thread, found a loss call at "
                 f"{place.site or OUTSIDE} in a thread that {seam} may have started, and no seam in it: name the "
                 f"function that the thread runs with --guard. {_WHAT_TO_DO}"
             )
+
+    def _may_belong_to_another_thread(self, reason: str) -> str:
+        """Return the open seam of a thread that may have started this one, which has none; or an empty text."""
+        if self._is_counted or self.ledger.unguarded or reason != OUTSIDE_SEAMS:
+            return ""
+        return self.reader.open_in_another_thread() or ""
 
     def _leave_unsupported(self, call: LossCall, place: Place, error: UnsupportedLoss) -> Tensor:
         """Leave a loss that has no form per example as it is; it is an error if gradients flow from it alone."""

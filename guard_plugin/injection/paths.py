@@ -27,7 +27,7 @@ from guard_plugin.penalties.graph import ComputedBefore, nodes_behind, reached_l
 from guard_plugin.penalties.network_properties import NetworkProperties, forbid, known_properties, properties_of
 from guard_plugin.penalties.per_example import Losses, full_precision
 from guard_plugin.penalties.reads_training import is_torchs
-from guard_plugin.versions import WHY_REFERENCE_ONLY, is_autocast_enabled, is_transformed
+from guard_plugin.versions import WHY_REFERENCE_ONLY, is_autocast_enabled, is_transformed, saved_tensors_are_hooked
 
 if TYPE_CHECKING:
     from pluggy import HookRelay  # which pluggy 1.0 to 1.2 do not have
@@ -246,6 +246,8 @@ def _why_not_this_pass(module: nn.Module, batch: Tensor) -> str:
         return "DDP's static_graph needs the gradients to pass its output"
     if is_autocast_enabled(batch.device.type):
         return "autocast is on"
+    if saved_tensors_are_hooked():
+        return "hooks on saved tensors are on, as in torch.utils.checkpoint, which may make the pass twice"
     if full_precision(batch, batch, own_part(module))[0].dtype != batch.dtype:
         return "its input is of less precision than its parameters"
     return _why_not_hooked(module)

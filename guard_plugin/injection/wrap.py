@@ -132,6 +132,23 @@ class GuardedCriterion(nn.Module):
                 raise
             return getattr(self.criterion, name)
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        if self._is_criterions(name):
+            setattr(self.criterion, name, value)
+        else:
+            super().__setattr__(name, value)
+
+    def __delattr__(self, name: str) -> None:
+        if self._is_criterions(name):
+            delattr(self.criterion, name)
+        else:
+            super().__delattr__(name)
+
+    def _is_criterions(self, name: str) -> bool:
+        """Tell an attribute that the criterion has and the wrapper, once it is made, does not."""
+        made, own = vars(self), name in vars(self) or hasattr(type(self), name) or name in self._modules
+        return "_finalizer" in made and not own and hasattr(self.criterion, name)
+
     def __reduce_ex__(self, protocol: Any) -> Any:
         return _rewrap, (self.criterion, *self._made_with, self.guarded)
 

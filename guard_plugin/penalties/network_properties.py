@@ -5,8 +5,10 @@ at its 2nd, 4th, 8th call and so on: a layer that does nothing at first, such as
 layers before it.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
 import torch
@@ -58,6 +60,8 @@ _OTHER_BATCHES = (RuntimeError, ValueError, AssertionError, LookupError, TypeErr
 
 _DEPENDS = "its outputs depend on other examples of the batch, or on random numbers whose generator cannot be found"
 
+T = TypeVar("T")
+
 _DIRECT_CALLS: "WeakKeyDictionary[nn.Module, int]" = WeakKeyDictionary()
 _KNOWN: "WeakKeyDictionary[nn.Module, NetworkProperties]" = WeakKeyDictionary()
 
@@ -82,7 +86,7 @@ def properties_of(
     known = known_properties(network, batch_statistics=batch_statistics)
     calls = 1 if known is None else known.calls + 1
     if known is None or calls & (calls - 1) == 0 or (len(inputs) > 1 and not known.of_several):
-        known = _examine(network, inputs, output, batch_statistics=batch_statistics)
+        known = _without_gradients(partial(_examine, network, inputs, output, batch_statistics=batch_statistics))
     _refuse_coupled(network, known.coupling)
     _KNOWN[network] = known = replace(known, calls=calls)
     return known
@@ -95,11 +99,7 @@ def check_examples_apart(network: nn.Module, inputs: Tensor) -> None:
     """
     _DIRECT_CALLS[network] = calls = _DIRECT_CALLS.get(network, 0) + 1
     if calls & (calls - 1) == 0:
-        inputs, _ = full_precision(inputs.detach(), inputs, network)
-        explained = derivatives_explained(network, inputs, fix="")
-        with undisturbed(network, inputs.device), torch.no_grad(), explained:
-            coupling = _coupling(network, inputs, outputs_of(network, inputs))
-        _refuse_coupled(network, coupling)
+        _refuse_coupled(network, _without_gradients(partial(_coupling_of, network, inputs)))
 
 
 def forbid(network: nn.Module, **reasons: Any) -> None:
@@ -107,6 +107,24 @@ def forbid(network: nn.Module, **reasons: Any) -> None:
     known = _KNOWN.get(network)
     if known is not None:
         _KNOWN[network] = replace(known, **reasons)
+
+
+def _without_gradients(examine: Callable[[], T]) -> T:
+    """Examine a network with gradients off, to save memory; with gradients where its forward itself differentiates."""
+    try:
+        with torch.no_grad():
+            return examine()
+    except RuntimeError as error:
+        if "does not require grad" not in str(error):
+            raise
+    with torch.enable_grad():
+        return examine()
+
+
+def _coupling_of(network: nn.Module, inputs: Tensor) -> str:
+    inputs, _ = full_precision(inputs.detach(), inputs, network)
+    with undisturbed(network, inputs.device), derivatives_explained(network, inputs, fix=""):
+        return _coupling(network, inputs, outputs_of(network, inputs))
 
 
 def _refuse_coupled(network: nn.Module, coupling: str) -> None:
@@ -122,8 +140,7 @@ def _examine(network: nn.Module, inputs: Tensor, output: Tensor, *, batch_statis
     state = _state(network, batch_statistics=batch_statistics)
     against_sharing = why_otherwise_in_training(network, batch_statistics=batch_statistics) or _why_random(network)
     inputs, _ = full_precision(inputs.detach(), inputs, network)
-    explained = derivatives_explained(network, inputs, fix="")
-    with undisturbed(network, inputs.device), torch.no_grad(), explained:
+    with undisturbed(network, inputs.device), derivatives_explained(network, inputs, fix=""):
         with alike(network, inputs.device) as checkpoints:
             before, kept = random_state(inputs.device), KeptTensors(network)
             with PassWatch(inputs.device) as watch:
@@ -145,7 +162,7 @@ def _examine(network: nn.Module, inputs: Tensor, output: Tensor, *, batch_statis
             return replace(properties, against_parts=reason, against_sharing=reason, lasting=False)
         against_parts, coupling = _compare_half(network, inputs, whole)
     if not properties.against_sharing and batch_statistics:
-        with undisturbed(network, inputs.device, batch_statistics=True), torch.no_grad():
+        with undisturbed(network, inputs.device, batch_statistics=True):
             whole = outputs_of(network, inputs)
     if not properties.against_sharing and not _close(output.detach(), whole):
         properties = replace(properties, against_sharing="its output in training is not that of evaluation")

@@ -37,11 +37,13 @@ class Losses:
 def full_precision(inputs: Tensor, targets: Tensor, network: nn.Module) -> tuple[Tensor, Tensor]:
     """Return inputs in at least the parameters' precision, and targets that are not of half precision.
 
-    Under autocast a host may hand over float16; a penalty's passes run with autocast off.
+    Under autocast a host may hand over float16; a penalty's passes run with autocast off. Inputs of the precision that
+    some parameters have stay as they are: a network may have a few in another one.
     """
-    parameter = next((p for p in network.parameters() if p.is_floating_point()), None)
-    if parameter is not None:
-        inputs = inputs.to(torch.promote_types(inputs.dtype, parameter.dtype))
+    of_parameters = (p.dtype for p in network.parameters() if p.is_floating_point())
+    first = next(of_parameters, inputs.dtype)
+    if inputs.dtype != first and inputs.dtype not in of_parameters:
+        inputs = inputs.to(torch.promote_types(inputs.dtype, first))
     half = targets.dtype in (torch.float16, torch.bfloat16)
     return inputs, targets.float() if half else targets
 
@@ -49,8 +51,7 @@ def full_precision(inputs: Tensor, targets: Tensor, network: nn.Module) -> tuple
 def unit(gradient: Tensor) -> Tensor:
     """Scale each example's gradient to length 1 (0 stays 0), without underflow where it is tiny."""
     flat = gradient.detach().reshape(len(gradient), -1)
-    numbers = torch.finfo(flat.dtype)
     largest = torch.linalg.vector_norm(flat, float("inf"), dim=1, keepdim=True)
-    flat = flat / largest.clamp_min_(numbers.tiny * numbers.eps)  # the smallest number there is: only 0 is below it
+    flat = flat / largest.masked_fill(largest == 0, 1)
     lengths = torch.linalg.vector_norm(flat, dim=1, keepdim=True)
     return torch.div(flat, lengths.clamp_min_(1.0)).reshape(gradient.shape)

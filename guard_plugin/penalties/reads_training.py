@@ -25,7 +25,7 @@ from torch.nn.modules.instancenorm import _InstanceNorm
 
 from guard_plugin.penalties.undisturbed import normalises_by_batch
 
-__all__ = ["GENERATORS", "generators_named", "is_filled", "is_torchs", "why_otherwise_in_training"]
+__all__ = ["GENERATORS", "generators_named", "is_filled", "is_torchs", "may_name", "why_otherwise_in_training"]
 
 GENERATORS = (torch.Generator, numpy.random.Generator, numpy.random.RandomState, Random)
 
@@ -61,6 +61,11 @@ def why_otherwise_in_training(network: nn.Module, *, batch_statistics: bool = Fa
         if module.training and not (batch_statistics and normalises_by_batch(module)) and _may_differ(module):
             return f"{type(module).__name__} may act otherwise in training"
     return ""
+
+
+def may_name(kind: type, name: str) -> bool:
+    """Tell whether code of a module's class, or a function that it leads to, names an attribute."""
+    return any(names is None or name in names for names, _ in _read(_functions_of(kind), from_torch=True))
 
 
 def is_torchs(hook: Any) -> bool:

@@ -87,6 +87,7 @@ class LossCall:
         """
         self.made_by.batch()
         self.made_by.check_parameters()
+        self.made_by.check_attributes()
         self.made_by.check_call()
         self._made.check_unchanged()
         if self.derivation.obstacle:

@@ -12,10 +12,15 @@ from typing import Any
 from torch import Tensor, nn
 
 from guard_plugin.errors import UnsupportedLoss
-from guard_plugin.penalties.fast.precomputed import version_of
+from guard_plugin.injection.calls.plain_attributes import PlainAttributes, changed_attribute
+from guard_plugin.penalties.fast.precomputed import keeps_graph, version_of
 from guard_plugin.penalties.fast.shared_forward import SharedForward
 
 __all__ = ["Origin", "Output", "parts_of", "versions_of"]
+
+
+class _Weakly(weakref.ref[Tensor]):
+    """A tensor among arguments that is not kept alive."""
 
 
 @dataclass(eq=False)
@@ -23,8 +28,10 @@ class Origin:
     """A network call, ``network(*args, **kwargs)``, with the arguments that the host gave it.
 
     ``parameters`` are those that the network had during the call, ``training`` is its mode then, and ``versions`` count
-    in-place changes to its tensors before it. ``shared`` is the call's forward pass where the penalty shares it, or why
-    it does not. ``constant`` tells that it returned a tensor of numbers that does not require grad. ``place`` is set by
+    in-place changes to its tensors before it. ``attributes`` are those that it had when the call ended, but for what
+    the call changed. ``shared`` is the call's forward pass where the penalty shares it, or why
+    it does not. ``constant`` tells that it returned a tensor of numbers that does not require grad, and ``returned``
+    that it returned one that does. ``place`` is set by
     ``begins`` where it must be known by which loss the call's output is trained; ``settled`` tells that it is known,
     and ``unsupported`` holds the errors of losses on it that have no form per example.
     """
@@ -36,7 +43,9 @@ class Origin:
     training: bool
     versions: tuple[int, ...]
     shared: SharedForward | str = "not guarded"
+    attributes: PlainAttributes = field(default_factory=dict)
     constant: bool = False
+    returned: bool = False
     settled: bool = False
     place: Any = None
     unsupported: list[UnsupportedLoss] = field(default_factory=list)
@@ -62,7 +71,19 @@ class Origin:
         """All arguments, by position or keyword."""
         arguments: dict[int | str, Any] = dict(enumerate(self.args))
         arguments.update(self.kwargs)
-        return arguments
+        found = {key: one() if isinstance(one, _Weakly) else one for key, one in arguments.items()}
+        if any(found[key] is None and arguments[key] is not None for key in found):
+            raise UnsupportedLoss(
+                f"expected the batch that {self.network_name} was called with to exist when its loss is computed after "
+                f"a backward pass through its output, found that it was deleted; keep it"
+            )
+        return found
+
+    def release(self) -> None:
+        """Hold the batch weakly from now on: its graph is freed, and a host may keep the loss for much longer."""
+        self.args = tuple(map(_weakly, self.args))
+        self.kwargs = {name: _weakly(one) for name, one in self.kwargs.items()}
+        self.shared = "the graph of its pass is freed"
 
     def batch_argument(self) -> int | str:
         """Return which argument the batch is: the only tensor of floating point. Refuse a call with none or several."""
@@ -92,6 +113,15 @@ class Origin:
             raise UnsupportedLoss(
                 f"expected {type(self.network).__name__} to be called as torch calls a module, found a __call__ of its "
                 f"own, whose work the penalty could not tell from the network's; do this work in forward()"
+            )
+
+    def check_attributes(self) -> None:
+        """Refuse a network that may compute otherwise now than during the call."""
+        changed = changed_attribute(self.network, self.attributes)
+        if changed:
+            raise UnsupportedLoss(
+                f"expected {self.network_name} to be as it was called when its loss is computed, found another "
+                f"{changed!r}, by which it may compute otherwise; compute each loss before you change it"
             )
 
     def check_parameters(self) -> None:
@@ -128,6 +158,8 @@ class Output:
     def _settle(self, *_: Any) -> None:
         for origin in self.origins:
             origin.settled = True
+            if not keeps_graph():
+                origin.release()
 
     def check_unchanged(self) -> None:
         """Refuse an output that was modified in place since, unseen by autograd."""
@@ -142,7 +174,7 @@ class Output:
 def parts_of(returned: Any) -> Mapping[Any, Any]:
     """Return the parts of what a network returned, by index, key or name; none of a tensor or an unknown object.
 
-    Of a dataclass these are its fields, and of another object its attributes that are tensors.
+    Of a dataclass these are its fields, and of another object its attributes that are tensors or hold parts.
     """
     if isinstance(returned, (tuple, list)):
         return dict(enumerate(returned))
@@ -151,8 +183,20 @@ def parts_of(returned: Any) -> Mapping[Any, Any]:
     if isinstance(returned, (Tensor, nn.Module)):
         return {}
     if dataclasses.is_dataclass(returned):
-        return {field.name: getattr(returned, field.name) for field in dataclasses.fields(returned)}
-    return {name: part for name, part in getattr(returned, "__dict__", {}).items() if isinstance(part, Tensor)}
+        names = [field.name for field in dataclasses.fields(returned)]
+        return {name: getattr(returned, name) for name in names if hasattr(returned, name)}  # of init=False, unset
+    slots = [name for kind in type(returned).__mro__ for name in _slots(kind) if hasattr(returned, name)]
+    attributes = {**getattr(returned, "__dict__", {}), **{name: getattr(returned, name) for name in slots}}
+    return {name: part for name, part in attributes.items() if isinstance(part, (Tensor, tuple, list, Mapping))}
+
+
+def _slots(kind: type) -> tuple[str, ...]:
+    slots = vars(kind).get("__slots__", ())
+    return (slots,) if isinstance(slots, str) else tuple(slots)
+
+
+def _weakly(argument: Any) -> Any:
+    return _Weakly(argument) if isinstance(argument, Tensor) else argument
 
 
 def versions_of(arguments: Iterable[Any]) -> tuple[int, ...]:

@@ -5,17 +5,20 @@ from __future__ import annotations
 import threading
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from guard_plugin.injection.calls.derivation import Derivation, derive
 from guard_plugin.injection.calls.module_calls import uncompiled, watch_module_calls
 from guard_plugin.injection.calls.network_outputs import Origin, Output, parts_of, versions_of
-from guard_plugin.penalties.fast.precomputed import version_of
+from guard_plugin.injection.calls.plain_attributes import PlainAttributes, plain_attributes
+from guard_plugin.penalties.attributes import held
+from guard_plugin.penalties.fast.precomputed import keeps_graph, version_of
 from guard_plugin.penalties.fast.shared_forward import SharedForward, host_tensor
 
 __all__ = ["ForwardSharer", "Origins", "RootCallObserver", "TrainingObserver", "own_passes"]
@@ -72,6 +75,7 @@ class Origins:
         self._unsettled: list[tuple[Origin, Callable[[], None]]] = []
         # Of each output that is alive, the network: a host may keep nothing else. By id, as tensors do not compare.
         self._made: dict[int, tuple[weakref.ref[Tensor], nn.Module]] = {}
+        self._called: weakref.WeakSet[nn.Module] = weakref.WeakSet()
         self.as_called: deque[Any] = deque(maxlen=4)  # few, as each keeps its network: a host may judge several outputs
         self._stop_watching = watch_module_calls(self._call)
 
@@ -79,6 +83,7 @@ class Origins:
         """Watch no longer; safe to call twice."""
         self._stop_watching()
         self._made.clear()
+        self._called.clear()
         self.as_called.clear()
         self._unsettled.clear()
         self.trained_on = None
@@ -106,6 +111,12 @@ class Origins:
             if known is not None and known[0]() is one and next(known[1].parameters(), None) is not None:
                 return known[1]
         return None
+
+    def network_with(self, tensor: Tensor) -> nn.Module | None:
+        """Return a network that was called and has this parameter, or None."""
+        if not isinstance(tensor, nn.Parameter):
+            return None
+        return next((one for one in self._called if any(tensor is parameter for parameter in one.parameters())), None)
 
     def judge(self, network: nn.Module | None = None) -> None:
         """Do what ``trained_on`` returned for each call of a network, by default of all, that is not settled."""
@@ -140,7 +151,8 @@ class Origins:
     def _call(self, proceed: Callable[..., Any], module: nn.Module, *args: Any, **kwargs: Any) -> Any:
         state = self._state
         watched = not state.inside if self._network is None else uncompiled(module) is self._network()
-        if state.paused or _own.here or not watched:  # several may watch a network, and each has passes of its own
+        # Several may watch a network, and each has passes of its own; what torch.jit traces shall hold nothing of ours.
+        if state.paused or _own.here or not watched or torch._C._get_tracing_state() is not None:
             return proceed(*args, **kwargs)
         own = tuple([host_tensor(argument) for argument in args])  # another watcher may share this call
         versions = versions_of((*own, *kwargs.values()))
@@ -150,6 +162,7 @@ class Origins:
             if self._begins is not None and outermost:
                 self.judge(module)
                 self._begins(origin)
+            before = self._examined(origin)
             output = self._proceed(partial(proceed, *args, **kwargs), proceed, origin)
         finally:
             if outermost:
@@ -157,8 +170,30 @@ class Origins:
         loss = self._observer(module, args, kwargs, output) if self._observer else None
         if loss is not None:
             return loss
-        self._remember(origin, output, ())
+        self._called.add(module)
+        self._remember(origin, output, (), ())
+        self._compare(origin, before)
         return output
+
+    def _examined(self, origin: Origin) -> tuple[PlainAttributes, list[Any]] | None:
+        """Look at a network before a call on whose output a loss may be guarded."""
+        if origin.place is None and self._network is None:
+            return None
+        return plain_attributes(origin.network), _marks(origin.parameters)
+
+    def _compare(self, origin: Origin, before: tuple[PlainAttributes, list[Any]] | None) -> None:
+        """Note what a network's call left as it was, and whether it trained the network, or kept what trains it."""
+        if before is None:
+            return
+        attributes, marks = before
+        now = plain_attributes(origin.network)
+        origin.attributes = {key: value for key, value in now.items() if key in attributes and attributes[key] == value}
+        if marks != _marks(origin.parameters):
+            self.note_training(origin)
+        if origin.place is not None and not origin.returned:
+            for kept in held(list(origin.network.modules())):
+                if isinstance(kept, Tensor) and kept.grad_fn is not None:
+                    kept.grad_fn.register_hook(partial(_note_flow, weakref.ref(self), origin))
 
     def _proceed(self, as_it_is: Callable[[], Any], proceed: Callable[..., Any], origin: Origin) -> Any:
         if self._share_forward is not None:
@@ -170,13 +205,13 @@ class Origins:
         finally:
             origin.shared.close()
 
-    def _remember(self, origin: Origin, returned: Any, pick: tuple[Any, ...]) -> None:
-        """Remember each tensor that was returned."""
+    def _remember(self, origin: Origin, returned: Any, pick: tuple[Any, ...], inside: tuple[Any, ...]) -> None:
+        """Remember each tensor that was returned, which may lie in an object that leads back to one it is inside of."""
         if isinstance(returned, Tensor):
             self._remember_tensor(origin, returned, pick)
-        else:
+        elif not any(returned is one for one in inside):
             for key, part in parts_of(returned).items():
-                self._remember(origin, part, (*pick, key))
+                self._remember(origin, part, (*pick, key), (*inside, returned))
 
     def _remember_tensor(self, origin: Origin, output: Tensor, pick: tuple[Any, ...]) -> None:
         node: Any = output.grad_fn
@@ -189,12 +224,12 @@ class Origins:
         made[key] = (weakref.ref(output, lambda gone: made.pop(key, None)), origin.network)
         if node is None:
             return
+        origin.returned = True
         origins = node.metadata.setdefault((Output, output.output_nr), [])
         origins.append(origin)
         value = output.detach()
         node.metadata[(id(self), output.output_nr)] = Output(origin, pick, value, version_of(output), origins)
-        if self.trained_on is not None and origin.place is not None:
-            node.register_hook(partial(_note_training, weakref.ref(self), origin))
+        node.register_hook(partial(_note_flow, weakref.ref(self), origin))
 
 
 @contextmanager
@@ -209,7 +244,15 @@ def own_passes() -> Iterator[None]:
         _own.here = before
 
 
-def _note_training(alive: weakref.ref[Origins], origin: Origin, *gradients: Any) -> None:
+def _note_flow(alive: weakref.ref[Origins], origin: Origin, *gradients: Any) -> None:
     origins = alive()
-    if origins is not None:
+    if origins is not None and origin.place is not None:
         origins.note_training(origin)
+    if not (_own_passes or keeps_graph()):
+        origin.release()
+
+
+def _marks(parameters: Iterable[Tensor]) -> list[Any]:
+    """Return what changes where parameters get a gradient, or are updated."""
+    trained = [one for one in parameters if one.requires_grad and one.is_leaf]
+    return [(one._version, id(one.grad), 0 if one.grad is None else one.grad._version) for one in trained]

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
 from guard_plugin.errors import UnsupportedLoss
 from guard_plugin.injection.calls.loss_call import LossCall
 from guard_plugin.injection.calls.origins import Origins
-from guard_plugin.penalties.graph import reached_leaves
+from guard_plugin.penalties.graph import nodes_behind, reached_leaves
 
 __all__ = [
     "EVALUATION",
@@ -77,7 +74,7 @@ def why_not_real_batch(batch: Tensor, origins: Origins) -> str | None:
     backbone = origins.network_of(batch)
     if backbone is not None and not batch.requires_grad:
         return f"{UNDECIDED}input computed by {type(backbone).__name__}"
-    return _why_not_real_input(batch, origins.network_of_node)
+    return _why_not_real_input(batch, origins)
 
 
 def is_trained(network: nn.Module) -> bool:
@@ -95,33 +92,30 @@ def refuse_features(call: LossCall) -> None:
         )
 
 
-def _why_not_real_input(batch: Tensor, computed_by: Callable[[Any], nn.Module | None]) -> str | None:
+def _why_not_real_input(batch: Tensor, origins: Origins) -> str | None:
     """Say why a network's input is not a batch of real images; None where it is.
 
     Where it requires grad, but no value of it depends on what is learned (the real part of a mixture), it is real.
 
     Args:
         batch: The input, or those rows of it that are judged.
-        computed_by: Returns the network that has returned the tensor of an autograd node; None for other nodes.
+        origins: What knows the networks that were called.
     """
     if not batch.requires_grad:
         return None
     if batch.grad_fn is None:
         return LEARNED
-    nodes: list[Any] = [batch.grad_fn]
-    leaves, mixed, seen = [], False, {None, batch.grad_fn}
-    while nodes:
-        node = nodes.pop()
-        network = computed_by(node)
+    leaves, mixed = [], False
+    for node in nodes_behind(batch):
+        network = origins.network_of_node(node)
         if network is not None:
             return f"{UNDECIDED}input computed by {type(network).__name__}"
         if node.name() == "torch::autograd::AccumulateGrad":
             leaves.append(node.variable)
         mixed = mixed or node.name().rpartition("::")[2].startswith(_MIXING)
-        for following, _ in node.next_functions:
-            if following not in seen:
-                seen.add(following)
-                nodes.append(following)
+    owner = next((one for one in map(origins.network_with, leaves) if one is not None), None)
+    if owner is not None:
+        return f"{UNDECIDED}input computed by parameters of {type(owner).__name__}"
     if mixed:
         return _by_values(batch, leaves)
     if sum(leaf.numel() for leaf in leaves) < batch[0].numel():

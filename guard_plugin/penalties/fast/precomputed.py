@@ -191,7 +191,7 @@ class _Precomputed(Function):
             return *[None] * 5, *found
         # What `recompute` holds, batch and network, must not live as long as a loss that the host keeps.
         ctx.recompute, ctx.done = None, True
-        if ctx.release is not None and not _keeps_graph():
+        if ctx.release is not None and not keeps_graph():
             torch.autograd.Variable._execution_engine.queue_callback(ctx.release)  # other parts may need it until then
         # Beside a loss of the host's own no copy is needed: autograd returns the sum. On CUDA, asking would wait.
         batched = torch._C._functorch.is_batchedtensor(weight)  # is_grads_batched=True
@@ -201,7 +201,7 @@ class _Precomputed(Function):
         return *[None] * 5, *weighted
 
 
-def _keeps_graph() -> bool:
+def keeps_graph() -> bool:
     """Tell whether the backward pass that is under way was asked to retain its graph; True where torch does not say."""
     ask = getattr(torch._C._autograd, "_get_current_graph_task_keep_graph", None)
     return ask is None or bool(ask())

@@ -255,6 +255,56 @@ def test_nothing_of_the_hosts_is_kept_alive(script, net):
     assert len(seen) == 6 and all(ref() is None for ref in seen)
 
 
+@needs_torch(2, 1)  # which tells whether a backward pass keeps its graph
+@pytest.mark.filterwarnings("ignore:reduction:UserWarning")
+@pytest.mark.parametrize("strength", [0.0, 1.0])
+@pytest.mark.parametrize("path", ["auto", "separate", "reference"])
+@pytest.mark.parametrize("beside", [lambda output: 0, lambda output: functional.kl_div(output, output.detach())])
+def test_no_batch_outlives_its_backward_pass_where_the_host_keeps_its_losses(script, net, beside, path, strength):
+    losses, batches = [], []
+
+    def step():
+        x = X.clone()
+        output = net(x)
+        losses.append(functional.cross_entropy(output, Y) + beside(output))
+        losses[-1].backward()
+        batches.append(weakref.ref(x))
+
+    with attached(script, strength=strength, path=path):
+        run_main(script, step)
+    gc.collect()
+    assert len(batches) == 6 and all(batch() is None for batch in batches)
+
+
+@pytest.mark.parametrize("strength", [0.0, 1.0])
+def test_an_unsupported_loss_beside_the_guarded_one_keeps_nothing_alive(script, net, strength):
+    batches = []
+
+    def step():
+        x = X.clone()
+        batches.append(weakref.ref(x))
+        output = net(x)
+        (functional.cross_entropy(output, Y) + functional.mse_loss(output, torch.zeros(4, 3))).backward()
+
+    with attached(script, strength=strength):
+        run_main(script, step)
+    gc.collect()
+    assert len(batches) == 6 and all(batch() is None for batch in batches)
+
+
+@pytest.mark.parametrize("path", ["separate", "reference"])
+def test_a_loss_that_is_looked_at_after_the_backward_pass_is_on_the_batch_that_the_host_has(net, path):
+    criterion = guard_plugin.wrap(nn.CrossEntropyLoss(), net, strength=1.0, h=0.5, path=path)
+    x = X.clone()
+    output = net(x)
+    loss = criterion(output, Y)
+    loss.backward()
+    torch.testing.assert_close(criterion(output, Y), loss)
+    del x
+    with pytest.raises(UnsupportedLoss, match="expected the batch that Linear was called with to exist"):
+        criterion(output, Y)
+
+
 @pytest.mark.parametrize(("ramp", "h"), [(6, 0.5), (7, 0.5 * 6 / 7)])
 def test_a_ramp_that_is_not_finished_is_no_complete_run(script, net, ramp, h):
     attachment = attached(script, h_ramp=ramp)

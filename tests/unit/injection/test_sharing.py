@@ -360,6 +360,20 @@ def test_a_pass_with_a_checkpoint_or_with_weights_computed_before_is_not_shared(
     assert reasons(net) == {"it was not examined before": 1}
 
 
+@pytest.mark.parametrize("form", ["gradient", "loss"])
+def test_a_pass_that_a_checkpoint_makes_twice_is_not_shared(form):
+    net, plain = Net(), Net()
+    criterion = wrap(net, form=form)
+    for x in batches(3):
+        net.zero_grad()
+        criterion(checkpoint(net, x, use_reentrant=False), Y).backward()
+        expected = functional.cross_entropy(plain(x), Y)
+        expected = expected + guard_plugin.curvature_penalty(plain, x, Y, h=0.7, strength=1.0, form=form)
+        gradients = torch.autograd.grad(expected, list(plain.parameters()))
+        for parameter, gradient in zip(net.parameters(), gradients):
+            torch.testing.assert_close(parameter.grad, gradient, rtol=1e-3, atol=1e-5)
+
+
 @pytest.mark.filterwarnings("ignore")
 def test_a_compiled_part_is_not_shared():
     net = Net()

@@ -102,6 +102,12 @@ UNDECIDED = {
         "aug = nn.Linear(5, 5)\ncriterion(net(aug(real)), labels).backward()",
         "computed by Linear",
     ),
+    "features that a hook kept, of many images": (
+        "kept, head, many = {}, nn.Linear(4, 3), torch.randn(64, 5)\n"
+        "net[1].register_forward_hook(lambda net, images, output: kept.update(features=output))\n"
+        "net(many)\ncriterion(head(kept['features']), torch.zeros(64, dtype=torch.long)).backward()",
+        "computed by parameters of Sequential",
+    ),
     "learned scale": (
         "scale = torch.ones((), requires_grad=True)\ncriterion(net(real * scale), labels).backward()",
         "smaller than an image",
@@ -269,6 +275,88 @@ def test_a_head_on_features_that_is_trained_by_another_loss_is_refused_unless_so
     with pytest.raises(GuardError):
         run(body)
     assert run(body, expect=1).guarded == run(body, real=[site(body, "net(real), labels")]).guarded == 1
+
+
+UNRETURNED = {
+    "kept": """
+    class Keeps(nn.Sequential):
+        def forward(self, x):
+            self.kept = super().forward(x)
+
+    keeps = Keeps(*net)
+    keeps(real)
+    keeps.kept.square().mean().backward()
+    """,
+    "slots": """
+    class Slots:
+        __slots__ = ("unset", "inner")
+
+    class Returns(nn.Sequential):
+        def forward(self, x):
+            returned = Slots()
+            returned.inner = [super().forward(x)]
+            return returned
+
+    Returns(*net)(real).inner[0].square().mean().backward()
+    """,
+    "within its forward": """
+    class Trains(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net, self.optimizer = net, torch.optim.SGD(net.parameters(), 0.1)
+
+        def forward(self, x):
+            self.optimizer.zero_grad()
+            loss = criterion(self.net(x), labels)
+            loss.backward()
+            self.optimizer.step()
+            return loss.detach()
+
+    Trains()(real)
+    """,
+    "within its forward, by hand": """
+    class Trains(nn.Sequential):
+        def forward(self, x):
+            loss = criterion(super().forward(x), labels)
+            gradients = torch.autograd.grad(loss, list(self.parameters()))
+            with torch.no_grad():
+                for parameter, gradient in zip(self.parameters(), gradients):
+                    parameter -= 0.1 * gradient
+            return loss.detach()
+
+    Trains(*net)(real)
+    """,
+    "in a thread": """
+    import threading
+    thread = threading.Thread(target=lambda: net(real).square().mean().backward())
+    thread.start()
+    thread.join()
+    """,
+}
+
+
+@pytest.mark.parametrize("strength", [0.0, 1.0])
+@pytest.mark.parametrize("body", UNRETURNED.values(), ids=UNRETURNED)
+def test_training_by_what_a_network_does_not_return_is_refused_unless_somebody_vouches(run, body, strength):
+    body = GUARDED + textwrap.dedent(body)
+    with pytest.raises(NothingGuarded, match="is trained by another one"):
+        run(body, strength=strength)
+    assert run(body, strength=strength, expect=1).guarded == 1
+
+
+def test_a_layer_that_changes_its_parameters_in_its_forward_does_not_train_there(run):
+    body = """
+    class Bounded(nn.Linear):
+        def forward(self, x):
+            with torch.no_grad():
+                self.weight.clamp_(-0.1, 0.1)
+            return super().forward(x)
+
+    bounded = Bounded(5, 3)
+    for _ in range(3):
+        criterion(bounded(real), labels).backward()
+    """
+    assert run(body, strength=0.0).guarded == 3
 
 
 def test_training_by_another_loss_is_refused_at_the_next_step(run):

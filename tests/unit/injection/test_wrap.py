@@ -185,6 +185,32 @@ def test_it_has_the_criterions_attributes_and_settings_of_now(net):
         torch.testing.assert_close(criterion(net(X), Y), plain(net(X), Y) + penalty)
 
 
+@pytest.mark.parametrize("strength", [0.0, 2.0])
+def test_what_is_set_on_it_is_set_on_the_criterion(net, strength):
+    plain, wrapped = nn.CrossEntropyLoss(), nn.CrossEntropyLoss()
+    criterion = guard_plugin.wrap(wrapped, net, strength=strength, h=0.5)
+    settings = {"weight": torch.tensor([5.0, 1.0, 1.0]), "label_smoothing": 0.5, "ignore_index": 0, "reduction": "sum"}
+    for name, value in settings.items():
+        setattr(plain, name, value)
+        setattr(criterion, name, value)
+        loss = criterion(net(X), Y)
+        assert loss > plain(net(X), Y) if strength else torch.equal(loss, plain(net(X), Y))
+    criterion.note, criterion.guarded = "the wrapper's own", 7
+    assert not hasattr(wrapped, "note") and not hasattr(wrapped, "guarded") and criterion.guarded == 7
+    wrapped.own = True
+    del criterion.own, criterion.note
+    assert not hasattr(wrapped, "own") and not hasattr(criterion, "note")
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*:FutureWarning", "ignore:.*torch.jit.*:DeprecationWarning")
+@pytest.mark.parametrize("strength", [0.0, 2.0])
+def test_a_network_can_be_traced(net, strength):
+    criterion = guard_plugin.wrap(nn.CrossEntropyLoss(), net, strength=strength, h=0.5)
+    torch.testing.assert_close(torch.jit.trace(net, X[:2])(X), net(X))
+    criterion(net(X), Y)
+    assert criterion.guarded == 1
+
+
 def test_it_is_a_module_with_the_criterions_state(net):
     weights = torch.tensor([1.0, 2.0, 3.0])
     plain, criterion = (nn.CrossEntropyLoss(weight=weights.clone()) for _ in range(2))

@@ -2,6 +2,7 @@
 
 import math
 import random
+from functools import partial
 
 import numpy
 import pytest
@@ -324,6 +325,38 @@ def test_without_gradients_the_value_is_the_same_and_detached(form):
         off = curvature_penalty(net, x, y, h=0.5, strength=1.0, form=form)
     assert not off.requires_grad
     torch.testing.assert_close(off, curvature_penalty(net, x, y, h=0.5, strength=1.0, form=form).detach())
+
+
+@pytest.mark.parametrize("form", ["gradient", "loss"])
+def test_without_denormal_numbers_an_example_without_gradient_counts_nothing(form):
+    net, x = nn.Linear(5, 3), torch.randn(4, 5)
+    losses = partial(functional.cross_entropy, reduction="none", ignore_index=0)
+
+    def penalty(labels):
+        return curvature_penalty(net, x, torch.tensor(labels), h=0.3, strength=1.0, form=form, loss_fn=losses)
+
+    assert torch.set_flush_denormal(True)
+    try:
+        flushed = penalty([0, 1, 2, 1])
+    finally:
+        torch.set_flush_denormal(False)
+    assert flushed > 0
+    torch.testing.assert_close(flushed, penalty([0, 1, 2, 1]))
+
+
+def test_a_network_with_few_parameters_of_another_precision_gets_its_own_inputs():
+    class Scaled(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.scale = nn.Parameter(torch.ones((), dtype=torch.float64))
+            self.body = nn.Linear(5, 3, dtype=torch.float32)
+
+        def forward(self, x):
+            return self.body(x) * self.scale
+
+    net, x, y = Scaled(), torch.randn(4, 5, dtype=torch.float32), torch.tensor([0, 1, 2, 1])
+    expected = curvature_penalty(net.body, x, y, h=0.3, strength=1.0)
+    torch.testing.assert_close(curvature_penalty(net, x, y, h=0.3, strength=1.0), expected)
 
 
 def test_under_autocast_the_penalty_is_in_full_precision():

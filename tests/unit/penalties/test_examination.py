@@ -31,6 +31,36 @@ class OwnBatchNorm(nn.BatchNorm2d):
         super().__init__(4, track_running_stats=False)
 
 
+class Times(nn.Module):
+    def __init__(self, factor):
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, x):
+        return x * self.factor
+
+
+class Differentiates(Net):
+    """Returns what depends on the gradient of its own first layer."""
+
+    def forward(self, x):
+        hidden = self.first(x).tanh()
+        (gradient,) = torch.autograd.grad(hidden.square().sum(), hidden, create_graph=True)
+        return self.last((hidden + 0.1 * gradient).flatten(1))
+
+
+@pytest.mark.parametrize("options", [{}, {"path": "separate"}, {"path": "reference"}, {"form": "loss"}], ids=str)
+def test_a_network_that_differentiates_in_its_forward_is_guarded(options):
+    net = Differentiates()
+    by_hand = nn.Sequential(net.first, nn.Tanh(), Times(1.2), nn.Flatten(), net.last)
+    criterion = guard_plugin.wrap(nn.CrossEntropyLoss(), net, strength=1.0, h=0.3, **options)
+    form = options.get("form", "gradient")
+    for _ in range(3):
+        expected = guard_plugin.curvature_penalty(by_hand, X, Y, h=0.3, strength=1.0, form=form)
+        torch.testing.assert_close(criterion(net(X), Y), functional.cross_entropy(by_hand(X), Y) + expected)
+    assert criterion.guarded == 3
+
+
 COUPLED = {
     "batch_norm by function": lambda h: functional.batch_norm(h, None, None, training=True),
     "minus the mean": lambda h: h - h.mean(0),

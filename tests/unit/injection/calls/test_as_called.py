@@ -136,6 +136,40 @@ class Returned(Network):
         return self.make(self.body(images))
 
 
+class Chooses(Network):
+    """Has two heads, of which a host chooses one before each call."""
+
+    def __init__(self):
+        super().__init__()
+        self.heads = nn.ModuleList([nn.Linear(3, 3).double(), nn.Linear(3, 3).double()])
+        self.head, self.chosen, self.calls, self.epoch = self.heads[0], 0, 0, 0
+
+    def forward(self, images):
+        self.calls += 1
+        return self.head(self.heads[self.chosen](self.body(images)))
+
+
+@pytest.mark.parametrize("strength", [0.0, STRENGTH])
+@pytest.mark.parametrize(("name", "value"), [("chosen", 1), ("head", 1)])
+def test_a_network_that_would_compute_otherwise_than_when_it_was_called_is_refused(name, value, strength):
+    net = Chooses()
+    criterion = guard_plugin.wrap(nn.CrossEntropyLoss(), net, strength=strength, h=H)
+    before = net(X)
+    setattr(net, name, net.heads[1] if name == "head" else value)
+    criterion(net(X), Y)
+    with pytest.raises(UnsupportedLoss, match=f"expected Chooses to be as it was called .* found another {name!r}"):
+        criterion(before, Y)
+
+
+def test_what_a_forward_changes_itself_or_does_not_read_may_change():
+    net = Chooses()
+    criterion = guard_plugin.wrap(nn.CrossEntropyLoss(), net, strength=STRENGTH, h=H)
+    before, _ = net(X), net(X)
+    net.epoch += 1
+    expected = functional.cross_entropy(net(X), Y) + penalty_by_loop(net, X, Y)
+    torch.testing.assert_close(criterion(before, Y), expected)
+
+
 @PATHS
 @pytest.mark.parametrize(
     ("make", "take"),
@@ -152,6 +186,30 @@ def test_the_judged_tensor_may_be_an_attribute(path, make, take):
         lambda: functional.cross_entropy(net.body(X), Y),
         lambda: penalty_by_loop(net.body, X, Y),
         guarded_loss=lambda criterion: criterion(take(net(X)), Y),
+        path=path,
+    )
+
+
+@dataclasses.dataclass
+class Unset:
+    logits: torch.Tensor
+    loss: torch.Tensor = dataclasses.field(init=False)
+    parent: object = None
+
+
+@PATHS
+def test_an_object_may_lack_a_field_and_lead_back_to_itself(path):
+    def make(output):
+        returned = Unset(output)
+        returned.parent = [returned]
+        return returned
+
+    net = Returned(make)
+    check(
+        net,
+        lambda: functional.cross_entropy(net.body(X), Y),
+        lambda: penalty_by_loop(net.body, X, Y),
+        guarded_loss=lambda criterion: criterion(net(X).logits, Y),
         path=path,
     )
 
