@@ -276,6 +276,19 @@ def test_no_batch_outlives_its_backward_pass_where_the_host_keeps_its_losses(scr
     assert len(batches) == 6 and all(batch() is None for batch in batches)
 
 
+@needs_torch(2, 1)
+def test_no_batch_outlives_its_backward_pass_outside_of_seams(script, net):
+    x = X.clone()
+    batch = weakref.ref(x)
+    with attached(script, strength=0.0):
+        loss = functional.cross_entropy(net(x), Y)
+        loss.backward()
+        del x
+        gc.collect()
+        assert batch() is None
+        run_main(script, lambda: functional.cross_entropy(net(X), Y))
+
+
 @pytest.mark.parametrize("strength", [0.0, 1.0])
 def test_an_unsupported_loss_beside_the_guarded_one_keeps_nothing_alive(script, net, strength):
     batches = []
