@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from guard_plugin.injection.calls.derivation import Derivation, derive
 from guard_plugin.injection.calls.module_calls import uncompiled, watch_module_calls
 from guard_plugin.injection.calls.network_outputs import Origin, Output, parts_of, versions_of
-from guard_plugin.injection.calls.plain_attributes import PlainAttributes, plain_attributes
+from guard_plugin.injection.calls.plain_attributes import PlainAttributes, own_modules, plain_attributes
 from guard_plugin.penalties.attributes import held
 from guard_plugin.penalties.fast.precomputed import keeps_graph, version_of
 from guard_plugin.penalties.fast.shared_forward import SharedForward, host_tensor
@@ -32,6 +32,9 @@ RootCallObserver = Callable[[nn.Module, tuple[Any, ...], Mapping[str, Any], Any]
 TrainingObserver = Callable[[Origin], "Callable[[], None] | None"]
 """Sees each call to whose output gradients flow that no loss call settled; returns what to do if none does in time."""
 
+
+_Before = tuple[list[nn.Module], PlainAttributes, list[Any]]
+"""Of a network before a call: its own modules, their attributes, and the marks of its parameters."""
 
 _own_passes: list[None] = []
 
@@ -175,18 +178,19 @@ class Origins:
         self._compare(origin, before)
         return output
 
-    def _examined(self, origin: Origin) -> tuple[PlainAttributes, list[Any]] | None:
+    def _examined(self, origin: Origin) -> _Before | None:
         """Look at a network before a call on whose output a loss may be guarded."""
         if origin.place is None and self._network is None:
             return None
-        return plain_attributes(origin.network), _marks(origin.parameters)
+        modules = own_modules(origin.network)
+        return modules, plain_attributes(modules), _marks(origin.parameters)
 
-    def _compare(self, origin: Origin, before: tuple[PlainAttributes, list[Any]] | None) -> None:
+    def _compare(self, origin: Origin, before: _Before | None) -> None:
         """Note what a network's call left as it was, and whether it trained the network, or kept what trains it."""
         if before is None:
             return
-        attributes, marks = before
-        now = plain_attributes(origin.network)
+        modules, attributes, marks = before
+        now = plain_attributes(modules)
         origin.attributes = {key: value for key, value in now.items() if key in attributes and attributes[key] == value}
         if marks != _marks(origin.parameters):
             self.note_training(origin)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import nn
 
 from guard_plugin.penalties.reads_training import may_name
 
-__all__ = ["PlainAttributes", "changed_attribute", "plain_attributes"]
+__all__ = ["PlainAttributes", "changed_attribute", "own_modules", "plain_attributes"]
 
 PlainAttributes = Mapping["tuple[int, str]", Any]
 """By module's id and attribute's name: numbers, texts and None as they are, modules by their ids."""
@@ -18,12 +18,15 @@ _PLAIN = (int, float, str, type(None))  # a bool is an int
 _TORCHS_OWN = frozenset(vars(nn.Module()))
 
 
-def plain_attributes(network: nn.Module) -> PlainAttributes:
-    """Return the plain attributes, and the modules, of a network's modules that are not torch's own."""
+def own_modules(network: nn.Module) -> list[nn.Module]:
+    """Return a network's modules that are not of torch's classes."""
+    return [module for module in network.modules() if not type(module).__module__.startswith("torch.")]
+
+
+def plain_attributes(modules: Sequence[nn.Module]) -> PlainAttributes:
+    """Return the plain attributes of modules, and the modules that they hold."""
     found: dict[tuple[int, str], Any] = {}
-    for module in network.modules():
-        if type(module).__module__.startswith("torch."):
-            continue
+    for module in modules:
         key, attributes = id(module), vars(module)
         for name in attributes.keys() - _TORCHS_OWN:
             if isinstance(attributes[name], _PLAIN):
@@ -38,7 +41,7 @@ def changed_attribute(network: nn.Module, before: PlainAttributes) -> str:
 
     Attributes that are new, or gone, are none of these.
     """
-    now = plain_attributes(network)
+    now = plain_attributes(own_modules(network))
     changed = [key for key, value in before.items() if key in now and now[key] != value]
     kinds = dict.fromkeys(type(module) for module in network.modules()) if changed else ()
     return next((name for _, name in changed if any(may_name(kind, name) for kind in kinds)), "")
