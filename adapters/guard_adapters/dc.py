@@ -29,6 +29,8 @@ _NAME = re.compile(r"res_(?P<method>DC|DSA|DM)_(?P<dataset>.+)_(?P<model>[^_]+)_
 _EPOCH = ("mode", "dataloader", "net", "optimizer", "criterion", "args", "aug")
 _EVALUATE = ("it_eval", "net", "images_train", "labels_train", "testloader", "args")
 
+_AUGMENTS = "the host shifts, scales, rotates or disturbs the images of these students, and trains them for 1000 epochs"
+
 _MATCHES_DISTRIBUTIONS = (
     "it matches feature distributions (DM), so it has no classification loss on real data to add a penalty to"
 )
@@ -102,10 +104,10 @@ def read_result(path: Path) -> list[DistilledSet]:
     experiments = content.get("data") if isinstance(content, Mapping) else None
     if not isinstance(experiments, list) or not experiments:
         raise UnusableInput(f"{path}: expected a dictionary whose 'data' lists one [images, labels] per experiment")
-    return [_distilled_set(path, index, pair, match["model"], dataset) for index, pair in enumerate(experiments)]
+    return [_distilled_set(path, index, pair, match, dataset) for index, pair in enumerate(experiments)]
 
 
-def _distilled_set(path: Path, index: int, pair: Any, model: str, dataset: HostDataset) -> DistilledSet:
+def _distilled_set(path: Path, index: int, pair: Any, name: re.Match[str], dataset: HostDataset) -> DistilledSet:
     if not (isinstance(pair, (list, tuple)) and len(pair) == 2 and all(isinstance(part, Tensor) for part in pair)):
         raise UnusableInput(f"{path}: expected [images, labels] as experiment {index}, got {type(pair).__name__}")
     images, labels = pair
@@ -117,8 +119,15 @@ def _distilled_set(path: Path, index: int, pair: Any, model: str, dataset: HostD
         num_classes=dataset.num_classes[0],
         normalization=dataset.normalization,
         dataset=dataset.name,
-        arch=model,
+        arch=name["model"],
+        recipe="dc" if name["method"] == "DC" else "dsa",
+        recipe_lacks=_AUGMENTS if name["method"] == "DC" and _is_augmented(dataset.name, name["model"]) else "",
     )
+
+
+def _is_augmented(dataset: str, model: str) -> bool:
+    """Tell the sets whose networks the host's evaluation augments without --method DSA (utils.get_daparam)."""
+    return dataset == "MNIST" or model == "ConvNetBN"
 
 
 register_adapters, read_distilled = hooks_of(_DC, read_result)

@@ -34,6 +34,7 @@ class DistilledSet:
         arch: The name of the network that was used to distil it, where the file tells.
         learning_rate: The students' learning rate that was learned along with the images, > 0, where the file tells.
         recipe: The name of the recipe by which the host trains its evaluation networks.
+        recipe_lacks: What the host does with its evaluation networks and the recipe does not, if anything.
         files: The files that the set was read from, where they are others than the one that the user named.
         input_spaces: Where the files do not tell the data set: the space in which the host's networks take its images,
             by data set; ``images`` are then pixels, and ``for_dataset`` brings them there.
@@ -51,6 +52,7 @@ class DistilledSet:
     arch: str | None = None
     learning_rate: float | None = None
     recipe: str = "dc"
+    recipe_lacks: str = ""
     files: tuple[Path, ...] = ()
     input_spaces: Mapping[str, InputSpace] = field(default_factory=dict)
     recipes: Mapping[str, str] = field(default_factory=dict)

@@ -17,6 +17,7 @@ from guard_plugin.distilled import DistilledSet
 from guard_plugin.distilled.markers import marker_of
 from guard_plugin.errors import UnusableInput
 from guard_plugin.evaluation.distributed import Group
+from guard_plugin.evaluation.engine import CLEAN
 from guard_plugin.evaluation.folder import BenchmarkFolder
 from guard_plugin.evaluation.options import FOR_CHECKPOINTS, BenchmarkOptions
 from guard_plugin.evaluation.proof import made_under
@@ -77,6 +78,7 @@ class _Students(Subject):
     network: Callable[[], nn.Module]
     recipes: Sequence[TrainingRecipe]  # one for each set; they differ by the source of the labels
     space: Callable[[], InputSpace]
+    by_default: bool  # whether the sets chose the recipe
 
     def prepare(self, folder: BenchmarkFolder, group: Group, device: torch.device) -> None:
         """Train the students that are missing, each process its own share of them."""
@@ -96,8 +98,10 @@ class _Students(Subject):
         group.gather(None)  # until everyone is ready
 
     def warnings(self) -> Iterable[tuple[str, str]]:
-        """Return what seems wrong with the distilled images, each reason once."""
-        return dict.fromkeys(one for of in self.sets for one in without_negatives(of.images, self.space))
+        """Return what seems wrong with the distilled images, or with the recipe that was chosen for them, once each."""
+        lacks = [(CLEAN, f"{of.recipe_lacks}, and recipe {of.recipe} does not") for of in self.sets if of.recipe_lacks]
+        of_images = (one for of in self.sets for one in without_negatives(of.images, self.space))
+        return dict.fromkeys([*(lacks if self.by_default else ()), *of_images])
 
     def pixel_model(self, folder: BenchmarkFolder, k: int) -> nn.Module:
         return PixelModel(folder.load_student(k, self.network), self.space()).eval()
@@ -154,6 +158,7 @@ def _students(
         network=network,
         recipes=recipes,
         space=space,
+        by_default=options.recipe is None,
     )
 
 

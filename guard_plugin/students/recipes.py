@@ -85,9 +85,12 @@ class Recipe(TrainingRecipe):
                 optimizer = sgd(lr=self.learning_rate * self.decay)
 
 
-# DC's evaluate_synset with its default arguments. DC also augments for --method DSA, for MNIST and for ConvNetBN,
-# which this recipe leaves out.
+# DC's evaluate_synset with its default arguments. On MNIST, and with ConvNetBN, main.py augments in a way of its own
+# (get_daparam), which this recipe leaves out.
 _DC = Recipe(name="dc", epochs=301, learning_rate=0.01, momentum=0.9, weight_decay=5e-4, batch_size=256, decay=0.1)
+
+# The same, as main.py calls it with --method DSA, and main_DM.py always.
+_DSA = replace(_DC, name="dsa", epochs=1001, augmentation=DSA_STRATEGY)
 
 # evaluate_synset of MTT, TESLA and FTD with the default arguments of their distill.py: --epoch_eval_train 1000, --dsa
 # True, and the learning rate that was learned along with the images; without one, --lr_teacher, where it starts from.
@@ -99,6 +102,7 @@ _SRE2L = RelabelRecipe("sre2l", 300, 1e-3, weight_decay=0.01, batch_size=128, te
 
 RECIPES: dict[str, TrainingRecipe] = {
     "dc": _DC,
+    "dsa": _DSA,
     "mtt": _MTT,
     # DATM's distill/evaluation.py and all of its configs: --batch_train 128.
     "datm": replace(_MTT, name="datm", batch_size=128),

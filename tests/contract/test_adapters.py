@@ -61,6 +61,22 @@ def test_dc_files_are_read_one_set_per_experiment(tmp_path, method):
     torch.testing.assert_close(sets[0].normalization.to_pixels(sets[0].images), pairs[0][0] * 0.3530 + 0.2861)
 
 
+@pytest.mark.parametrize(
+    ("name", "recipe", "augmented"),
+    [
+        ("res_DC_FashionMNIST_ConvNet_2ipc.pt", "dc", False),
+        ("res_DC_FashionMNIST_ConvNetBN_2ipc.pt", "dc", True),
+        ("res_DC_MNIST_ConvNet_2ipc.pt", "dc", True),
+        ("res_DSA_MNIST_ConvNetBN_2ipc.pt", "dsa", False),
+        ("res_DM_FashionMNIST_ConvNet_2ipc.pt", "dsa", False),
+    ],
+)
+def test_dc_files_choose_the_recipe_of_their_method(tmp_path, name, recipe, augmented):
+    save_dc(tmp_path / name)
+    one, _ = read_distilled(PLUGINS.hook, "dc", tmp_path / name)
+    assert one.recipe == recipe and ("trains them for 1000 epochs" in one.recipe_lacks) == augmented
+
+
 def test_dc_labels_of_another_type_are_read_as_they_are_meant(tmp_path):
     file = tmp_path / "res_DC_FashionMNIST_ConvNet_1ipc.pt"
     images = torch.randn(10, 1, 28, 28)

@@ -113,12 +113,14 @@ def test_strength_zero_is_the_plain_run_bit_for_bit(run, arguments, data, tmp_pa
 # The host's own evaluation of a distilled file: five networks trained and tested by its evaluate_synset.
 HOSTS_EVALUATION = """
 import sys, types, torch
-from utils import get_dataset, get_network, evaluate_synset
+from utils import ParamDiffAug, get_dataset, get_network, evaluate_synset
 data, file = sys.argv[1:]
 channel, size, classes, _, _, _, _, _, testloader = get_dataset("CIFAR10", data)
 images, labels = torch.load(file, weights_only=False)["data"][0]
-args = types.SimpleNamespace(device="cpu", lr_net=0.01, epoch_eval_train=300, batch_train=256, dsa=False,
-                             dc_aug_param={"strategy": "none"})
+dsa = "res_DSA" in file
+args = types.SimpleNamespace(device="cpu", lr_net=0.01, epoch_eval_train=1000 if dsa else 300, batch_train=256, dsa=dsa,
+                             dc_aug_param={"strategy": "none"}, dsa_param=ParamDiffAug(),
+                             dsa_strategy="color_crop_cutout_flip_scale_rotate")
 torch.set_num_threads(1)
 for k in range(5):
     net = get_network("MLP", channel, classes, size)
@@ -126,10 +128,14 @@ for k in range(5):
 """
 
 
-def test_what_it_writes_is_benchmarked_as_the_host_evaluates_it(run, guard, arguments, data, tmp_path, environment):
-    assert run(*SETTINGS, "dc", HOST / "main.py", *arguments, "--init", "real").returncode == 0
+@pytest.mark.parametrize("method", ["DC", "DSA"])
+def test_what_it_writes_is_benchmarked_as_the_host_evaluates_it(
+    run, guard, arguments, data, tmp_path, environment, method
+):
+    method_of = ["--init", "real", "--method", method, "--dsa_strategy", "color_crop_cutout_flip_scale_rotate"]
+    assert run(*SETTINGS, "dc", HOST / "main.py", *arguments, *method_of).returncode == 0
     options = shlex.split(f"--data {data} --adapter dc --attacks fgsm,pgd5 --eps 1/255 --n-examples 100 --seeds 5")
-    file = tmp_path / "out" / "res_DC_CIFAR10_MLP_10ipc.pt"
+    file = tmp_path / "out" / f"res_{method}_CIFAR10_MLP_10ipc.pt"
     done = guard("benchmark", "--out", "b", "--distilled", file, *options, PYTHONPATH=str(SHARED / "offline"))
     assert done.returncode == 0, done.stderr
     accuracy = json.loads((tmp_path / "b" / "results.json").read_text())["accuracy"]

@@ -16,13 +16,13 @@ from guard_plugin.students.augmentation import DSA_STRATEGY, augment
 from tests.upstream.conftest import SHARED, materialize
 
 HOSTS = Path(os.environ.get("GUARD_HOSTS", "/nowhere"))
-MTT, TESLA = HOSTS / "mtt-distillation", HOSTS / "tesla"
+MTT, TESLA, DC = HOSTS / "mtt-distillation", HOSTS / "tesla", HOSTS / "DatasetCondensation"
 
 pytestmark = [
     pytest.mark.upstream,
     pytest.mark.skipif(
-        not (MTT.is_dir() and TESLA.is_dir()),
-        reason="GUARD_HOSTS names no folder with clones of mtt-distillation, tesla",
+        not (MTT.is_dir() and TESLA.is_dir() and DC.is_dir()),
+        reason="GUARD_HOSTS names no folder with clones of mtt-distillation, tesla, DatasetCondensation",
     ),
 ]
 
@@ -127,12 +127,16 @@ torch.save(out, sys.argv[2])
 """
 
 
+# DC resamples with align_corners=False, which on square images is the same.
+@pytest.mark.parametrize("host", [MTT, DC])
 @pytest.mark.parametrize("shape", [(16, 3, 32, 32), (33, 3, 28, 28), (5, 1, 9, 7)])
-def test_augmentation_is_the_hosts_for_the_same_seed(tmp_path, environment, shape):
+def test_augmentation_is_the_hosts_for_the_same_seed(tmp_path, environment, shape, host):
+    if host == DC and shape[2] != shape[3]:
+        pytest.skip("DC has square images alone")
     images = torch.randn(shape)
     torch.save(images, tmp_path / "in.pt")
     strategies = [*DSA_STRATEGY.split("_"), DSA_STRATEGY]
-    python(HOSTS_AUGMENTATION, tmp_path / "in.pt", tmp_path / "out.pt", *strategies, environment=environment, host=MTT)
+    python(HOSTS_AUGMENTATION, tmp_path / "in.pt", tmp_path / "out.pt", *strategies, environment=environment, host=host)
     for (strategy, seed), theirs in torch.load(tmp_path / "out.pt").items():
         torch.manual_seed(seed)
         torch.testing.assert_close(augment(images, strategy), theirs, rtol=1e-5, atol=2e-5, msg=f"{strategy} {seed}")

@@ -63,6 +63,14 @@ def test_results_have_the_fixed_keys(run, tmp_path):
     assert results["ledger"] == {"schema": 1}
 
 
+def test_what_the_hosts_recipe_lacks_is_flagged_unless_the_user_chose_it(run, distilled):
+    lacking = dataclasses.replace(distilled, recipe_lacks="the host augments")
+    chosen = run(sets=[lacking], out="chosen")
+    default = run(sets=[lacking], out="default", recipe=None, recipe_values={"epochs": 2})
+    flag = {"column": "clean", "reason": "the host augments, and recipe dc does not"}
+    assert flag in default.results["flags"] and flag not in chosen.results["flags"]
+
+
 def test_numbers_come_from_the_records(run, tmp_path):
     finished = run()
     for column in ("clean", "fgsm", "pgd10"):

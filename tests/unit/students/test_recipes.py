@@ -77,6 +77,8 @@ def test_mtt_recipe_has_the_hosts_defaults():
         "learning_rate_from_set": True,
         "decay_after": 501,
     }
+    unlearned = {"learning_rate_from_set": False}
+    assert RECIPES["dsa"] == dataclasses.replace(RECIPES["mtt"], name="dsa", **unlearned)  # main.py with --method DSA
     assert RECIPES["datm"] == dataclasses.replace(RECIPES["mtt"], name="datm", batch_size=128)
 
 
@@ -122,7 +124,7 @@ def test_students_come_back_in_eval_mode(mlp):
 
 
 def test_unknown_recipe_lists_the_known_ones():
-    with pytest.raises(UnusableInput, match="expected one of dc, mtt, datm"):
+    with pytest.raises(UnusableInput, match="expected one of dc, dsa, mtt, datm"):
         recipe_named("mtt9")
 
 
