@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -13,10 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from guard_plugin.injection.calls.call_watch import CallWatch
 from guard_plugin.injection.calls.derivation import Derivation, derive
 from guard_plugin.injection.calls.module_calls import uncompiled, watch_module_calls
 from guard_plugin.injection.calls.network_outputs import Origin, Output, parts_of, versions_of
-from guard_plugin.injection.calls.plain_attributes import PlainAttributes, own_modules, plain_attributes
 from guard_plugin.penalties.attributes import held
 from guard_plugin.penalties.fast.precomputed import keeps_graph, version_of
 from guard_plugin.penalties.fast.shared_forward import SharedForward, host_tensor
@@ -32,9 +32,6 @@ RootCallObserver = Callable[[nn.Module, tuple[Any, ...], Mapping[str, Any], Any]
 TrainingObserver = Callable[[Origin], "Callable[[], None] | None"]
 """Sees each call to whose output gradients flow that no loss call settled; returns what to do if none does in time."""
 
-
-_Before = tuple[list[nn.Module], PlainAttributes, list[Any]]
-"""Of a network before a call: its own modules, their attributes, and the marks of its parameters."""
 
 _own_passes: list[None] = []
 
@@ -165,7 +162,7 @@ class Origins:
             if self._begins is not None and outermost:
                 self.judge(module)
                 self._begins(origin)
-            before = self._examined(origin)
+            watch = CallWatch(module, origin.parameters) if self._network or origin.place is not None else None
             output = self._proceed(partial(proceed, *args, **kwargs), proceed, origin)
         finally:
             if outermost:
@@ -175,24 +172,14 @@ class Origins:
             return loss
         self._called.add(module)
         self._remember(origin, output, (), ())
-        self._compare(origin, before)
+        if watch is not None:
+            self._note_effects(origin, watch)
         return output
 
-    def _examined(self, origin: Origin) -> _Before | None:
-        """Look at a network before a call on whose output a loss may be guarded."""
-        if origin.place is None and self._network is None:
-            return None
-        modules = own_modules(origin.network)
-        return modules, plain_attributes(modules), _marks(origin.parameters)
-
-    def _compare(self, origin: Origin, before: _Before | None) -> None:
-        """Note what a network's call left as it was, and whether it trained the network, or kept what trains it."""
-        if before is None:
-            return
-        modules, attributes, marks = before
-        now = plain_attributes(modules)
-        origin.attributes = {key: value for key, value in now.items() if key in attributes and attributes[key] == value}
-        if marks != _marks(origin.parameters):
+    def _note_effects(self, origin: Origin, watch: CallWatch) -> None:
+        """Note what a call on whose output a loss may be guarded left as it was, and how it may train unseen."""
+        origin.attributes = watch.left_alone()
+        if watch.trained():
             self.note_training(origin)
         if origin.place is not None and not origin.returned:
             for kept in held(list(origin.network.modules())):
@@ -254,9 +241,3 @@ def _note_flow(alive: weakref.ref[Origins], origin: Origin, *gradients: Any) -> 
         origins.note_training(origin)
     if not (_own_passes or keeps_graph()):
         origin.release()
-
-
-def _marks(parameters: Iterable[Tensor]) -> list[Any]:
-    """Return what changes where parameters get a gradient, or are updated."""
-    trained = [one for one in parameters if one.requires_grad and one.is_leaf]
-    return [(one._version, id(one.grad), 0 if one.grad is None else one.grad._version) for one in trained]
