@@ -105,6 +105,10 @@ _OPTIONS = {"recipe_values": "--epochs or --set"}  # what sets a field of anothe
     help="For recipes sre2l...: checkpoint of a network that labels the views; for all sets, or once for each.",
 )
 @click.option("--teacher-arch", callback=architecture, help="The teacher's architecture.  [default: the students']")
+@click.option(
+    "--teacher-normalization",
+    help='What the teacher is fed; "none" for pixels.  [default: as students are; if pixels, usual for the data set]',
+)
 @click.option("--learning-rate", type=float, help="Of the students, such as the one that MTT learned and logged.")
 @zca_option
 @click.option(

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, partial
-from itertools import zip_longest
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,16 +18,16 @@ from guard_plugin.errors import UnusableInput
 from guard_plugin.evaluation.distributed import Group
 from guard_plugin.evaluation.engine import CLEAN
 from guard_plugin.evaluation.folder import BenchmarkFolder
+from guard_plugin.evaluation.label_sources import label_sources, own_space, paths_of
 from guard_plugin.evaluation.options import FOR_CHECKPOINTS, BenchmarkOptions
 from guard_plugin.evaluation.proof import made_under
 from guard_plugin.evaluation.results import FinishedBenchmark
-from guard_plugin.evaluation.run import BenchmarkRun, Subject
+from guard_plugin.evaluation.run import BenchmarkRun, Subject, untrained_network
 from guard_plugin.evaluation.warnings import without_negatives
-from guard_plugin.networks.architectures import build_network
 from guard_plugin.networks.pixel_model import PixelModel, device_of
 from guard_plugin.spaces import InputSpace
 from guard_plugin.students.recipes import recipe_named, train_student
-from guard_plugin.students.soft_labels import LabelSource, label_source
+from guard_plugin.students.soft_labels import LabelSource
 from guard_plugin.students.training import TrainingRecipe
 from guard_plugin.versions import strict_zip
 
@@ -122,11 +121,11 @@ def _students(
     hashes = [tensors_sha256(one.images, one.labels) for one in sets]
     if len(set(hashes)) < len(hashes):
         raise UnusableInput("expected distilled sets that are all different: a copy is no other seed of a distillation")
-    network = _network(options.arch, images)
+    network = untrained_network(options.arch, images)
     with torch.device("meta"):
         network()  # An unknown or unfit architecture is refused here.
     space, normalization = _input_space(sets, options)
-    labels = _label_sources(options, len(sets), images)
+    labels = label_sources(options, sets, images)
     recipes, changed = _recipes(sets, options, labels)
     # Like the images, soft labels are what is compared, not how: they belong to the subject.
     soft = [one.identity() for one in labels]
@@ -136,7 +135,7 @@ def _students(
             **description,
             **({"dataset": options.host_dataset} if options.host_dataset else {}),
             **({"soft_labels": _one_or_all(soft)} if soft else {}),
-            "made_under": made_under([*_marked(description, sets), *_paths(options.fkd), *_paths(options.teacher)]),
+            "made_under": made_under([*_marked(description, sets), *paths_of(options.fkd), *paths_of(options.teacher)]),
             "set_of_student": [k % len(sets) for k in range(seeds)],
         },
         protocol={
@@ -162,33 +161,11 @@ def _students(
     )
 
 
-def _label_sources(options: BenchmarkOptions, sets: int, images: ImageSet) -> list[LabelSource]:
-    """Return the source of labels of each set, or one teacher for all; [] where students learn the sets' own labels."""
-    fkd, teachers = _paths(options.fkd), _paths(options.teacher)
-    if options.teacher_arch and not teachers:
-        raise UnusableInput(f"expected a --teacher for --teacher-arch {options.teacher_arch}, got none: leave it out")
-    arch = options.teacher_arch or options.arch
-    network = _network(arch, images)
-    sources = [label_source(*one, arch, network) for one in zip_longest(fkd, teachers)]
-    if (fkd and len(fkd) != sets) or len(teachers) not in (0, 1, sets):
-        raise UnusableInput(
-            f"expected --teacher once, or --fkd or --teacher as often as there are distilled sets, in their order; got "
-            f"{len(sources)} for {sets}"
-        )
-    return [source for source in sources if source]
-
-
 def _marked(description: Mapping[str, Any], sets: Sequence[DistilledSet]) -> list[Path]:
     """Return what was named to read the sets from; in place of a folder, those of its files that have own markers."""
     named = [Path(path) for path in description.get("paths", [description["path"]] if "path" in description else [])]
     files = [file for one in sets for file in one.files if marker_of(file).is_file()]
     return [one for path in named for one in ([file for file in files if path in file.parents] or [path])]
-
-
-def _paths(given: Path | Sequence[Path] | None) -> list[Path]:
-    if given is None:
-        return []
-    return [given] if isinstance(given, Path) else list(given)
 
 
 def _recipes(
@@ -266,8 +243,7 @@ def _input_space(
     sets: Sequence[DistilledSet], options: BenchmarkOptions
 ) -> tuple[Callable[[], InputSpace], dict[str, Any]]:
     """Return a function that gives the sets' input space, fitted at its first call if need be, and its description."""
-    zca = options.zca
-    spaces = [one.normalization if zca is None else one.normalization.decided(zca) for one in sets]
+    spaces = [own_space(one, options) for one in sets]
     space = spaces[0]
     if any(other.describe() != space.describe() for other in spaces):
         raise UnusableInput("expected distilled sets of one normalization, got several: benchmark them one by one")
@@ -276,11 +252,6 @@ def _input_space(
     images = load_training_images(options.dataset, options.data_dir)
     fitted_on = {"images": "all for training", "n_examples": len(images.labels), "sha256": images.sha256}
     return cache(lambda: space.fitted(images.pixels)), {**space.describe(), "fitted_on": fitted_on}
-
-
-def _network(arch: str, images: ImageSet) -> Callable[[], nn.Module]:
-    channels, height, width = images.pixels.shape[1:]
-    return partial(build_network, arch, channels=channels, num_classes=images.num_classes, im_size=(height, width))
 
 
 def _check_fit(sets: Sequence[DistilledSet], images: ImageSet) -> None:

@@ -25,6 +25,7 @@ FOR_STUDENTS = (
     "fkd",
     "teacher",
     "teacher_arch",
+    "teacher_normalization",
     "learning_rate",
     "zca",
 )
@@ -70,6 +71,8 @@ class BenchmarkOptions:
         teacher: For recipes of the SRe2L family: the checkpoint of a network that labels newly drawn views; of several
             distilled sets, one for all or one for each.
         teacher_arch: The architecture of ``teacher``; by default, that of the students.
+        teacher_normalization: What its training fed the teacher (``parse_normalization``); by default, what students
+            take, or where these take pixels, what is usual for the data set.
         host_dataset: For students: the host's name for the data set ("ImageNet"), where its files do not contain it and
             ``dataset`` is another name, such as that of a folder.
 
@@ -100,6 +103,7 @@ class BenchmarkOptions:
     fkd: Path | Sequence[Path] | None = None
     teacher: Path | Sequence[Path] | None = None
     teacher_arch: str | None = None
+    teacher_normalization: str | None = None
     host_dataset: str | None = None
 
     def __post_init__(self) -> None:

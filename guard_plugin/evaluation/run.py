@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -24,6 +24,7 @@ from guard_plugin.evaluation.pace import Paces
 from guard_plugin.evaluation.results import FinishedBenchmark, attack_columns, data_protocol, finish, versions
 from guard_plugin.evaluation.statistics import require_scipy
 from guard_plugin.files import file_sha256
+from guard_plugin.networks.architectures import build_network
 from guard_plugin.networks.checkpoints import load_checkpoint
 from guard_plugin.networks.pixel_model import PixelModel
 from guard_plugin.plugins import installed_plugins
@@ -31,7 +32,7 @@ from guard_plugin.ranks import is_main_process
 from guard_plugin.spaces import InputSpace, Normalization
 from guard_plugin.spaces.usual import normalization_named, parse_normalization
 
-__all__ = ["BenchmarkRun", "Subject", "given_normalization", "load_pixel_model"]
+__all__ = ["BenchmarkRun", "Subject", "given_normalization", "load_pixel_model", "untrained_network"]
 
 # Records of one version do not go with those of another.
 _SOFTWARE = ("guard_plugin", "torch", "pyautoattack", "torchattacks", "device")
@@ -78,7 +79,7 @@ class BenchmarkRun:
         self.source: PixelModel | None = None  # the model on which transferred attacks are made
         if options.source is not None:
             file, arch, normalization = options.source
-            space = given_normalization(normalization, self.images)
+            space = given_normalization(normalization, self.images, "--source-normalization")
             self.source = load_pixel_model(file, arch, space, self.images)
 
     def measure(self, subject: Subject) -> FinishedBenchmark:
@@ -163,6 +164,15 @@ def load_pixel_model(file: Path, arch: str, space: InputSpace, images: ImageSet)
     return PixelModel(network, space).eval()
 
 
-def given_normalization(text: str | None, images: ImageSet) -> Normalization:
-    """Return the normalization that a user named, or else the one that is usual for the data set."""
-    return normalization_named(images.name) if text is None else parse_normalization(text, images.pixels.shape[1])
+def untrained_network(arch: str, images: ImageSet) -> Callable[[], nn.Module]:
+    """Return a function that builds an untrained network of an architecture for the images."""
+    channels, height, width = images.pixels.shape[1:]
+    return partial(build_network, arch, channels=channels, num_classes=images.num_classes, im_size=(height, width))
+
+
+def given_normalization(text: str | None, images: ImageSet, option: str = "--normalization") -> Normalization:
+    """Return the normalization that a user named by an option, or else the one that is usual for the data set."""
+    try:
+        return normalization_named(images.name) if text is None else parse_normalization(text, images.pixels.shape[1])
+    except UnusableInput as error:
+        raise UnusableInput(f"{option}: {error}") from error

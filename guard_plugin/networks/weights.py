@@ -131,7 +131,8 @@ def _check_beside(file: Path, part: _Part, space: InputSpace | None, what: str) 
         raise UnusableInput(
             f"{file}: in front of the network, {' and '.join(part.beside)} normalise by {written}, and expected is "
             f"{'no such layer' if space is None else space.describe()}: give that as its normalization, "
-            f'--normalization "{written}", if that layer computes (pixel - mean) / std'
+            f'--normalization "{written}" (of a source or teacher --source-normalization, --teacher-normalization), if '
+            f"that layer computes (pixel - mean) / std"
         )
 
 

@@ -17,12 +17,16 @@ from guard_plugin.distilled import DistilledSet, FkdLabels, Mix, StoredBatch, Vi
 from guard_plugin.errors import UnusableInput
 from guard_plugin.files import file_sha256
 from guard_plugin.networks.weights import load_weights
+from guard_plugin.spaces import InputSpace
 from guard_plugin.students.eight_bit_images import EightBitImages, ViewDrawing, draw_view
 
-__all__ = ["ClassLabels", "Epochs", "LabelSource", "StoredLabels", "TeacherLabels", "label_source"]
+__all__ = ["ClassLabels", "Epochs", "LabelSource", "Spaces", "StoredLabels", "TeacherLabels", "label_source"]
 
 Epochs = Iterator[Iterator[tuple[Tensor, Tensor]]]
 """Batches, epoch by epoch: inputs of shape (n, channels, height, width), and labels of shape (n, classes)."""
+
+Spaces = tuple[InputSpace, InputSpace]
+"""The space that distilled images are in, and the one that their teacher was trained in."""
 
 _BATCH = 256  # images per pass of a teacher, where nothing depends on it
 _SIGMAS = 3.0
@@ -59,7 +63,7 @@ class LabelSource(ABC):
         """Return this source with its teacher, if it has one at hand, in training mode."""
         return self
 
-    def describe(self) -> dict[str, str]:
+    def describe(self) -> dict[str, Any]:
         """Return the kind of labels, for the protocol: the same for sets that are to be compared."""
         return {"source": self.source} | ({"arch": self.arch} if self.arch else {})
 
@@ -106,24 +110,39 @@ class ClassLabels(_DrawnViews):
 class TeacherLabels(_DrawnViews):
     """What a teacher answers to each view.
 
-    ``file`` is the teacher's checkpoint, and ``network`` builds an untrained network of its architecture ``arch``. A
-    checkpoint of another network raises ``UnusableInput``, and one whose reading would run code ``UnsafeFile``.
+    Args:
+        file: The teacher's checkpoint.
+        arch: The name of its architecture.
+        network: A function that builds an untrained network of it.
+        spaces: The space of the distilled images, and the one that the teacher was trained in; by default, both are the
+            same.
+
+    Raises:
+        UnusableInput: If the checkpoint is of another network.
+        UnsafeFile: If reading it would run code.
     """
 
     source = "teacher"
 
-    def __init__(self, file: Path, arch: str, network: Callable[[], nn.Module]) -> None:
+    def __init__(self, file: Path, arch: str, network: Callable[[], nn.Module], spaces: Spaces | None = None) -> None:
         self.arch, self.path, self.sha256 = arch, file, file_sha256(file)
+        # Where both are the same, views are taken as they are: there and back again would round them.
+        self._spaces = spaces if spaces and spaces[0].describe() != spaces[1].describe() else None
         with torch.random.fork_rng(devices=[]):  # the weights that it draws are replaced at once
             self._teacher = network().eval().requires_grad_(False)
         what = f"a network {arch} for these images and classes"
-        load_weights(self._teacher, file, what=what, hint=lambda _: "name its architecture by --teacher-arch")
+        hint = "name its architecture by --teacher-arch"
+        load_weights(self._teacher, file, what=what, hint=lambda _: hint, space=spaces and spaces[1])
+
+    def describe(self) -> dict[str, Any]:
+        """Return the kind of labels, and what the teacher is fed where that is another space than the students'."""
+        return super().describe() | ({"normalization": self._spaces[1].describe()} if self._spaces else {})
 
     def check(self, distilled: DistilledSet) -> None:
         """Refuse a teacher that does not know the images' classes."""
         teacher, images = self._teacher.cpu(), torch.split(distilled.images, _BATCH)
         with torch.no_grad():
-            answers = torch.cat([teacher(batch).argmax(1) for batch in images])
+            answers = torch.cat([teacher(self._seen(batch)).argmax(1) for batch in images])
         _check_agreement(int((answers == distilled.hard_labels.cpu()).sum()), distilled, f"the teacher {self.path}")
 
     def in_training_mode(self) -> TeacherLabels:
@@ -134,8 +153,12 @@ class TeacherLabels(_DrawnViews):
 
     def _label(self, distilled: DistilledSet, indices: Tensor, view: View, inputs: Tensor) -> Tensor:
         with torch.no_grad():
-            labels: Tensor = self._teacher.to(inputs.device)(inputs)
+            labels: Tensor = self._teacher.to(inputs.device)(self._seen(inputs))
         return labels
+
+    def _seen(self, inputs: Tensor) -> Tensor:
+        """Bring views from the space of the distilled images to the teacher's."""
+        return inputs if self._spaces is None else self._spaces[1].to_input(self._spaces[0].to_pixels(inputs))
 
 
 class StoredLabels(LabelSource):
@@ -168,11 +191,11 @@ class StoredLabels(LabelSource):
 
 
 def label_source(
-    fkd: Path | None, teacher: Path | None, arch: str, network: Callable[[], nn.Module]
+    fkd: Path | None, teacher: Path | None, arch: str, network: Callable[[], nn.Module], spaces: Spaces | None = None
 ) -> LabelSource | None:
     """Make the source of labels that a user names, a folder of stored ones or a teacher's checkpoint, if any.
 
-    ``network`` builds an untrained network of the teacher's architecture ``arch``.
+    The other arguments are those of ``TeacherLabels``.
 
     Raises:
         UnusableInput: If both are named, or the named one cannot be used.
@@ -182,7 +205,7 @@ def label_source(
         raise UnusableInput("expected --fkd or --teacher, got both: students learn from one of them")
     if fkd is not None:
         return StoredLabels(FkdLabels(fkd))
-    return None if teacher is None else TeacherLabels(teacher, arch, network)
+    return None if teacher is None else TeacherLabels(teacher, arch, network, spaces)
 
 
 def _own_share(mix: Mix, size: tuple[int, int]) -> float:
