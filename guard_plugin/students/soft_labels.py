@@ -29,7 +29,7 @@ Spaces = tuple[InputSpace, InputSpace]
 """The space that distilled images are in, and the one that their teacher was trained in."""
 
 _BATCH = 256  # images per pass of a teacher, where nothing depends on it
-_SIGMAS = 3.0
+_BY_CHANCE = math.erfc(3 / math.sqrt(2)) / 2  # what lies beyond three sigmas on one side
 
 
 class LabelSource(ABC):
@@ -230,11 +230,30 @@ def _check_agreement(hits: int, distilled: DistilledSet, who: str) -> None:
     the images in another order, or normalised otherwise, or numbers the classes otherwise. Students would learn noise
     from it without any sign of that.
     """
-    n, chance = len(distilled.images), 1 / distilled.num_classes
-    limit = chance + _SIGMAS * math.sqrt(chance * (1 - chance) / n)
-    if hits / n <= limit:
+    n = len(distilled.images)
+    least = _least_hits(n, distilled.num_classes)
+    if hits < least:
         raise UnusableInput(
-            f"expected labels that name the images' own classes more often than chance ({limit:.0%} of {n}), but "
-            f"{who} name(s) {hits / n:.0%}: of other images, in another order (the host's --fkd-seed is 42), by a "
-            f"teacher of other classes, or by one that learned nothing"
+            f"expected labels that name the images' own classes more often than chance (of {least} or more of the {n} "
+            f"images), but {who} name(s) those of {hits}: of other images, in another order (the host's --fkd-seed is "
+            f"42), by a teacher of other classes, by one that was fed otherwise (--teacher-normalization), or by one "
+            f"that learned nothing"
         )
+
+
+def _least_hits(n: int, num_classes: int) -> int:
+    """Return how many of n classes must be right to be no chance: as many are by guessing once in 741 times, or less.
+
+    The number of right guesses is binomial. Of so few images that all n are guessed right more often than that, nobody
+    could name more, and it is enough to name more than the n / num_classes that guesses name in the mean.
+    """
+    chance = 1 / num_classes
+    if chance**n > _BY_CHANCE:
+        return min(n, n // num_classes + 1)
+    log_exactly, at_least = n * math.log(chance), 0.0  # logarithms: the parts of many images underflow
+    for hits in range(n, 0, -1):
+        at_least += math.exp(log_exactly)
+        if at_least > _BY_CHANCE:
+            return hits + 1
+        log_exactly += math.log(hits / (n - hits + 1)) + math.log(num_classes - 1)
+    return 1

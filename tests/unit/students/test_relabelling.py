@@ -5,15 +5,18 @@ import math
 from functools import partial
 
 import pytest
+import scipy.stats
 import torch
 from torch.nn import functional as F
 
-from guard_plugin.distilled import FkdLabels, Mix, View
+from guard_plugin.distilled import DistilledSet, FkdLabels, Mix, View
 from guard_plugin.errors import UnusableInput
 from guard_plugin.evaluation import RECIPES, benchmark_distilled, train_student
 from guard_plugin.networks import build_network
+from guard_plugin.spaces import Normalization
 from guard_plugin.students import EightBitImages, StoredLabels, TeacherLabels, ViewDrawing, draw_view
 from guard_plugin.students.relabelling import distillation_loss
+from guard_plugin.students.soft_labels import _least_hits
 from guard_plugin.versions import strict_zip
 
 NETWORK = partial(build_network, "ConvNetBN16-32", channels=1, num_classes=10, im_size=(8, 8))
@@ -356,6 +359,41 @@ def test_a_teacher_of_other_classes_is_refused(eight_bit, teacher):
     recipe.check(eight_bit)
     with pytest.raises(UnusableInput, match=r"more often than chance .* the teacher .*checkpoint.pth"):
         recipe.check(shifted)
+
+
+@pytest.mark.parametrize(
+    ("classes", "per_class", "least"),
+    [(2, 1, 2), (2, 2, 3), (2, 4, 5), (2, 5, 10), (3, 1, 2), (3, 2, 3), (3, 3, 8), (10, 1, 6), (10, 10, 21), (1, 3, 3)],
+)
+def test_as_many_classes_must_be_named_as_chance_does_not(classes, per_class, least):
+    """Where even all are named by chance more often than beyond three sigmas, it is enough to be above its mean."""
+    n = classes * per_class
+    assert _least_hits(n, classes) == least
+    by_chance = [float(scipy.stats.binom.sf(hits - 1, n, 1 / classes)) for hits in range(n + 1)]
+    beyond = float(scipy.stats.norm.sf(3))
+    if by_chance[n] <= beyond:
+        assert by_chance[least] <= beyond < by_chance[least - 1]
+
+
+def test_many_images_and_classes_are_compared_with_chance():
+    for n, classes in ((50_000, 1000), (3, 100_000)):
+        least = _least_hits(n, classes)
+        assert scipy.stats.binom.sf(least - 1, n, 1 / classes) <= scipy.stats.norm.sf(3)
+        assert least == 1 or scipy.stats.binom.sf(least - 2, n, 1 / classes) > scipy.stats.norm.sf(3)
+
+
+@pytest.mark.parametrize(("classes", "per_class"), [(2, 1), (2, 4), (3, 1), (4, 1)])
+def test_a_perfect_teacher_of_few_classes_is_taken_and_one_that_mixes_them_up_is_not(tmp_path, classes, per_class):
+    network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(classes, classes, bias=False))
+    torch.nn.init.eye_(network[1].weight)
+    torch.save(network.state_dict(), tmp_path / "teacher.pt")
+    labels = torch.arange(classes).repeat(per_class)
+    images = torch.eye(classes)[labels].view(-1, 1, 1, classes)
+    few = DistilledSet(images, labels, classes, Normalization.identity(1))
+    source = TeacherLabels(tmp_path / "teacher.pt", "x", lambda: network)
+    source.check(few)
+    with pytest.raises(UnusableInput, match=rf"the {len(labels)} images\), but the teacher .* those of 0"):
+        source.check(dataclasses.replace(few, labels=(labels + 1) % classes))
 
 
 @pytest.mark.parametrize(("seed", "batch"), [(42, 32), (41, 32), (42, 20)])
