@@ -8,7 +8,7 @@ import pickle
 import re
 import stat
 import zipfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -27,6 +27,7 @@ __all__ = [
     "existing_file",
     "explain_write_errors",
     "file_sha256",
+    "is_our_json",
     "joint_sha256",
     "json_text",
     "load_untrusted",
@@ -34,6 +35,7 @@ __all__ = [
     "read_state",
     "read_state_dict",
     "refuse_foreign_files",
+    "refuse_other_file",
     "remove_unfinished",
     "write_json",
 ]
@@ -58,6 +60,7 @@ _SAFE = [argparse.Namespace, *NUMPY_SCALARS]
 
 _INTEGERS = (torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 _DTYPES = (*_INTEGERS, torch.float16, torch.bfloat16, torch.float32, torch.float64)
+_HEAD = 1024  # bytes, from which a file is recognised
 _SMALL = 1 << 29  # bytes that a tensor may always take: where values repeat, it may be larger than its file
 
 
@@ -114,6 +117,21 @@ def refuse_foreign_files(folder: Path, names: Iterable[str], mark: str) -> None:
         raise UnusableInput(
             f"{folder} holds {', '.join(foreign)} of another origin (there is no {mark}): choose another --out"
         )
+
+
+def refuse_other_file(file: Path, is_ours: Callable[[bytes], bool], *, expected: str, fix: str) -> None:
+    """Refuse to replace a file that does not begin as ours do; devices, pipes and empty files hold nothing to lose."""
+    if not file.is_file():
+        return
+    with file.open("rb") as opened:
+        head = opened.read(_HEAD)
+    if head and not is_ours(head):
+        raise UnusableInput(f"expected {expected}, but {file} is another file: {fix}")
+
+
+def is_our_json(head: bytes) -> bool:
+    """Tell by its first bytes whether a file is one of those that ``write_json`` wrote with their schema in front."""
+    return head.startswith(b'{\n  "schema": ')
 
 
 def remove_unfinished(folder: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from torch import nn
 
 from guard_plugin.commands.options import (
     Decorator,
@@ -24,12 +25,20 @@ from guard_plugin.commands.options import (
     together,
     zca_option,
 )
-from guard_plugin.datasets import load_images, load_training_images
+from guard_plugin.datasets import ImageSet, load_images, load_training_images
 from guard_plugin.distilled import DistilledSet, read_distilled
 from guard_plugin.errors import UnusableInput
 from guard_plugin.evaluation.results import data_protocol
 from guard_plugin.evaluation.run import given_normalization, load_pixel_model
-from guard_plugin.files import explain_write_errors, file_sha256, write_json
+from guard_plugin.files import (
+    explain_write_errors,
+    file_sha256,
+    is_our_json,
+    refuse_foreign_files,
+    refuse_other_file,
+    write_json,
+)
+from guard_plugin.networks.pixel_model import finite_logits
 from guard_plugin.plugins import installed_plugins, look_up
 from guard_plugin.versions import require_torch_to_benchmark
 
@@ -106,15 +115,19 @@ def curvature(
     if len(set(checkpoints)) < len(checkpoints):
         raise UnusableInput("expected different checkpoints, got one of them twice")
     diagnostics.matplotlib_figure()
-    _check_writable(out)
+    _check_out(out, "curvature.json", "curvature.png")
     place = computing_device(device)
     images = load_images(dataset, data_dir, split, n_examples, num_classes)
     space = given_normalization(normalization, images)
     pixels, labels = images.pixels.to(place), images.labels.to(place)
-    reports = {}
-    for file in checkpoints:
-        model = load_pixel_model(file, arch, space, images).to(place)
-        reports[str(file)] = diagnostics.input_curvature(model, pixels, labels, h=h, **settings)
+    identities = {str(file): _identity(file) for file in checkpoints}
+    models = {str(file): load_pixel_model(file, arch, space, images) for file in checkpoints}
+    for name, model in models.items():  # before the first of them is measured, which may take hours
+        _check_logits(name, model, images)
+    reports = {
+        name: diagnostics.input_curvature(model.to(place), pixels, labels, h=h, **settings)
+        for name, model in models.items()
+    }
     summaries = {name: diagnostics.summary(report) for name, report in reports.items()}
     found = {
         "schema": 1,
@@ -123,7 +136,7 @@ def curvature(
         "normalization": space.describe(),
         "settings": {"h": h, **settings},
         "checkpoints": [
-            {**_identity(Path(name)), "summary": summaries[name], "per_example": report.per_example()}
+            {**identities[name], "summary": summaries[name], "per_example": report.per_example()}
             for name, report in reports.items()
         ],
     }
@@ -176,7 +189,7 @@ def bound(
     require_torch_to_benchmark()
 
     if out:
-        _check_writable(out)
+        _check_out(out, "bound.json")
     place, plugins = computing_device(device), installed_plugins()
     look_up("adapter", adapter, plugins.adapters)
     one = _chosen(read_distilled(plugins.hook, adapter, distilled), experiment)
@@ -218,12 +231,22 @@ def _chosen(sets: list[DistilledSet], experiment: int | None) -> DistilledSet:
     return sets[number]
 
 
-def _check_writable(out: Path) -> None:
-    """Make the folder, and refuse, before anything is measured, one that cannot be written to."""
+def _check_logits(name: str, model: nn.Module, images: ImageSet) -> None:
+    try:
+        finite_logits(model, images.pixels[:1])
+    except UnusableInput as error:
+        raise UnusableInput(f"{name}: {error}") from error
+
+
+def _check_out(out: Path, report: str, *drawings: str) -> None:
+    """Make the folder, and refuse, before anything is measured, one where a file of another would be replaced."""
     with explain_write_errors(out, "Choose another --out"):
         out.mkdir(parents=True, exist_ok=True)
         if not os.access(out, os.W_OK | os.X_OK):
             raise PermissionError("permission denied")
+        refuse_foreign_files(out, drawings, report)
+        expected = f"no {report} in {out}, or one of this command to replace"
+        refuse_other_file(out / report, is_our_json, expected=expected, fix="choose another --out")
 
 
 def _write_json(file: Path, found: Mapping[str, Any]) -> None:

@@ -8,12 +8,11 @@ from pathlib import Path
 
 from guard_plugin.comparison.templates import is_page
 from guard_plugin.errors import UnusableInput
-from guard_plugin.files import explain_write_errors
+from guard_plugin.files import explain_write_errors, refuse_other_file
 
 __all__ = ["check_outputs"]
 
 _OF_A_BENCHMARK = ("results.json", "fingerprint.json", "records", "students", ".lock")
-_HEAD = 1024  # bytes, from which a file is recognised
 _PNG = b"\x89PNG\r\n\x1a\n"
 _FIX = "name another file"
 
@@ -47,13 +46,7 @@ def _check_output(option: str, file: Path, inputs: Sequence[Path], is_ours: Call
                 f"expected a new file after {option}, but {file} belongs to {given}, which is read: {_FIX}"
             )
     with explain_write_errors(file, "Name another file"):
-        if file.is_file():  # Devices and pipes hold nothing that could be lost.
-            with file.open("rb") as opened:
-                head = opened.read(_HEAD)
-            if head and not is_ours(head):
-                raise UnusableInput(
-                    f"expected a new file after {option}, or {kind} to replace, but {file} is another file: {_FIX}"
-                )
+        refuse_other_file(file, is_ours, expected=f"a new file after {option}, or {kind} to replace", fix=_FIX)
 
 
 def _belongs_to(file: Path, given: Path) -> bool:

@@ -1,6 +1,7 @@
 """``guard curvature`` and ``guard bound``, in this process."""
 
 import json
+import math
 import sys
 from pathlib import Path
 
@@ -99,6 +100,39 @@ def test_the_same_checkpoint_twice_is_refused():
     file = checkpoint("a.pt", 1)
     with pytest.raises(UnusableInput, match="twice"):
         curvature("--checkpoint", file, "--checkpoint", file)
+
+
+@pytest.mark.parametrize("fault", ["other", "diverged"])
+def test_every_checkpoint_is_looked_at_before_the_first_is_measured(monkeypatch, fault):
+    monkeypatch.setattr("guard_plugin.diagnostics.input_curvature", lambda *_, **__: pytest.fail("measured"))
+    good, bad = checkpoint("a.pt", 1), checkpoint("b.pt", 2)
+    weights = torch.load(bad)
+    weights["1.weight"] = weights["1.weight"] * math.nan if fault == "diverged" else weights["1.weight"][:5]
+    torch.save(weights, bad)
+    with pytest.raises(UnusableInput, match="b.pt"):
+        curvature("--checkpoint", good, "--checkpoint", bad)
+
+
+@pytest.mark.parametrize(("command", "name"), [(curvature, "curvature.json"), (bound, "bound.json")])
+def test_a_report_of_another_is_not_replaced_and_one_of_ours_is(monkeypatch, command, name):
+    more = ("--checkpoint", checkpoint("a.pt", 1), *(("--rho", 1) if command is bound else ()), "--out", "out")
+    for _ in range(2):
+        command(*more)
+    assert json.loads(Path("out", name).read_text())["schema"] == 1
+    Path("out", name).write_text('{"mine": 1}')
+    monkeypatch.setattr(module, "load_images", None)
+    with pytest.raises(UnusableInput, match=f"expected no {name} in out, or one of this command.*choose another --out"):
+        command(*more)
+    assert Path("out", name).read_text() == '{"mine": 1}'
+
+
+def test_a_drawing_of_another_is_not_replaced(monkeypatch):
+    monkeypatch.setattr(module, "load_images", None)
+    Path("out").mkdir()
+    Path("out/curvature.png").write_bytes(b"mine")
+    with pytest.raises(UnusableInput, match="curvature.png of another origin .*choose another --out"):
+        curvature("--checkpoint", checkpoint("a.pt", 1))
+    assert Path("out/curvature.png").read_bytes() == b"mine"
 
 
 def test_without_matplotlib_nothing_is_measured(monkeypatch):
