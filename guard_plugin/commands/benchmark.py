@@ -13,6 +13,7 @@ from guard_plugin.commands.options import (
     any_path,
     architecture,
     at_least_1,
+    check_adapter,
     computing_device,
     data_options,
     device_option,
@@ -35,7 +36,7 @@ from guard_plugin.files import read_json_object
 from guard_plugin.names import spelled
 from guard_plugin.networks.architectures import ARCHITECTURES, architecture_named
 from guard_plugin.penalties.settings import assigned
-from guard_plugin.plugins import installed_plugins, look_up
+from guard_plugin.plugins import installed_plugins
 from guard_plugin.ranks import is_main_process
 from guard_plugin.students import RECIPES
 from guard_plugin.versions import require_torch_to_benchmark
@@ -191,8 +192,7 @@ def _benchmark_students(distilled: tuple[Path, ...], given: dict[str, Any]) -> F
     adapter, plugins = given.pop("adapter", None), installed_plugins()
     if adapter is None:
         raise UnusableInput("expected --adapter, whose host wrote the distilled set (plain: of no host)")
-    if adapter != "plain":  # files of no host: there is nothing to adapt
-        look_up("adapter", adapter, plugins.adapters)
+    check_adapter(adapter, plugins)
     if len(set(distilled)) < len(distilled):
         raise UnusableInput(f"expected --distilled that are all different, got {', '.join(map(str, distilled))}")
     if len(given["ledger"]) not in (0, len(distilled)):

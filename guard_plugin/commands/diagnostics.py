@@ -16,6 +16,7 @@ from guard_plugin.commands.options import (
     any_path,
     architecture,
     at_least_1,
+    check_adapter,
     computing_device,
     data_options,
     device_option,
@@ -39,7 +40,7 @@ from guard_plugin.files import (
     write_json,
 )
 from guard_plugin.networks.pixel_model import finite_logits
-from guard_plugin.plugins import installed_plugins, look_up
+from guard_plugin.plugins import installed_plugins
 from guard_plugin.versions import require_torch_to_benchmark
 
 __all__ = ["bound", "curvature"]
@@ -152,7 +153,7 @@ def curvature(
     "--checkpoint", type=existing_file, required=True, help="Weights of a network trained on the distilled set."
 )
 @click.option("--distilled", type=any_path, required=True, help="What the host wrote.")
-@click.option("--adapter", required=True, help="Adapter of the host that wrote it.")
+@click.option("--adapter", required=True, help="Adapter of the host that wrote it, or plain.")
 @click.option(
     "--experiment", type=click.IntRange(min=0), help="Number of the set, from 0, where the host wrote several."
 )
@@ -191,7 +192,7 @@ def bound(
     if out:
         _check_out(out, "bound.json")
     place, plugins = computing_device(device), installed_plugins()
-    look_up("adapter", adapter, plugins.adapters)
+    check_adapter(adapter, plugins)
     one = _chosen(read_distilled(plugins.hook, adapter, distilled), experiment)
     name = dataset or one.dataset
     if name is None:

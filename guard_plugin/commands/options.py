@@ -14,6 +14,7 @@ import torch
 from guard_plugin.evaluation.distributed import usable_device
 from guard_plugin.foreign_text import printable
 from guard_plugin.networks.architectures import architecture_named
+from guard_plugin.plugins import Plugins, look_up
 from guard_plugin.ranks import is_main_process
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "any_path",
     "architecture",
     "at_least_1",
+    "check_adapter",
     "computing_device",
     "data_options",
     "device_option",
@@ -90,6 +92,12 @@ def data_options(splits: list[str], default: str) -> Decorator:
             "--num-classes", type=at_least_1, help="Number of classes, where the images show none of the highest ones."
         ),
     )
+
+
+def check_adapter(name: str, plugins: Plugins) -> None:
+    """Refuse the name of an adapter that is not installed; distilled files of no host, "plain", need none."""
+    if name != "plain":
+        look_up("adapter", name, plugins.adapters)
 
 
 def computing_device(name: str) -> torch.device:

@@ -179,6 +179,14 @@ def test_the_chosen_set_is_the_one_that_is_measured():
     assert sigmas[0]["sigma"] != sigmas[1]["sigma"]
 
 
+def test_files_of_no_host_are_measured_and_unknown_adapters_refused(distilled):
+    torch.save((distilled.pixels(), distilled.labels), "plain.pt")
+    of_none = ("--checkpoint", checkpoint("a.pt", 1), "--rho", 0.2, "--distilled", "plain.pt", "--dataset", "digits")
+    assert "held, Eq. 8: " in bound(*of_none, "--adapter", "plain")
+    with pytest.raises(UnusableInput, match="unknown adapter 'plane'"):
+        bound(*of_none, "--adapter", "plane")
+
+
 def test_a_set_that_there_is_not_is_refused():
     with pytest.raises(UnusableInput, match="--experiment from 0 to 0, got 1"):
         bound("--checkpoint", checkpoint("a.pt", 1), "--rho", 0.2, "--experiment", 1)
