@@ -69,8 +69,9 @@ def parse_radii(attacks: str, eps: Sequence[str | float] | None) -> list[Eps]:
     """
     if isinstance(eps, str):
         raise UnusableInput(f"expected a list of one eps or more, such as ['1/255'], got {eps!r}")
-    without = [name for name in _names(attacks) if "@" not in name]
-    if eps and not without:
+    names = _names(attacks)
+    without = [name for name in names if "@" not in name]
+    if eps and names and not without:  # no attacks at all are refused by parse_attacks
         raise UnusableInput(f"every attack of {attacks!r} has a radius of its own: leave eps out")
     if eps or not without:
         return [parse_eps(one) for one in eps or []]

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from guard_plugin.commands.options import (
+    Command,
     any_path,
     architecture,
     at_least_1,
@@ -50,7 +51,7 @@ _NAMES = {
 _OPTIONS = {"recipe_values": "--epochs or --set"}  # what sets a field of another name
 
 
-@click.command()
+@click.command(cls=Command)
 @click.option("--out", type=any_path, required=True, help="Folder to write, and to continue in.")
 @click.option(
     "--distilled",
@@ -157,7 +158,7 @@ def benchmark(
         raise UnusableInput(f"{', '.join(misplaced)} belongs to {other}: leave it out")
     given |= {
         "device": computing_device(given["device"]),
-        "eps": eps.split(",") if eps else None,
+        "eps": None if eps is None else eps.split(","),
         "registry": installed_plugins().attack_classes,
         "ledger": [_ledger(file) for file in ledgers],
         "source": _source(source, source_arch, source_normalization),

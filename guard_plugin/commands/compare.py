@@ -6,12 +6,12 @@ from pathlib import Path
 
 import click
 
-from guard_plugin.commands.options import any_file, any_path, json_option, show
+from guard_plugin.commands.options import Command, any_file, any_path, json_option, show
 
 __all__ = ["compare"]
 
 
-@click.command()
+@click.command(cls=Command)
 @click.option("--html", type=any_file, help="Write one page that needs no network to this file.")
 @click.option("--png", type=any_file, help="Write the distilled images, one above the other, to this file.")
 @json_option

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from guard_plugin.commands.options import any_path, at_least_1, penalty_options
+from guard_plugin.commands.options import Command, any_path, at_least_1, penalty_options
 from guard_plugin.demo import METHODS, DemoSettings, run_demo, settings_for
 from guard_plugin.errors import UnusableInput
 from guard_plugin.plugins import installed_plugins
@@ -24,7 +24,7 @@ def _setting(name: str, explanation: str, kind: Any = None) -> Callable[..., Any
     return click.option(f"--{name.replace('_', '-')}", type=kind, default=default, show_default=True, help=explanation)
 
 
-@click.command()
+@click.command(cls=Command)
 @click.option("--out", type=any_path, default="guard-demo", show_default=True, help="Folder to write.")
 @click.option("--method", type=click.Choice(METHODS), default=METHODS[0], show_default=True, help="Baseline to run.")
 @_setting("dataset", "digits, or FashionMNIST or CIFAR10.")

@@ -12,6 +12,7 @@ import click
 from torch import nn
 
 from guard_plugin.commands.options import (
+    Command,
     Decorator,
     any_path,
     architecture,
@@ -75,7 +76,7 @@ def _diagnostics_options(split: str) -> Decorator:
     )
 
 
-@click.command()
+@click.command(cls=Command)
 @click.option(
     "--checkpoint",
     "checkpoints",
@@ -148,7 +149,7 @@ def curvature(
     show(found, f"{heading}\n\n{diagnostics.curvature_table(summaries)}\n\n{files}", as_json)
 
 
-@click.command()
+@click.command(cls=Command)
 @click.option(
     "--checkpoint", type=existing_file, required=True, help="Weights of a network trained on the distilled set."
 )

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import click
 
-from guard_plugin.commands.options import any_file, any_path, json_option, show
+from guard_plugin.commands.options import Command, any_file, any_path, json_option, show
 
 __all__ = ["leaderboard"]
 
 
-@click.command()
+@click.command(cls=Command)
 @click.option("--html", type=any_file, help="Write one sortable page that needs no network to this file.")
 @json_option
 @click.argument("entries", metavar="DIR|FILE...", nargs=-1, required=True, type=any_path)

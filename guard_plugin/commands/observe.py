@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from guard_plugin.commands.options import any_path, at_least_1, module_option
+from guard_plugin.commands.options import Command, any_path, at_least_1, module_option
 from guard_plugin.files import write_json
 from guard_plugin.foreign_text import printable
 from guard_plugin.injection.processes.program import find_program
@@ -18,7 +18,7 @@ from guard_plugin.observation.report import report
 __all__ = ["observe"]
 
 
-@click.command(context_settings={"allow_interspersed_args": False})
+@click.command(cls=Command, context_settings={"allow_interspersed_args": False})
 @click.option("--calls", type=at_least_1, help="Stop after so many losses.  [default: run to the end]")
 @click.option(
     "--adapter", type=any_path, metavar="FILE.py", help="Write an adapter of your own, and its test beside it."

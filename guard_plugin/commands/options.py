@@ -11,6 +11,7 @@ from typing import Any
 import click
 import torch
 
+from guard_plugin.errors import UnusableInput
 from guard_plugin.evaluation.distributed import usable_device
 from guard_plugin.foreign_text import printable
 from guard_plugin.networks.architectures import architecture_named
@@ -18,6 +19,7 @@ from guard_plugin.plugins import Plugins, look_up
 from guard_plugin.ranks import is_main_process
 
 __all__ = [
+    "Command",
     "Decorator",
     "any_file",
     "any_path",
@@ -37,6 +39,27 @@ __all__ = [
 ]
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+
+class Command(click.Command):
+    """A command that refuses an empty text as a value: what the shell makes of "--eps $EPS" where EPS is not set."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Look at what was written before types read it: to a path, an empty text is the current folder."""
+        written, _, _ = self.make_parser(ctx).parse_args(args=list(args))
+        for param in self.params:
+            given = written.get(param.name or "")
+            values = given if isinstance(given, (list, tuple)) else [given]
+            is_ours = param.type is not click.UNPROCESSED  # and not a word for the host's script
+            if is_ours and any(isinstance(value, str) and not value.strip() for value in values):
+                name = param.opts[-1] if isinstance(param, click.Option) else param.human_readable_name
+                leave_out = "" if param.required else f", or leave {name} out"
+                raise UnusableInput(
+                    f"expected a value for {name}, got an empty text: is a variable of the shell not set? Give the "
+                    f"value{leave_out}"
+                )
+        return super().parse_args(ctx, args)
+
 
 any_path = click.Path(path_type=Path)
 at_least_1 = click.IntRange(min=1)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from guard_plugin.commands.options import json_option, show
+from guard_plugin.commands.options import Command, json_option, show
 from guard_plugin.errors import GuardError, UnusableInput
 from guard_plugin.hosts.adapter import AUTO, make_adapter
 from guard_plugin.hosts.doctor import Diagnosis, commit_of, examine, fitting
@@ -17,7 +17,7 @@ from guard_plugin.plugins import installed_plugins, look_up
 __all__ = ["doctor", "list_plugins"]
 
 
-@click.command("plugins")
+@click.command("plugins", cls=Command)
 @json_option
 def list_plugins(as_json: bool) -> None:
     """List adapters, penalties and attacks, each with the distribution that it comes from."""
@@ -30,7 +30,7 @@ def list_plugins(as_json: bool) -> None:
     show(found, "\n".join(lines), as_json)
 
 
-@click.command()
+@click.command(cls=Command)
 @json_option
 @click.option("--guard", multiple=True, metavar="MODULE:FUNCTION", help="For adapter auto: as guard run takes it.")
 @click.option("--suspend", multiple=True, metavar="MODULE:FUNCTION", help="For adapter auto: as guard run takes it.")

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from guard_plugin.commands.options import any_file, module_option, penalty_options
+from guard_plugin.commands.options import Command, any_file, module_option, penalty_options
 from guard_plugin.foreign_text import printable
 from guard_plugin.injection.dry_run import describe
 from guard_plugin.injection.launch import run_guarded
@@ -20,7 +20,7 @@ from guard_plugin.penalties.settings import assigned
 __all__ = ["run"]
 
 
-class _RunCommand(click.Command):
+class _RunCommand(Command):
     """Options may stand before ADAPTER and before SCRIPT (-m is one); what comes after SCRIPT belongs to the script."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:

@@ -193,9 +193,9 @@ def _attacks(
     if threat is None:
         if attacks is None and isinstance(dataset, str) and dataset in DATASETS:
             raise UnusableInput(f"{dataset} is RobustBench's name: give threat_model, such as 'Linf', or attacks")
-        spec = attacks or "quick"
+        spec = "quick" if attacks is None else attacks
     elif threat in _STANDARD_ATTACK:
-        spec = attacks or _STANDARD_ATTACK[threat]
+        spec = _STANDARD_ATTACK[threat] if attacks is None else attacks
     else:
         raise UnusableInput(
             f"expected threat model {' or '.join(_STANDARD_ATTACK)} here, got {threat!r}: corruptions are measured by "

@@ -109,6 +109,9 @@ class BenchmarkOptions:
     def __post_init__(self) -> None:
         families = builtin_registry() if self.registry is None else self.registry
         object.__setattr__(self, "attacks", usual_attacks(self.attacks, families))
+        for name, value in vars(self).items():
+            if isinstance(value, str) and not value.strip():
+                raise UnusableInput(f"expected a value for {name}, got an empty text: leave it out")
         for name in ("seeds", "batch_size"):
             value = getattr(self, name)
             if value is not None and value < 1:

@@ -393,6 +393,13 @@ def test_unusable_inputs_are_refused_before_anything_is_written(run, tmp_path, o
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("name", ["dataset", "arch", "attacks", "recipe", "teacher_arch", "host_dataset", "split"])
+def test_an_empty_text_is_no_value(run, tmp_path, name):
+    with pytest.raises(UnusableInput, match=f"expected a value for {name}, got an empty text"):
+        run(**{name: " "})
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_set_of_another_shape_is_refused(run, distilled):
     small = dataclasses.replace(distilled, images=distilled.images[..., :4])
     with pytest.raises(UnusableInput, match=r"expected .* \(1, 8, 8, 10\), got \(1, 8, 4, 10\)"):

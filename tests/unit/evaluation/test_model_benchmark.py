@@ -126,6 +126,9 @@ def test_the_worst_case_is_that_of_one_ball(convnet, digits_test):
         ({"batch_size": 2.5}, "batch_size as a whole number"),
         ({"device": "gpu0"}, "cannot compute on device 'gpu0'"),
         ({"attacks": "pgd10-transfer"}, "need a source model"),
+        ({"attacks": ""}, "expected a comma list of different attacks"),
+        ({"attacks": "", "threat_model": "Linf"}, "expected a comma list of different attacks"),
+        ({"eps": ""}, "expected eps as a number"),
     ],
 )
 def test_common_mistakes_are_explained(mlp, options, message):
