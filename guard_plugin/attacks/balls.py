@@ -142,6 +142,6 @@ def audit_examples(attack: str, pixels: Tensor, adversarial: Tensor, eps: float,
             f"attack {attack} returned values that are not finite: the attack is broken or the model's gradient is NaN"
         )
     if low < 0 or high > 1:
-        raise AuditFailure(f"attack {attack} left the pixel range [0, 1]: values from {low:.6g} to {high:.6g}")
+        raise AuditFailure(f"attack {attack} left the pixel range [0, 1]: values from {low:.8g} to {high:.8g}")
     if farthest > eps + TOLERANCE:
         raise AuditFailure(f"attack {attack} left its ball: {norm} distance {farthest:.8g} where eps is {eps:.8g}")

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from guard_plugin.errors import UnusableInput
+from guard_plugin.quantities import not_pixels
 
 __all__ = [
     "ImageSet",
@@ -127,10 +128,11 @@ def check_pixels(pixels: Tensor) -> None:
         )
     low, high = torch.stack(pixels.aminmax()).tolist()  # a GPU makes the host wait once
     if not (low >= 0 and high <= 1):
-        raise UnusableInput(
-            f"expected pixels in [0, 1], got values from {low:.4g} to {high:.4g}: attacks are measured in pixel space, "
-            f"so give the images as they are and normalise inside the model (guard_plugin.evaluation.PixelModel)"
+        inside = (
+            "attacks are measured in pixel space, so give the images as they are and normalise inside the model "
+            "(guard_plugin.evaluation.PixelModel)"
         )
+        raise UnusableInput(f"expected pixels in [0, 1], {not_pixels(low, high, otherwise=inside)}")
 
 
 def check_labels(labels: Tensor, n: int, num_classes: int | None = None, *, what: str = "labels") -> int:

@@ -14,6 +14,7 @@ from guard_plugin.distilled.distilled_set import DistilledSet
 from guard_plugin.errors import UnusableInput
 from guard_plugin.files import load_untrusted
 from guard_plugin.image_files import check_class_names, read_image_files
+from guard_plugin.quantities import not_pixels
 from guard_plugin.spaces import Normalization
 
 __all__ = ["read_labelled_images", "read_plain"]
@@ -95,10 +96,9 @@ def _as_input(path: Path, images: Tensor, normalization: Normalization | None) -
         raise UnusableInput(f"{path}: expected images in uint8 or floating point, got {images.dtype}")
     images = images.float()
     if normalization is None and images.numel() and not (images.min() >= 0 and images.max() <= 1):
-        raise UnusableInput(
-            f"{path}: expected images in [0, 1] (or uint8), got values from {float(images.min()):.4g} to "
-            f"{float(images.max()):.4g}: if they are normalised, put the 'mean' and 'std' that did it into the file too"
-        )
+        normalised = "if they are normalised, put the 'mean' and 'std' that did it into the file too"
+        found = not_pixels(float(images.min()), float(images.max()), otherwise=normalised)
+        raise UnusableInput(f"{path}: expected images in [0, 1] (or uint8), {found}")
     return images
 
 

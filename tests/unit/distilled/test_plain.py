@@ -42,6 +42,17 @@ def test_pixels_are_taken_as_they_are(tmp_path, images, form):
     assert (distilled.dataset, distilled.arch, distilled.recipe) == (None, None, "dc")
 
 
+@pytest.mark.parametrize(
+    ("images", "shown"),
+    [(PIXELS - 2.0**-25, "from -2.9802322e-08 to 1"), (PIXELS * (1 + 2.0**-23), "from 0 to 1.0000001")],
+)
+def test_pixels_that_leave_their_range_by_rounding_need_a_clamp_and_no_mean(tmp_path, images, shown):
+    path = saved(tmp_path, {"images": images, "labels": LABELS})
+    with pytest.raises(UnusableInput, match=rf"{shown}: they leave it by rounding alone: images.clamp\(0, 1\) brings"):
+        read_plain(path)
+    assert one(saved(tmp_path, {"images": images.clamp(0, 1), "labels": LABELS})).normalization == IDENTITY
+
+
 @pytest.mark.parametrize("layout", [VALUES.permute(0, 2, 3, 1), VALUES[:, 0]])
 def test_other_layouts_become_channels_first(tmp_path, layout):
     distilled = one(saved(tmp_path, {"images": layout.contiguous(), "labels": LABELS}))

@@ -8,6 +8,7 @@ from guard_plugin.errors import UnusableInput
 from guard_plugin.evaluation import benchmark
 from guard_plugin.evaluation.engine import evaluate_model
 
+PIXELS = torch.tensor([0.0, 1.0]).view(2, 1, 1, 1).expand(2, 1, 8, 8)
 CPU = torch.device("cpu")
 
 
@@ -121,6 +122,8 @@ def test_the_worst_case_is_that_of_one_ball(convnet, digits_test):
     [
         ({"model": lambda pixels: pixels}, "torch.nn.Module, got function"),
         ({"dataset": (np.zeros((2, 1, 8, 8)), np.zeros(2))}, "two tensors"),
+        ({"dataset": (PIXELS - 2.0**-25, torch.tensor([0, 1]))}, r"values from -2.9802322e-08 .* images.clamp\(0, 1\)"),
+        ({"dataset": (PIXELS * 255, torch.tensor([0, 1]))}, "values from 0 to 255: attacks are measured in pixel"),
         ({"eps": ["1/255"]}, "one eps"),
         ({"n_examples": 1.5}, "n_examples as a whole number"),
         ({"batch_size": 2.5}, "batch_size as a whole number"),
