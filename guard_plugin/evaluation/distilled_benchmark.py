@@ -28,7 +28,7 @@ from guard_plugin.networks.pixel_model import PixelModel, device_of
 from guard_plugin.spaces import InputSpace
 from guard_plugin.students.recipes import recipe_named, train_student
 from guard_plugin.students.soft_labels import LabelSource
-from guard_plugin.students.training import TrainingRecipe
+from guard_plugin.students.training import TrainingRecipe, check_last_batch
 from guard_plugin.versions import strict_zip
 
 __all__ = ["benchmark_distilled"]
@@ -127,6 +127,8 @@ def _students(
     space, normalization = _input_space(sets, options)
     labels = label_sources(options, sets, images)
     recipes, changed = _recipes(sets, options, labels)
+    for recipe, distilled in strict_zip(recipes, sets):
+        check_last_batch(lambda: network().train(), distilled, recipe.batch_size, who=f"a student {options.arch}")
     # Like the images, soft labels are what is compared, not how: they belong to the subject.
     soft = [one.identity() for one in labels]
     seeds = options.students(len(sets))

@@ -15,7 +15,7 @@ from guard_plugin.distilled import DistilledSet
 from guard_plugin.errors import UnusableInput
 from guard_plugin.students.eight_bit_images import MIXES, EightBitImages, ViewDrawing
 from guard_plugin.students.soft_labels import ClassLabels, LabelSource, StoredLabels, TeacherLabels
-from guard_plugin.students.training import TrainingRecipe
+from guard_plugin.students.training import TrainingRecipe, check_last_batch
 
 __all__ = ["RelabelRecipe", "distillation_loss"]
 
@@ -107,6 +107,9 @@ class RelabelRecipe(TrainingRecipe):
         """Refuse images that are not 8-bit images, and labels of other images, of fewer epochs or other batches."""
         EightBitImages(distilled)
         self.labels.check(distilled)
+        if self.teacher_training and isinstance(self.labels, TeacherLabels):
+            teacher = self.labels.in_training_mode()
+            check_last_batch(lambda: teacher.answers, distilled, self.batch_size, who="the teacher, in training mode,")
         if isinstance(self.labels, StoredLabels):
             stored = self.labels.stored
             if self.epochs > stored.epochs or self.batch_size != stored.batch_size:

@@ -140,9 +140,8 @@ class TeacherLabels(_DrawnViews):
 
     def check(self, distilled: DistilledSet) -> None:
         """Refuse a teacher that does not know the images' classes."""
-        teacher, images = self._teacher.cpu(), torch.split(distilled.images, _BATCH)
-        with torch.no_grad():
-            answers = torch.cat([teacher(self._seen(batch)).argmax(1) for batch in images])
+        batches = torch.split(distilled.images.cpu(), _BATCH)
+        answers = torch.cat([self.answers(batch).argmax(1) for batch in batches])
         _check_agreement(int((answers == distilled.hard_labels.cpu()).sum()), distilled, f"the teacher {self.path}")
 
     def in_training_mode(self) -> TeacherLabels:
@@ -151,10 +150,14 @@ class TeacherLabels(_DrawnViews):
         trained._teacher = copy.deepcopy(self._teacher).train()
         return trained
 
-    def _label(self, distilled: DistilledSet, indices: Tensor, view: View, inputs: Tensor) -> Tensor:
+    def answers(self, inputs: Tensor) -> Tensor:
+        """Return the teacher's logits for inputs of the students, on their device."""
         with torch.no_grad():
-            labels: Tensor = self._teacher.to(inputs.device)(self._seen(inputs))
-        return labels
+            logits: Tensor = self._teacher.to(inputs.device)(self._seen(inputs))
+        return logits
+
+    def _label(self, distilled: DistilledSet, indices: Tensor, view: View, inputs: Tensor) -> Tensor:
+        return self.answers(inputs)
 
     def _seen(self, inputs: Tensor) -> Tensor:
         """Bring views from the space of the distilled images to the teacher's."""

@@ -8,13 +8,14 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import Field, fields, replace
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from guard_plugin.distilled import DistilledSet
 from guard_plugin.errors import UnusableInput
 from guard_plugin.students.soft_labels import LabelSource
 
-__all__ = ["TrainingRecipe"]
+__all__ = ["TrainingRecipe", "check_last_batch"]
 
 _OTHERWISE_CHOSEN = ("name", "labels", "learning_rate", "learning_rate_from_set")  # by options of their own
 
@@ -123,3 +124,34 @@ class TrainingRecipe(ABC):
         for name, value in self.values().items():
             if isinstance(value, (int, float)) and not 0 <= value < math.inf:
                 raise UnusableInput(f"expected a {name} that is finite and >= 0, got {value}")
+
+
+def check_last_batch(
+    network: Callable[[], Callable[[Tensor], Tensor]], distilled: DistilledSet, batch_size: int, *, who: str
+) -> None:
+    """Refuse a last batch of one image, before training meets it, if the network needs more to normalise by.
+
+    BatchNorm needs more than one value per channel, and behind the last pooling one image may have but one.
+
+    Args:
+        network: Builds the network in training mode, or what calls it; called where there is such a batch.
+        distilled: The images, one pass over which is cut into batches.
+        batch_size: The images per batch.
+        who: What messages call the network.
+
+    Raises:
+        UnusableInput: If the network does not take one image.
+    """
+    n = len(distilled.images)
+    if batch_size > 1 and n % batch_size != 1:
+        return
+    try:
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            network()(distilled.images[:1].cpu())
+    except ValueError as error:
+        fitting = next((size for size in range(batch_size + 1, n + 1) if n % size != 1), None)
+        fix = f"--set batch_size={fitting} (for --fkd, relabel in such batches), or " if fitting else ""
+        raise UnusableInput(
+            f"expected batches that {who} can be trained on, but {n} image(s) in batches of {batch_size} leave one of "
+            f"a single image ({error}): give {fix}a network without BatchNorm, such as --arch ConvNet"
+        ) from error

@@ -12,6 +12,7 @@ import torch
 
 from guard_plugin.attacks import PGD, builtin_registry, parse_eps
 from guard_plugin.comparison.protocols import differing_settings
+from guard_plugin.distilled import DistilledSet
 from guard_plugin.errors import UnusableInput
 from guard_plugin.evaluation import RECIPES, BenchmarkOptions, benchmark_distilled, train_student
 from guard_plugin.evaluation.checkpoint_benchmark import benchmark_checkpoints
@@ -404,6 +405,39 @@ def test_a_set_of_another_shape_is_refused(run, distilled):
     small = dataclasses.replace(distilled, images=distilled.images[..., :4])
     with pytest.raises(UnusableInput, match=r"expected .* \(1, 8, 8, 10\), got \(1, 8, 4, 10\)"):
         run(sets=[distilled, small])
+
+
+@pytest.mark.parametrize(
+    ("arch", "n", "batch_size", "fix"),
+    [
+        ("ConvNet-d1-w4-batch", 10, 3, None),
+        ("ConvNet-d4-w4-batch-nopool", 10, 3, None),
+        ("resnet18-7x7", 10, 3, "--set batch_size=4 "),
+        ("resnet18-7x7", 10, 1, "--set batch_size=2 "),
+        ("resnet18-7x7", 10, 9, "--set batch_size=10 "),
+        ("resnet18-7x7", 1, 256, "leave one of a single image .*: give a network without BatchNorm"),
+        ("resnet18-7x7", 10, 4, None),
+    ],
+)
+def test_a_last_batch_of_one_image_is_refused_where_the_network_cannot_take_it(
+    digits_test, tmp_path, monkeypatch, arch, n, batch_size, fix
+):
+    class BeganToTrain(Exception):
+        pass
+
+    def trained(*_, **__):
+        raise BeganToTrain
+
+    monkeypatch.setattr("guard_plugin.evaluation.distilled_benchmark.train_student", trained)
+    data = {"images": digits_test.pixels[:20].expand(-1, 3, -1, -1).numpy(), "labels": digits_test.labels[:20].numpy()}
+    np.savez(tmp_path / "rgb.npz", **data)
+    few = DistilledSet(torch.rand(n, 3, 8, 8), torch.arange(n), 10, Normalization.identity(3))
+    given = {"dataset": str(tmp_path / "rgb.npz"), "arch": arch, "attacks": "fgsm", "eps": ["8/255"], "recipe": "dc"}
+    given |= {"out": tmp_path / "out", "subject": {}, "recipe_values": {"batch_size": batch_size}}
+    state = torch.get_rng_state()
+    with pytest.raises(UnusableInput if fix else BeganToTrain, match=fix):
+        benchmark_distilled([few], **given)
+    assert torch.equal(torch.get_rng_state(), state) and (tmp_path / "out").exists() == (fix is None)
 
 
 @pytest.mark.parametrize("rate", [1e3, 1e6])

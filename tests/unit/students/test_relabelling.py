@@ -396,6 +396,21 @@ def test_a_perfect_teacher_of_few_classes_is_taken_and_one_that_mixes_them_up_is
         source.check(dataclasses.replace(few, labels=(labels + 1) % classes))
 
 
+def test_a_teacher_in_training_mode_needs_more_than_one_value_to_normalise_by(tmp_path):
+    """In evaluation, or in batches of two, it takes the same images."""
+    layers = [torch.nn.Flatten(), torch.nn.Linear(10, 10, bias=False), torch.nn.BatchNorm1d(10)]
+    network = torch.nn.Sequential(*layers)
+    torch.nn.init.eye_(network[1].weight)
+    torch.save(network.state_dict(), tmp_path / "teacher.pt")
+    eye = DistilledSet(torch.eye(10).view(10, 1, 1, 10), torch.arange(10), 10, Normalization.identity(1))
+    labels = TeacherLabels(tmp_path / "teacher.pt", "x", lambda: network)
+    cifar, imagenet = (RECIPES[name].with_labels(labels) for name in ("sre2l-cifar", "sre2l"))
+    for recipe, batch_size in ((cifar, 2), (cifar, 128), (imagenet, 3)):
+        recipe.with_values({"batch_size": batch_size}).check(eye)
+    with pytest.raises(UnusableInput, match="the teacher, in training mode, .* single image .*--set batch_size=4 "):
+        cifar.with_values({"batch_size": 3}).check(eye)
+
+
 @pytest.mark.parametrize(("seed", "batch"), [(42, 32), (41, 32), (42, 20)])
 def test_labels_stored_in_another_order_are_refused(eight_bit, teacher, tmp_path, seed, batch):
     recipe = SHORT.with_labels(StoredLabels(FkdLabels(write_fkd(tmp_path, eight_bit, teacher[1], 1, batch, seed))))
