@@ -1,5 +1,7 @@
 """8-bit images as Pillow decodes them, upright: grey or RGB, all of one size; and their folders, one per class."""
 
+from __future__ import annotations
+
 import re
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
@@ -18,6 +20,7 @@ from guard_plugin.optional import require
 
 __all__ = [
     "check_class_names",
+    "class_numbers",
     "huge_refused",
     "image_array",
     "read_image_files",
@@ -38,10 +41,10 @@ def check_class_names(names: Sequence[str], folder: Path) -> None:
     torchvision's ImageFolder numbers classes by the order of their names as text (0, 1, 10, 2), and other programs by
     value: a network may know either.
     """
-    numbers = {name: match for name in names if (match := _NUMBERED.fullmatch(name))}
-    if len(numbers) < len(names) or len({(match[1], match[3]) for match in numbers.values()}) > 1:
+    numbers = class_numbers(names)
+    if numbers is None:
         return
-    as_text, by_value = sorted(numbers), sorted(numbers, key=lambda name: int(numbers[name][2]))
+    as_text, by_value = sorted(numbers), sorted(numbers, key=lambda name: numbers[name])
     if as_text != by_value:
         raise UnusableInput(
             f"the classes in {folder} are numbered, and sorted as text ({', '.join(as_text[:4])}, ...) they are in "
@@ -68,6 +71,15 @@ def read_image_files(files: Sequence[Path], formats: Sequence[str] = ("PNG", "JP
         return image_array(image, str(file))
 
     return stack_images(((str(file), decoded(file)) for file in files), len(files))
+
+
+def class_numbers(names: Iterable[str]) -> dict[str, int] | None:
+    """Return the number in each of several names that differ in it alone, such as class_0; None for other names."""
+    matches = {name: _NUMBERED.fullmatch(name) for name in names}
+    found = {name: match for name, match in matches.items() if match}
+    if len(found) < len(matches) or len({(match[1], match[3]) for match in found.values()}) != 1:
+        return None
+    return {name: int(match[2]) for name, match in found.items()}
 
 
 @contextmanager

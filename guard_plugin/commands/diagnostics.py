@@ -30,6 +30,7 @@ from guard_plugin.commands.options import (
 from guard_plugin.datasets import ImageSet, load_images, load_training_images
 from guard_plugin.distilled import DistilledSet, read_distilled
 from guard_plugin.errors import UnusableInput
+from guard_plugin.evaluation.fit import check_classes_agree
 from guard_plugin.evaluation.results import data_protocol
 from guard_plugin.evaluation.run import given_normalization, load_pixel_model
 from guard_plugin.files import (
@@ -203,6 +204,7 @@ def bound(
     if space.needs_fit:
         space = space.fitted(load_training_images(name, data_dir).pixels)
     images = load_images(name, data_dir, split, n_examples, num_classes)
+    check_classes_agree(one, images)
     model = load_pixel_model(checkpoint, arch, space, images).to(place)
     one = replace(one, normalization=space, images=one.images.to(place), labels=one.labels.to(place))
     report = diagnostics.bound(model, images.pixels.to(place), images.labels.to(place), one, rho=rho, **settings)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -97,4 +98,5 @@ def _part(name: str, folder: Path, classes: Sequence[str], num_classes: int, siz
         with pillow.open(existing_file(Path(files[number][0])), formats=_FORMATS) as image:
             return rgb_image(upright(image), files[number][0]), files[number][1]
 
-    return part_of_files(item, len(files), num_classes, dataset=name, name=lambda number: files[number][0], size=size)
+    part = part_of_files(item, len(files), num_classes, dataset=name, name=lambda number: files[number][0], size=size)
+    return replace(part, class_names=tuple(classes))

@@ -38,6 +38,7 @@ class ImageSet:
         labels: Shape (n,), int64.
         num_classes: The number of classes of the data set.
         sha256: The hash of these images' values before division, and of their labels, in this order.
+        class_names: The names of the classes, in the order of their numbers, where folders give them.
     """
 
     name: str
@@ -45,6 +46,7 @@ class ImageSet:
     labels: Tensor
     num_classes: int
     sha256: str
+    class_names: tuple[str, ...] = ()
 
 
 def images_from_tensors(pixels: Tensor, labels: Tensor, n_examples: int | None = None) -> ImageSet:

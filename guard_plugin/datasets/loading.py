@@ -132,4 +132,4 @@ def _read(name: str, part: Part, n_examples: int | None, where: str) -> ImageSet
     values, labels = (read.contiguous() for read in part.read(numbers))
     check_labels(labels, len(values), part.num_classes, what=f"labels of {name}")
     pixels = values.float().div_(part.white)
-    return ImageSet(name, pixels, labels, part.num_classes, tensors_sha256(values, labels))
+    return ImageSet(name, pixels, labels, part.num_classes, tensors_sha256(values, labels), part.class_names)

@@ -31,12 +31,14 @@ class Part:
 
     The first n examples are the images of the first n numbers in ``order``. ``read`` takes such numbers and returns
     values of shape (n, channels, height, width), where the value ``white`` is pixel 1, and labels in int64.
+    ``class_names`` are those of the folders, if there are.
     """
 
     order: NDArray[Any]
     num_classes: int
     read: Callable[[NDArray[Any]], tuple[Tensor, Tensor]]
     white: int = 255
+    class_names: tuple[str, ...] = ()
 
 
 Source = Mapping[str, Callable[[], Part]]

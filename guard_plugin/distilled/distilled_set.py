@@ -35,6 +35,7 @@ class DistilledSet:
         learning_rate: The students' learning rate that was learned along with the images, > 0, where the file tells.
         recipe: The name of the recipe by which the host trains its evaluation networks.
         recipe_lacks: What the host does with its evaluation networks and the recipe does not, if anything.
+        class_names: The names of the classes, in the order of their numbers, where folders give them.
         files: The files that the set was read from, where they are others than the one that the user named.
         input_spaces: Where the files do not tell the data set: the space in which the host's networks take its images,
             by data set; ``images`` are then pixels, and ``for_dataset`` brings them there.
@@ -53,6 +54,7 @@ class DistilledSet:
     learning_rate: float | None = None
     recipe: str = "dc"
     recipe_lacks: str = ""
+    class_names: tuple[str, ...] = ()
     files: tuple[Path, ...] = ()
     input_spaces: Mapping[str, InputSpace] = field(default_factory=dict)
     recipes: Mapping[str, str] = field(default_factory=dict)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -135,7 +136,8 @@ def _read_folder(path: Path) -> DistilledSet:
         for label, folder in enumerate(folders)
         for file in _entries(folder, "PNG or JPEG images", lambda file: file.suffix.lower() in _SUFFIXES)
     }
-    return read_labelled_images(labels, len(folders), "PNG", "JPEG")
+    names = tuple(folder.name for folder in folders)
+    return replace(read_labelled_images(labels, len(folders), "PNG", "JPEG"), class_names=names)
 
 
 def read_labelled_images(labels: Mapping[Path, int], num_classes: int, *formats: str) -> DistilledSet:

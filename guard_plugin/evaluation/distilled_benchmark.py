@@ -17,6 +17,7 @@ from guard_plugin.distilled.markers import marker_of
 from guard_plugin.errors import UnusableInput
 from guard_plugin.evaluation.distributed import Group
 from guard_plugin.evaluation.engine import CLEAN
+from guard_plugin.evaluation.fit import check_fit
 from guard_plugin.evaluation.folder import BenchmarkFolder
 from guard_plugin.evaluation.label_sources import label_sources, own_space, paths_of
 from guard_plugin.evaluation.options import FOR_CHECKPOINTS, BenchmarkOptions
@@ -117,7 +118,7 @@ def _students(
     sets: Sequence[DistilledSet], description: Mapping[str, Any], options: BenchmarkOptions, images: ImageSet
 ) -> _Students:
     """Check that the sets fit the options and the images, and describe the students that will be trained."""
-    _check_fit(sets, images)
+    check_fit(sets, images)
     hashes = [tensors_sha256(one.images, one.labels) for one in sets]
     if len(set(hashes)) < len(hashes):
         raise UnusableInput("expected distilled sets that are all different: a copy is no other seed of a distillation")
@@ -221,7 +222,7 @@ def _check_sets(sets: Sequence[DistilledSet]) -> None:
     """Refuse sets that are none, or not of one method."""
     if not sets:
         raise UnusableInput("expected at least one distilled set, got none")
-    for what in ("dataset", "arch", "recipe", "images_per_class", "num_classes"):
+    for what in ("dataset", "arch", "recipe", "images_per_class", "num_classes", "class_names"):
         found = list(dict.fromkeys(getattr(one, what) for one in sets))
         if len(found) > 1:
             raise UnusableInput(
@@ -254,25 +255,3 @@ def _input_space(
     images = load_training_images(options.dataset, options.data_dir)
     fitted_on = {"images": "all for training", "n_examples": len(images.labels), "sha256": images.sha256}
     return cache(lambda: space.fitted(images.pixels)), {**space.describe(), "fitted_on": fitted_on}
-
-
-def _check_fit(sets: Sequence[DistilledSet], images: ImageSet) -> None:
-    wanted = (*images.pixels.shape[1:], images.num_classes)
-    for distilled in sets:
-        found = (*distilled.images.shape[1:], distilled.num_classes)
-        if found != wanted:
-            raise UnusableInput(
-                f"the distilled set does not fit {images.name}: expected (channels, height, width, classes) = "
-                f"{wanted}, got {found}. Name the data set that was distilled{_how_to_fit(wanted, found)}"
-            )
-
-
-def _how_to_fit(wanted: tuple[int, ...], found: tuple[int, ...]) -> str:
-    """Say which options make images fit that differ in size, or where one of the two lacks the highest classes."""
-    ways = []
-    if wanted[1:3] != found[1:3]:
-        ways.append(f"in its size: folders of images are scaled by --dataset NAME@{found[1]}")
-    if wanted[3] != found[3]:
-        most = max(wanted[3], found[3])
-        ways.append(f"with --num-classes {most}, if one of the two shows none of the highest classes")
-    return "".join(f"; {way}" for way in ways)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from click.testing import CliRunner
+from PIL import Image
 
 from guard_plugin.cli import cli
 from guard_plugin.commands import diagnostics as module
@@ -185,6 +186,15 @@ def test_files_of_no_host_are_measured_and_unknown_adapters_refused(distilled):
     assert "held, Eq. 8: " in bound(*of_none, "--adapter", "plain")
     with pytest.raises(UnusableInput, match="unknown adapter 'plane'"):
         bound(*of_none, "--adapter", "plane")
+
+
+def test_a_folder_that_is_missing_does_not_shift_the_classes():
+    for name in ("0", "1", "3"):
+        Path("set", name).mkdir(parents=True)
+        Image.new("L", (8, 8)).save(Path("set", name, "0.png"))
+    of_none = ("--checkpoint", checkpoint("a.pt", 1), "--rho", 0.2, "--distilled", "set", "--dataset", "digits")
+    with pytest.raises(UnusableInput, match="without a gap, got 0, 1, 3"):
+        bound(*of_none, "--adapter", "plain")
 
 
 def test_a_set_that_there_is_not_is_refused():
