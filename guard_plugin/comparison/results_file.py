@@ -19,6 +19,7 @@ __all__ = ["AGAIN", "Column", "Reported", "columns_of", "explain_misfits", "read
 AGAIN = "benchmark again into a new folder"
 
 _DEEPEST = 32
+_COMPLETE = "if a benchmark was cut off, run the same guard benchmark command again, which completes it"
 
 # The types of what a comparison shows or computes with; of a key that may be missing, None too.
 _NONE = type(None)
@@ -120,7 +121,10 @@ def read_results(file: Path) -> Reported:
     Raises:
         UnusableInput: If the file is of another version, or not what ``guard benchmark`` writes.
     """
-    results = read_json_object(file)
+    try:
+        results = read_json_object(file)
+    except UnusableInput as error:
+        raise UnusableInput(f"{error}: {_COMPLETE}, or {AGAIN}") from error
     if results.get("schema") != SCHEMA:
         raise UnusableInput(
             f"expected schema {SCHEMA} in {file}, got {results.get('schema')!r}: read it with the guard-plugin that "

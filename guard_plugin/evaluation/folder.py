@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from guard_plugin.errors import UnusableInput
+from guard_plugin.errors import UnsafeFile, UnusableInput
 from guard_plugin.evaluation.records import RecordFolder
 from guard_plugin.files import (
     atomic_file,
@@ -98,7 +98,7 @@ class BenchmarkFolder:
             if missing:
                 raise UnusableInput(f"it lacks {', '.join(sorted(missing))}")
             load_tensors(loaded, tensors)
-        except (RuntimeError, TypeError, AttributeError, UnusableInput) as error:
+        except (RuntimeError, TypeError, AttributeError, UnusableInput, UnsafeFile) as error:
             raise UnusableInput(f"{path} does not hold the expected network ({error}): delete it, run again") from error
         return loaded.eval()
 

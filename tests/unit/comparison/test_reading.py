@@ -80,7 +80,9 @@ def test_results_that_lack_a_key_are_refused(folder, key):
 
 def test_results_that_are_no_json_are_refused(folder):
     (folder / "results.json").write_text("{")
-    with pytest.raises(UnusableInput, match="cannot be read as JSON"):
+    with pytest.raises(
+        UnusableInput, match="cannot be read as JSON .*: if a benchmark was cut off, run the same guard"
+    ):
         read_benchmark(folder)
 
 

@@ -46,3 +46,14 @@ def test_another_network_than_the_student_is_refused(tmp_path, other):
     torch.save(other.state_dict() if isinstance(other, nn.Module) else other, tmp_path / "students" / "student-0.pt")
     with pytest.raises(UnusableInput, match="does not hold the expected network"):
         folder.load_student(0, lambda: nn.Linear(2, 3))
+
+
+@pytest.mark.parametrize("damage", [b"", b"not a checkpoint", b"cut"])
+def test_a_damaged_student_is_deleted_and_trained_again(tmp_path, damage):
+    """Damage may look like code of the file's own; the file is ours, and what helps is to train it again."""
+    folder = BenchmarkFolder(tmp_path, examples=1)
+    folder.keep_student(0, nn.Linear(2, 3))
+    file = tmp_path / "students" / "student-0.pt"
+    file.write_bytes(file.read_bytes()[:100] if damage == b"cut" else damage)
+    with pytest.raises(UnusableInput, match=r"student-0.pt does not hold .*: delete it, run again"):
+        folder.load_student(0, lambda: nn.Linear(2, 3))
