@@ -61,14 +61,14 @@ def usual_attacks(spec: str, families: Iterable[str]) -> str:
     return ",".join(_usual(name.strip(), known) for name in spec.split(","))
 
 
-def parse_radii(attacks: str, eps: Sequence[str | float] | None) -> list[Eps]:
-    """Read the radii that a user gave, or take the preset's radius where a user gave none.
+def parse_radii(attacks: str, eps: str | float | Sequence[str | float] | None) -> list[Eps]:
+    """Read the radius or the radii that a user gave, or take the preset's radius where a user gave none.
 
     Raises:
         UnusableInput: If there is no radius, or one cannot be read.
     """
-    if isinstance(eps, str):
-        raise UnusableInput(f"expected a list of one eps or more, such as ['1/255'], got {eps!r}")
+    if isinstance(eps, (str, int, float)):
+        eps = [eps]
     names = _names(attacks)
     without = [name for name in names if "@" not in name]
     if eps and names and not without:  # no attacks at all are refused by parse_attacks

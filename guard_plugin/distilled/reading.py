@@ -18,13 +18,14 @@ __all__ = ["read_distilled", "subject_of", "subject_of_several"]
 _MOST_NAMED = 20  # files; a folder of images has thousands
 
 
-def read_distilled(hooks: HookRelay, adapter: str, path: Path) -> list[DistilledSet]:
+def read_distilled(hooks: HookRelay, adapter: str, path: Path | str) -> list[DistilledSet]:
     """Read the distilled sets, one per experiment, of a file or folder that the host of the named adapter wrote.
 
     Raises:
         UnusableInput: If it does not exist, no plugin reads this host's files, or the contents do not fit.
         UnsafeFile: If reading it would run code.
     """
+    path = Path(path)
     if not path.exists():
         raise UnusableInput(f"no such file or folder: {path}")
     sets: Sequence[DistilledSet] | None = hooks.read_distilled(adapter=adapter, path=path)
@@ -33,14 +34,14 @@ def read_distilled(hooks: HookRelay, adapter: str, path: Path) -> list[Distilled
     return list(sets)
 
 
-def subject_of(adapter: str, path: Path, sets: Sequence[DistilledSet]) -> dict[str, Any]:
+def subject_of(adapter: str, path: Path | str, sets: Sequence[DistilledSet]) -> dict[str, Any]:
     """Describe for results.json a distilled file or folder, and the sets that were read from it.
 
     Where one file was read, "sha256" is that file's. Where several were read, it is what
     ``sha256sum FILE... | sha256sum`` prints, with the files in the order of their paths and without their folders'
     names; "files" then lists them or, if they are too many, "n_files" counts them.
     """
-    return subject_of_several(adapter, {path: sets})
+    return subject_of_several(adapter, {Path(path): sets})
 
 
 def subject_of_several(adapter: str, found: Mapping[Path, Sequence[DistilledSet]]) -> dict[str, Any]:

@@ -1,5 +1,7 @@
 """The benchmark of networks that were trained elsewhere."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +20,7 @@ from guard_plugin.networks.checkpoints import checkpoint_subject
 __all__ = ["benchmark_checkpoints"]
 
 
-def benchmark_checkpoints(files: Sequence[Path], options: BenchmarkOptions) -> FinishedBenchmark:
+def benchmark_checkpoints(checkpoints: Sequence[Path | str], options: BenchmarkOptions) -> FinishedBenchmark:
     """Measure networks, each from its checkpoint; continue where an earlier run of the same protocol stopped.
 
     Several checkpoints of one architecture, such as those of several seeds, are measured together, as students are.
@@ -30,6 +32,7 @@ def benchmark_checkpoints(files: Sequence[Path], options: BenchmarkOptions) -> F
         AuditFailure: If an attack breaks its own bounds.
     """
     options.refuse(FOR_STUDENTS, belong_to="distilled sets")
+    files = [Path(file) for file in checkpoints]
     described = [checkpoint_subject(file) for file in files]
     hashes = [one["sha256"] for one in described]
     if not files or len(set(hashes)) < len(files):

@@ -55,8 +55,8 @@ def own_space(distilled: DistilledSet, options: BenchmarkOptions) -> InputSpace:
     return space if options.zca is None else space.decided(options.zca)
 
 
-def paths_of(given: Path | Sequence[Path] | None) -> list[Path]:
+def paths_of(given: Path | str | Sequence[Path | str] | None) -> list[Path]:
     """Return what an option names, once or for each of several distilled sets."""
     if given is None:
         return []
-    return [given] if isinstance(given, Path) else list(given)
+    return [Path(one) for one in ([given] if isinstance(given, (Path, str)) else given)]

@@ -83,15 +83,15 @@ class BenchmarkOptions:
     dataset: str
     arch: str
     attacks: str
-    out: Path
-    eps: Sequence[str | float] | None = None
+    out: Path | str
+    eps: str | float | Sequence[str | float] | None = None
     data_dir: Path | str | None = None
     split: str = "test"
     n_examples: int | None = None
     num_classes: int | None = None
     batch_size: int = 128
     device: torch.device | str = "cpu"
-    source: tuple[Path, str, str | None] | None = None
+    source: tuple[Path | str, str, str | None] | None = None
     registry: Mapping[str, type[Attack]] | None = None
     ledger: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None
     normalization: str | None = None
@@ -100,8 +100,8 @@ class BenchmarkOptions:
     recipe_values: Mapping[str, Any] | None = None
     learning_rate: float | None = None
     zca: bool | None = None
-    fkd: Path | Sequence[Path] | None = None
-    teacher: Path | Sequence[Path] | None = None
+    fkd: Path | str | Sequence[Path | str] | None = None
+    teacher: Path | str | Sequence[Path | str] | None = None
     teacher_arch: str | None = None
     teacher_normalization: str | None = None
     host_dataset: str | None = None
@@ -116,6 +116,11 @@ class BenchmarkOptions:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UnusableInput(f"expected {name} >= 1, got {value}")
+
+    @property
+    def folder(self) -> Path:
+        """``out`` as a path."""
+        return Path(self.out)
 
     @property
     def ledgers(self) -> list[Mapping[str, Any]]:

@@ -80,11 +80,11 @@ class BenchmarkRun:
         if options.source is not None:
             file, arch, normalization = options.source
             space = given_normalization(normalization, self.images, "--source-normalization")
-            self.source = load_pixel_model(file, arch, space, self.images)
+            self.source = load_pixel_model(Path(file), arch, space, self.images)
 
     def measure(self, subject: Subject) -> FinishedBenchmark:
         """Measure every network of the subject and write results.json; continue where an earlier run stopped."""
-        folder = BenchmarkFolder(self.options.out, examples=len(self.images.labels))
+        folder = BenchmarkFolder(self.options.folder, examples=len(self.images.labels))
         protocol, used = self._protocol(subject), versions(self.device)
         fingerprint = {**protocol, **subject.identity, "software": {name: used[name] for name in _SOFTWARE}}
         with joined_group() as group, ExitStack() as claim:
@@ -119,7 +119,7 @@ class BenchmarkRun:
             )
             if is_main_process():
                 folder.write_results(finished.results)
-                installed_plugins().hook.benchmark_ended(results=finished.results, folder=self.options.out)
+                installed_plugins().hook.benchmark_ended(results=finished.results, folder=self.options.folder)
         return finished
 
     def _protocol(self, subject: Subject) -> dict[str, Any]:
@@ -133,7 +133,7 @@ class BenchmarkRun:
         if options.source is not None and self.source is not None:
             file, arch, _ = options.source
             normalization = self.source.normalization.describe()
-            protocol["source"] = {"sha256": file_sha256(file), "arch": arch, "normalization": normalization}
+            protocol["source"] = {"sha256": file_sha256(Path(file)), "arch": arch, "normalization": normalization}
         return protocol
 
 

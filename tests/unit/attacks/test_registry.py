@@ -101,8 +101,8 @@ def test_radii_come_from_the_user_or_else_from_the_preset():
     for eps in (None, []):
         with pytest.raises(UnusableInput, match=r"expected eps for papr: .* only a preset .*quick, paper"):
             parse_radii("papr", eps)
-    with pytest.raises(UnusableInput, match="list of one eps"):
-        parse_radii("pgd10", "8/255")
+    for eps in ("1/255", 1 / 255):
+        assert [one.value for one in parse_radii("quick", eps)] == [1 / 255]
 
 
 def test_attacks_with_radii_of_their_own_need_no_other():

@@ -374,7 +374,7 @@ def test_damaged_files_are_named(run, tmp_path):
         ({"arch": "ConvNetD4"}, "at least 16x16"),
         ({"attacks": "deepfool"}, "expected one of .*fgsm, .*pgd"),
         ({"eps": [], "attacks": "fgsm"}, "expected eps"),
-        ({"eps": "1/255"}, "list of one eps"),
+        ({"eps": "1/255,x"}, "expected eps as a number"),
         ({"eps": ["1/255", "1/255"]}, "all different"),
         ({"eps": ["1/255"], "attacks": "fgsm,pgd2@2/510"}, "written alike, got 1/255 and 2/510"),
         ({"n_examples": 501}, "from 1 to 500"),

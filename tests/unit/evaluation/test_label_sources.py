@@ -9,10 +9,12 @@ import torch
 
 from guard_plugin.comparison.protocols import differing_settings
 from guard_plugin.datasets import images_from_tensors
+from guard_plugin.distilled import read_distilled, subject_of
 from guard_plugin.errors import UnusableInput
 from guard_plugin.evaluation import RECIPES, BenchmarkOptions, benchmark_distilled, train_student
 from guard_plugin.evaluation.label_sources import label_sources
 from guard_plugin.networks import build_network
+from guard_plugin.plugins import installed_plugins
 from guard_plugin.spaces import Normalization
 from guard_plugin.spaces.usual import normalization_named
 from guard_plugin.students import EightBitImages, ViewDrawing
@@ -126,3 +128,16 @@ def test_an_option_of_the_teacher_without_one_is_refused(pixels, digits_test, op
             [pixels],
             digits_test,
         )
+
+
+def test_paths_may_be_texts_and_one_radius_no_list(pixels, teacher, tmp_path):
+    torch.save((pixels.images, pixels.labels), "plain.pt")
+    hooks = installed_plugins().hook
+    (read,) = read_distilled(hooks, "plain", "plain.pt")
+    given = {"dataset": "digits", "arch": ARCH, "attacks": "fgsm", "seeds": 1, "n_examples": 20}
+    short = {"recipe": "sre2l", "recipe_values": {"epochs": 1}, "teacher": str(teacher[0])}
+    subject = subject_of("plain", "plain.pt", [read])
+    for out, eps in (("number", 8 / 255), ("text", "8/255")):
+        results = benchmark_distilled([read], subject=subject, out=out, eps=eps, **given, **short).results
+        assert results["protocol"]["attacks"][0]["eps_value"] == 8 / 255 and (tmp_path / out / "results.json").exists()
+    assert results["subject"]["path"] == "plain.pt"
