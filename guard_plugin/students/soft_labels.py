@@ -29,7 +29,7 @@ Spaces = tuple[InputSpace, InputSpace]
 """The space that distilled images are in, and the one that their teacher was trained in."""
 
 _BATCH = 256  # images per pass of a teacher, where nothing depends on it
-_BY_CHANCE = math.erfc(3 / math.sqrt(2)) / 2  # what lies beyond three sigmas on one side
+_BY_CHANCE = 1 / 50  # how often guesses may pass for answers; rarer, and poor teachers of few images would not pass
 
 
 class LabelSource(ABC):
@@ -245,7 +245,7 @@ def _check_agreement(hits: int, distilled: DistilledSet, who: str) -> None:
 
 
 def _least_hits(n: int, num_classes: int) -> int:
-    """Return how many of n classes must be right to be no chance: as many are by guessing once in 741 times, or less.
+    """Return how many of n classes must be right to be no chance: as many are by guessing once in 50 times, or less.
 
     The number of right guesses is binomial. Of so few images that all n are guessed right more often than that, nobody
     could name more, and it is enough to name more than the n / num_classes that guesses name in the mean.
