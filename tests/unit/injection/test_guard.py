@@ -305,6 +305,7 @@ def test_an_unsupported_loss_beside_the_guarded_one_keeps_nothing_alive(script, 
     assert len(batches) == 6 and all(batch() is None for batch in batches)
 
 
+@needs_torch(2, 1)
 @pytest.mark.parametrize("path", ["separate", "reference"])
 def test_a_loss_that_is_looked_at_after_the_backward_pass_is_on_the_batch_that_the_host_has(net, path):
     criterion = guard_plugin.wrap(nn.CrossEntropyLoss(), net, strength=1.0, h=0.5, path=path)
