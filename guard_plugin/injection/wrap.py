@@ -146,8 +146,10 @@ class GuardedCriterion(nn.Module):
 
     def _is_criterions(self, name: str) -> bool:
         """Tell an attribute that the criterion has and the wrapper, once it is made, does not."""
-        made, own = vars(self), name in vars(self) or hasattr(type(self), name) or name in self._modules
-        return "_finalizer" in made and not own and hasattr(self.criterion, name)
+        if "_finalizer" not in vars(self):
+            return False
+        own = name in vars(self) or hasattr(type(self), name) or name in self._modules
+        return not own and hasattr(self.criterion, name)
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         return _rewrap, (self.criterion, *self._made_with, self.guarded)
