@@ -200,7 +200,7 @@ def bound(
     if name is None:
         raise UnusableInput("expected --dataset: the distilled file does not contain it")
     one = one.for_dataset(name).with_num_classes(num_classes)
-    space = one.normalization if zca is None else one.normalization.decided(zca)
+    space = one.space(zca)
     if space.needs_fit:
         space = space.fitted(load_training_images(name, data_dir).pixels)
     images = load_images(name, data_dir, split, n_examples, num_classes)

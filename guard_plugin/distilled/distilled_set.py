@@ -109,6 +109,10 @@ class DistilledSet:
         """The class of each image, shape (n,), int64: where labels are soft, the likeliest one."""
         return self.labels if self.labels.dim() == 1 else self.labels.argmax(dim=1)
 
+    def space(self, zca: bool | None) -> InputSpace:
+        """Return the space of the images: by the files, or as the user says whether the host ran with ``--zca``."""
+        return self.normalization if zca is None else self.normalization.decided(zca)
+
     def for_dataset(self, dataset: str) -> DistilledSet:
         """Return this set as the host's networks take it, given the data set that it was distilled from.
 

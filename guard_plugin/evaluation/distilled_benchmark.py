@@ -19,7 +19,7 @@ from guard_plugin.evaluation.distributed import Group
 from guard_plugin.evaluation.engine import CLEAN
 from guard_plugin.evaluation.fit import check_fit
 from guard_plugin.evaluation.folder import BenchmarkFolder
-from guard_plugin.evaluation.label_sources import label_sources, own_space, paths_of
+from guard_plugin.evaluation.label_sources import label_sources, paths_of
 from guard_plugin.evaluation.options import FOR_CHECKPOINTS, BenchmarkOptions
 from guard_plugin.evaluation.proof import made_under
 from guard_plugin.evaluation.results import FinishedBenchmark
@@ -246,7 +246,7 @@ def _input_space(
     sets: Sequence[DistilledSet], options: BenchmarkOptions
 ) -> tuple[Callable[[], InputSpace], dict[str, Any]]:
     """Return a function that gives the sets' input space, fitted at its first call if need be, and its description."""
-    spaces = [own_space(one, options) for one in sets]
+    spaces = [one.space(options.zca) for one in sets]
     space = spaces[0]
     if any(other.describe() != space.describe() for other in spaces):
         raise UnusableInput("expected distilled sets of one normalization, got several: benchmark them one by one")

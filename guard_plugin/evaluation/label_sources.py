@@ -11,10 +11,10 @@ from guard_plugin.distilled import DistilledSet
 from guard_plugin.errors import UnusableInput
 from guard_plugin.evaluation.options import BenchmarkOptions
 from guard_plugin.evaluation.run import given_normalization, untrained_network
-from guard_plugin.spaces import InputSpace, Normalization
+from guard_plugin.spaces import Normalization
 from guard_plugin.students.soft_labels import LabelSource, Spaces, label_source
 
-__all__ = ["label_sources", "own_space", "paths_of"]
+__all__ = ["label_sources", "paths_of"]
 
 
 def label_sources(options: BenchmarkOptions, sets: Sequence[DistilledSet], images: ImageSet) -> list[LabelSource]:
@@ -42,17 +42,11 @@ def _spaces_of_teacher(sets: Sequence[DistilledSet], options: BenchmarkOptions, 
 
     A host's images are in the space that its teacher was trained in. Pixels do not tell what a teacher was fed.
     """
-    own = own_space(sets[0], options)
+    own = sets[0].space(options.zca)
     are_pixels = own == Normalization.identity(images.pixels.shape[1])
     if options.teacher_normalization is None and not are_pixels:
         return own, own
     return own, given_normalization(options.teacher_normalization, images, "--teacher-normalization")
-
-
-def own_space(distilled: DistilledSet, options: BenchmarkOptions) -> InputSpace:
-    """Return the space that a set's images are in, by its files and by what the user says."""
-    space = distilled.normalization
-    return space if options.zca is None else space.decided(options.zca)
 
 
 def paths_of(given: Path | str | Sequence[Path | str] | None) -> list[Path]:
