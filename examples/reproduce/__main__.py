@@ -11,7 +11,8 @@ class, seed); all seeds of an arm are measured together, because distilled sets 
 takes each N-th of these groups, for a Slurm array or any queue.
 
 OUT/ATTACKS-N/measured and OUT/ATTACKS-N/compared hold what was found with these attacks on N images, and how (of the
-hosts, OUT/hosts-ATTACKS-N); OUT/cells, the steps of the distillations, may be deleted.
+hosts, OUT/hosts-ATTACKS-N; with --epochs E, OUT/ATTACKS-N-epochsE); OUT/cells, the steps of the distillations, may be
+deleted.
 """
 
 from __future__ import annotations
@@ -46,6 +47,7 @@ def _parsed() -> argparse.Namespace:
     add("--ipc", nargs="+", type=int, help="only so many images per class")
     add("--seeds", type=int, default=5, help="distilled sets per arm")
     add("--students", type=int, default=2, help="students per distilled set")
+    add("--epochs", type=int, help="epochs of students, in place of their recipe's")
     add("--attacks", default=NEAR, help="attacks at --eps")
     add("--eps", default="1/255", help="radii of the attacks")
     add("--n-examples", type=int, default=1000, help="test images that are attacked")
@@ -80,6 +82,8 @@ def _known(args: argparse.Namespace) -> str:
 def protocol(args: argparse.Namespace) -> Path:
     """Return the folder of what is measured in one way: "pgd100-1000" for PGD100 on 1,000 images."""
     name = f"{args.attacks.replace(',', '-')}-{args.n_examples}"
+    if args.epochs:
+        name += f"-epochs{args.epochs}"
     return args.out.resolve() / (f"hosts-{name}" if args.scale == "hosts" else name)
 
 
@@ -99,6 +103,8 @@ def measure(name: str, cells: list[Cell], args: argparse.Namespace) -> bool:
     options = ["benchmark", "--out", ".", "--adapter", cells[0].method, "--dataset", cells[0].dataset]
     options += ["--data", "{data}", "--attacks", args.attacks, "--eps", args.eps]
     options += ["--n-examples", str(args.n_examples), "--seeds", str(len(cells) * args.students), *how[0].options]
+    if args.epochs:
+        options += ["--epochs", str(args.epochs)]  # of several, the last one counts
     for one in how:
         for option, file in {"--distilled": one.distilled, **one.files}.items():
             options += [option, f"../../../cells/{file}"]

@@ -183,16 +183,17 @@ def test_two_arms_are_distilled_measured_and_compared(tmp_path, monkeypatch):
     monkeypatch.setattr(driver, "Scale", lambda: Scale(match=2))
     args = argparse.Namespace(
         tables=[5], dataset=["digits"], method=["dc"], arm=None, ipc=[1], seeds=2, students=1, out=tmp_path,
-        data=tmp_path, attacks="fgsm", eps="8/255", n_examples=20, scale="small", hosts=None,
+        data=tmp_path, attacks="fgsm", eps="8/255", n_examples=20, epochs=2, scale="small", hosts=None,
     )  # fmt: skip
     found = driver.chosen(args)
     guarded, unguarded = "digits-dc-ipc1-guard", "digits-dc-ipc1-baseline"
     assert list(found) == [unguarded, guarded]
     assert all(driver.measure(name, cells, args) for name, cells in found.items())
-    out = tmp_path / "fgsm-20"
+    out = tmp_path / "fgsm-20-epochs2"
     assert driver.protocol(args) == out and driver.compare(found, out)
     results = json.loads((out / "measured" / guarded / "results.json").read_text())
     assert results["subject"]["experiments"] == 2 and results["protocol"]["seeds"] == 2
+    assert results["protocol"]["recipe"]["epochs"] == 2
     assert {made["settings"]["strength"] for made in results["subject"]["made_under"].values()} == {100}
     assert (out / "compared" / guarded / "page.html").is_file()
     steps = json.loads((out / "measured" / guarded / "distilled.json").read_text())
