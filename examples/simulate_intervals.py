@@ -107,7 +107,8 @@ def main() -> None:
         f"scipy {scipy.__version__}, Python {platform.python_version()}, {platform.machine()}.\n"
     )
     print(
-        "| scenario | sets x students | difference, before | now | accuracy, before | now |\n|---|---|---|---|---|---|"
+        "| scenario | sets x students | difference, before | now | sets unpaired | accuracy, before | now |\n"
+        "|---|---|---|---|---|---|---|"
     )
     for name, scenario in chosen.items():
         for sets, students in tqdm(list(product(SETS, STUDENTS)), name, leave=False):
@@ -123,7 +124,7 @@ def main() -> None:
 
 
 def _cells(scenario: Scenario, sets: int, students: int, given: argparse.Namespace) -> Iterator[Cell]:
-    """Simulate one row: difference before and now, accuracy before and now."""
+    """Simulate one row: difference before, now and with unpaired sets, accuracy before and now."""
     of = np.repeat(np.arange(sets), students).tolist()
     found: dict[str, list[tuple[float, float, float]]] = {}
     for a, b in _pairs(scenario, sets, students, given):
@@ -135,6 +136,9 @@ def _cells(scenario: Scenario, sets: int, students: int, given: argparse.Namespa
                 (estimate.value, values.mean() - half, values.mean() + half)
             )
             found.setdefault(target, []).append(estimate[:3])
+            if target == "difference":
+                unpaired = paired_difference(a.outcomes, b.outcomes, of, of, pair_sets=False)
+                found.setdefault("difference, unpaired", []).append(unpaired[:3])
     truths = {"difference": scenario.accuracies[0] - scenario.accuracies[1], "accuracy": scenario.accuracies[0]}
     for target, estimates in found.items():
         truth = truths[target.split(",")[0]]

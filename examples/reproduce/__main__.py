@@ -26,7 +26,7 @@ from pathlib import Path
 from examples.reproduce import hosted, small
 from examples.reproduce.cells import ARMS, TABLES, Cell, dealt, groups
 from examples.reproduce.paper import check, commands_of
-from examples.reproduce.running import record_of, run_once
+from examples.reproduce.running import is_of_hosts, record_of, run_once
 from examples.reproduce.small import Distillation, Scale
 from guard_plugin.files import atomic_file
 
@@ -145,7 +145,9 @@ def compare(found: dict[str, list[Cell]], out: Path) -> bool:
         baseline = replace(cells[0], arm=ARMS["baseline"]).group
         if name != baseline and {name, baseline} <= ready:
             folders = [f"../../measured/{one}" for one in (baseline, name)]
-            well &= run_once(["compare", *folders, "--html", "page.html"], out / "compared" / name, "compare")
+            unpaired = ["--unpaired-sets"] if is_of_hosts(out) else []
+            options = ["compare", *unpaired, *folders, "--html", "page.html"]
+            well &= run_once(options, out / "compared" / name, "compare")
     return well
 
 

@@ -17,7 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from examples.reproduce.cells import ARMS, TABLES, Cell
-from examples.reproduce.running import record_of
+from examples.reproduce.running import is_of_hosts, record_of
 from guard_plugin.comparison import Measured, compare, read_benchmark
 from guard_plugin.comparison.report import marked
 from guard_plugin.evaluation.results import WORST_CASE
@@ -61,7 +61,7 @@ def _rows(out: Path, cell: Cell) -> Iterator[list[str]]:
     name = f"{cell.method}, {cell.ipc}"
     yield [name, "baseline", *_accuracies(baseline), _sample(baseline), f"{seconds_per_set(folders['baseline']):.0f}"]
     for arm, measured in found.items():
-        differences = compare([baseline, measured]).differences
+        differences = compare([baseline, measured], pair_sets=not is_of_hosts(out)).differences
         points = [marked(one).rstrip() for label in _columns(baseline) for one in differences[label].values()]
         yield [name, arm, *points, _sample(measured), f"{seconds_per_set(folders[arm]):.0f}"]
 

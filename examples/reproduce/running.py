@@ -22,7 +22,7 @@ import torch
 from guard_plugin.files import remove_unfinished, write_json
 from guard_plugin.hosts.doctor import commit_of
 
-__all__ = ["GUARD", "SMALL_TEACHER", "WANDB_NAME", "record_of", "run_once"]
+__all__ = ["GUARD", "SMALL_TEACHER", "WANDB_NAME", "is_of_hosts", "record_of", "run_once"]
 
 WANDB_NAME = "run"
 """What wandb calls a run, after which MTT and TESLA name their folders."""
@@ -50,6 +50,11 @@ def record_of(folder: Path, name: str) -> dict[str, Any]:
     """Return the record of a command that was done in a folder; empty if it was not."""
     file = folder / f"{name}.done.json"
     return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+
+
+def is_of_hosts(protocol: Path) -> bool:
+    """Tell whether a protocol's folder is of sets that hosts' scripts distilled; they take no seed, to pair sets by."""
+    return protocol.name.startswith("hosts-")
 
 
 def run_once(

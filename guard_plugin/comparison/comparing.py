@@ -56,6 +56,7 @@ class Comparison:
         protocol: The protocol of the first; those of the others may differ in their normalization.
         accuracy: Column -> label -> what ``accuracy_entry`` computes, from the records.
         differences: Column -> label of another benchmark -> its accuracy minus the first's.
+        pairs_sets: Whether these are paired by distilled set, where there are equally many.
     """
 
     benchmarks: dict[str, Measured]
@@ -65,6 +66,7 @@ class Comparison:
     protocol: dict[str, Any]
     accuracy: dict[str, dict[str, dict[str, Any]]]
     differences: dict[str, dict[str, Difference]]
+    pairs_sets: bool
 
     @property
     def every_difference(self) -> list[Difference]:
@@ -77,8 +79,12 @@ class Comparison:
         return [(label, *flag) for label, benchmark in self.benchmarks.items() for flag in benchmark.flags]
 
 
-def compare(benchmarks: Sequence[Measured]) -> Comparison:
+def compare(benchmarks: Sequence[Measured], *, pair_sets: bool = True) -> Comparison:
     """Compare benchmarks, two or more, with the first of them.
+
+    Args:
+        benchmarks: The benchmarks.
+        pair_sets: Whether the k-th distilled sets of all have a seed in common, which differences are then paired by.
 
     Raises:
         UnusableInput: If there are fewer, one is given twice, or their protocols differ in what changes the numbers.
@@ -100,7 +106,9 @@ def compare(benchmarks: Sequence[Measured]) -> Comparison:
         accuracy[column] = {
             label: accuracy_entry(one.correct[column], one.sets, one.unit) for label, one in named.items()
         }
-        differences[column] = {label: difference(one, column, reference, column) for label, one in others}
+        differences[column] = {
+            label: difference(one, column, reference, column, pair_sets=pair_sets) for label, one in others
+        }
     return Comparison(
         benchmarks=named,
         first=first,
@@ -109,12 +117,16 @@ def compare(benchmarks: Sequence[Measured]) -> Comparison:
         protocol=reference.protocol,
         accuracy=accuracy,
         differences=differences,
+        pairs_sets=pair_sets,
     )
 
 
-def difference(one: Measured, column: str, reference: Measured, of_reference: str) -> Difference:
+def difference(
+    one: Measured, column: str, reference: Measured, of_reference: str, *, pair_sets: bool
+) -> Difference:
     """Subtract the accuracy of a reference's column from that of a column, on the same examples."""
-    estimate = paired_difference(one.correct[column], reference.correct[of_reference], one.sets, reference.sets)
+    ours, theirs = one.correct[column], reference.correct[of_reference]
+    estimate = paired_difference(ours, theirs, one.sets, reference.sets, pair_sets=pair_sets)
     return Difference(*estimate.of(one.unit), is_judged=min(one.count, reference.count) > 1)
 
 

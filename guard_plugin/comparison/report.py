@@ -55,6 +55,7 @@ def comparison_json(comparison: Comparison) -> dict[str, Any]:
     return {
         "schema": 1,
         "first": comparison.first,
+        "paired_sets": comparison.pairs_sets,
         "folders": {
             label: {
                 "path": str(benchmark.folder),

@@ -116,18 +116,22 @@ def wilson_interval(mean: float, half: float, examples: int) -> tuple[float, flo
     return max(centre - half, 0.0), min(centre + half, 1.0)
 
 
-def paired_difference(a: Outcomes, b: Outcomes, sets_a: Sequence[int], sets_b: Sequence[int]) -> Estimate:
+def paired_difference(
+    a: Outcomes, b: Outcomes, sets_a: Sequence[int], sets_b: Sequence[int], *, pair_sets: bool = True
+) -> Estimate:
     """Estimate the difference of two accuracies, mean of a - mean of b, on the same examples.
 
     Examples are paired, so that what both arms share, such as an example's difficulty, cancels. Sets are paired in
-    their order (the luck of a seed that both arms have in common cancels too) if there are equally many; if not, their
-    spread is added up over the arms. So are students, where both arms have one set.
+    their order (the luck of a seed that both arms have in common cancels too) if there are equally many and
+    ``pair_sets``; if not, their spread is added up over the arms. So are students, where both arms have one set.
 
     Args:
         a: Shape (students, examples).
         b: Shape (students, examples), for the same examples.
         sets_a: The number of the distilled set of each student in ``a``.
         sets_b: The same for ``b``.
+        pair_sets: Whether the sets of both arms have seeds in common, in their order. Where they do not, which set is
+            subtracted from which is arbitrary, and so would be the interval.
 
     Returns:
         The difference and its bounds, in [-1, 1].
@@ -148,7 +152,7 @@ def paired_difference(a: Outcomes, b: Outcomes, sets_a: Sequence[int], sets_b: S
             f"run both benchmarks with the same --n-examples"
         )
     alone = [_count(sets) == 1 for sets in (sets_a, sets_b)]
-    paired = len(ours) == len(theirs) and alone[0] == alone[1]
+    paired = pair_sets and len(ours) == len(theirs) and alone[0] == alone[1]
     students = _students_part(a, sets_a) + _students_part(b, sets_b)
     half, shares = _half_width([ours - theirs] if paired else [ours, -theirs], students, one_set=any(alone))
     if not half:

@@ -182,7 +182,7 @@ def _against(one: _Candidate, first: _Candidate) -> AgainstFirst:
         return AgainstFirst("first")
     mine, firsts = one.columns[-1].name, first.columns[-1].name
     measured, best = one.entry.measured, first.entry.measured
-    paired = difference(measured, mine, best, firsts) if measured and best else None
+    paired = difference(measured, mine, best, firsts, pair_sets=False) if measured and best else None
     if min(one.entry.reported.count, first.entry.reported.count) == 1:
         return AgainstFirst("no verdict", paired)
     if paired:

@@ -49,7 +49,7 @@ def notes(rankings: Sequence[Ranking]) -> list[str]:
         "rank methods.",
         "Accuracies are in percent, with 95 % intervals. The rank follows the mean, and a rank is no verdict.",
         'Against the first: where both have records, "lower" means that the 95 % interval of the paired difference in '
-        "percent points (by example, and by distilled set where both have equally many) excludes 0; where one has "
+        "percent points (by example; distilled sets of two methods have no seed in common) excludes 0; where one has "
         'none, that their intervals do not overlap. All others are "not told apart", marked by \N{ALMOST EQUAL TO} 1, '
         "which does not show that they are equal.",
         "The first is the best of those that were entered, in part by luck, and no interval is corrected for how many "

@@ -1,9 +1,11 @@
+import json
 import re
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from guard_plugin.cli import cli
 from guard_plugin.comparison import compare, comparison_json, comparison_page, comparison_text, read_benchmark
 from guard_plugin.comparison.beard import beard_scores
 from guard_plugin.comparison.caveats import notes
@@ -260,7 +262,20 @@ def test_json_has_fractions_per_column(tmp_path):
     difference = column["differences"]["ours"]
     assert difference["difference"] == pytest.approx(0.2) and difference["excludes_0"] is True
     assert difference["ci95"][0] < 0.2 < difference["ci95"][1]
-    assert told["first"] == "plain" and list(told["folders"]) == ["plain", "ours"]
+    assert told["first"] == "plain" and list(told["folders"]) == ["plain", "ours"] and told["paired_sets"]
+
+
+def test_sets_without_a_seed_in_common_are_not_paired(tmp_path, capsys):
+    pair = [benchmark(tmp_path / "plain"), benchmark(tmp_path / "ours", pgd=0.5)]
+    compared = compare(pair, pair_sets=False)
+    assert "Differences are paired by example." in " ".join(notes(compared))
+    with pytest.raises(SystemExit, match="0"):
+        cli.main(["compare", "--unpaired-sets", "--json", *(str(one.folder) for one in pair)])
+    told = json.loads(capsys.readouterr().out)
+    assert not told["paired_sets"]
+    for column, entry in told["columns"].items():
+        one = compared.differences[column]["ours"]
+        assert entry["differences"]["ours"]["ci95"] == [one.low, one.high]
 
 
 def test_checkpoints_are_networks_without_a_recipe(tmp_path):

@@ -181,6 +181,21 @@ def test_arms_with_other_numbers_of_sets_are_paired_by_example_alone():
     assert mirrored[:3] == pytest.approx((-one.value, -one.high, -one.low))
 
 
+def test_unpaired_sets_give_one_interval_in_any_order():
+    """It is the one of arms with other numbers of sets: each arm has its own spread."""
+    random = np.random.default_rng(2)
+    a, b = (np.stack([random.permutation(first(n)[0]) for n in counts]) for counts in ((400, 450, 530), (300, 340, 310)))
+    one, other, paired, swapped = (
+        paired_difference(a, arm, range(3), range(3), pair_sets=pair_sets)
+        for pair_sets in (False, True)
+        for arm in (b, b[[1, 2, 0]])
+    )
+    assert one[:3] == pytest.approx(other[:3])
+    assert paired.high != pytest.approx(swapped.high)
+    variance = sum(arm.mean(axis=1).var(ddof=1) / 3 for arm in (a, b))
+    assert one.high - one.value == pytest.approx(t.ppf(0.975, 2) * np.sqrt(variance), rel=0.05)
+
+
 def test_differences_are_antisymmetric_and_zero_with_oneself():
     a, b = np.random.default_rng(1).random((2, 4, 50)) < 0.5
     one = paired_difference(a, b, range(4), range(4))

@@ -143,6 +143,15 @@ def test_a_clear_difference_is_told_and_none_is_not(tmp_path):
         assert told[name].difference.value == pytest.approx(means[name] - means["first"])
 
 
+def test_the_order_of_an_entrys_sets_changes_nothing(tmp_path):
+    """Sets of two methods have no seed in common."""
+    first, far = folder(tmp_path / "first", 0.6, sets=SIX), folder(tmp_path / "far", 0.3, seed=1, sets=SIX)
+    turned = folder(tmp_path / "turned", 0.3, seed=1, sets=(*SIX[1:], 0), subject={"sha256": "f" * 64})
+    (ranking,) = ranked(first, far, turned)
+    one, other = (row.against_first.difference for row in ranking.rows[1:])
+    assert (one.low, one.high) == pytest.approx((other.low, other.high))
+
+
 SHARES = {"first": 0.6, "near": 0.59, "far": 0.2}
 
 
