@@ -121,9 +121,7 @@ def compare(benchmarks: Sequence[Measured], *, pair_sets: bool = True) -> Compar
     )
 
 
-def difference(
-    one: Measured, column: str, reference: Measured, of_reference: str, *, pair_sets: bool
-) -> Difference:
+def difference(one: Measured, column: str, reference: Measured, of_reference: str, *, pair_sets: bool) -> Difference:
     """Subtract the accuracy of a reference's column from that of a column, on the same examples."""
     ours, theirs = one.correct[column], reference.correct[of_reference]
     estimate = paired_difference(ours, theirs, one.sets, reference.sets, pair_sets=pair_sets)

@@ -184,7 +184,9 @@ def test_arms_with_other_numbers_of_sets_are_paired_by_example_alone():
 def test_unpaired_sets_give_one_interval_in_any_order():
     """It is the one of arms with other numbers of sets: each arm has its own spread."""
     random = np.random.default_rng(2)
-    a, b = (np.stack([random.permutation(first(n)[0]) for n in counts]) for counts in ((400, 450, 530), (300, 340, 310)))
+    a, b = (
+        np.stack([random.permutation(first(n)[0]) for n in counts]) for counts in ((400, 450, 530), (300, 340, 310))
+    )
     one, other, paired, swapped = (
         paired_difference(a, arm, range(3), range(3), pair_sets=pair_sets)
         for pair_sets in (False, True)
