@@ -32,7 +32,7 @@ def test_hosts_distil_what_is_measured(method, tmp_path, monkeypatch):
     args = argparse.Namespace(
         tables=[5 if method == "dc" else 2], dataset=["CIFAR10"], method=[method], arm=["baseline", "guard"], ipc=[1],
         seeds=1, students=1, out=tmp_path / "out", data=tmp_path / "data", scale="hosts", hosts=HOSTS, attacks="fgsm",
-        eps="1/255", n_examples=20,
+        eps="1/255", n_examples=20, epochs=None,
     )  # fmt: skip
     found = driver.chosen(args)
     assert all(driver.measure(name, cells, args) for name, cells in found.items())
