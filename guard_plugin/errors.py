@@ -11,6 +11,7 @@ __all__ = [
     "UnsafeFile",
     "UnsupportedLoss",
     "UnusableInput",
+    "few",
     "unknown",
 ]
 
@@ -45,6 +46,14 @@ class NothingGuarded(GuardError):
     """The host's script ended well, but not as a guarded run: wrong number of calls, penalties not finite or all 0."""
 
     exit_code = 3
+
+
+_NAMED = 3  # of a list
+
+
+def few(names: Sequence[str]) -> str:
+    """Name the first of several for a message, each cut to 80 characters: "a, b, c and more"."""
+    return ", ".join(f"{name:.80}" for name in names[:_NAMED]) + (" and more" if len(names) > _NAMED else "")
 
 
 def unknown(kind: str, name: str, known: Sequence[str]) -> str:

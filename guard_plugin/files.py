@@ -28,11 +28,11 @@ __all__ = [
     "explain_write_errors",
     "file_sha256",
     "is_our_json",
+    "is_special",
     "joint_sha256",
     "json_text",
     "load_untrusted",
     "read_json_object",
-    "read_state",
     "read_state_dict",
     "refuse_foreign_files",
     "refuse_other_file",
@@ -70,7 +70,7 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
 
     A symbolic link stays one: the file that it leads to is written.
     """
-    if _is_special(path):
+    if is_special(path):
         # Without waiting for a reader, of which a pipe may have none.
         with os.fdopen(os.open(path, os.O_WRONLY | os.O_NONBLOCK), "wb") as file:
             os.set_blocking(file.fileno(), True)
@@ -102,7 +102,7 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
         file.write(content)
 
 
-def _is_special(path: Path) -> bool:
+def is_special(path: Path) -> bool:
     """Tell whether a path leads to something that is there and is no regular file; fail where links form a circle."""
     try:
         return not stat.S_ISREG(path.stat().st_mode)
@@ -281,8 +281,3 @@ def read_state_dict(file: Path) -> StateDict:
             f"weights alone, as by torch.save(torch.load({file.name!r})[KEY], 'weights.pt')"
         )
     return found
-
-
-def read_state(file: Path) -> dict[str, Tensor]:
-    """Read a network's weights from a checkpoint by name; the arguments and errors are ``read_state_dict``'s."""
-    return read_state_dict(file).tensors

@@ -23,6 +23,7 @@ from guard_plugin.errors import UnusableInput
 
 __all__ = [
     "COMPILER_TRACES_US",
+    "SAVED_TENSORS_TELL",
     "TORCH",
     "WHY_REFERENCE_ONLY",
     "TensorBase",
@@ -34,6 +35,7 @@ __all__ = [
     "is_autocast_enabled",
     "is_compiling",
     "is_transformed",
+    "keeps_graph",
     "keyword_dataclass",
     "next_node_number",
     "plain_attention",
@@ -204,10 +206,21 @@ def is_transformed() -> bool:
     return torch._C._get_tracing_state() is not None or is_compiling() or functorch
 
 
+_saved_tensor_hooks = getattr(torch._C._autograd, "_top_saved_tensors_default_hooks", None)  # torch 2.8
+
+SAVED_TENSORS_TELL = _saved_tensor_hooks is not None
+"""Whether it can be asked if saved tensors are hooked."""
+
+
 def saved_tensors_are_hooked() -> bool:
     """Tell whether torch.autograd.graph.saved_tensors_hooks are on; False where torch does not say."""
-    tell = getattr(torch._C._autograd, "_top_saved_tensors_default_hooks", None)
-    return tell is not None and tell(True) is not None
+    return _saved_tensor_hooks is not None and _saved_tensor_hooks(True) is not None
+
+
+def keeps_graph() -> bool:
+    """Tell whether the backward pass that is under way was asked to retain its graph; True where torch does not say."""
+    ask = getattr(torch._C._autograd, "_get_current_graph_task_keep_graph", None)
+    return ask is None or bool(ask())
 
 
 def next_node_number() -> int:

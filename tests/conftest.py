@@ -30,7 +30,6 @@ def write_distribution(folder: Path, name: str, entry_points: str, version: str 
 
 
 Runner = Callable[..., "subprocess.CompletedProcess[str]"]
-GuardRunner = Runner
 
 
 # What libstdc++ says where a thread outlives its owner: gloo's now and then do at an interpreter's end.

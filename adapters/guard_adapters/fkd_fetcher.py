@@ -10,6 +10,7 @@ import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+from unittest.mock import patch
 
 from torch.utils.data._utils import fetch
 
@@ -35,8 +36,5 @@ def fetching_stored_labels() -> Iterator[None]:
             stored = self.dataset.load_batch_config(indices[0])  # before the images: it sets their crops
             return (super().fetch(indices), *stored)
 
-    fetch._MapDatasetFetcher = Fetcher  # type: ignore[misc]
-    try:
+    with patch.object(fetch, "_MapDatasetFetcher", Fetcher):
         yield
-    finally:
-        fetch._MapDatasetFetcher = plain  # type: ignore[misc]

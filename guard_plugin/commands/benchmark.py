@@ -13,6 +13,7 @@ from guard_plugin.commands.options import (
     Command,
     any_path,
     architecture,
+    assigned,
     at_least_1,
     check_adapter,
     computing_device,
@@ -36,7 +37,6 @@ from guard_plugin.evaluation.tables import counted, results_table
 from guard_plugin.files import read_json_object
 from guard_plugin.names import spelled
 from guard_plugin.networks.architectures import ARCHITECTURES, architecture_named
-from guard_plugin.penalties.settings import assigned
 from guard_plugin.plugins import installed_plugins
 from guard_plugin.ranks import is_main_process
 from guard_plugin.students import RECIPES

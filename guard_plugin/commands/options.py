@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ __all__ = [
     "any_file",
     "any_path",
     "architecture",
+    "assigned",
     "at_least_1",
     "check_adapter",
     "computing_device",
@@ -115,6 +116,26 @@ def data_options(splits: list[str], default: str) -> Decorator:
             "--num-classes", type=at_least_1, help="Number of classes, where the images show none of the highest ones."
         ),
     )
+
+
+def assigned(assignments: Iterable[str], *, taken: Collection[str]) -> dict[str, str]:
+    """Split texts of the form NAME=VALUE.
+
+    Args:
+        assignments: Texts such as "eps=8/255"; UnusableInput is raised if one is not of this form.
+        taken: Names that have an option of their own and are refused here, as is a name that is given twice.
+    """
+    values: dict[str, str] = {}
+    for text in assignments:
+        name, equals, value = text.partition("=")
+        if not (name.isidentifier() and equals and value):
+            raise UnusableInput(f"expected --set NAME=VALUE, without spaces, got {text!r}")
+        if name in taken:
+            raise UnusableInput(f"--set {text}: {name} has an option of its own, --{name.replace('_', '-')}")
+        if name in values:
+            raise UnusableInput(f"--set {name} is given twice, as {values[name]} and as {value}")
+        values[name] = value
+    return values
 
 
 def check_adapter(name: str, plugins: Plugins) -> None:

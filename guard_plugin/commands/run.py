@@ -9,13 +9,12 @@ from typing import Any
 
 import click
 
-from guard_plugin.commands.options import Command, any_file, module_option, penalty_options
+from guard_plugin.commands.options import Command, any_file, assigned, module_option, penalty_options
 from guard_plugin.foreign_text import printable
 from guard_plugin.injection.dry_run import describe
 from guard_plugin.injection.launch import run_guarded
 from guard_plugin.injection.plan import Plan
 from guard_plugin.injection.processes.program import find_program
-from guard_plugin.penalties.settings import assigned
 
 __all__ = ["run"]
 

@@ -6,11 +6,11 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from guard_plugin.comparison.protocols import OPTIONS, differing_settings, shown_setting
+from guard_plugin.comparison.protocols import OPTIONS, differing_settings
 from guard_plugin.comparison.reading import Measured
 from guard_plugin.comparison.results_file import Column
 from guard_plugin.errors import UnusableInput
-from guard_plugin.evaluation.results import accuracy_entry
+from guard_plugin.evaluation.results import accuracy_entry, shown_setting
 from guard_plugin.evaluation.statistics import paired_difference
 from guard_plugin.versions import strict_zip
 

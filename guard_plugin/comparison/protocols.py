@@ -7,7 +7,7 @@ from typing import Any
 
 from guard_plugin.versions import strict_zip
 
-__all__ = ["OPTIONS", "differing_settings", "shown_setting"]
+__all__ = ["OPTIONS", "differing_settings"]
 
 OPTIONS = {
     "dataset": "--dataset",
@@ -54,10 +54,3 @@ def _differences(path: str, one: Any, other: Any) -> Iterator[tuple[str, tuple[A
             yield from _differences(f"{path}[{i}]", a, b)
     elif one != other:
         yield path, (one, other)
-
-
-def shown_setting(value: Any) -> str:
-    """Write a setting; of attacks, only their names and radii."""
-    if isinstance(value, list) and all(isinstance(attack, dict) and "name" in attack for attack in value):
-        return ", ".join(f"{attack['name']} at {attack.get('eps')}" for attack in value)
-    return str(value)

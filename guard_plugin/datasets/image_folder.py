@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from guard_plugin.datasets.parts import SPLITS, Part, Source, data_folder, part_of_files
-from guard_plugin.errors import UnusableInput
+from guard_plugin.errors import UnusableInput, few
 from guard_plugin.files import existing_file
 from guard_plugin.image_files import check_class_names, rgb_image, upright
 from guard_plugin.optional import require
@@ -19,7 +19,6 @@ __all__ = ["folder_source"]
 _FILES = "train/ and val/ or test/, each with one folder of images per class"
 _ANNOTATIONS = "val_annotations.txt"
 _FORMATS = ("JPEG", "PNG", "PPM", "BMP", "TIFF", "WEBP", "GIF")  # not those that Pillow has a program read, as EPS
-_NAMED = 3  # of the classes that differ
 
 
 def folder_source(name: str, data_dir: Path | str | None, size: int | None, num_classes: int | None) -> Source:
@@ -49,10 +48,10 @@ def folder_source(name: str, data_dir: Path | str | None, size: int | None, num_
             )
         differing = sorted(set(found) ^ set(classes))
         if differing:
-            named = ", ".join(differing[:_NAMED]) + (" and more" if len(differing) > _NAMED else "")
             raise UnusableInput(
                 f"expected the same classes in {folder} and {folders['test']}, got {len(found)} and {len(classes)}; in "
-                f"one of them only: {named}. Their order gives the classes their numbers, so both must be complete"
+                f"one of them only: {few(differing)}. Their order gives the classes their numbers, so both must be "
+                f"complete"
             )
     if num_classes is not None and num_classes < len(classes):
         raise UnusableInput(f"expected --num-classes >= {len(classes)}, the folders in {root}, got {num_classes}")

@@ -6,12 +6,11 @@ from collections.abc import Sequence
 
 from guard_plugin.datasets import ImageSet
 from guard_plugin.distilled import DistilledSet
-from guard_plugin.errors import UnusableInput
+from guard_plugin.errors import UnusableInput, few
 from guard_plugin.image_files import class_numbers
 
 __all__ = ["check_classes_agree", "check_fit"]
 
-_NAMED = 3  # of the classes that differ
 _WITHOUT_IMAGES = (
     "If a class has no distilled image, give the set as a .npz file with images, labels (the number of each image's "
     "class in the data set) and num_classes"
@@ -80,8 +79,4 @@ def _numbers(names: Sequence[str], num_classes: int) -> list[int] | None:
 
 def _differing(own: Sequence[str], theirs: Sequence[str]) -> str:
     wrong = {"has no folder": set(theirs) - set(own), "is no class": set(own) - set(theirs)}
-    return "; ".join(f"{_few(sorted(names))} {what}" for what, names in wrong.items() if names)
-
-
-def _few(names: Sequence[str]) -> str:
-    return ", ".join(f"{name:.80}" for name in names[:_NAMED]) + (" and more" if len(names) > _NAMED else "")
+    return "; ".join(f"{few(sorted(names))} {what}" for what, names in wrong.items() if names)

@@ -16,6 +16,7 @@ from torch import nn
 
 from guard_plugin.errors import UnsafeFile, UnusableInput
 from guard_plugin.evaluation.records import RecordFolder
+from guard_plugin.evaluation.results import shown_setting
 from guard_plugin.files import (
     atomic_file,
     explain_write_errors,
@@ -137,12 +138,6 @@ class BenchmarkFolder:
 
 def _told_apart(key: str, there: Any, now: Any) -> str:
     """Write two values of a setting: attacks by name and radius, unless these are the same."""
-    named = _attack_names(there), _attack_names(now)
-    shown = (there, now) if None in named or named[0] == named[1] else named
+    shown = shown_setting(there), shown_setting(now)
+    shown = (there, now) if shown[0] == shown[1] else shown
     return f"{key} (there: {shown[0]}; now: {shown[1]})"
-
-
-def _attack_names(value: Any) -> str | None:
-    if not isinstance(value, list) or not all(isinstance(one, dict) and "name" in one for one in value):
-        return None
-    return ", ".join(f"{one['name']} at {one.get('eps')}" for one in value)

@@ -30,6 +30,7 @@ __all__ = [
     "finish",
     "means_of_sets",
     "sets_of",
+    "shown_setting",
     "unit_of",
     "versions",
     "worst_case_members",
@@ -107,6 +108,13 @@ def worst_case_members(attacks: Mapping[str, Attack]) -> dict[str, list[str]]:
         members.setdefault(summary, []).append(column)
     held = {column for column, attack in attacks.items() if attack.coupled is None}
     return {summary: [column for column in of if column in held] or of for summary, of in members.items()}
+
+
+def shown_setting(value: Any) -> str:
+    """Write a setting; of attacks, only their names and radii."""
+    if isinstance(value, list) and all(isinstance(attack, dict) and "name" in attack for attack in value):
+        return ", ".join(f"{attack['name']} at {attack.get('eps')}" for attack in value)
+    return str(value)
 
 
 def sets_of(subject: Mapping[str, Any], networks: int) -> list[int]:

@@ -71,32 +71,14 @@ class Attachment:
         self._entered: Callable[[], None] = lambda: None
         self.profile = profile = plan.profile
         self.definitions = plan.definitions
-        penalty, faults, expected = plan.penalty.penalty, plan.faults, plan.expected
-        self.ledger = Ledger(
-            adapter=adapter,
-            script=profile.script,
-            penalty=plan.penalty.settings(),
-            strength=penalty.strength,
-            unguarded=plan.unguarded,
-            definitions=self.definitions,
-            versions={
-                "guard_plugin": __version__,
-                "adapter": plan.distribution,
-                "torch": torch.__version__,
-                "numpy": numpy.__version__,
-                "python": sys.version.split()[0],
-            },
-            host=_described(plan.host),
-            faults=[fault.to_json(repaired=repair) for fault in faults],
-            expected=expected if isinstance(expected, int) else None,
-            paths=plan.paths.counts,
-        )
+        penalty, faults = plan.penalty.penalty, plan.faults
+        self.ledger = _ledger_of(plan, adapter, repair=repair)
         self._hooks = plan.plugins.hook
         reader = StackReader(plan.host, self.definitions)
         self._guard = Guard(
             chosen=plan.penalty,
             reader=reader,
-            expected=expected if isinstance(expected, ExpectedCount) else None,
+            expected=plan.expected if isinstance(plan.expected, ExpectedCount) else None,
             paths=plan.paths,
             ledger=self.ledger,
             real=profile.real,
@@ -263,6 +245,29 @@ class Attachment:
 
 def _tell(line: str) -> None:
     print(printable(f"guard: {line}"), file=sys.stderr)
+
+
+def _ledger_of(plan: Plan, adapter: str, *, repair: bool) -> Ledger:
+    """Begin the ledger of a run."""
+    return Ledger(
+        adapter=adapter,
+        script=plan.profile.script,
+        penalty=plan.penalty.settings(),
+        strength=plan.penalty.penalty.strength,
+        unguarded=plan.unguarded,
+        definitions=plan.definitions,
+        versions={
+            "guard_plugin": __version__,
+            "adapter": plan.distribution,
+            "torch": torch.__version__,
+            "numpy": numpy.__version__,
+            "python": sys.version.split()[0],
+        },
+        host=_described(plan.host),
+        faults=[fault.to_json(repaired=repair) for fault in plan.faults],
+        expected=plan.expected if isinstance(plan.expected, int) else None,
+        paths=plan.paths.counts,
+    )
 
 
 def _described(host: Path) -> dict[str, Any]:

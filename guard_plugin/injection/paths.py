@@ -278,7 +278,8 @@ def _is_compiled(module: nn.Module) -> bool:
 
 def _recompute(call: LossCall, penalty: Penalty) -> Callable[[], Tensor]:
     """Return the penalty by torch's own graph, for a host that differentiates the guarded gradients again."""
-    network, inputs, targets, loss_fn, paused = call.network, call.inputs, call.targets, call.loss_fn(), call.paused
+    network, inputs, targets, loss_fn = call.network, call.inputs, call.targets, call.loss_fn()
+    paused = call.origins.paused  # not the call, which holds the loss and its graph
 
     def compute() -> Tensor:
         with paused(), own_passes(), torch.enable_grad():

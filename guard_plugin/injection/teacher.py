@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from guard_plugin.errors import NothingGuarded, UnusableInput
-from guard_plugin.files import file_sha256, read_state
+from guard_plugin.files import file_sha256, read_state_dict
 from guard_plugin.injection.patching import patch
 from guard_plugin.optional import require
 from guard_plugin.versions import require_torch
@@ -29,7 +29,7 @@ class Teacher:
         require_torch(2, 0, to="give hosts a teacher in place of torchvision's weights")
         self.file = file
         self.given_for: list[str] = []
-        self._state = read_state(file)
+        self._state = read_state_dict(file).tensors
         self.sha256 = file_sha256(file)
         self._models: Any = require("torchvision.models", needed_by="--teacher")
 

@@ -8,9 +8,10 @@ from itertools import groupby
 from typing import Any, Literal, NamedTuple
 
 from guard_plugin.comparison.comparing import Difference, difference
-from guard_plugin.comparison.protocols import differing_settings, shown_setting
+from guard_plugin.comparison.protocols import differing_settings
 from guard_plugin.comparison.results_file import Column
 from guard_plugin.errors import UnusableInput
+from guard_plugin.evaluation.results import shown_setting
 from guard_plugin.leaderboard.checking import attacks_in
 from guard_plugin.leaderboard.entries import Entry
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from guard_plugin.errors import UnusableInput
+from guard_plugin.errors import UnusableInput, few
 from guard_plugin.files import read_state_dict
 from guard_plugin.foreign_text import printable
 from guard_plugin.ranks import is_main_process
@@ -20,7 +20,6 @@ from guard_plugin.versions import strict_zip
 
 __all__ = ["fits", "load_weights"]
 
-_NAMED = 3  # entries that messages list
 _UNUSED = "num_batches_tracked"  # by BatchNorm in eval mode; old checkpoints lack it
 _ROUNDING = 1e-5  # of means and standard deviations: buffers are float32
 
@@ -66,7 +65,7 @@ def load_weights(
     fitting = [part for part, wrong in misfits if not wrong]
     if not fitting:
         nearest, wrong = min(misfits, key=lambda one: sum(map(len, one[1].values())))
-        problems = [f"{len(names)} entries are {kind}: {_few(names)}" for kind, names in wrong.items()]
+        problems = [f"{len(names)} entries are {kind}: {few(names)}" for kind, names in wrong.items()]
         where = f", behind the prefix {nearest.prefix!r}" if nearest.prefix else ""
         raise UnusableInput(f"{file} does not fit {what}{where}: {'; '.join(problems)}: {hint(found.tensors)}")
     if len(fitting) > 1:
@@ -123,7 +122,7 @@ def _check_beside(file: Path, part: _Part, space: InputSpace | None, what: str) 
     if layer is None:
         raise UnusableInput(
             f"{file} holds {what} behind the prefix {part.prefix!r}, and beside it {len(part.beside)} entries: "
-            f"{_few(list(part.beside))}. If these have no part in its logits, save its state dict alone, as by "
+            f"{few(list(part.beside))}. If these have no part in its logits, save its state dict alone, as by "
             f"torch.save(model.{part.prefix}state_dict(), 'weights.pt')"
         )
     if space is None or not _agree(space, layer):
@@ -166,7 +165,3 @@ def _tell(file: Path, found: StateDict, prefix: str) -> None:
             f"torch.save(torch.load({file.name!r})[{other!r}], 'weights.pt')"
         )
     print(printable(text), file=sys.stderr)
-
-
-def _few(names: list[str]) -> str:
-    return ", ".join(f"{name:.80}" for name in names[:_NAMED]) + (" and more" if len(names) > _NAMED else "")

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from guard_plugin.errors import UnsupportedLoss
 from guard_plugin.hosts.seams import MODULE_LEVEL
+from guard_plugin.injection.account.ledger import OUTSIDE
 from guard_plugin.injection.calls.loss_call import LossCall
 from guard_plugin.injection.calls.network_outputs import Origin
 from guard_plugin.injection.calls.real_data import (
@@ -25,7 +26,7 @@ from guard_plugin.injection.calls.real_data import (
     why_not_real_batch,
 )
 from guard_plugin.injection.calls.sources import CHANGED_BY_GRADIENTS, Sources
-from guard_plugin.injection.calls.stack import file_of_host, locals_of
+from guard_plugin.injection.calls.stack import StackReader, locals_of
 from guard_plugin.injection.calls.tap import Tap
 from guard_plugin.injection.launch import run_plain
 from guard_plugin.injection.processes.program import Program
@@ -77,9 +78,9 @@ def observing(
 
 class _Observer:
     def __init__(self, host: Path, observation: Observation, calls: int | None, undo: contextlib.ExitStack) -> None:
-        self._host, self._observation, self._calls = host, observation, calls
-        self._names: dict[str, str | None] = {}
-        self._sources = Sources(self._host_frame)
+        self._observation, self._calls = observation, calls
+        self._reader = StackReader(host)
+        self._sources = Sources(self._reader.host_frame)
         undo.callback(self._sources.remove)
         self._tap = Tap(self, begins=self._begins, trained_on=self._trained_on)
         undo.callback(self._tap.remove)
@@ -177,33 +178,21 @@ class _Observer:
     def _place(self, frame: FrameType | None) -> tuple[str, tuple[Function, ...], FrameType | None]:
         frames = self._host_frames(frame)
         if not frames:
-            return "outside the host's files", (), None
+            return OUTSIDE, (), None
         functions = map(self._function, frames)
         stack = tuple(one for one in functions if one[1] == MODULE_LEVEL or not one[1].startswith("<"))
-        return f"{self._file(frames[-1])}:{frames[-1].f_lineno}", stack, frames[-1]
+        return f"{self._reader.file_of(frames[-1])}:{frames[-1].f_lineno}", stack, frames[-1]
 
     def _numbers(self, frame: FrameType | None) -> dict[Function, dict[str, int]]:
         return {self._function(one): numbers_of(locals_of(one)) for one in self._host_frames(frame)}
 
     def _function(self, frame: FrameType) -> Function:
-        return str(self._file(frame)).removesuffix(".py").replace("/", "."), frame.f_code.co_name
+        return str(self._reader.file_of(frame)).removesuffix(".py").replace("/", "."), frame.f_code.co_name
 
     def _host_frames(self, frame: FrameType | None) -> list[FrameType]:
         """Return the host's frames on the stack from a frame on, outermost first."""
         frames: list[FrameType] = []
-        while (frame := self._host_frame(frame)) is not None:
+        while (frame := self._reader.host_frame(frame)) is not None:
             frames.insert(0, frame)
             frame = frame.f_back
         return frames
-
-    def _host_frame(self, frame: FrameType | None) -> FrameType | None:
-        while frame is not None and self._file(frame) is None:
-            frame = frame.f_back
-        return frame
-
-    def _file(self, frame: FrameType) -> str | None:
-        """Return a frame's file relative to the host's folder, or None where it is not the host's."""
-        name = frame.f_code.co_filename
-        if name not in self._names:
-            self._names[name] = file_of_host(name, self._host)
-        return self._names[name]

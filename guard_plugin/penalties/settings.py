@@ -1,33 +1,13 @@
 """A penalty's settings as text, as the command line has them."""
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, get_origin, get_type_hints
 
 from guard_plugin.errors import UnusableInput
 from guard_plugin.penalties.base import Penalty
 from guard_plugin.quantities import parse_number
 
-__all__ = ["assigned", "read_settings"]
-
-
-def assigned(assignments: Iterable[str], *, taken: Collection[str]) -> dict[str, str]:
-    """Split texts of the form NAME=VALUE.
-
-    Args:
-        assignments: Texts such as "eps=8/255"; UnusableInput is raised if one is not of this form.
-        taken: Names that have an option of their own and are refused here, as is a name that is given twice.
-    """
-    values: dict[str, str] = {}
-    for text in assignments:
-        name, equals, value = text.partition("=")
-        if not (name.isidentifier() and equals and value):
-            raise UnusableInput(f"expected --set NAME=VALUE, without spaces, got {text!r}")
-        if name in taken:
-            raise UnusableInput(f"--set {text}: {name} has an option of its own, --{name.replace('_', '-')}")
-        if name in values:
-            raise UnusableInput(f"--set {name} is given twice, as {values[name]} and as {value}")
-        values[name] = value
-    return values
+__all__ = ["read_settings"]
 
 
 def read_settings(kind: type[Penalty], settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from guard_plugin.attacks import Classifier, Criterion
-from guard_plugin.errors import UnusableInput
+from guard_plugin.errors import UnusableInput, few
 from guard_plugin.files import existing_file
 from guard_plugin.networks.pixel_model import check_classifier, finite_logits
 
@@ -26,7 +26,6 @@ CLASSES = {"cifar10": 10, "cifar100": 100, "imagenet": 1000}
 
 _PER_SEVERITY = 10000  # images in each corrupted file of CIFAR
 _SEVERITIES = 5
-_NAMED = 3  # classes that messages list
 
 
 def check_corrupted_files(
@@ -80,7 +79,7 @@ def check_class_folders(folders: Sequence[Path], classes: Iterable[str]) -> None
             )
         found = {entry.name for entry in os.scandir(folder) if entry.is_dir()}
         problems = [
-            f"{len(names)} are {what} ({', '.join(sorted(names)[:_NAMED])}{' and more' if len(names) > _NAMED else ''})"
+            f"{len(names)} are {what} ({few(sorted(names))})"
             for what, names in (("missing", wanted - found), ("none of these", found - wanted))
             if names
         ]

@@ -13,6 +13,7 @@ from guard_adapters.trajectory_files import read_trajectory_sets
 from guard_plugin.distilled import subject_of
 from guard_plugin.errors import UnsafeFile, UnusableInput
 from guard_plugin.spaces import Normalization, UndecidedZca, ZcaWhitening
+from tests.hostile import Hostile
 
 CIFAR = Normalization((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010))
 IMAGENET = Normalization((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -217,11 +218,6 @@ def test_other_names_are_refused(save):
     run = save(CIFAR_RUN, **pair())
     with pytest.raises(UnusableInput, match=r"expected a run's folder, or a file named .* got labels_best\.pt"):
         read_trajectory_sets(run / "labels_best.pt")
-
-
-class Hostile:
-    def __reduce__(self):
-        return os.mkdir, ("executed",)
 
 
 @pytest.mark.parametrize("which", ["images_best", "labels_best", "lr_best"])

@@ -11,7 +11,7 @@ from guard_adapters.recovered_files import read_recovered
 
 from guard_plugin.cli import main
 from guard_plugin.distilled import FkdLabels
-from guard_plugin.files import read_state
+from guard_plugin.files import read_state_dict
 from guard_plugin.networks import build_network
 from guard_plugin.students import EightBitImages
 from tests.conftest import BASELINES
@@ -40,7 +40,7 @@ def test_replayed_views_are_what_the_teacher_saw(written):
     (recovered,) = read_recovered(written.set)
     images = EightBitImages(recovered.for_dataset("digits"))
     teacher = build_network(ARCH, channels=1, num_classes=10, im_size=(8, 8)).eval()
-    teacher.load_state_dict(read_state(written.teacher))
+    teacher.load_state_dict(read_state_dict(written.teacher).tensors)
     labels = FkdLabels(written.fkd)
     seen = 0
     for epoch in labels.batches():

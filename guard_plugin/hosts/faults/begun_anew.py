@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
 
 from guard_plugin.hosts.faults.fault import FoundFault, always
 
@@ -40,11 +41,8 @@ def mend_processes(found: Sequence[FoundFault]) -> Iterator[None]:
         data["guard_plugin"] = _Mends(tuple(found), main if is_mended else None)
         return data
 
-    multiprocessing.spawn.get_preparation_data = prepared
-    try:
+    with patch.object(multiprocessing.spawn, "get_preparation_data", prepared):
         yield
-    finally:
-        multiprocessing.spawn.get_preparation_data = plain
 
 
 @dataclass(frozen=True)

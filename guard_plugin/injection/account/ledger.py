@@ -7,16 +7,14 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
-from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from guard_plugin.files import write_json
 from guard_plugin.hosts.seams import Definition, Seam
 from guard_plugin.injection.account.tallies import PathCounts, PenaltyValues
 
-__all__ = ["OUTSIDE", "Ledger", "PathCounts", "PenaltyValues"]
+__all__ = ["OUTSIDE", "Ledger"]
 
 OUTSIDE = "outside the host's files"
 """The place of a call that no line of the host's makes."""
@@ -259,10 +257,6 @@ class Ledger:
         if self.h_at:
             settings |= {"h": next(iter(self.h_at.values())), "h_at": dict(self.h_at)}
         return {**settings, **({"reached": dict(self.reached)} if self.reached else {})}
-
-    def write(self, path: Path) -> None:
-        """Write the ledger as JSON, complete or not at all."""
-        write_json(path, self.to_json())
 
     def _site(self, site: str | None) -> Counter[str]:
         return self.sites.setdefault(site or OUTSIDE, Counter())

@@ -9,7 +9,7 @@ from io import FileIO
 from pathlib import Path
 
 from guard_plugin.errors import UnusableInput
-from guard_plugin.files import json_text, read_json_object
+from guard_plugin.files import is_special, json_text, read_json_object, write_json
 from guard_plugin.injection.account.ledger import Ledger
 
 __all__ = ["LedgerFile"]
@@ -29,7 +29,7 @@ class LedgerFile:
         self._path = named.resolve()
         self._stream: FileIO | None = None
         with self._explained():
-            if _STREAMS[0] in named.parents or _STREAMS[1] in named.parents or _is_special(self._path):
+            if _STREAMS[0] in named.parents or _STREAMS[1] in named.parents or is_special(self._path):
                 # Held open: whoever reads a pipe takes its first end for the end of all.
                 self._stream = named.open("ab", buffering=0)
                 _write_all(self._stream, b"")  # a full device refuses this, too
@@ -42,7 +42,7 @@ class LedgerFile:
         """Say that the run goes on, in place of what another run left here."""
         if self._stream is None:
             with self._explained():
-                ledger.write(self._path)
+                write_json(self._path, ledger.to_json())
 
     def complete(self, ledger: Ledger) -> None:
         """Write the ledger; where that fails, print it to stderr before UnusableInput is raised."""
@@ -50,7 +50,7 @@ class LedgerFile:
             with self._explained():
                 if self._stream is None:
                     self._path.parent.stat()  # a folder that the script removed is not made again
-                    ledger.write(self._path)
+                    write_json(self._path, ledger.to_json())
                 else:
                     _write_all(self._stream, json_text(ledger.to_json()).encode())
                     self._stream.close()
@@ -74,10 +74,6 @@ class LedgerFile:
             is_free = False
         if not is_free:
             raise UnusableInput(f"expected --ledger to name a new file or a ledger, found another file: {self._path}")
-
-
-def _is_special(path: Path) -> bool:
-    return path.exists() and not path.is_file()
 
 
 def _write_all(stream: FileIO, content: bytes) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -75,10 +74,6 @@ class LossCall:
     def judged_network(self) -> nn.Module:
         """Return the network up to the tensor that the criterion is called on."""
         return self.network if self.derivation.is_direct else _Judged(self.network, self.derivation.of_output)
-
-    def paused(self) -> AbstractContextManager[None]:
-        """Let module calls pass unseen by the tap."""
-        return self.origins.paused()
 
     def check_guardable(self) -> None:
         """Refuse, with UnsupportedLoss, a call that shows that its penalty cannot be computed; also at strength 0.

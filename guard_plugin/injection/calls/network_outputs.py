@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 from guard_plugin.errors import UnsupportedLoss
 from guard_plugin.injection.calls.plain_attributes import PlainAttributes, changed_attribute
-from guard_plugin.penalties.fast.precomputed import keeps_graph, version_of
+from guard_plugin.penalties.fast.precomputed import version_of
 from guard_plugin.penalties.fast.shared_forward import SharedForward
+from guard_plugin.versions import keeps_graph
 
 __all__ = ["Origin", "Output", "parts_of", "versions_of"]
 

@@ -18,8 +18,9 @@ from guard_plugin.injection.calls.derivation import Derivation, derive
 from guard_plugin.injection.calls.module_calls import uncompiled, watch_module_calls
 from guard_plugin.injection.calls.network_outputs import Origin, Output, parts_of, versions_of
 from guard_plugin.penalties.attributes import held
-from guard_plugin.penalties.fast.precomputed import keeps_graph, version_of
+from guard_plugin.penalties.fast.precomputed import version_of
 from guard_plugin.penalties.fast.shared_forward import SharedForward, host_tensor
+from guard_plugin.versions import keeps_graph
 
 __all__ = ["ForwardSharer", "Origins", "RootCallObserver", "TrainingObserver", "own_passes"]
 

@@ -14,7 +14,7 @@ from typing import Any
 from guard_plugin.hosts.seams import MODULE_LEVEL, Definition, Seam
 from guard_plugin.versions import strict_zip
 
-__all__ = ["OUTSIDE_SEAMS", "Place", "StackReader", "file_of_host", "locals_of"]
+__all__ = ["OUTSIDE_SEAMS", "Place", "StackReader", "locals_of"]
 
 OUTSIDE_SEAMS = "outside every seam"
 
@@ -57,7 +57,7 @@ class Place:
         return None
 
 
-def file_of_host(name: str, host: Path) -> str | None:
+def _file_of_host(name: str, host: Path) -> str | None:
     """Return a source file's path relative to a host's folder (resolved), or None where it is not the host's.
 
     A host may hold its own virtual environment: what is installed there is not the host. And "<string>", resolved,
@@ -82,7 +82,7 @@ def locals_of(frame: FrameType) -> dict[str, Any]:
 class StackReader:
     """Reads places off the stack of the calling thread, from a host's folder and its seams' definitions."""
 
-    def __init__(self, host: Path, definitions: Sequence[Definition]) -> None:
+    def __init__(self, host: Path, definitions: Sequence[Definition] = ()) -> None:
         self._host = host.resolve()
         self._by_position = {(str(d.file), d.seam.function, d.first_line): d.seam for d in definitions}
         # A function that was sent to another process by its code, as joblib does, has lost its file.
@@ -118,9 +118,13 @@ class StackReader:
 
     def host_frame(self, frame: FrameType | None) -> FrameType | None:
         """Return the innermost frame of the host's files, from a frame outwards; None where there is none."""
-        while frame is not None and self._look_up(frame.f_code)[1] is None:
+        while frame is not None and self.file_of(frame) is None:
             frame = frame.f_back
         return frame
+
+    def file_of(self, frame: FrameType) -> str | None:
+        """Return a frame's file relative to the host's folder, or None where it is not the host's."""
+        return self._look_up(frame.f_code)[1]
 
     def _look_up(self, code: CodeType) -> tuple[CodeType, str | None, Seam | None]:
         known = self._known.get(id(code))
@@ -130,5 +134,5 @@ class StackReader:
             seam = self._by_position.get((str(path), code.co_name, first))
             if code.co_filename.startswith("<"):
                 seam = self._without_file.get((code.co_name, first))
-            known = self._known[id(code)] = (code, file_of_host(code.co_filename, self._host), seam)
+            known = self._known[id(code)] = (code, _file_of_host(code.co_filename, self._host), seam)
         return known

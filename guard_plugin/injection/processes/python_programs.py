@@ -9,6 +9,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import PurePath
 from typing import Any
 
+from guard_plugin.foreign_text import on_one_line
+
 __all__ = ["python_program"]
 
 _LAUNCHERS = {"accelerate", "deepspeed", "torchrun"}
@@ -30,17 +32,13 @@ def python_program(command: Any) -> str:
     """
     if not isinstance(command, (list, tuple)):
         text = _text(command)
-        return _in_one_line(text) if _shell_starts_python(text) else ""
+        return on_one_line(text) if _shell_starts_python(text) else ""
     words = [_text(word) for word in command]
-    return (_in_one_line(_given_to_shell(words)) or " ".join(words)) if _starts_python(words) else ""
+    return (on_one_line(_given_to_shell(words)) or " ".join(words)) if _starts_python(words) else ""
 
 
 def _text(word: Any) -> str:
     return os.fsdecode(word) if isinstance(word, (bytes, os.PathLike)) else str(word)
-
-
-def _in_one_line(text: str) -> str:
-    return " ".join(text.split())
 
 
 def _given_to_shell(words: Sequence[str]) -> str:

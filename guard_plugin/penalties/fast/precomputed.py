@@ -13,7 +13,7 @@ from torch.autograd import Function
 
 from guard_plugin.errors import UnsupportedLoss
 from guard_plugin.penalties.graph import batch_cut_off
-from guard_plugin.versions import products_with, strict_zip
+from guard_plugin.versions import keeps_graph, products_with, strict_zip
 
 __all__ = ["PrecomputedGradient", "recompute_if_unmodified", "version_of", "with_precomputed_gradient"]
 
@@ -199,9 +199,3 @@ class _Precomputed(Function):
             return *[None] * 5, *saved
         weighted = [one * weight for one in saved[:count]] if batched else products_with(saved[:count], weight)
         return *[None] * 5, *weighted
-
-
-def keeps_graph() -> bool:
-    """Tell whether the backward pass that is under way was asked to retain its graph; True where torch does not say."""
-    ask = getattr(torch._C._autograd, "_get_current_graph_task_keep_graph", None)
-    return ask is None or bool(ask())

@@ -3,7 +3,7 @@ import pytest
 from click.testing import CliRunner
 
 from guard_plugin.cli import cli
-from guard_plugin.commands.options import Command
+from guard_plugin.commands.options import Command, assigned
 from guard_plugin.errors import UnusableInput
 
 OPTIONS = [
@@ -53,3 +53,22 @@ def test_the_hosts_script_may_take_empty_words():
     for name in ("run", "observe"):
         (words,) = (one for one in cli.commands[name].params if one.name == "arguments")
         assert words.type is click.UNPROCESSED
+
+
+def test_assignments_are_taken_apart():
+    assert assigned(["eps=8/255", "note=a=b"], taken=["h"]) == {"eps": "8/255", "note": "a=b"}
+
+
+@pytest.mark.parametrize(
+    ("texts", "message"),
+    [
+        (["eps"], "expected --set NAME=VALUE, .* got 'eps'"),
+        (["=3"], "got '=3'"),
+        (["eps="], "got 'eps='"),
+        (["h_ramp=3"], "h_ramp has an option of its own, --h-ramp"),
+        (["eps=1", "eps=2"], "--set eps is given twice, as 1 and as 2"),
+    ],
+)
+def test_what_is_no_assignment_is_refused(texts, message):
+    with pytest.raises(UnusableInput, match=message):
+        assigned(texts, taken=["h_ramp"])

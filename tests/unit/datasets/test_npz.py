@@ -1,6 +1,5 @@
 """Images in .npz files."""
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +9,7 @@ import torch
 from guard_plugin.datasets import load_training_images
 from guard_plugin.errors import UnsafeFile, UnusableInput
 from guard_plugin.evaluation import load_images
+from tests.hostile import Hostile
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (20, 3, 6, 5), dtype=np.uint8)
 LABELS = np.arange(20) % 7
@@ -133,14 +133,8 @@ def test_damaged_files_are_refused(tmp_path):
             load_images(str(path))
 
 
-class Hostile:
-    def __reduce__(self):
-        return os.mkdir, ("executed",)
-
-
 @pytest.mark.parametrize("key", ["images", "labels"])
-def test_an_array_of_objects_executes_nothing_and_is_refused(tmp_path, monkeypatch, key):
-    monkeypatch.chdir(tmp_path)
+def test_an_array_of_objects_executes_nothing_and_is_refused(tmp_path, key):
     arrays = {"images": IMAGES, "labels": LABELS, key: np.array([Hostile()] * 20, dtype=object)}
     path = save(tmp_path, **arrays)
     with pytest.raises(UnsafeFile, match=f"'{key}' holds Python objects"):

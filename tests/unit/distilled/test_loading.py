@@ -1,7 +1,6 @@
 """Nothing untrusted is unpickled."""
 
 import argparse
-import os
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +11,7 @@ from guard_plugin.distilled import DistilledSet
 from guard_plugin.errors import UnsafeFile, UnusableInput
 from guard_plugin.files import load_untrusted
 from guard_plugin.spaces import Normalization
-
-
-class Hostile:
-    def __reduce__(self):
-        return os.mkdir, ("executed",)
+from tests.hostile import Hostile
 
 
 @pytest.mark.parametrize("payload", [Hostile(), {"data": [[torch.zeros(1), Hostile()]]}, [np.float64(1), Hostile()]])

@@ -1,6 +1,5 @@
 """Distilled images in plain files."""
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +11,7 @@ from guard_plugin.distilled.plain import read_plain
 from guard_plugin.errors import UnsafeFile, UnusableInput
 from guard_plugin.plugins import Plugins
 from guard_plugin.spaces import Normalization
+from tests.hostile import Hostile
 
 VALUES = torch.randint(0, 256, (6, 3, 8, 10), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
 PIXELS = VALUES.float() / 255
@@ -135,14 +135,8 @@ def test_other_files_are_refused(tmp_path):
         read_plain(tmp_path / "set.npy")
 
 
-class Hostile:
-    def __reduce__(self):
-        return os.mkdir, ("executed",)
-
-
 @pytest.mark.parametrize("name", ["set.pt", "set.npz"])
-def test_code_is_not_executed_but_refused(tmp_path, monkeypatch, name):
-    monkeypatch.chdir(tmp_path)
+def test_code_is_not_executed_but_refused(tmp_path, name):
     hostile = np.array([Hostile()], dtype=object) if name == "set.npz" else Hostile()
     path = saved(tmp_path, {"images": VALUES, "labels": hostile}, name)
     with pytest.raises(UnsafeFile, match="is refused"):

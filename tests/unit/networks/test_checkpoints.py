@@ -1,7 +1,6 @@
 """Checkpoints of networks that were trained elsewhere."""
 
 import hashlib
-import os
 from collections import OrderedDict
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from torch import nn
 from guard_plugin.errors import UnsafeFile, UnusableInput
 from guard_plugin.networks import build_network, checkpoint_subject, load_checkpoint
 from guard_plugin.spaces import Normalization, ZcaWhitening
+from tests.hostile import Hostile
 
 SHAPE = {"channels": 3, "num_classes": 4, "im_size": (8, 8)}
 
@@ -219,13 +219,7 @@ def test_a_file_without_weights_is_refused(tmp_path):
         load_checkpoint(saved(tmp_path, {"epoch": 3}), "ConvNet", **SHAPE)
 
 
-class Hostile:
-    def __reduce__(self):
-        return os.mkdir, ("executed",)
-
-
-def test_a_hostile_checkpoint_executes_nothing_and_is_refused(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def test_a_hostile_checkpoint_executes_nothing_and_is_refused(tmp_path):
     with pytest.raises(UnsafeFile, match="would run code"):
         load_checkpoint(saved(tmp_path, {"model": trained().state_dict(), "hook": Hostile()}), "ConvNetBN", **SHAPE)
     assert not Path("executed").exists()

@@ -19,11 +19,7 @@ from tests.versions import needs_torch
 FORMS = ["gradient", "loss"]
 
 
-@pytest.fixture(autouse=True)
-def float64():
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
+pytestmark = pytest.mark.usefixtures("float64")
 
 
 class Quadratic(nn.Module):

@@ -9,7 +9,7 @@ from guard_plugin.errors import UnusableInput
 from guard_plugin.hosts import Adapter
 from guard_plugin.injection.penalty_choice import choose_penalty
 from guard_plugin.penalties import Curvature, GradientNorm, PgdTraining
-from guard_plugin.penalties.settings import assigned, read_settings
+from guard_plugin.penalties.settings import read_settings
 from guard_plugin.plugins import Plugins
 from guard_plugin.versions import keyword_dataclass
 
@@ -55,25 +55,6 @@ def test_a_setting_that_text_cannot_say_is_refused():
 
     with pytest.raises(UnusableInput, match="'switched': by_class cannot be given as text"):
         read_settings(Switched, {"by_class": "{}"})
-
-
-def test_assignments_are_taken_apart():
-    assert assigned(["eps=8/255", "note=a=b"], taken=["h"]) == {"eps": "8/255", "note": "a=b"}
-
-
-@pytest.mark.parametrize(
-    ("texts", "message"),
-    [
-        (["eps"], "expected --set NAME=VALUE, .* got 'eps'"),
-        (["=3"], "got '=3'"),
-        (["eps="], "got 'eps='"),
-        (["h_ramp=3"], "h_ramp has an option of its own, --h-ramp"),
-        (["eps=1", "eps=2"], "--set eps is given twice, as 1 and as 2"),
-    ],
-)
-def test_what_is_no_assignment_is_refused(texts, message):
-    with pytest.raises(UnusableInput, match=message):
-        assigned(texts, taken=["h_ramp"])
 
 
 def test_an_adapter_recommends_settings_for_a_penalty_by_its_name():

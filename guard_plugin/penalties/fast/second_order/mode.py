@@ -20,12 +20,17 @@ from guard_plugin.penalties.fast.second_order.linear import Linear
 from guard_plugin.penalties.fast.second_order.relu import ReLU
 from guard_plugin.penalties.fast.second_order.wanted import Wanted
 from guard_plugin.penalties.graph import batch_cut_off, gradient_for_batch
-from guard_plugin.versions import TorchFunctionMode, is_autocast_enabled, is_transformed, plain_attention, untraced
+from guard_plugin.versions import (
+    SAVED_TENSORS_TELL,
+    TorchFunctionMode,
+    is_autocast_enabled,
+    is_transformed,
+    plain_attention,
+    saved_tensors_are_hooked,
+    untraced,
+)
 
 __all__ = ["SecondOrder"]
-
-# Before torch 2.8 this cannot be asked: a network with torch.utils.checkpoint fails there unless path is "reference".
-_saved_tensor_hooks = getattr(torch._C._autograd, "_top_saved_tensors_default_hooks", None)
 
 
 class SecondOrder(TorchFunctionMode):
@@ -69,7 +74,7 @@ class SecondOrder(TorchFunctionMode):
         ``take`` gets a weight and a contribution to its gradient, which the pass then does not return.
         """
         # A weight that hooks have saved would not be known again.
-        return self._only("parameters", take if _saved_tensor_hooks is not None else None)
+        return self._only("parameters", take if SAVED_TENSORS_TELL else None)
 
     @contextmanager
     def _only(
@@ -203,9 +208,9 @@ _OURS: dict[Any, Callable[..., Any]] = {
 def _plain(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
     """Tell whether all tensors are torch's own and of one precision (or classes), and nothing transforms the call."""
     tensors = [value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)]
-    # Under hooks on saved tensors, such as torch.utils.checkpoint's, a function does not get back what it saved.
-    hooked = _saved_tensor_hooks is not None and _saved_tensor_hooks(True) is not None
-    if not tensors or hooked or is_transformed() or is_autocast_enabled(tensors[0].device.type):
+    # Under hooks on saved tensors, such as torch.utils.checkpoint's, a function does not get back what it saved. Where
+    # torch does not tell (before 2.8), a network with checkpoints fails unless path is "reference".
+    if not tensors or saved_tensors_are_hooked() or is_transformed() or is_autocast_enabled(tensors[0].device.type):
         return False
     first = tensors[0]
     return first.is_floating_point() and all(

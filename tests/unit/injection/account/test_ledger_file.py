@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from guard_plugin.errors import UnusableInput
+from guard_plugin.files import write_json
 from guard_plugin.injection.account.ledger import Ledger
 from guard_plugin.injection.account.ledger_file import LedgerFile
 
@@ -29,7 +30,7 @@ def outcome(file: Path) -> str:
 def test_a_ledger_says_running_with_process_and_time_until_it_is_completed(tmp_path, script):
     old, new = ledger(), ledger()
     old.end("complete")
-    old.write(tmp_path / "l.json")
+    write_json(tmp_path / "l.json", old.to_json())
     file = LedgerFile(tmp_path / "l.json", script)
     assert outcome(tmp_path / "l.json") == "complete"
     file.begin(new)
