@@ -28,7 +28,7 @@ import torch
 from guard_plugin.demo import baseline_folder
 from guard_plugin.distilled import read_distilled, subject_of
 from guard_plugin.evaluation import benchmark_distilled
-from guard_plugin.plugins import Plugins
+from guard_plugin.plugins import installed_plugins
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def measure(setting: Setting, args: argparse.Namespace) -> dict[str, object]:
             env={**os.environ, "OMP_NUM_THREADS": "1"},
         )
     (file,) = folder.glob("res_*.pt")
-    sets = read_distilled(Plugins().hook, "dc", file)
+    sets = read_distilled(installed_plugins().hook, "dc", file)
     finished = benchmark_distilled(
         sets,
         dataset=sets[0].dataset,
@@ -92,7 +92,7 @@ def measure(setting: Setting, args: argparse.Namespace) -> dict[str, object]:
         n_examples=args.n_examples,
         seeds=args.students,
         out=folder / "benchmark",
-        subject=subject_of("dc", file, sets),
+        subject=subject_of("dc", {file: sets}),
         device=args.device,
     )
     ledger = json.loads((folder / "ledger.json").read_text(encoding="utf-8"))

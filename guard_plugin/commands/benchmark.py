@@ -25,7 +25,7 @@ from guard_plugin.commands.options import (
     zca_option,
 )
 from guard_plugin.datasets import DATASETS
-from guard_plugin.distilled import read_distilled, subject_of_several
+from guard_plugin.distilled import read_distilled, subject_of
 from guard_plugin.distilled.markers import Origin, origin_of
 from guard_plugin.errors import UnusableInput
 from guard_plugin.evaluation.checkpoint_benchmark import benchmark_checkpoints
@@ -212,7 +212,7 @@ def _benchmark_students(distilled: tuple[Path, ...], given: dict[str, Any]) -> F
     if "dataset" in given and "dataset" in told and spaces and spelled(given["dataset"], spaces) not in spaces:
         given.setdefault("host_dataset", told["dataset"])  # the one given is a folder of it
     given = _complete({name: value for name, value in found.items() if value is not None} | given, found["arch"])
-    return benchmark_distilled(sets, subject=subject_of_several(adapter, by_path), **given)
+    return benchmark_distilled(sets, subject=subject_of(adapter, by_path), **given)
 
 
 def _told_by_markers(paths: Iterable[Path]) -> Mapping[str, str]:

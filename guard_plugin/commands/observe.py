@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import click
 
 from guard_plugin.commands.options import Command, any_path, at_least_1, module_option
 from guard_plugin.files import write_json
-from guard_plugin.foreign_text import printable
+from guard_plugin.foreign_text import tell
 from guard_plugin.injection.processes.program import find_program
 from guard_plugin.observation import observe_program, propose
 from guard_plugin.observation.adapter_file import check_new, write_adapter
@@ -47,12 +46,12 @@ def observe(
         check_new(adapter)
     observation, code = observe_program(program, arguments, calls=calls)
     proposal = propose(observation)
-    print(printable(f"guard: {report(observation, proposal, [*program.words, *arguments])}"), file=sys.stderr)
+    tell(report(observation, proposal, [*program.words, *arguments]))
     if json_file is not None:
         found = {**observation.to_json(), "why_not": proposal.why_not, "notes": list(proposal.notes)}
         found["command"] = None if proposal.why_not else proposal.command([*program.words, *arguments])
         write_json(json_file, found)
     if adapter is not None:
         write_adapter(adapter, observation, proposal, program)
-        print(printable(f"guard: the adapter is in {adapter}, its test beside it"), file=sys.stderr)
+        tell(f"the adapter is in {adapter}, its test beside it")
     return code

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ import torch
 
 from guard_plugin.errors import UnusableInput
 from guard_plugin.evaluation.distributed import usable_device
-from guard_plugin.foreign_text import printable
+from guard_plugin.foreign_text import printable, tell
 from guard_plugin.networks.architectures import architecture_named
 from guard_plugin.plugins import Plugins, look_up
 from guard_plugin.ranks import is_main_process
@@ -149,7 +148,7 @@ def computing_device(name: str) -> torch.device:
     place = usable_device(name)
     if is_main_process():
         gpu = f" ({torch.cuda.get_device_name(place)})" if place.type == "cuda" else ""
-        print(f"guard: computes on {place}{gpu}", file=sys.stderr)
+        tell(f"computes on {place}{gpu}")
     return place
 
 

@@ -12,7 +12,7 @@ import torch
 
 from guard_plugin.comparison.comparing import Comparison
 from guard_plugin.comparison.reading import Measured
-from guard_plugin.distilled import DistilledSet, read_distilled, subject_of_several
+from guard_plugin.distilled import DistilledSet, read_distilled, subject_of
 from guard_plugin.drawing import draw_all, rows_of_classes, sheet
 from guard_plugin.errors import GuardError, UnusableInput
 from guard_plugin.plugins import installed_plugins
@@ -86,7 +86,7 @@ def _read_sets(benchmark: Measured, paths: Sequence[Path]) -> list[DistilledSet]
     if gone:
         raise UnusableInput(f"the distilled images are no longer at {', '.join(gone)}, seen from the current folder")
     found = {path: read_distilled(installed_plugins().hook, subject["adapter"], path) for path in paths}
-    if subject_of_several(subject["adapter"], found)["sha256"] != subject["sha256"]:
+    if subject_of(subject["adapter"], found)["sha256"] != subject["sha256"]:
         raise UnusableInput(f"{', '.join(map(str, paths))} has changed since it was benchmarked (its SHA-256 differs)")
     dataset = subject.get("dataset") or benchmark.protocol["dataset"]
     return [distilled.for_dataset(dataset) for sets in found.values() for distilled in sets]

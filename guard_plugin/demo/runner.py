@@ -12,7 +12,7 @@ from guard_plugin.comparison import Comparison, compare, draw_distilled, notes, 
 from guard_plugin.comparison.report import legend, marked
 from guard_plugin.demo.methods import LEDGER, distil, student_options
 from guard_plugin.demo.settings import DcSettings, RecoverySettings
-from guard_plugin.distilled import read_distilled, subject_of_several
+from guard_plugin.distilled import read_distilled, subject_of
 from guard_plugin.errors import UnusableInput
 from guard_plugin.evaluation import benchmark_distilled
 from guard_plugin.evaluation.folder import locked
@@ -98,7 +98,7 @@ def _benchmark(
     benchmark_distilled(
         sets,
         out=folder,
-        subject=subject_of_several(settings.method, by_path),
+        subject=subject_of(settings.method, by_path),
         **_protocol(settings, plugins),
         ledger=[read_json_object(path.parent / LEDGER) for path in distilled],
         **student_options(settings, distilled),

@@ -2,7 +2,7 @@
 
 from guard_plugin.distilled.distilled_set import DistilledSet
 from guard_plugin.distilled.fkd import FkdLabels, Mix, StoredBatch, View
-from guard_plugin.distilled.reading import read_distilled, subject_of, subject_of_several
+from guard_plugin.distilled.reading import read_distilled, subject_of
 from guard_plugin.files import load_untrusted
 
 __all__ = [
@@ -14,5 +14,4 @@ __all__ = [
     "load_untrusted",
     "read_distilled",
     "subject_of",
-    "subject_of_several",
 ]

@@ -13,7 +13,7 @@ from guard_plugin.files import file_sha256, joint_sha256
 if TYPE_CHECKING:
     from pluggy import HookRelay  # which pluggy 1.0 to 1.2 do not have
 
-__all__ = ["read_distilled", "subject_of", "subject_of_several"]
+__all__ = ["read_distilled", "subject_of"]
 
 _MOST_NAMED = 20  # files; a folder of images has thousands
 
@@ -34,20 +34,13 @@ def read_distilled(hooks: HookRelay, adapter: str, path: Path | str) -> list[Dis
     return list(sets)
 
 
-def subject_of(adapter: str, path: Path | str, sets: Sequence[DistilledSet]) -> dict[str, Any]:
-    """Describe for results.json a distilled file or folder, and the sets that were read from it.
+def subject_of(adapter: str, found: Mapping[Path, Sequence[DistilledSet]]) -> dict[str, Any]:
+    """Describe for results.json distilled files or folders, with the sets that were read from each.
 
     Where one file was read, "sha256" is that file's. Where several were read, it is what
-    ``sha256sum FILE... | sha256sum`` prints, with the files in the order of their paths and without their folders'
-    names; "files" then lists them or, if they are too many, "n_files" counts them.
-    """
-    return subject_of_several(adapter, {Path(path): sets})
-
-
-def subject_of_several(adapter: str, found: Mapping[Path, Sequence[DistilledSet]]) -> dict[str, Any]:
-    """Describe several distilled files or folders as ``subject_of`` does one, with the sets read from each.
-
-    Their files come one after the other; "path" is the first of what was named, and "paths" are all.
+    ``sha256sum FILE... | sha256sum`` prints, with the files of each folder in the order of their paths and without
+    their folders' names; "files" then lists them or, if they are too many, "n_files" counts them. "path" is the first
+    of what was named, and "paths" are all.
     """
     paths, sets = list(found), [one for of in found.values() for one in of]
     files = [file for path, of in found.items() for file in _files(path, of)]

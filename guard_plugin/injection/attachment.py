@@ -18,7 +18,7 @@ import torch
 
 from guard_plugin import __version__
 from guard_plugin.errors import GuardError, UnusableInput
-from guard_plugin.foreign_text import printable
+from guard_plugin.foreign_text import tell
 from guard_plugin.hosts.doctor import commit_of, is_modified
 from guard_plugin.hosts.faults import Repairs
 from guard_plugin.hosts.profile import ExpectedCount
@@ -87,7 +87,7 @@ class Attachment:
         self._teacher = Teacher(teacher) if teacher is not None else None
         for fault in faults if is_main_process() and reports is None else []:
             mended = "mended in memory" if repair else "guard run --repair mends it in memory"
-            _tell(f"known fault of this host, {fault.describe()}; {mended}")
+            tell(f"known fault of this host, {fault.describe()}; {mended}")
         with contextlib.ExitStack() as undo:  # what fails here leaves nothing behind
             self._hooks.run_started(ledger=self.ledger)
             undo.callback(self._tell_that_it_ended)
@@ -117,7 +117,7 @@ class Attachment:
                 self._guard.source_of = lambda batch: sources.of(batch, sys._getframe(1))[0]
             self._guard.origins = tap.origins
             if is_main_process() and reports is None:
-                self._guard.tells = _tell
+                self._guard.tells = tell
             watch_compiled_functions(undo, self._guard.compiled_loss, tap.origins.paused)
             self._undo = undo.pop_all()
         Attachment._active = self
@@ -202,7 +202,7 @@ class Attachment:
             problem = self._teacher.problem()
         ended = self.end("failed" if not succeeded else "incomplete" if problem else "complete", problem)
         if ended is not None and problem is None and not succeeded:
-            _tell(f"error: {ended}")
+            tell(f"error: {ended}")
             return None
         return ended
 
@@ -236,15 +236,11 @@ class Attachment:
         early = bool(codes) and self.ledger.seen == 0
         problem = self.conclude(succeeded=not (failed or early))
         if is_main_process():
-            print(printable(f"guard: {self.ledger.summary()}"), file=sys.stderr)
+            tell(self.ledger.summary())
         if failed or early or problem is None:
             return
-        print(printable(f"guard: error: {problem}"), file=sys.stderr)
+        tell(f"error: {problem}")
         _end_process(problem.exit_code)
-
-
-def _tell(line: str) -> None:
-    print(printable(f"guard: {line}"), file=sys.stderr)
 
 
 def _ledger_of(plan: Plan, adapter: str, *, repair: bool) -> Ledger:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from guard_plugin.errors import GuardError, UnusableInput
-from guard_plugin.foreign_text import printable
+from guard_plugin.foreign_text import tell
 from guard_plugin.hosts.seams import Definition
 from guard_plugin.injection.account.ledger import Ledger
 from guard_plugin.injection.account.ledger_file import LedgerFile
@@ -89,12 +89,12 @@ def run_plain(program: Program, arguments: Sequence[str], *, stop: type[BaseExce
 def _report(ledger: Ledger, file: LedgerFile | None, *, quiet: bool) -> UnusableInput | None:
     """Print and write a ledger; return the error where it cannot be written, which is printed too."""
     if is_main_process() and not quiet:
-        print(printable(f"guard: {ledger.summary()}"), file=sys.stderr)
+        tell(ledger.summary())
     try:
         if file is not None:
             file.complete(ledger)
     except UnusableInput as error:
-        print(printable(f"guard: error: {error}"), file=sys.stderr)
+        tell(f"error: {error}")
         return error
     return None
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ from torch import Tensor, nn
 
 from guard_plugin.errors import UnusableInput, few
 from guard_plugin.files import read_state_dict
-from guard_plugin.foreign_text import printable
+from guard_plugin.foreign_text import tell
 from guard_plugin.ranks import is_main_process
 from guard_plugin.spaces import InputSpace, Normalization
 from guard_plugin.state_dicts import StateDict, load_tensors
@@ -157,11 +156,11 @@ def _tell(file: Path, found: StateDict, prefix: str) -> None:
     places += [f"behind the prefix {prefix!r}"] if prefix else []
     if not places or not is_main_process():
         return
-    text = f"guard: {file}: took the weights {' '.join(places)}"
+    text = f"{file}: took the weights {' '.join(places)}"
     if found.others:
         other = found.others[0]
         text += (
             f", and not those under {', '.join(map(repr, found.others))}: to measure these, make a file of them, by "
             f"torch.save(torch.load({file.name!r})[{other!r}], 'weights.pt')"
         )
-    print(printable(text), file=sys.stderr)
+    tell(text)

@@ -92,16 +92,16 @@ def test_recovered_images_are_not_whitened(recovered):
 
 
 def test_subject_of_a_few_and_of_many(tmp_path, recovered):
-    subject = subject_of("sre2l", recovered, read_recovered(recovered))
+    subject = subject_of("sre2l", {recovered: read_recovered(recovered)})
     shell = r"cd {} && sha256sum */*.jpg | sed 's|  .*/|  |' | sha256sum"
     printed = subprocess.run(shell.format(recovered), shell=True, capture_output=True, text=True, check=True).stdout
     assert subject["sha256"] == printed.split()[0]
     assert len(subject["files"]) == 20 and subject["ipc"] == 2
     many = write(tmp_path / "many", ipc=3)
-    subject = subject_of("sre2l", many, read_recovered(many))
+    subject = subject_of("sre2l", {many: read_recovered(many)})
     assert subject["n_files"] == 30 and "files" not in subject
     (many / "new009" / "class009_id002.jpg").unlink()
-    assert subject_of("sre2l", many, read_recovered(many))["sha256"] != subject["sha256"]
+    assert subject_of("sre2l", {many: read_recovered(many)})["sha256"] != subject["sha256"]
 
 
 def image(size=(8, 8), mode="L"):

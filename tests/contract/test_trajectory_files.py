@@ -230,7 +230,7 @@ def test_nothing_is_unpickled(save, which):
 
 def test_the_subjects_hash_is_that_of_all_files_that_were_read(save):
     run = save(CIFAR_RUN, lr_best=torch.tensor(0.02), **pair(), **pair("7"))
-    subject = subject_of("mtt", run, read_trajectory_sets(run))
+    subject = subject_of("mtt", {run: read_trajectory_sets(run)})
     command = "sha256sum images_best.pt labels_best.pt lr_best.pt | sha256sum"
     expected = subprocess.run(command, shell=True, cwd=run, capture_output=True, text=True, check=True).stdout.split()[
         0
@@ -239,7 +239,7 @@ def test_the_subjects_hash_is_that_of_all_files_that_were_read(save):
     assert subject["files"] == [str(run / f"{name}_best.pt") for name in ("images", "labels", "lr")]
     assert (subject["ipc"], subject["path"]) == (1, str(run))
     torch.save(torch.tensor(0.03), run / "lr_best.pt")
-    assert subject_of("mtt", run, read_trajectory_sets(run))["sha256"] != expected
+    assert subject_of("mtt", {run: read_trajectory_sets(run)})["sha256"] != expected
 
 
 def test_the_subjects_hash_of_one_file_is_the_files(tmp_path, save):
@@ -247,7 +247,7 @@ def test_the_subjects_hash_of_one_file_is_the_files(tmp_path, save):
     one = tmp_path / "other.pt"
     one.write_bytes(b"some bytes")
     untold = [type(distilled)(distilled.images, distilled.labels, 10, CIFAR)]
-    subject = subject_of("dc", one, untold)
+    subject = subject_of("dc", {one: untold})
     assert subject == {
         "kind": "distilled",
         "path": str(one),
@@ -260,4 +260,4 @@ def test_the_subjects_hash_of_one_file_is_the_files(tmp_path, save):
     folder.mkdir()
     (folder / "a").write_bytes(b"a")
     (folder / "b").write_bytes(b"b")
-    assert subject_of("theirs", folder, untold)["files"] == [str(folder / "a"), str(folder / "b")]
+    assert subject_of("theirs", {folder: untold})["files"] == [str(folder / "a"), str(folder / "b")]

@@ -37,8 +37,8 @@ from utils import get_dataset, get_network, evaluate_synset, ParamDiffAug
 torch.set_num_threads(1), torch.manual_seed(0)
 data, run, arch, ipc = *sys.argv[1:4], int(sys.argv[4])
 dsa, zca, soft = (word == "True" for word in sys.argv[5:])
-args = types.SimpleNamespace(device="cpu", lr_net={RATE}, epoch_eval_train={EPOCHS}[ipc], batch_train=256, dataset="CIFAR10",
-                             dsa=dsa, dsa_strategy={DSA_STRATEGY!r}, dsa_param=ParamDiffAug(), dc_aug_param=None,
+args = types.SimpleNamespace(device="cpu", lr_net={RATE}, batch_train=256, dataset="CIFAR10",
+                             epoch_eval_train={EPOCHS}[ipc], dsa=dsa, dsa_strategy={DSA_STRATEGY!r}, dsa_param=ParamDiffAug(), dc_aug_param=None,
                              zca=zca, teacher_label=soft)
 channel, size, classes, _, _, _, train, _, testloader, *_ = get_dataset("CIFAR10", data, args=args)
 everything = [train[i] for i in range(len(train))]

@@ -9,7 +9,6 @@ import contextlib
 import importlib
 import importlib.util
 import os
-import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
@@ -20,7 +19,7 @@ import torch
 
 from guard_plugin.distilled.markers import Origin, files_in, marked_sha256, marker_of, origin_of
 from guard_plugin.files import write_json
-from guard_plugin.foreign_text import printable
+from guard_plugin.foreign_text import tell
 from guard_plugin.hosts.profile import Profile
 from guard_plugin.injection.account.ledger import Ledger
 from guard_plugin.injection.patching import patch
@@ -174,4 +173,4 @@ def _noting(
 
 def _warn(text: str) -> None:
     if is_main_process():
-        print(printable(f"guard: warning: {text}"), file=sys.stderr)
+        tell(f"warning: {text}")

@@ -14,7 +14,6 @@ import multiprocessing
 import multiprocessing.util
 import os
 import shutil
-import sys
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -24,7 +23,7 @@ from typing import Any
 
 from guard_plugin.errors import NothingGuarded
 from guard_plugin.files import atomic_file
-from guard_plugin.foreign_text import printable
+from guard_plugin.foreign_text import tell
 from guard_plugin.injection.account.ledger import Ledger
 from guard_plugin.injection.patching import patch
 from guard_plugin.injection.processes.started_programs import watch_started_programs
@@ -153,8 +152,7 @@ class Children:
         """Say that a Python program was started, in which nothing is guarded."""
         if not self._ledger.unguarded and command not in self._ledger.programs:
             self._ledger.programs.append(command)
-            text = f"guard: warning: {command!r} is a program of its own, and is not guarded"
-            print(printable(text), file=sys.stderr)
+            tell(f"warning: {command!r} is a program of its own, and is not guarded")
 
 
 def _is_worker(target: Any) -> bool:

@@ -9,7 +9,7 @@ from PIL import Image
 
 from guard_plugin.comparison import charts, compare, comparison_page, draw_distilled, read_benchmark, write_page
 from guard_plugin.comparison.templates import typeset
-from guard_plugin.distilled import read_distilled, subject_of, subject_of_several
+from guard_plugin.distilled import read_distilled, subject_of
 from guard_plugin.errors import UnusableInput
 from guard_plugin.plugins import Plugins
 from guard_plugin.versions import strict_zip
@@ -216,7 +216,7 @@ def distilled(tmp_path):
     """A file as DC writes it, and its description."""
     file = tmp_path / "res_DC_digits_MLP_2ipc.pt"
     torch.save({"data": [[torch.rand(20, 1, 8, 8), torch.arange(10).repeat_interleave(2)]]}, file)
-    return file, subject_of("dc", file, read_distilled(Plugins().hook, "dc", file))
+    return file, subject_of("dc", {file: read_distilled(Plugins().hook, "dc", file)})
 
 
 def test_distilled_images_are_in_the_page(tmp_path, distilled):
@@ -255,7 +255,7 @@ def test_images_of_several_files_are_read_in_their_order(tmp_path, distilled):
     other = tmp_path / "res_DSA_digits_MLP_2ipc.pt"
     torch.save({"data": [[torch.rand(20, 1, 8, 8), torch.arange(10).repeat_interleave(2)]]}, other)
     found = {file: read_distilled(Plugins().hook, "dc", file) for file in (distilled[0], other)}
-    subject = subject_of_several("dc", found)
+    subject = subject_of("dc", found)
     assert subject["paths"] == [str(distilled[0]), str(other)] == subject["files"] and subject["experiments"] == 2
     told = texts(parsed(comparison_page(two(tmp_path, subject=subject))))
     assert "all classes, 2 of each; first of 2 sets" in told

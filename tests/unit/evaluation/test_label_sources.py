@@ -136,7 +136,7 @@ def test_paths_may_be_texts_and_one_radius_no_list(pixels, teacher, tmp_path):
     (read,) = read_distilled(hooks, "plain", "plain.pt")
     given = {"dataset": "digits", "arch": ARCH, "attacks": "fgsm", "seeds": 1, "n_examples": 20}
     short = {"recipe": "sre2l", "recipe_values": {"epochs": 1}, "teacher": str(teacher[0])}
-    subject = subject_of("plain", "plain.pt", [read])
+    subject = subject_of("plain", {Path("plain.pt"): [read]})
     for out, eps in (("number", 8 / 255), ("text", "8/255")):
         results = benchmark_distilled([read], subject=subject, out=out, eps=eps, **given, **short).results
         assert results["protocol"]["attacks"][0]["eps_value"] == 8 / 255 and (tmp_path / out / "results.json").exists()
