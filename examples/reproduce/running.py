@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from guard_plugin.files import remove_unfinished, write_json
-from guard_plugin.hosts.doctor import commit_of
+from guard_plugin.hosts.work_tree import commit_of
 
 __all__ = ["GUARD", "SMALL_TEACHER", "WANDB_NAME", "is_of_hosts", "record_of", "run_once"]
 

@@ -11,7 +11,8 @@ import click
 from guard_plugin.commands.options import Command, json_option, show
 from guard_plugin.errors import GuardError, UnusableInput
 from guard_plugin.hosts.adapter import AUTO, make_adapter
-from guard_plugin.hosts.doctor import Diagnosis, commit_of, examine, fitting
+from guard_plugin.hosts.doctor import Diagnosis, examine, fitting
+from guard_plugin.hosts.work_tree import commit_of
 from guard_plugin.plugins import installed_plugins, look_up
 
 __all__ = ["doctor", "list_plugins"]

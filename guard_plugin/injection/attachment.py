@@ -19,9 +19,9 @@ import torch
 from guard_plugin import __version__
 from guard_plugin.errors import GuardError, UnusableInput
 from guard_plugin.foreign_text import tell
-from guard_plugin.hosts.doctor import commit_of, is_modified
 from guard_plugin.hosts.faults import Repairs
 from guard_plugin.hosts.profile import ExpectedCount
+from guard_plugin.hosts.work_tree import commit_of, is_modified
 from guard_plugin.injection.account.ledger import Ledger
 from guard_plugin.injection.account.provenance import Provenance
 from guard_plugin.injection.calls.compiled_functions import watch_compiled_functions

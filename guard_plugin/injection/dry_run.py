@@ -8,8 +8,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from guard_plugin.distilled.markers import origin_of
-from guard_plugin.hosts.doctor import commit_of, is_modified
 from guard_plugin.hosts.profile import ExpectedCount
+from guard_plugin.hosts.work_tree import commit_of, is_modified
 from guard_plugin.injection.plan import Plan
 from guard_plugin.injection.teacher import Teacher
 

@@ -38,8 +38,8 @@ torch.set_num_threads(1), torch.manual_seed(0)
 data, run, arch, ipc = *sys.argv[1:4], int(sys.argv[4])
 dsa, zca, soft = (word == "True" for word in sys.argv[5:])
 args = types.SimpleNamespace(device="cpu", lr_net={RATE}, batch_train=256, dataset="CIFAR10",
-                             epoch_eval_train={EPOCHS}[ipc], dsa=dsa, dsa_strategy={DSA_STRATEGY!r}, dsa_param=ParamDiffAug(), dc_aug_param=None,
-                             zca=zca, teacher_label=soft)
+                             epoch_eval_train={EPOCHS}[ipc], zca=zca, teacher_label=soft, dc_aug_param=None,
+                             dsa=dsa, dsa_strategy={DSA_STRATEGY!r}, dsa_param=ParamDiffAug())
 channel, size, classes, _, _, _, train, _, testloader, *_ = get_dataset("CIFAR10", data, args=args)
 everything = [train[i] for i in range(len(train))]
 chosen = [image for c in range(10) for image in [x for x, y in everything if int(y) == c][:ipc]]

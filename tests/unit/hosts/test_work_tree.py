@@ -4,7 +4,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from guard_plugin.hosts.doctor import commit_of, is_modified
+from guard_plugin.hosts.work_tree import commit_of, is_modified
 
 
 def git(folder: Path, *arguments: str) -> str:
