@@ -48,15 +48,15 @@ _ABLATIONS = (
     Arm("guard-loss-3-ramp", (*_LOSS_FORM_3.options, "--strength-ramp", "378")),
     Arm("guard-loss-batch-statistics", (*_LOSS_FORM.options, "--set", "batch_statistics=true")),
 )
-# Section 3.2 does not give the radius of the weak attack: the one that the table is attacked with, and a larger one.
-_ADVERSARIAL, _ADVERSARIAL_4 = (
+# Section 3.2 does not give the radius of the weak attack: the one that the table is attacked with, and larger ones.
+_ADVERSARIAL, *_LARGER_RADII = (
     Arm(name, ("--penalty", "pgd_at", "--strength", "1", "--set", f"eps={radius}/255"))
-    for name, radius in (("adversarial", 1), ("adversarial-4", 4))
+    for name, radius in (("adversarial", 1), ("adversarial-4", 4), ("adversarial-8", 8))
 )
 # What a guarded teacher is for: the images alone, or the labels alone.
 _PARTS = (Arm("guard-images", parts=(_GUARD, _BASELINE)), Arm("guard-labels", parts=(_BASELINE, _GUARD)))
 
-_OTHERS = (_LOSS_FORM, _LOSS_FORM_3, *_STRONG, *_ABLATIONS, _ADVERSARIAL, _ADVERSARIAL_4, *_GRADIENT_NORMS, *_PARTS)
+_OTHERS = (_LOSS_FORM, _LOSS_FORM_3, *_STRONG, *_ABLATIONS, _ADVERSARIAL, *_LARGER_RADII, *_GRADIENT_NORMS, *_PARTS)
 ARMS = {arm.name: arm for arm in (_BASELINE, _GUARD, *_OTHERS)}
 
 
