@@ -21,7 +21,7 @@ BallAttack = Callable[[Losses, Tensor, float, Tensor], Tensor]
 class Ascent:
     """Projected L2 gradient ascent on the loss, with shrinking steps, which returns the best point that it visited.
 
-    Unlike the attacks of ``guard_plugin.evaluation`` it knows no pixel range: GUARD's bound is about the whole ball,
+    Unlike ``guard_plugin.attacks`` it knows no pixel range: GUARD's bound is about the whole ball,
     and distilled images leave the range anyway. What it finds is a lower estimate of the largest loss.
 
     Args:

@@ -135,11 +135,11 @@ def _execute(program: Program, source: bytes | str, *, stop: type[BaseException]
     """Run the program's source; return its exit code, and whether its argument parser ended it."""
     try:
         program.execute(source)
-    except SystemExit as stop:
+    except SystemExit as ended:
         # --help ends in argparse; a sys.exit(0) of the script's own does not.
-        last, _ = list(traceback.walk_tb(stop.__traceback__))[-1]
+        last, _ = list(traceback.walk_tb(ended.__traceback__))[-1]
         by_parser = Path(last.f_code.co_filename).name == "argparse.py"
-        return _exit_code(stop), by_parser
+        return _exit_code(ended), by_parser
     except (GuardError, stop):
         raise
     except BaseException as error:  # noqa: BLE001 - the script's own, shown as Python shows it

@@ -7,6 +7,7 @@ host's own steps put into these files: plain data, named one by one.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -15,8 +16,6 @@ from guard_plugin.hosts.faults.fault import AS_IT_IS, Fault
 from guard_plugin.versions import TORCH, allowed_globals
 
 __all__ = ["arguments_refused", "numbers_refused"]
-
-_READS = r"\btorch\.load\("
 
 
 def _refuses_unknown_types() -> bool:
@@ -33,29 +32,24 @@ def _reading_numbers() -> AbstractContextManager[Any]:
 
 def arguments_refused(file: str) -> Fault:
     """Return the fault of a file that reads checkpoints in which a training script left its arguments."""
-    return Fault(
-        name="arguments-in-checkpoint",
-        file=file,
-        pattern=_READS,
-        repaired=AS_IT_IS,
-        harm="torch.load refuses, since torch 2.6, the argparse.Namespace that the training script saves with the "
-        "weights; mended, it reads this type, too, and no other",
-        only_if=_refuses_unknown_types,
-        meanwhile=_reading_arguments,
-        stops=True,
-    )
+    harm = "the argparse.Namespace that the training script saves with the weights; mended, it reads this type, too, "
+    return _refused(file, "arguments-in-checkpoint", f"{harm}and no other", _reading_arguments)
 
 
 def numbers_refused(file: str) -> Fault:
     """Return the fault of a file that reads what an earlier step saved numpy's numbers in."""
+    harm = "the numpy numbers that the step before saves; mended, it reads them, too, and no other type"
+    return _refused(file, "numpy-numbers-in-file", harm, _reading_numbers)
+
+
+def _refused(file: str, name: str, harm: str, reading: Callable[[], AbstractContextManager[Any]]) -> Fault:
     return Fault(
-        name="numpy-numbers-in-file",
+        name=name,
         file=file,
-        pattern=_READS,
+        pattern=r"\btorch\.load\(",
         repaired=AS_IT_IS,
-        harm="torch.load refuses, since torch 2.6, the numpy numbers that the step before saves; mended, it reads "
-        "them, too, and no other type",
+        harm=f"torch.load refuses, since torch 2.6, {harm}",
         only_if=_refuses_unknown_types,
-        meanwhile=_reading_numbers,
+        meanwhile=reading,
         stops=True,
     )
