@@ -6,7 +6,7 @@ import contextlib
 import copy
 import warnings
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -75,11 +75,13 @@ class GuardedCriterion(nn.Module):
 
         Args:
             *args: What the criterion gets: first what the model returned, shape (n, ...), and the targets, length n;
-                or these as ``input`` and ``target``, as torch names them. Others reach the criterion as they are.
+                or these as ``input`` and ``target``, as torch names them. Others that are no tensors reach the
+                criterion as they are.
             **kwargs: See above.
 
         Raises:
-            UnsupportedLoss: If gradients flow to the first argument but the model did not return it.
+            UnsupportedLoss: If gradients flow to the first argument but the model did not return it, or the penalty is
+                due and a third argument is a tensor, of which ``loss_fn`` would not know.
         """
         loss = self.criterion(*args, **kwargs)
         if not isinstance(loss, Tensor):
@@ -107,6 +109,7 @@ class GuardedCriterion(nn.Module):
                     call.settle_by(loss)
                 return loss
             call.check_guardable()
+            _check_given(args, kwargs)
             penalty = self._penalty.at(self.guarded)
             self.guarded += 1
             if penalty.strength != 0:
@@ -162,6 +165,17 @@ class GuardedCriterion(nn.Module):
         """Return the criterion per example, with the settings that it has now."""
         loss_fn: LossFunction | None = self._made_with[2]
         return loss_fn or per_example(self.criterion)
+
+
+def _check_given(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+    """Refuse a further tensor, such as a teacher's logits: which of them ``loss_fn`` should judge by is not known."""
+    given = sum(isinstance(value, Tensor) for value in (*args, *kwargs.values()))
+    if given > 2:
+        raise UnsupportedLoss(
+            f"expected the criterion to be called on outputs and targets, which its loss_fn gets, found {given} "
+            f"tensors: wrap the loss of the outputs and the targets alone, and add what the others are for to what it "
+            f"returns"
+        )
 
 
 class _Watching:

@@ -35,6 +35,26 @@ def test_the_loss_in_training_carries_the_penalty(net, form, smoothing):
     assert penalty > 0 and guarded.guarded == 1
 
 
+@pytest.mark.parametrize("strength", [0.0, 2.0])
+def test_a_third_tensor_is_refused(net, strength):
+    """As of a criterion that is called on student, teacher and labels: its second tensor is not the targets."""
+
+    def distillation(student, teacher, labels, temperature=4.0):
+        soft = functional.mse_loss((student / temperature).softmax(1), (teacher / temperature).softmax(1))
+        return soft + functional.cross_entropy(student, labels)
+
+    def losses(output, target):
+        return functional.cross_entropy(output, target, reduction="none")
+
+    criterion = guard_plugin.wrap(distillation, net, strength=strength, h=0.5, loss_fn=losses)
+    teacher = torch.zeros(6, 3)
+    for arguments, names in (((teacher, Y), {}), ((), {"teacher": teacher, "labels": Y, "temperature": 2.0})):
+        with pytest.raises(UnsupportedLoss, match="outputs and targets, .*found 3 tensors: wrap the loss of"):
+            criterion(net(X), *arguments, **names)
+    net.eval()
+    assert torch.equal(criterion(net(X), teacher, Y), distillation(net(X), teacher, Y))
+
+
 def test_training_with_it_lowers_the_penalty(net):
     def final_penalty(strength: float) -> float:
         model = copy.deepcopy(net)
