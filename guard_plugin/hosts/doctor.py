@@ -70,11 +70,14 @@ def examine(adapter: Adapter, folder: Path) -> list[Diagnosis]:
     if not folder.is_dir():
         raise UnusableInput(f"no such folder: {folder}")
     guarded = [profile.script for profile in adapter.profiles if not (profile.refused or profile.unguarded)]
-    if not any((folder / script).is_file() for script in guarded):
-        raise UnusableInput(
-            f"adapter {adapter.name}: expected {' or '.join(guarded)} in {folder}, found none: is this a clone of "
-            f"{adapter.host}?"
-        )
+
+    def holds_one(place: Path) -> bool:
+        return any((place / script).is_file() for script in guarded)
+
+    if not holds_one(folder):
+        above = next(filter(holds_one, folder.resolve().parents), None)
+        fix = f"{above} has one: give that folder" if above else f"is this a clone of {adapter.host}?"
+        raise UnusableInput(f"adapter {adapter.name}: expected {' or '.join(guarded)} in {folder}, found none: {fix}")
     return [_diagnose(adapter, profile, folder) for profile in adapter.profiles if (folder / profile.script).is_file()]
 
 

@@ -275,6 +275,7 @@ def _end_process(code: int) -> NoReturn:
     """End the process with an exit code while the interpreter is ending; nothing that was written is lost."""
     atexit._run_exitfuncs()
     for thing in gc.get_objects():
-        if isinstance(thing, (io.TextIOWrapper, io.BufferedWriter)) and not thing.closed and thing.writable():
+        # By its type: asked for its class, an object of another library may warn.
+        if issubclass(type(thing), (io.TextIOWrapper, io.BufferedWriter)) and not thing.closed and thing.writable():
             thing.flush()
     os._exit(code)

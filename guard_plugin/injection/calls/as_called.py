@@ -34,7 +34,8 @@ class AsCalled(nn.Module):
             if one not in parts:
                 raise UnsupportedLoss(
                     f"expected {type(self.network).__name__} to return in evaluation what it returns in training, "
-                    f"found a {type(returned).__name__} where the host takes {one!r} of a container"
+                    f"found a {type(returned).__name__} where the host takes {one!r} of a container: have it return "
+                    f"the same in both, as torchvision's GoogLeNet and Inception do with aux_logits=False"
                 )
             returned = parts[one]
         picked: Tensor = returned
