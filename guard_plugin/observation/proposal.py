@@ -16,6 +16,11 @@ __all__ = ["Proposal", "propose"]
 # The paper's h and strength (section 5.1), and the shape that the authors' scripts train on.
 _PAPERS_H, _PAPERS_SHAPE, _PAPERS_STRENGTH = 3.0, (3, 224, 224), 100.0
 
+_SHARED = (
+    "losses on real data and others are computed at {}: guard run tells them apart by their inputs; where it says that "
+    "it cannot, observe without --calls, to the script's end, for the number of losses (--expect)"
+)
+
 
 @dataclass(frozen=True)
 class Proposal:
@@ -95,7 +100,15 @@ def propose(observation: Observation) -> Proposal:
     # Without a number, auto asks what cannot be told, which a part of learned images cannot be.
     unclear = any("requires grad" in group.batch and set(guard) & set(group.stack) for group in observation.groups)
     lines = tuple(dict.fromkeys(group.site for group in real)) if expect is None and unclear else ()
+    shared = _sites_of_others(observation).intersection(lines)
+    if shared:  # to call them real would guard the others, too
+        lines, notes = (), (*notes, _SHARED.format(", ".join(sorted(shared))))
     return Proposal(guard, tuple(suspend), lines, made_by, expect, real[0].shape, notes=notes)
+
+
+def _sites_of_others(observation: Observation) -> set[str]:
+    """Return the lines at which losses are that were not found to be on real data."""
+    return {group.site for group in observation.groups if group.verdict != "real"}
 
 
 def _notes(observation: Observation, unsupported: Sequence[Group]) -> Iterator[str]:

@@ -99,6 +99,37 @@ def test_it_stops_after_so_many_losses_and_the_command_then_names_the_line(obser
     assert run_proposed(guard, seen).returncode == 0
 
 
+ONE_LINE_FOR_BOTH = """
+    def gradients(net, x, y):
+        return torch.autograd.grad(criterion(net(x), y), list(net.parameters()), create_graph=True)
+
+    def match(net):
+        ours, theirs = gradients(net, learned, labels[:3]), gradients(net, real, labels)
+        optimizer.zero_grad()
+        sum(((a - b.detach()) ** 2).sum() for a, b in zip(ours, theirs)).backward()
+        optimizer.step()
+
+    def main():
+        for _ in range(3):
+            match(network())
+        FAILS
+"""
+
+
+@pytest.mark.parametrize(("options", "fails"), [(("--calls", 3), ""), ((), "if 'always': raise SystemExit(4)")])
+def test_a_line_with_losses_on_learned_images_too_is_not_called_real(observe, guard, host, tmp_path, options, fails):
+    script = host(ONE_LINE_FOR_BOTH.replace("FAILS", fails))
+    seen, _ = observe(script, options=options)
+    assert set(verdicts(seen)) == {"real", "not guarded"} and len({group["site"] for group in seen["groups"]}) == 1
+    assert "--guard main:gradients" in seen["command"] and "--real" not in seen["command"], seen["command"]
+    assert any("tells them apart by their inputs" in note for note in seen["notes"]), seen["notes"]
+    script.write_text(script.read_text().replace(fails, "") if fails else script.read_text())
+    done = run_proposed(guard, seen)
+    assert done.returncode == 0, done.stderr
+    counts = json.loads((tmp_path / "ledger.json").read_text())["loss_calls"]
+    assert (counts["guarded"], counts["skipped"]) == (3, {"synthetic: input requires grad": 3}), counts
+
+
 @pytest.mark.parametrize("calls", [(), ("--calls", 3)])
 def test_training_on_real_images_is_proposed(observe, guard, host, calls):
     script = host("""
