@@ -1,14 +1,81 @@
-"""What markers tell of a benchmark's subject: whether it goes back to networks that were trained under GUARD."""
+"""What markers and ledgers tell of a benchmark's subject: whether it goes back to networks trained under GUARD."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from guard_plugin.distilled.markers import Origin, mixed, origin_of
+from guard_plugin.errors import UnusableInput
 
-__all__ = ["made_under", "made_under_in_words"]
+__all__ = ["Proof", "made_under", "made_under_in_words"]
+
+_OTHER_OUT = "choose another --out"
+
+
+class Proof(NamedTuple):
+    """What results.json keeps of how its subject was made.
+
+    Args:
+        made_under: What :func:`made_under` returned.
+        ledgers: The ledgers that were given, as JSON values.
+    """
+
+    made_under: dict[str, dict[str, Any]]
+    ledgers: list[dict[str, Any]]
+
+    @classmethod
+    def of_results(cls, results: Mapping[str, Any]) -> Proof:
+        """Read it from results.json.
+
+        Raises:
+            KeyError, TypeError or the like: If it is not what ``guard benchmark`` writes.
+        """
+        ledgers = results.get("ledgers") or ([] if results["ledger"] is None else [results["ledger"]])
+        return cls(dict(results["subject"].get("made_under") or {}), [dict(ledger) for ledger in ledgers])
+
+    def to_json(self) -> Proof:
+        """Return this as it is after it was written and read."""
+        return Proof(*json.loads(json.dumps(self)))
+
+    def after(self, recorded: Proof, folder: Path) -> Proof:
+        """Return what a finished folder keeps: what it recorded, and what is told only now.
+
+        Raises:
+            UnusableInput: If what is told now is other than what was recorded.
+        """
+        if self.ledgers and recorded.ledgers and self.ledgers != recorded.ledgers:
+            raise UnusableInput(
+                f"expected the --ledger that {folder} was measured with ({_summaries(recorded)}), found another "
+                f"({_summaries(self)}): leave --ledger out, which keeps the recorded one, or {_OTHER_OUT}"
+            )
+        return Proof(_markers_after(self.made_under, recorded.made_under, folder), self.ledgers or recorded.ledgers)
+
+
+def _summaries(proof: Proof) -> str:
+    return "; ".join(str(ledger.get("summary") or ledger.get("script")) for ledger in proof.ledgers)
+
+
+def _markers_after(
+    now: dict[str, dict[str, Any]], recorded: dict[str, dict[str, Any]], folder: Path
+) -> dict[str, dict[str, Any]]:
+    """Return the markers found now or, if some that name a run are gone, the recorded ones.
+
+    They are matched by what they tell: files may have been moved, and a folder stands for files without markers.
+    """
+    told = [entry for entry in now.values() if Origin.of_json(entry).is_told]
+    gone = [entry for entry in recorded.values() if entry not in told and Origin.of_json(entry).penalty]
+    if not gone:
+        return now
+    other = [entry for entry in told if entry not in recorded.values()]
+    if other:
+        raise UnusableInput(
+            f"expected the markers that {folder} was measured with ({Origin.of_json(gone[0]).in_words()}), found another "
+            f"({Origin.of_json(other[0]).in_words()}): put the markers of then beside the files, or {_OTHER_OUT}"
+        )
+    return recorded
 
 
 def made_under(paths: Iterable[Path]) -> dict[str, dict[str, Any]]:
