@@ -7,10 +7,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from guard_plugin.distilled.markers import Origin, mixed, origin_of
+from guard_plugin.distilled.markers import Origin, bad_end, goes_with, mixed, origin_of
 from guard_plugin.errors import UnusableInput
 
-__all__ = ["Proof", "made_under", "made_under_in_words"]
+__all__ = ["Proof", "check_ledger", "made_under", "made_under_in_words"]
 
 _OTHER_OUT = "choose another --out"
 
@@ -40,6 +40,22 @@ class Proof(NamedTuple):
         """Return this as it is after it was written and read."""
         return Proof(*json.loads(json.dumps(self)))
 
+    def check(self) -> None:
+        """Refuse a ledger of another penalty than the markers tell of.
+
+        Raises:
+            UnusableInput: If there is one.
+        """
+        origins = [Origin.of_json(entry) for entry in self.made_under.values()]
+        for ledger in self.ledgers:
+            if not goes_with(ledger, origins):
+                told = dict.fromkeys(origin.settings_in_words() for origin in origins if origin.penalty)
+                raise UnusableInput(
+                    f"expected the ledger of a run that made what is measured, which its markers say was made under "
+                    f"{'; '.join(told)}, got that of {_run_in_words(ledger)}, under "
+                    f"{Origin.of_ledger(ledger).settings_in_words()}: give the ledger of that run, or leave it out"
+                )
+
     def after(self, recorded: Proof, folder: Path) -> Proof:
         """Return what a finished folder keeps: what it recorded, and what is told only now.
 
@@ -52,6 +68,34 @@ class Proof(NamedTuple):
                 f"({_summaries(self)}): leave --ledger out, which keeps the recorded one, or {_OTHER_OUT}"
             )
         return Proof(_markers_after(self.made_under, recorded.made_under, folder), self.ledgers or recorded.ledgers)
+
+
+def check_ledger(ledger: Mapping[str, Any], source: str = "values") -> None:
+    """Refuse what is no ledger, and the ledger of a run that did not end well, before anything is measured.
+
+    Args:
+        ledger: What ``guard run --ledger`` wrote.
+        source: What to call it in messages, such as its file.
+
+    Raises:
+        UnusableInput: With the reason.
+    """
+    try:
+        Origin.of_ledger(ledger)
+        end = bad_end(ledger)
+        int(ledger["loss_calls"]["guarded"])
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        marker = ": a marker, which is found beside what it marks; leave it out" if "ledger" in ledger else ""
+        raise UnusableInput(f"expected --ledger with what guard run --ledger wrote, got {source}{marker}") from error
+    if end:
+        raise UnusableInput(
+            f"expected --ledger of a run that is complete, got {source} of {_run_in_words(ledger)}, which {end}: it "
+            f"proves nothing; benchmark what a complete run wrote, or leave --ledger out"
+        )
+
+
+def _run_in_words(ledger: Mapping[str, Any]) -> str:
+    return f"the run {ledger['adapter']} {ledger['script']}"
 
 
 def _summaries(proof: Proof) -> str:
@@ -72,8 +116,9 @@ def _markers_after(
     other = [entry for entry in told if entry not in recorded.values()]
     if other:
         raise UnusableInput(
-            f"expected the markers that {folder} was measured with ({Origin.of_json(gone[0]).in_words()}), found another "
-            f"({Origin.of_json(other[0]).in_words()}): put the markers of then beside the files, or {_OTHER_OUT}"
+            f"expected the markers that {folder} was measured with ({Origin.of_json(gone[0]).in_words()}), found "
+            f"another ({Origin.of_json(other[0]).in_words()}): put the markers of then back beside the files, or "
+            f"{_OTHER_OUT}"
         )
     return recorded
 

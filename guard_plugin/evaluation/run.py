@@ -89,9 +89,11 @@ class BenchmarkRun:
         protocol, used = self._protocol(subject), versions(self.device)
         told = Proof(dict(subject.description.get("made_under", {})), [dict(one) for one in self.options.ledgers])
         fingerprint = {**protocol, **subject.identity, "software": {name: used[name] for name in _SOFTWARE}}
+        told.check()
         with joined_group() as group, ExitStack() as claim:
             group.first(lambda: claim.enter_context(folder.claimed(fingerprint)))
             proof = group.first(lambda: folder.proof(told))
+            proof.check()  # what was recorded may be more than is told now
             subject.prepare(folder, group, self.device)
             paces, networks = Paces(), subject.protocol["seeds"]
             records = [

@@ -400,6 +400,54 @@ def test_a_finished_folder_keeps_its_marker_and_takes_no_other(asked, tmp_path):
     assert results_of(tmp_path)["subject"]["made_under"] == recorded
 
 
+UNGUARDED = {**LEDGER, "loss_calls": {"seen": 9, "guarded": 0}, "unguarded": "images are made", "taken_over": {}}
+
+
+@pytest.mark.parametrize(
+    ("marked", "ledger", "message"),
+    [
+        (
+            BASELINE,
+            LEDGER,
+            "under strength 0, a baseline, got that of the run dc main.py, under curvature .*strength 100",
+        ),
+        (LEDGER, BASELINE, r"strength 100\), got that of the run dc main.py, under strength 0, a baseline"),
+        (None, {**LEDGER, "outcome": "running"}, "ledger.json of the run dc main.py, which did not end, or goes on"),
+        (None, {**LEDGER, "outcome": "incomplete"}, "ledger.json of the run dc main.py, which ended as 'incomplete'"),
+    ],
+)
+def test_a_ledger_that_proves_something_else_or_nothing_is_refused_at_the_start(
+    asked, tmp_path, marked, ledger, message
+):
+    if marked:
+        mark(tmp_path / "d.npz", marked)
+    with pytest.raises(UnusableInput, match=message):
+        benchmark(*asked, *given(tmp_path, ledger))
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "ledger", [LEDGER, {**LEDGER, "adapter": "auto"}, {**UNGUARDED, "penalty": BASELINE["penalty"]}]
+)
+def test_the_ledger_of_any_step_of_a_chain_goes_with_its_marker(asked, tmp_path, ledger):
+    """The last step guarded nothing, and goes back to a guarded one."""
+    source = {"penalty": "curvature", "reason": "", "settings": LEDGER["penalty"], "runs": []}
+    mark(tmp_path / "d.npz", {**UNGUARDED, "taken_over": {"buffer.pt": source}})
+    benchmark(*asked, *given(tmp_path, ledger))
+    results = results_of(tmp_path)
+    assert results["ledger"] == ledger
+    assert results["subject"]["made_under"][str(tmp_path / "d.npz")]["settings"] == LEDGER["penalty"]
+
+
+def test_a_ledger_must_go_with_the_marker_that_the_folder_recorded(asked, tmp_path):
+    marker = mark(tmp_path / "d.npz")
+    benchmark(*asked)
+    marker.unlink()
+    with pytest.raises(UnusableInput, match="under strength 0, a baseline"):
+        benchmark(*asked, *given(tmp_path, BASELINE))
+    assert results_of(tmp_path)["ledger"] is None
+
+
 @pytest.mark.parametrize("content", ["{", "{}", '{"ledger": 1, "subject": {}}'])
 def test_a_results_file_that_cannot_be_read_is_not_written_over(asked, tmp_path, content):
     benchmark(*asked)
