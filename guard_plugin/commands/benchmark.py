@@ -31,7 +31,7 @@ from guard_plugin.errors import UnusableInput
 from guard_plugin.evaluation.checkpoint_benchmark import benchmark_checkpoints
 from guard_plugin.evaluation.distilled_benchmark import benchmark_distilled
 from guard_plugin.evaluation.options import FEWEST_STUDENTS, FOR_CHECKPOINTS, FOR_STUDENTS, BenchmarkOptions
-from guard_plugin.evaluation.proof import check_ledger, made_under_in_words
+from guard_plugin.evaluation.proof import check_ledger, proof_in_words
 from guard_plugin.evaluation.results import FinishedBenchmark
 from guard_plugin.evaluation.tables import counted, results_table
 from guard_plugin.files import read_json_object
@@ -225,7 +225,7 @@ def _complete(given: dict[str, Any], hosts: str | None) -> dict[str, Any]:
 
 def _text(finished: FinishedBenchmark, out: Path) -> str:
     parts = [results_table(finished), counted(finished.results)]
-    parts += ["\n".join(made_under_in_words(finished.results["subject"]))]
+    parts += ["\n".join(proof_in_words(finished.results))]
     if finished.results["subject"]["kind"] == "checkpoint":
         parts.append(f"normalization: {json.dumps(finished.results['protocol']['normalization'])}")
     parts += [f"warning: {warning['column']}: {warning['reason']}" for warning in finished.results["flags"]]

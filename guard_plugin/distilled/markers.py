@@ -86,9 +86,13 @@ class Origin:
         """Say how it was made: penalty, settings, and of each run the host's commit and how many losses it guarded."""
         if self.reason and not self.is_baseline:
             return f"not known to be made under GUARD: {self.reason}"
+        return f"made under {self.told_in_words()}"
+
+    def told_in_words(self) -> str:
+        """Name the penalty, its settings and the runs: "curvature (h 0.4); dc main.py: 5 of 5 losses guarded"."""
         verb = "left as they are" if self.is_baseline else "guarded"
         runs = "; ".join(f"{_run_in_words(run)} losses {verb}" for run in self.runs)
-        return f"made under {self.settings_in_words()}{f'; {runs}' if runs else ''}"
+        return f"{self.settings_in_words()}{f'; {runs}' if runs else ''}"
 
 
 def _short(value: Any) -> str:

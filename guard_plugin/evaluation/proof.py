@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from guard_plugin.distilled.markers import Origin, bad_end, goes_with, mixed, origin_of
 from guard_plugin.errors import UnusableInput
 
-__all__ = ["Proof", "check_ledger", "made_under", "made_under_in_words"]
+__all__ = ["Proof", "check_ledger", "made_under", "made_under_in_words", "proof_in_words"]
 
 _OTHER_OUT = "choose another --out"
 
@@ -35,6 +35,13 @@ class Proof(NamedTuple):
         """
         ledgers = results.get("ledgers") or ([] if results["ledger"] is None else [results["ledger"]])
         return cls(dict(results["subject"].get("made_under") or {}), [dict(ledger) for ledger in ledgers])
+
+    @property
+    def by_ledgers(self) -> list[Origin]:
+        """What the ledgers tell of the subject, if there is no marker and each guarded losses; else nothing."""
+        told = any(Origin.of_json(entry).is_told for entry in self.made_under.values())
+        guarded = all(int(ledger["loss_calls"]["guarded"]) for ledger in self.ledgers)
+        return [] if told or not guarded else [Origin.of_ledger(ledger) for ledger in self.ledgers]
 
     def to_json(self) -> Proof:
         """Return this as it is after it was written and read."""
@@ -131,6 +138,21 @@ def made_under(paths: Iterable[Path]) -> dict[str, dict[str, Any]]:
     return {str(path): origin_of(path).to_json() for path in paths}
 
 
+def proof_in_words(results: Mapping[str, Any]) -> list[str]:
+    """Write for people what results.json tells of this: by its ledgers, where they alone tell it, else by markers."""
+    proof = Proof.of_results(results)
+    by_ledgers = proof.by_ledgers
+    if not by_ledgers:
+        return made_under_in_words(results["subject"])
+    ledgers = "ledger" if len(by_ledgers) == 1 else "ledgers"
+    beside = "it" if len(proof.made_under) == 1 else "them"
+    lines = [
+        f"{', '.join(proof.made_under)}: by the {ledgers} given: "
+        f"{'; '.join(origin.told_in_words() for origin in by_ledgers)}; no marker beside {beside}"
+    ]
+    return [*lines, *_mixed_in_words(by_ledgers)]
+
+
 def made_under_in_words(subject: Mapping[str, Any]) -> list[str]:
     """Write for people what "subject" of results.json tells of this: a line for each path, and warnings.
 
@@ -141,6 +163,11 @@ def made_under_in_words(subject: Mapping[str, Any]) -> list[str]:
     for path, origin in origins.items():
         warns = origin.reason and origin.is_told and not origin.is_baseline
         lines.append(f"{'warning: ' if warns else ''}{path}: {origin.in_words()}")
-    if different := mixed(origins.values()):
-        lines.append(f"warning: what was measured goes back to different penalties: {'; '.join(different)}")
-    return lines
+    return [*lines, *_mixed_in_words(origins.values())]
+
+
+def _mixed_in_words(origins: Iterable[Origin]) -> list[str]:
+    different = mixed(origins)
+    if not different:
+        return []
+    return [f"warning: what was measured goes back to different penalties: {'; '.join(different)}"]

@@ -400,6 +400,21 @@ def test_a_finished_folder_keeps_its_marker_and_takes_no_other(asked, tmp_path):
     assert results_of(tmp_path)["subject"]["made_under"] == recorded
 
 
+def test_the_ledger_given_tells_of_the_penalty_where_there_is_no_marker(asked, tmp_path, capsys):
+    auto = {**LEDGER, "adapter": "auto"}
+    benchmark(*asked, *given(tmp_path, auto))
+    told = "curvature (form gradient, h 0.43, strength 100); auto main.py: 5 of 5 losses guarded"
+    assert f"{tmp_path / 'd.npz'}: by the ledger given: {told}; no marker beside it" in capsys.readouterr().out
+    mark(tmp_path / "d.npz")
+    benchmark(*asked)
+    assert "d.npz: made under curvature" in capsys.readouterr().out
+
+
+def test_a_ledger_that_guarded_nothing_tells_of_no_penalty(asked, tmp_path, capsys):
+    benchmark(*asked, *given(tmp_path, UNGUARDED))
+    assert "not known to be made under GUARD: there is no d.npz.guard.json" in capsys.readouterr().out
+
+
 UNGUARDED = {**LEDGER, "loss_calls": {"seen": 9, "guarded": 0}, "unguarded": "images are made", "taken_over": {}}
 
 
