@@ -26,12 +26,12 @@ from guard_plugin.commands.options import (
 )
 from guard_plugin.datasets import DATASETS
 from guard_plugin.distilled import read_distilled, subject_of
-from guard_plugin.distilled.markers import Origin, origin_of
+from guard_plugin.distilled.markers import origin_of
 from guard_plugin.errors import UnusableInput
 from guard_plugin.evaluation.checkpoint_benchmark import benchmark_checkpoints
 from guard_plugin.evaluation.distilled_benchmark import benchmark_distilled
 from guard_plugin.evaluation.options import FEWEST_STUDENTS, FOR_CHECKPOINTS, FOR_STUDENTS, BenchmarkOptions
-from guard_plugin.evaluation.proof import made_under_in_words
+from guard_plugin.evaluation.proof import check_ledger, proof_in_words
 from guard_plugin.evaluation.results import FinishedBenchmark
 from guard_plugin.evaluation.tables import counted, results_table
 from guard_plugin.files import read_json_object
@@ -172,14 +172,9 @@ def benchmark(
 
 
 def _ledger(file: Path) -> dict[str, Any]:
-    """Read the ledger of a guarded run; refuse other JSON, such as a marker."""
+    """Read the ledger of a guarded run that is complete; refuse other JSON, such as a marker."""
     ledger = read_json_object(file)
-    try:
-        Origin.of_ledger(ledger)
-        str(ledger["outcome"])
-    except (KeyError, TypeError, AttributeError) as error:
-        marker = ": a marker, which is found beside what it marks; leave it out" if "ledger" in ledger else ""
-        raise UnusableInput(f"expected --ledger with what guard run --ledger wrote, got {file}{marker}") from error
+    check_ledger(ledger, str(file))
     return ledger
 
 
@@ -230,7 +225,7 @@ def _complete(given: dict[str, Any], hosts: str | None) -> dict[str, Any]:
 
 def _text(finished: FinishedBenchmark, out: Path) -> str:
     parts = [results_table(finished), counted(finished.results)]
-    parts += ["\n".join(made_under_in_words(finished.results["subject"]))]
+    parts += ["\n".join(proof_in_words(finished.results))]
     if finished.results["subject"]["kind"] == "checkpoint":
         parts.append(f"normalization: {json.dumps(finished.results['protocol']['normalization'])}")
     parts += [f"warning: {warning['column']}: {warning['reason']}" for warning in finished.results["flags"]]

@@ -125,6 +125,7 @@ def read_results(file: Path) -> Reported:
         results = read_json_object(file)
     except UnusableInput as error:
         raise UnusableInput(f"{error}: {_COMPLETE}, or {AGAIN}") from error
+    _check_kind(file, results)
     if results.get("schema") != SCHEMA:
         raise UnusableInput(
             f"expected schema {SCHEMA} in {file}, got {results.get('schema')!r}: read it with the guard-plugin that "
@@ -137,6 +138,15 @@ def read_results(file: Path) -> Reported:
         reported = Reported(results, columns, tuple(sets_of(results["subject"], results["protocol"]["seeds"])))
         _check_types(reported)
     return reported
+
+
+def _check_kind(file: Path, results: Mapping[str, Any]) -> None:
+    """Refuse what has none of the main entries of a results.json; say what it is instead, where that can be told."""
+    if not {"subject", "protocol", "accuracy"}.isdisjoint(results):
+        return
+    kinds = {"loss_calls": "a ledger of guard run", "ledger": "a marker of guard run", "software": "a fingerprint.json"}
+    found = next((kind for key, kind in kinds.items() if key in results), "no such file")
+    raise UnusableInput(f"expected in {file} a results.json of guard benchmark, found {found}: give the results.json")
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from typing import Any
 
 from guard_plugin.files import file_sha256, joint_sha256
 
-__all__ = ["Origin", "files_in", "marked_sha256", "marker_of", "mixed", "origin_of"]
+__all__ = ["Origin", "bad_end", "files_in", "goes_with", "marked_sha256", "marker_of", "mixed", "origin_of"]
 
 _NO_MARKER = "there is no "
 _SHOWN = ("form", "h", "strength")  # of a penalty's settings, in words
@@ -86,9 +86,13 @@ class Origin:
         """Say how it was made: penalty, settings, and of each run the host's commit and how many losses it guarded."""
         if self.reason and not self.is_baseline:
             return f"not known to be made under GUARD: {self.reason}"
+        return f"made under {self.told_in_words()}"
+
+    def told_in_words(self) -> str:
+        """Name the penalty, its settings and the runs: "curvature (h 0.4); dc main.py: 5 of 5 losses guarded"."""
         verb = "left as they are" if self.is_baseline else "guarded"
         runs = "; ".join(f"{_run_in_words(run)} losses {verb}" for run in self.runs)
-        return f"made under {self.settings_in_words()}{f'; {runs}' if runs else ''}"
+        return f"{self.settings_in_words()}{f'; {runs}' if runs else ''}"
 
 
 def _short(value: Any) -> str:
@@ -106,6 +110,25 @@ def mixed(origins: Iterable[Origin]) -> list[str]:
     known = [origin for origin in origins if origin.penalty]
     different = [one for one in known if not all(_alike(one.penalty, other.penalty) for other in known)]
     return list(dict.fromkeys(one.settings_in_words() for one in different))
+
+
+def bad_end(ledger: Mapping[str, Any]) -> str:
+    """Say how a run ended that proves nothing ("ended as 'incomplete'"); empty for one that is complete."""
+    outcome = str(ledger["outcome"])
+    if outcome == "running":
+        return "did not end, or goes on"
+    return "" if outcome == "complete" else f"ended as {outcome!r}"
+
+
+def goes_with(ledger: Mapping[str, Any], origins: Iterable[Origin]) -> bool:
+    """Tell whether a ledger can be of a run behind any of these things.
+
+    One that guarded no loss, such as the last step of a chain, says nothing of the penalty: it goes with all of them.
+    """
+    known = [origin.penalty for origin in origins if origin.penalty]
+    if not known or not int(ledger["loss_calls"]["guarded"]):
+        return True
+    return any(_alike(Origin.of_ledger(ledger).penalty, penalty) for penalty in known)
 
 
 def _alike(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
@@ -148,7 +171,7 @@ def _judged(marker: Mapping[str, Any], path: Path) -> Origin:
     """Return what a marker tells, or why it does not vouch for the file or folder."""
     ledger, about = marker["ledger"], {str(key): str(value) for key, value in marker.get("about", {}).items()}
     if ledger["outcome"] == "running":
-        return Origin(reason="the run that wrote it did not end, or goes on", about=about)
+        return Origin(reason=f"the run that wrote it {bad_end(ledger)}", about=about)
     if marker["sha256"] != marked_sha256(path):
         other = "it is another file than" if path.is_file() else "its files are others than those that"
         return Origin(reason=f"{other} its marker was written for")
@@ -170,8 +193,8 @@ def _doubt(ledger: Mapping[str, Any], own: Sequence[Origin], sources: Mapping[st
     """Say why a run does not vouch for what it wrote; an empty text where it does."""
     # A fault at which a script stops did no harm to one that ended; older markers do not tell.
     faults = [str(fault["name"]) for fault in ledger["faults"] if not (fault["repaired"] or fault.get("stops"))]
-    if ledger["outcome"] != "complete":
-        return f"the run that wrote it ended as {str(ledger['outcome'])!r}"
+    if end := bad_end(ledger):
+        return f"the run that wrote it {end}"
     if not own and not ledger.get("unguarded"):
         return "the run that wrote it guarded no loss call"
     if not own and not sources:

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from guard_plugin.errors import UnsafeFile, UnusableInput
+from guard_plugin.evaluation.proof import Proof
 from guard_plugin.evaluation.records import RecordFolder
 from guard_plugin.evaluation.results import shown_setting
 from guard_plugin.files import (
@@ -103,6 +104,24 @@ class BenchmarkFolder:
             raise UnusableInput(f"{path} does not hold the expected network ({error}): delete it, run again") from error
         return loaded.eval()
 
+    def proof(self, now: Proof) -> Proof:
+        """Return what is told of the subject now, joined with what a finished results.json recorded (``Proof.after``).
+
+        Raises:
+            UnusableInput: If they contradict each other, or the results.json there cannot be read.
+        """
+        file = self._path / "results.json"
+        if not os.path.lexists(file):
+            return now
+        try:
+            recorded = Proof.of_results(_read_results(file))
+            return now.to_json().after(recorded, self._path)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise UnusableInput(
+                f"expected in {file} what guard benchmark wrote, found something else ({type(error).__name__}): delete "
+                f"it, and run again"
+            ) from error
+
     def write_results(self, results: Mapping[str, Any]) -> None:
         """Write results.json."""
         with explain_write_errors(self._path / "results.json"):
@@ -134,6 +153,13 @@ class BenchmarkFolder:
             )
         for folder in (self._path, self._path / "students", *self._path.glob("records/student-*")):
             remove_unfinished(folder)
+
+
+def _read_results(file: Path) -> dict[str, Any]:
+    try:
+        return read_json_object(file)
+    except UnusableInput as error:
+        raise UnusableInput(f"{error}: delete it, and run again") from error
 
 
 def _told_apart(key: str, there: Any, now: Any) -> str:

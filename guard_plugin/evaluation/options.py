@@ -11,6 +11,7 @@ import torch
 from guard_plugin.attacks import Attack, builtin_registry
 from guard_plugin.attacks.registry import usual_attacks
 from guard_plugin.errors import UnusableInput
+from guard_plugin.evaluation.proof import check_ledger
 from guard_plugin.students.training import TrainingRecipe
 from guard_plugin.versions import keyword_dataclass
 
@@ -77,7 +78,7 @@ class BenchmarkOptions:
             ``dataset`` is another name, such as that of a folder.
 
     Raises:
-        UnusableInput: If ``seeds`` or ``batch_size`` is below 1.
+        UnusableInput: If ``seeds`` or ``batch_size`` is below 1, or a ledger is none, or of a run that is not complete.
     """
 
     dataset: str
@@ -116,6 +117,8 @@ class BenchmarkOptions:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UnusableInput(f"expected {name} >= 1, got {value}")
+        for ledger in self.ledgers:
+            check_ledger(ledger)
 
     @property
     def folder(self) -> Path:

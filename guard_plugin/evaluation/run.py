@@ -21,6 +21,7 @@ from guard_plugin.evaluation.engine import evaluate_model
 from guard_plugin.evaluation.folder import BenchmarkFolder
 from guard_plugin.evaluation.options import BenchmarkOptions
 from guard_plugin.evaluation.pace import Paces
+from guard_plugin.evaluation.proof import Proof
 from guard_plugin.evaluation.results import FinishedBenchmark, attack_columns, data_protocol, finish, versions
 from guard_plugin.evaluation.statistics import require_scipy
 from guard_plugin.files import file_sha256
@@ -86,9 +87,13 @@ class BenchmarkRun:
         """Measure every network of the subject and write results.json; continue where an earlier run stopped."""
         folder = BenchmarkFolder(self.options.folder, examples=len(self.images.labels))
         protocol, used = self._protocol(subject), versions(self.device)
+        told = Proof(dict(subject.description.get("made_under", {})), [dict(one) for one in self.options.ledgers])
         fingerprint = {**protocol, **subject.identity, "software": {name: used[name] for name in _SOFTWARE}}
+        told.check()
         with joined_group() as group, ExitStack() as claim:
             group.first(lambda: claim.enter_context(folder.claimed(fingerprint)))
+            proof = group.first(lambda: folder.proof(told))
+            proof.check()  # what was recorded may be more than is told now
             subject.prepare(folder, group, self.device)
             paces, networks = Paces(), subject.protocol["seeds"]
             records = [
@@ -110,10 +115,10 @@ class BenchmarkRun:
                 records,
                 self.attacks,
                 self.images.num_classes,
-                subject=subject.description,
+                subject={**subject.description, "made_under": proof.made_under},
                 protocol=protocol,
                 run={"batch_size": self.options.batch_size, "processes": group.size},
-                ledgers=self.options.ledgers,
+                ledgers=proof.ledgers,
                 versions=used,
                 warnings=subject.warnings(),
             )

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from guard_plugin.comparison.results_file import Reported
-from guard_plugin.distilled.markers import Origin, mixed
+from guard_plugin.distilled.markers import Origin, bad_end, mixed
 from guard_plugin.evaluation.proof import made_under_in_words
 
 __all__ = ["Proof", "proof_of"]
@@ -46,8 +46,7 @@ def proof_of(reported: Reported) -> Proof:
         return _proof("marker", marked, warnings, details)
     if reported.ledgers:
         origins = [Origin.of_ledger(ledger) for ledger in reported.ledgers]
-        ends = [str(ledger["outcome"]) for ledger in reported.ledgers]
-        warnings = [f"a run ended as {end!r}" for end in ends if end != "complete"]
+        warnings = [f"a run {end}" for ledger in reported.ledgers if (end := bad_end(ledger))]
         return _proof("ledger", origins, warnings, details)
     return Proof(_UNKNOWN, "no ledger, no marker", (), tuple(details))
 

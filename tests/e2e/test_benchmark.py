@@ -332,6 +332,145 @@ def test_what_is_no_ledger_is_refused_at_the_start(checkpoint, tmp_path, content
     assert not (tmp_path / "o").exists()
 
 
+LEDGER = {
+    "adapter": "dc",
+    "script": "main.py",
+    "outcome": "complete",
+    "summary": "dc main.py: 5 of 5 guarded",
+    "loss_calls": {"seen": 5, "guarded": 5, "expected": 5},
+    "penalty": {"name": "curvature", "form": "gradient", "h": 0.43, "strength": 100.0},
+    "faults": [],
+    "taken_over": None,
+}
+BASELINE = {**LEDGER, "penalty": {**LEDGER["penalty"], "strength": 0.0}, "summary": "a baseline"}
+
+
+def mark(file: Path, ledger=LEDGER) -> Path:
+    """Leave a marker beside a file, as guard run does."""
+    marker = file.with_name(f"{file.name}.guard.json")
+    marker.write_text(json.dumps({"ledger": ledger, "sha256": file_sha256(file)}))
+    return marker
+
+
+def given(folder: Path, ledger) -> "tuple[str, Path]":
+    """Write a ledger, and return the option that names it."""
+    file = folder / "ledger.json"
+    file.write_text(json.dumps(ledger))
+    return "--ledger", file
+
+
+@pytest.fixture
+def asked(plain, tmp_path) -> "tuple[object, ...]":
+    """A small benchmark of a file of its own, beside which a marker may lie."""
+    file = shutil.copy(plain, tmp_path / "d.npz")
+    students = ("--distilled", file, "--adapter", "plain", "--seeds", 1, "--epochs", 1)
+    data = ("--dataset", "digits", "--arch", "MLP", "--n-examples", 20)
+    return ("--out", tmp_path / "out", *students, *data, "--attacks", "fgsm", "--eps", "1/255")
+
+
+def results_of(folder: Path):
+    return json.loads((folder / "out" / "results.json").read_text())
+
+
+def test_a_finished_folder_keeps_its_ledger_and_takes_no_other(asked, tmp_path):
+    benchmark(*asked)
+    benchmark(*asked, *given(tmp_path, LEDGER))  # it had none
+    assert results_of(tmp_path)["ledger"] == LEDGER
+    benchmark(*asked)
+    assert results_of(tmp_path)["ledger"] == LEDGER
+    other = {**LEDGER, "summary": "another run"}
+    with pytest.raises(UnusableInput, match=r"out was measured with \(dc main.py: 5 of 5 .* another \(another run\)"):
+        benchmark(*asked, *given(tmp_path, other))
+    assert results_of(tmp_path)["ledger"] == LEDGER
+
+
+def test_a_finished_folder_keeps_its_marker_and_takes_no_other(asked, tmp_path):
+    file = tmp_path / "d.npz"
+    benchmark(*asked)
+    marker = mark(file)  # it had none
+    benchmark(*asked)
+    recorded = results_of(tmp_path)["subject"]["made_under"]
+    assert recorded[str(file)]["penalty"] == "curvature"
+    marker.unlink()
+    benchmark(*asked)
+    assert results_of(tmp_path)["subject"]["made_under"] == recorded
+    mark(file, BASELINE)
+    with pytest.raises(UnusableInput, match="strength 100.*found another .made under strength 0, a baseline"):
+        benchmark(*asked)
+    assert results_of(tmp_path)["subject"]["made_under"] == recorded
+
+
+def test_the_ledger_given_tells_of_the_penalty_where_there_is_no_marker(asked, tmp_path, capsys):
+    auto = {**LEDGER, "adapter": "auto"}
+    benchmark(*asked, *given(tmp_path, auto))
+    told = "curvature (form gradient, h 0.43, strength 100); auto main.py: 5 of 5 losses guarded"
+    assert f"{tmp_path / 'd.npz'}: by the ledger given: {told}; no marker beside it" in capsys.readouterr().out
+    mark(tmp_path / "d.npz")
+    benchmark(*asked)
+    assert "d.npz: made under curvature" in capsys.readouterr().out
+
+
+def test_a_ledger_that_guarded_nothing_tells_of_no_penalty(asked, tmp_path, capsys):
+    benchmark(*asked, *given(tmp_path, UNGUARDED))
+    assert "not known to be made under GUARD: there is no d.npz.guard.json" in capsys.readouterr().out
+
+
+UNGUARDED = {**LEDGER, "loss_calls": {"seen": 9, "guarded": 0}, "unguarded": "images are made", "taken_over": {}}
+
+
+@pytest.mark.parametrize(
+    ("marked", "ledger", "message"),
+    [
+        (
+            BASELINE,
+            LEDGER,
+            "under strength 0, a baseline, got that of the run dc main.py, under curvature .*strength 100",
+        ),
+        (LEDGER, BASELINE, r"strength 100\), got that of the run dc main.py, under strength 0, a baseline"),
+        (None, {**LEDGER, "outcome": "running"}, "ledger.json of the run dc main.py, which did not end, or goes on"),
+        (None, {**LEDGER, "outcome": "incomplete"}, "ledger.json of the run dc main.py, which ended as 'incomplete'"),
+    ],
+)
+def test_a_ledger_that_proves_something_else_or_nothing_is_refused_at_the_start(
+    asked, tmp_path, marked, ledger, message
+):
+    if marked:
+        mark(tmp_path / "d.npz", marked)
+    with pytest.raises(UnusableInput, match=message):
+        benchmark(*asked, *given(tmp_path, ledger))
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "ledger", [LEDGER, {**LEDGER, "adapter": "auto"}, {**UNGUARDED, "penalty": BASELINE["penalty"]}]
+)
+def test_the_ledger_of_any_step_of_a_chain_goes_with_its_marker(asked, tmp_path, ledger):
+    """The last step guarded nothing, and goes back to a guarded one."""
+    source = {"penalty": "curvature", "reason": "", "settings": LEDGER["penalty"], "runs": []}
+    mark(tmp_path / "d.npz", {**UNGUARDED, "taken_over": {"buffer.pt": source}})
+    benchmark(*asked, *given(tmp_path, ledger))
+    results = results_of(tmp_path)
+    assert results["ledger"] == ledger
+    assert results["subject"]["made_under"][str(tmp_path / "d.npz")]["settings"] == LEDGER["penalty"]
+
+
+def test_a_ledger_must_go_with_the_marker_that_the_folder_recorded(asked, tmp_path):
+    marker = mark(tmp_path / "d.npz")
+    benchmark(*asked)
+    marker.unlink()
+    with pytest.raises(UnusableInput, match="under strength 0, a baseline"):
+        benchmark(*asked, *given(tmp_path, BASELINE))
+    assert results_of(tmp_path)["ledger"] is None
+
+
+@pytest.mark.parametrize("content", ["{", "{}", '{"ledger": 1, "subject": {}}'])
+def test_a_results_file_that_cannot_be_read_is_not_written_over(asked, tmp_path, content):
+    benchmark(*asked)
+    (tmp_path / "out" / "results.json").write_text(content)
+    with pytest.raises(UnusableInput, match=r"results.json.*: delete it, and run again"):
+        benchmark(*asked)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

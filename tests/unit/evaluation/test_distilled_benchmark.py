@@ -21,6 +21,14 @@ from guard_plugin.evaluation.statistics import confidence_interval
 from guard_plugin.networks.architectures import build_network
 from guard_plugin.spaces import Normalization, UndecidedZca, ZcaWhitening
 
+LEDGER = {
+    "adapter": "dc",
+    "script": "main.py",
+    "outcome": "complete",
+    "loss_calls": {"seen": 3, "guarded": 3},
+    "penalty": {"name": "curvature", "h": 0.5, "strength": 1.0},
+}
+
 
 @pytest.fixture
 def run(distilled, short_recipe, tmp_path):
@@ -46,7 +54,7 @@ def accuracy_bytes(tmp_path):
 
 
 def test_results_have_the_fixed_keys(run, tmp_path):
-    finished = run(ledger={"schema": 1})
+    finished = run(ledger=LEDGER)
     results = json.loads((tmp_path / "out" / "results.json").read_text())
     assert results == finished.results
     assert {"schema", "subject", "protocol", "accuracy", "flags", "cost", "ledger", "versions"} <= set(results)
@@ -61,7 +69,7 @@ def test_results_have_the_fixed_keys(run, tmp_path):
     for part in ("seconds", "forwards", "backwards"):
         assert list(results["cost"][part]) == ["clean", "fgsm", "pgd10"]
     assert {"guard_plugin", "torch", "torchvision", "numpy", "python", "device", "threads"} <= set(results["versions"])
-    assert results["ledger"] == {"schema": 1}
+    assert results["ledger"] == LEDGER
 
 
 def test_what_the_hosts_recipe_lacks_is_flagged_unless_the_user_chose_it(run, distilled):
@@ -150,8 +158,8 @@ def test_images_of_another_size_or_with_more_classes_are_told_how_to_fit(run, di
 
 
 def test_ledgers_of_several_runs_are_kept(run, distilled, other):
-    results = run(sets=[distilled, other], ledger=[{"schema": 1, "of": 0}, {"schema": 1, "of": 1}]).results
-    assert results["ledger"] == {"schema": 1, "of": 0} and [one["of"] for one in results["ledgers"]] == [0, 1]
+    results = run(sets=[distilled, other], ledger=[{**LEDGER, "of": 0}, {**LEDGER, "of": 1}]).results
+    assert results["ledger"] == {**LEDGER, "of": 0} and [one["of"] for one in results["ledgers"]] == [0, 1]
     assert run("none", ledger=[]).results["ledger"] is None and "ledgers" not in run("none", ledger=[]).results
 
 

@@ -5,7 +5,7 @@ import pytest
 
 from guard_plugin.errors import UnusableInput
 from guard_plugin.leaderboard import read_entries
-from tests.unit.leaderboard.boards import alone, edit, folder
+from tests.unit.leaderboard.boards import LEDGER, alone, edit, folder
 
 
 def test_accuracies_of_a_folder_come_from_its_records(tmp_path):
@@ -68,3 +68,19 @@ def test_each_refusal_is_one_line(tmp_path):
     with pytest.raises(UnusableInput, match="all is well") as refused:
         read_entries([file])
     assert len(str(refused.value).splitlines()) == 2
+
+
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [
+        ({**LEDGER, "schema": 1}, "a ledger of guard run"),
+        ({"ledger": LEDGER, "sha256": ""}, "a marker of guard run"),
+        ({"dataset": "digits", "software": {}}, "a fingerprint.json"),
+        ({"a": 1}, "no such file"),
+    ],
+)
+def test_another_file_in_place_of_results_is_named(tmp_path, content, found):
+    file = tmp_path / "given.json"
+    file.write_text(json.dumps(content))
+    with pytest.raises(UnusableInput, match=f"given.json a results.json of guard benchmark, found {found}: give the"):
+        read_entries([file])
