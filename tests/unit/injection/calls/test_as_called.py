@@ -247,10 +247,8 @@ def test_another_kind_of_result_in_evaluation_is_refused():
 
     net = Auxiliary()
     criterion = guard_plugin.wrap(nn.CrossEntropyLoss(), net, strength=STRENGTH, h=H)
-    with pytest.raises(
-        words = "to return in evaluation what it returns in training, found a Tensor .*aux_logits=False"
-        with pytest.raises(UnsupportedLoss, match=words):
-    ):
+    words = "to return in evaluation what it returns in training, found a Tensor .*aux_logits=False"
+    with pytest.raises(UnsupportedLoss, match=words):
         criterion(net(X)[1], Y)
 
 
