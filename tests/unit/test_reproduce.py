@@ -97,13 +97,15 @@ def test_images_of_one_teacher_are_labelled_by_another():
         distillation(replace(cell, method="dc"), Scale())
 
 
-_PROTOCOLS = ("pgd100-1000", "pgd100-1000-epochs1500", "pgd100-500", "hosts-pgd100-500")
+_EPOCHS = ("pgd100-1000-epochs1500", "pgd100-1000-epochs2000")
+_PROTOCOLS = ("pgd100-1000", *_EPOCHS, "pgd100-500", "hosts-pgd100-500")
 _ARMS_IN_README = {
     "the paper's": "guard",
     "`--form loss`": "guard-loss",
     "`--form loss --strength 3`": "guard-loss-3",
     "adversarial training, 1/255": "adversarial",
     "adversarial training, 4/255": "adversarial-4",
+    "adversarial training, 8/255": "adversarial-8",
 }
 
 
