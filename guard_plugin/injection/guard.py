@@ -15,6 +15,7 @@ from guard_plugin.errors import GuardError, NothingGuarded, UnsupportedLoss
 from guard_plugin.hosts.profile import ExpectedCount
 from guard_plugin.injection.account.ledger import OUTSIDE, Ledger
 from guard_plugin.injection.account.verdict import expected_calls, problem_of
+from guard_plugin.injection.calls.compiled_functions import COMPILE_NETWORK
 from guard_plugin.injection.calls.loss_call import LossCall
 from guard_plugin.injection.calls.network_outputs import Origin
 from guard_plugin.injection.calls.origins import Origins
@@ -173,8 +174,8 @@ class Guard:
             if not self._is_counted:
                 raise NothingGuarded(
                     f"expected to see each loss on real data, found that {function}, which torch.compile compiled, "
-                    f"returned one at {site or OUTSIDE}, inside of which nothing can be guarded: compile the network "
-                    f"(torch.compile(network)), and call network and criterion outside. {_WHAT_TO_DO}"
+                    f"returned one at {site or OUTSIDE}, inside of which nothing can be guarded: {COMPILE_NETWORK}. "
+                    f"{_WHAT_TO_DO}"
                 )
 
     @property

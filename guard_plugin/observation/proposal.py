@@ -7,8 +7,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from guard_plugin.hosts.seams import MODULE_LEVEL
+from guard_plugin.injection.calls.compiled_functions import COMPILE_NETWORK
 from guard_plugin.injection.calls.sources import CHANGED_BY_GRADIENTS
-from guard_plugin.observation.sites import Function, Group, Observation
+from guard_plugin.observation.sites import IN_COMPILED, Function, Group, Observation
 from guard_plugin.penalties import scale_h
 
 __all__ = ["Proposal", "propose"]
@@ -113,7 +114,8 @@ def _sites_of_others(observation: Observation) -> set[str]:
 
 def _notes(observation: Observation, unsupported: Sequence[Group]) -> Iterator[str]:
     for group in unsupported:
-        yield f"{group.calls} losses at {group.site} ({group.loss}) on real data cannot be guarded: {group.why}"
+        on = "" if group.loss == IN_COMPILED else " on real data"
+        yield f"{group.calls} losses at {group.site} ({group.loss}){on} cannot be guarded: {group.why}"
     for group in observation.of("undecided"):
         yield f"{group.calls} losses at {group.site} are {group.why}"
     for group in observation.of("looked at"):
@@ -142,6 +144,12 @@ def _why_nothing(observation: Observation, unsupported: Sequence[Group]) -> str:
         return "the losses may be in child processes that did not say what they saw"
     if observation.programs and not observation.calls:
         return "the losses may be in the programs that the script started: observe these"
+    compiled = dict.fromkeys(group.site for group in unsupported if group.loss == IN_COMPILED)
+    if compiled:
+        return (
+            f"functions that torch.compile compiled compute the losses at {', '.join(compiled)}, inside of which "
+            f"nothing can be guarded: {COMPILE_NETWORK}, then observe again"
+        )
     if unsupported:
         places = ", ".join(dict.fromkeys(f"{group.loss} at {group.site}" for group in unsupported))
         return (

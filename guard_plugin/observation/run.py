@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 
@@ -14,6 +15,7 @@ from torch import Tensor
 from guard_plugin.errors import UnsupportedLoss
 from guard_plugin.hosts.seams import MODULE_LEVEL
 from guard_plugin.injection.account.ledger import OUTSIDE
+from guard_plugin.injection.calls.compiled_functions import COMPILE_NETWORK, watch_compiled_functions
 from guard_plugin.injection.calls.loss_call import LossCall
 from guard_plugin.injection.calls.network_outputs import Origin
 from guard_plugin.injection.calls.real_data import (
@@ -33,7 +35,7 @@ from guard_plugin.injection.processes.program import Program
 from guard_plugin.observation.children import Children
 from guard_plugin.observation.formula import numbers_of
 from guard_plugin.observation.gradient_use import GradientUse
-from guard_plugin.observation.sites import Function, Group, Observation, Verdict
+from guard_plugin.observation.sites import IN_COMPILED, Function, Group, Observation, Verdict
 from guard_plugin.penalties.graph import reached_leaves
 
 __all__ = ["observe_program"]
@@ -84,6 +86,7 @@ class _Observer:
         undo.callback(self._sources.remove)
         self._tap = Tap(self, begins=self._begins, trained_on=self._trained_on)
         undo.callback(self._tap.remove)
+        watch_compiled_functions(undo, self._compiled_loss, self._tap.origins.paused)
         self._use = GradientUse()
 
     def __call__(self, call: LossCall) -> Tensor:
@@ -174,6 +177,20 @@ class _Observer:
             self._observation.note(found)
 
         return note
+
+    def _compiled_loss(self, function: str, loss: Tensor) -> None:
+        """Watch a scalar that a compiled function returned: trained on, it is a loss of which nothing else is seen."""
+        self._stop_if_enough()
+        site, stack = self._place(sys._getframe(1))[:2]
+        why = (
+            f"{function}, which torch.compile compiled, computes it, inside of which nothing is seen: {COMPILE_NETWORK}"
+        )
+        found = Group(site, stack, IN_COMPILED, "?", True, "unsupported", why, "")
+
+        def note(*_: object) -> None:
+            self._observation.note(replace(found))
+
+        loss.grad_fn.register_hook(note)  # type: ignore[union-attr]
 
     def _place(self, frame: FrameType | None) -> tuple[str, tuple[Function, ...], FrameType | None]:
         frames = self._host_frames(frame)

@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-__all__ = ["Function", "Group", "Observation", "Verdict"]
+__all__ = ["IN_COMPILED", "Function", "Group", "Observation", "Verdict"]
 
 Function = tuple[str, str]
 """A function of the host: its module as the script imports it, and its name ("utils", "epoch")."""
@@ -14,6 +14,10 @@ Function = tuple[str, str]
 Verdict = Literal["real", "distilled", "looked at", "not guarded", "undecided", "unsupported"]
 """What a loss is to GUARD: on real data; on distilled images that look like it; on real data, but never trained on; of
 another kind; cannot be told; on real data, but without a loss per example."""
+
+
+IN_COMPILED = "a loss in a compiled function"
+"""The kind of a loss inside a compiled function, whose batch is not seen."""
 
 
 @dataclass

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from tests.conftest import BASELINES, write_distribution
-from tests.versions import load_own
+from tests.versions import load_own, needs_torch
 
 SHORT = shlex.split(
     "--dataset digits --model MLP --ipc 1 --num_exp 1 --num_eval 1 --epoch_eval_train 1 --Iteration 1 --batch_real 8"
@@ -393,6 +393,26 @@ def test_where_nothing_can_be_guarded_it_says_why(observe, host, body, why):
     else:
         assert seen["command"] is None and why in seen["why_not"], seen
     assert done.returncode == 0
+
+
+@needs_torch(2, 1)
+def test_a_loss_inside_a_compiled_function_is_named_with_its_line(observe, host):
+    body = """
+    @torch.compile(backend="eager")
+    def judged(net, x, y):
+        return criterion(net(x), y)
+
+    def main():
+        net = network()
+        for _ in range(2):
+            judged(net, real, labels).backward()  # here
+    """
+    script = host(body)
+    line = next(n for n, text in enumerate(script.read_text().splitlines(), 1) if "# here" in text)
+    seen, done = observe(script)
+    assert verdicts(seen) == {"unsupported": 2} and seen["command"] is None and done.returncode == 0
+    assert f"torch.compile compiled compute the losses at main.py:{line}" in seen["why_not"], seen["why_not"]
+    assert "judged, which torch.compile compiled" in seen["notes"][0] and "real data" not in seen["notes"][0]
 
 
 def test_a_script_that_fails_keeps_its_exit_code(observe, host):

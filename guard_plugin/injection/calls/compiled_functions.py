@@ -11,7 +11,10 @@ from torch import Tensor, nn
 from guard_plugin.injection.patching import patch
 from guard_plugin.versions import is_compiling
 
-__all__ = ["watch_compiled_functions"]
+__all__ = ["COMPILE_NETWORK", "watch_compiled_functions"]
+
+COMPILE_NETWORK = "compile the network (torch.compile(network)), and call network and criterion outside"
+"""What a user can do about a loss that is computed inside a compiled function."""
 
 
 def watch_compiled_functions(
