@@ -39,8 +39,7 @@ def measured_on(comparison: Comparison) -> str:
 def _on_intervals(comparison: Comparison) -> Iterator[str]:
     noun = unit_noun(comparison)
     averaged = "; students of one set are averaged first" if noun == "distilled set" else ""
-    as_many = len({one.count for one in comparison.benchmarks.values()}) == 1
-    pairs = f"{noun} and example" if comparison.pairs_sets and as_many else "example"
+    pairs = f"{noun} and example" if comparison.pairs_sets else "example"
     yield (
         f"95 % intervals (Student's t) have two samples: {noun}s, which are independent of each other{averaged}, and "
         f"examples. There are {measured_on(comparison)}, and {number(comparison.protocol['n_examples'], 'example')}. "

@@ -56,7 +56,7 @@ class Comparison:
         protocol: The protocol of the first; those of the others may differ in their normalization.
         accuracy: Column -> label -> what ``accuracy_entry`` computes, from the records.
         differences: Column -> label of another benchmark -> its accuracy minus the first's.
-        pairs_sets: Whether these are paired by distilled set, where there are equally many.
+        pairs_sets: Whether all of these are paired by distilled set.
     """
 
     benchmarks: dict[str, Measured]
@@ -117,7 +117,7 @@ def compare(benchmarks: Sequence[Measured], *, pair_sets: bool = True) -> Compar
         protocol=reference.protocol,
         accuracy=accuracy,
         differences=differences,
-        pairs_sets=pair_sets,
+        pairs_sets=pair_sets and len({one.count for one in benchmarks}) == 1,
     )
 
 

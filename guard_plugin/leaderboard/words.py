@@ -48,8 +48,8 @@ def notes(rankings: Sequence[Ranking]) -> list[str]:
         "Only entries of one table were measured in the same way, on the same images: figures of two tables do not "
         "rank methods.",
         "Accuracies are in percent, with 95 % intervals. The rank follows the mean, and a rank is no verdict.",
-        'Against the first: where both have records, "lower" means that the 95 % interval of the paired difference in '
-        "percent points (by example; distilled sets of two methods have no seed in common) excludes 0; where one has "
+        'Against the first: where both have records, "lower" means that the 95 % interval of the difference in '
+        "percent points, paired by example and not by distilled set, excludes 0; where one has "
         'none, that their intervals do not overlap. All others are "not told apart", marked by \N{ALMOST EQUAL TO} 1, '
         "which does not show that they are equal.",
         "The first is the best of those that were entered, in part by luck, and no interval is corrected for how many "

@@ -138,6 +138,9 @@ def test_attach_and_run_guard_the_same(guard, python, baseline, fork, tmp_path):
 def test_an_attached_script_in_which_nothing_is_guarded_exits_with_3(python, fork):
     source = (fork / "main.py").read_text()
     line = "import guard_plugin; g = guard_plugin.attach('dc', strength=1.0, h=0.5)\n"
+    # As torch.distributed's reduce_op does, in some environments.
+    line += "class Asked:\n    __class__ = property(lambda self: __import__('warnings').warn('asked') or Asked)\n"
+    line += "\nkept = Asked()\n"
     (fork / "main.py").write_text(source.replace("\ndef main(", f"\n{line}\n\ndef main(", 1))
     REFUSED_DURING["loss written out"][0](fork)
     done = python("main.py", *SHORT, cwd=fork)

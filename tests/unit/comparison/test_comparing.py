@@ -162,12 +162,11 @@ def test_notes_tell_what_the_intervals_do_not_cover(tmp_path):
     told = " ".join(notes(compare(pair)))
     assert "One distilled set only: a and b." in told and "More students do not show" in told
     assert "1 distilled set and 4 students per folder, and 100 examples" in told and "exclude 0" not in told
-    few = " ".join(
-        notes(compare([benchmark(tmp_path / "f"), benchmark(tmp_path / "g", students=4, sets=[0, 0, 1, 1])]))
-    )
+    of_few = compare([benchmark(tmp_path / "f"), benchmark(tmp_path / "g", students=4, sets=[0, 0, 1, 1])])
+    few = " ".join(notes(of_few))
     assert "Few distilled sets: f (3) and g (2). Their spread is hardly known" in few and "set only" not in few
     assert "f: 3 distilled sets and 3 students; g: 2 distilled sets and 4 students" in few
-    assert "paired by example." in few
+    assert "paired by example." in few and not comparison_json(of_few)["paired_sets"]
     many = [benchmark(tmp_path / name, students=5) for name in ("c", "d", "e")]
     told = " ".join(notes(compare(many)))
     assert "hardly known" not in told and "not seen" not in told and "set only" not in told
